@@ -1,0 +1,60 @@
+"""Memory is a budget: work is cut into micro-batches, and a batch that doesn't fit is halved and tried again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+_CPU_BATCH, _GPU_BATCH = 16, 64
+
+
+def default_batch(device: torch.device | str) -> int:
+    """Inputs per micro-batch: small on a CPU, where a larger batch gains nothing, larger on an accelerator."""
+    return _CPU_BATCH if torch.device(device).type == "cpu" else _GPU_BATCH
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether `error` says that memory ran out, on any device."""
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    text = str(error)
+    return isinstance(error, RuntimeError) and ("out of memory" in text or "can't allocate memory" in text)
+
+
+def adaptive_batches(run: Callable[[int, int], None], total: int, batch: int) -> int:
+    """Call `run(start, stop)` over `range(total)` in batches; halve the batch when memory runs out.
+
+    `run` must have no effect until it has succeeded; the slice that failed is then repeated from the same start.
+
+    Returns:
+        The batch size that fitted.
+    """
+    start = 0
+    while start < total:
+        stop = min(start + batch, total)
+        try:
+            run(start, stop)
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error) or stop - start == 1:
+                raise
+            batch = max(1, (stop - start) // 2)
+        else:
+            start = stop
+            continue
+        if torch.cuda.is_available():  # outside the handler: the failed frame's tensors are gone by now
+            torch.cuda.empty_cache()
+    return batch
+
+
+def scores_in_batches(score: Callable[[Tensor], Tensor], inputs: Tensor, batch: int | None = None) -> Tensor:
+    """`score` of many inputs, `(M, ...) -> (M,)`, in micro-batches without a graph."""
+    out = torch.empty(len(inputs), dtype=torch.float32, device=inputs.device)
+
+    def run(start: int, stop: int) -> None:
+        out[start:stop] = score(inputs[start:stop]).detach().float()
+
+    with torch.no_grad():
+        adaptive_batches(run, len(inputs), batch or default_batch(inputs.device))
+    return out

@@ -1,0 +1,227 @@
+"""Cut the graph at a layer: read its activation and the gradient of a score to it, at the cost of one forward.
+
+The prefix of the network runs without a graph. A forward hook returns a detached copy of the layer's output
+that requires a gradient, so autograd records only the tail, and `torch.autograd.grad(score, cut)` never
+visits the prefix nor any parameter. Frozen, in-place and quantised prefixes therefore stop mattering.
+"""
+
+from __future__ import annotations
+
+import difflib
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_flatten, tree_unflatten
+
+from pellucid.engine.trace import leave_no_trace
+from pellucid.errors import LayerError, ModelError, TargetError
+
+
+@dataclass
+class Cost:
+    """What an explanation has cost so far, counted in passes of one input each."""
+
+    forwards: int = 0
+    backwards: int = 0
+
+
+def unwrap(module: nn.Module) -> nn.Module:
+    """The eager, single-device module inside `torch.compile` and `DataParallel` wrappers."""
+    wrapped = isinstance(module, (nn.DataParallel, nn.parallel.DistributedDataParallel))
+    inner: object = getattr(module, "module" if wrapped else "_orig_mod", None)
+    return unwrap(inner) if isinstance(inner, nn.Module) else module
+
+
+def find_layer(module: nn.Module, name: str) -> nn.Module:
+    """The submodule called `name`; `LayerError` with near misses if there is none."""
+    layers = dict(module.named_modules())
+    if name in layers and name:
+        return layers[name]
+    near = difflib.get_close_matches(name, [n for n in layers if n], n=4, cutoff=0.4)
+    hint = f"did you mean {', '.join(repr(n) for n in near)}?" if near else "it has no layer of a similar name."
+    raise LayerError(f"The model has no layer {name!r}; {hint} `pellucid layers` lists them.")
+
+
+def _is_activation(value: object) -> bool:
+    return isinstance(value, Tensor) and value.is_floating_point() and value.ndim >= 2
+
+
+def first_tensor(output: Any) -> Tensor | None:
+    """The activation in a layer's output: the first floating tensor of a tensor, tuple, list or dict."""
+    return next((leaf for leaf in tree_flatten(output)[0] if _is_activation(leaf)), None)
+
+
+def replace_first_tensor(output: Any, value: Tensor) -> Any:
+    """`output` with its activation (see `first_tensor`) replaced, in the same structure."""
+    leaves, structure = tree_flatten(output)
+    leaves[next(i for i, leaf in enumerate(leaves) if _is_activation(leaf))] = value
+    return tree_unflatten(leaves, structure)
+
+
+class _Stop(BaseException):
+    """Ends a forward pass once every wanted layer has run; not an `Exception`, so no model swallows it."""
+
+
+class Capture:
+    """One forward pass, cut at `layers` (in execution order only the first is detached from the prefix).
+
+    Args:
+        module: the model; left exactly as it was when the context ends.
+        layers: names of the layers whose activations and gradients are wanted.
+        watch: names of layers to read in the graph, for scores taken inside the network.
+        input_gradient: cut at the model's input instead of at a layer.
+        stop_early: end the forward pass when all `layers` have run; the output is then `None`.
+
+    Example:
+        with Capture(module, ["layer4"]) as capture:
+            output = capture.forward(inputs)
+            A, G = capture.activations["layer4"], capture.gradients([score(output)])[0]["layer4"]
+    """
+
+    def __init__(
+        self,
+        module: nn.Module,
+        layers: Sequence[str] = (),
+        *,
+        watch: Sequence[str] = (),
+        input_gradient: bool = False,
+        stop_early: bool = False,
+    ) -> None:
+        self.module = unwrap(module)
+        self.layers, self.watch = tuple(layers), tuple(watch)
+        self.input_gradient, self.stop_early = input_gradient, stop_early
+        self.activations: dict[str, Tensor] = {}
+        self.watched: dict[str, Tensor] = {}
+        self._handles: list[torch.utils.hooks.RemovableHandle] = []
+        self._thread = threading.get_ident()
+        self._graph_prefix = False
+        self._guard = leave_no_trace(self.module)
+
+    def __enter__(self) -> Capture:
+        self._guard.__enter__()
+        try:
+            for names, hook in ((self.watch, self._watch_hook), (self.layers, self._cut_hook)):
+                for name in names:
+                    layer = find_layer(self.module, name)
+                    self._handles.append(layer.register_forward_hook(hook(name)))
+        except BaseException as error:
+            self.__exit__(type(error), error, error.__traceback__)
+            raise
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        for handle in self._handles:
+            handle.remove()
+        self._handles.clear()
+        self.activations = {}
+        self.watched = {}
+        self._guard.__exit__(*error)
+
+    def forward(self, inputs: Tensor) -> Any:
+        """Run the model on `inputs` `(N, C, *space)`; the user's tensor is never written to."""
+        output = self._run(inputs)
+        missing = [n for n in (*self.layers, *self.watch) if n not in self.activations and n not in self.watched]
+        if missing:
+            raise LayerError(
+                f"Layer {missing[0]!r} never ran in the forward pass; name a layer that does (compiled TorchScript "
+                "layers cannot be hooked)."
+            )
+        return output
+
+    def _run(self, inputs: Tensor) -> Any:
+        self.activations.clear()
+        self.watched.clear()
+        x = inputs.detach().clone()  # the model may write to its input
+        if self.input_gradient:
+            self.activations["input"] = x.requires_grad_()
+            x = x.clone()
+        with torch.set_grad_enabled(self.input_gradient or self._graph_prefix):
+            try:
+                return self.module(x)
+            except _Stop:
+                return None
+
+    def gradients(self, scores: Sequence[Tensor]) -> list[dict[str, Tensor]]:
+        """For each score `(N,)`, its gradient to every captured activation, in one shared graph."""
+        return [
+            dict(zip(self.activations, per_score, strict=True))
+            for per_score in gradients(scores, list(self.activations.values()))
+        ]
+
+    def scored(
+        self, inputs: Tensor, score: Callable[[Any, Mapping[str, Tensor]], Sequence[Tensor]]
+    ) -> tuple[Any, list[Tensor]]:
+        """Forward pass and the scores that `score(output, watched)` reads from it, in the graph.
+
+        A model that switches autograd off around its own backbone would lose the graph behind the cut; then the
+        pass is repeated with the prefix in the graph too.
+        """
+        for self._graph_prefix in (False, True):
+            output = self.forward(inputs)
+            with torch.enable_grad():
+                scores = list(score(output, self.watched))
+            if all(s.requires_grad for s in scores) or self.input_gradient:
+                break
+        return output, scores
+
+    def _cut_hook(self, name: str) -> Callable[[nn.Module, Any, Any], Any]:
+        def hook(_module: nn.Module, _args: Any, output: Any) -> Any:
+            if threading.get_ident() != self._thread:
+                return None  # another thread runs the same model
+            activation = self._activation(name, output)
+            in_graph = torch.is_grad_enabled() and activation.requires_grad and len(self.activations) > 0
+            if not in_graph or name in self.activations:
+                activation = activation.detach()
+                activation.requires_grad_(not self.stop_early)
+            self.activations[name] = activation
+            if self.stop_early:
+                if len(self.activations) == len(self.layers):
+                    raise _Stop
+                return None
+            torch.set_grad_enabled(True)
+            # A copy goes on, so that an in-place operation behind the layer spoils neither the leaf nor its value.
+            return replace_first_tensor(output, activation.clone())
+
+        return hook
+
+    def _watch_hook(self, name: str) -> Callable[[nn.Module, Any, Any], Any]:
+        def hook(_module: nn.Module, _args: Any, output: Any) -> Any:
+            if threading.get_ident() != self._thread:
+                return None
+            self.watched[name] = self._activation(name, output)
+            return replace_first_tensor(output, self.watched[name].clone())
+
+        return hook
+
+    @staticmethod
+    def _activation(name: str, output: Any) -> Tensor:
+        activation = first_tensor(output)
+        if activation is None:
+            raise LayerError(f"Layer {name!r} returns no activation tensor ({type(output).__name__}); name another.")
+        if activation.is_inference():
+            raise ModelError(
+                "The model runs in `torch.inference_mode`, which forbids gradients; use `torch.no_grad` instead."
+            )
+        return activation
+
+
+def gradients(scores: Sequence[Tensor], wrt: Sequence[Tensor]) -> list[tuple[Tensor, ...]]:
+    """Gradient of each score `(N,)`, summed over the batch, to each tensor of `wrt`.
+
+    Samples must not influence each other (evaluation mode sees to that), so the gradient of the sum is each
+    sample's own. The graph is kept between the scores and freed with the last one.
+    """
+    results = []
+    for k, score in enumerate(scores):
+        if not score.requires_grad:
+            raise TargetError(
+                "The score does not depend on the explained layer: choose a layer that runs before the target's, or "
+                "return a score computed from the model's output without detaching it."
+            )
+        grads = torch.autograd.grad(score.sum(), wrt, retain_graph=k < len(scores) - 1, allow_unused=True)
+        results.append(tuple(torch.zeros_like(w) if g is None else g for g, w in zip(grads, wrt, strict=True)))
+    return results

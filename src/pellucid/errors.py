@@ -1,0 +1,29 @@
+"""What can go wrong, said in one sentence with the cure. The command line prints the message and exits with 1."""
+
+
+class PellucidError(Exception):
+    """Base of every error a user can cause; its message is one clear sentence that names the cure."""
+
+
+class MediaError(PellucidError):
+    """A picture (clip, volume) is missing, broken, too large or of the wrong kind."""
+
+
+class ModelError(PellucidError):
+    """A model can't be found, loaded or run on the inputs given."""
+
+
+class LayerError(PellucidError):
+    """A layer doesn't exist, never runs, or can't be explained."""
+
+
+class TargetError(PellucidError):
+    """A target doesn't fit the model's labels or its output."""
+
+
+class MethodError(PellucidError):
+    """A method is unknown, or its hyper-parameters make no sense."""
+
+
+class StorageError(PellucidError):
+    """A stored explanation can't be written, read or recomputed."""

@@ -1,0 +1,167 @@
+"""Results as data: what was found, for what, how, and how far it can be trusted. No numerics, no drawing."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from torch import Tensor
+
+from pellucid.errors import MediaError
+from pellucid.media.geometry import Geometry
+from pellucid.media.image import Picture
+
+Kind = Literal["map", "channels"]
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """One of the model's answers: class index, label and probability."""
+
+    index: int
+    label: str
+    probability: float
+
+
+@dataclass(frozen=True)
+class Curve:
+    """An insertion or deletion curve against random orderings of the same picture.
+
+    Attributes:
+        auc: area under the curve of the explanation's order, in [0, 1] where the score is a probability.
+        random_mean: mean area over the random orders.
+        random_std: their standard deviation.
+        fractions: share of cells shown (insertion) or hidden (deletion), from 0 to 1.
+        scores: the target's score at each fraction, in the explanation's order.
+        random_scores: mean over the random orders, at each fraction.
+    """
+
+    auc: float
+    random_mean: float
+    random_std: float
+    fractions: list[float]
+    scores: list[float]
+    random_scores: list[float]
+
+
+@dataclass
+class Quality:
+    """How far an explanation can be trusted, as measured by `check()`.
+
+    Attributes:
+        insertion: higher than random is better.
+        deletion: lower than random is better.
+        sanity: rank correlation of the map with maps of the same model with shuffled weights; near 0 is good.
+        completeness_gap: `|sum of the map - (f(x) - f(baseline))| / |f(x) - f(baseline)|`, where it is defined.
+        verdict: `faithful`, `partly faithful`, `not faithful`, or `meaningless`.
+        line: the whole in one plain line.
+    """
+
+    verdict: str
+    line: str
+    insertion: Curve | None = None
+    deletion: Curve | None = None
+    sanity: float | None = None
+    completeness_gap: float | None = None
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> Quality:
+        """The inverse of `as_dict`."""
+        curves = {k: Curve(**values[k]) if values.get(k) else None for k in ("insertion", "deletion")}
+        return cls(**{**values, **curves})
+
+
+@dataclass
+class Record:
+    """Provenance: everything needed to get the same numbers again.
+
+    Attributes:
+        model: `source` (how to load it; empty for a wrapped module), `name`, `weights` (SHA-256), `preprocess`.
+        input: `source` (path or sample; empty for something in memory), `name`, `sha256`.
+        method: `name`, `parameters`.
+        target: the text `parse_target` reads, or None for a target that cannot be written down.
+        run: `seed`, `device`, `dtype`, `layer`, `forwards`, `backwards`.
+        software: versions of pellucid, torch, timm, Python and the platform.
+    """
+
+    model: dict[str, Any]
+    input: dict[str, Any]
+    method: dict[str, Any]
+    target: str | None
+    run: dict[str, Any]
+    software: dict[str, str]
+    created: str = ""
+
+
+@dataclass
+class Explanation:
+    """What a method found for one target on one picture.
+
+    Attributes:
+        attribution: raw signed values on the native grid: `(1, *grid)`, `(1, C, *space)`, or `(1, C)` for channels.
+        method: the method's name.
+        target: the target as people call it.
+        prediction: the model's top classes.
+        geometry: where the model looked on the original picture.
+        record: provenance.
+        layer: the layer explained and how its axes read, if any.
+        kind: `map`, or `channels` for one number per channel.
+        signed: whether negative values are evidence against the target.
+        fold: how a channel axis is folded into one map (`sum` or `max`).
+        notes: what a reader must know.
+        quality: filled by `check()`.
+        extras: further arrays, such as the channels' activation maps.
+        picture: the original, while in memory; not stored.
+    """
+
+    attribution: Tensor
+    method: str
+    target: str
+    prediction: list[Prediction]
+    geometry: Geometry
+    record: Record
+    layer: str | None = None
+    kind: Kind = "map"
+    signed: bool = True
+    fold: Literal["sum", "max"] = "sum"
+    notes: list[str] = field(default_factory=list)
+    quality: Quality | None = None
+    extras: dict[str, Tensor] = field(default_factory=dict)
+    picture: Picture | None = field(default=None, repr=False)
+
+    @property
+    def name(self) -> str:
+        """The name of the explained input."""
+        return str(self.record.input.get("name") or "input")
+
+    def map(self) -> Tensor:
+        """The map `(1, *grid)` on the native grid, its channel axis folded.
+
+        Raises:
+            MediaError: one number per channel is no map.
+        """
+        if self.kind == "channels":
+            raise MediaError(f"{self.method} gives one number per channel, not a map: see `.ranking()`.")
+        values = self.attribution
+        if values.ndim == len(self.geometry.input_size) + 2:
+            values = values.amax(1) if self.fold == "max" else values.sum(1)
+        return values
+
+    def heatmap(self) -> Tensor:
+        """The map in the ORIGINAL picture's pixels, float32 `(1, H, W)`: crop and resize undone, NaN where the
+        model never looked.
+        """
+        return self.geometry.to_source(self.map())
+
+    def ranking(self) -> list[tuple[int, float]]:
+        """Channels by absolute relevance, largest first, for methods that give one number per channel."""
+        if self.kind != "channels":
+            raise MediaError(f"{self.method} gives a map, not one number per channel: see `.heatmap()`.")
+        values = self.attribution[0]
+        order = values.abs().argsort(descending=True, stable=True)
+        return [(int(i), float(values[i])) for i in order]

@@ -1,0 +1,180 @@
+"""What a heat map method is: a small frozen dataclass with one verb, `attribute(model, inputs, target)`.
+
+`@method` registers a class for Python, the command line, the documentation and the tests. Methods whose `pass_key`
+agrees share one pass: all CAMs of a layer come out of one forward, and several targets out of one graph.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Literal, TypeVar
+
+from torch import Tensor, nn
+
+from pellucid.engine import Cost, unwrap
+from pellucid.errors import MethodError, ModelError
+from pellucid.models.layers import Layer
+from pellucid.models.model import VisionModel
+from pellucid.models.targets import Target, TargetLike, as_target
+
+ModelLike = VisionModel | nn.Module
+
+
+@dataclass
+class Attribution:
+    """What a method found for one target on one batch.
+
+    Attributes:
+        values: raw signed values: `(N, *grid)`, `(N, C, *space)`, or `(N, C)` for one number per channel.
+        layer: the layer explained, if any.
+        notes: what the reader must know, one sentence each (per batch).
+        facts: measured figures per sample, such as the completeness gap.
+        extras: further arrays worth keeping.
+        cost: passes spent, shared with the methods that came out of the same pass.
+    """
+
+    values: Tensor
+    layer: Layer | None = None
+    notes: list[str] = field(default_factory=list)
+    facts: dict[str, list[float]] = field(default_factory=dict)
+    extras: dict[str, Tensor] = field(default_factory=dict)
+    cost: Cost = field(default_factory=Cost)
+
+
+@dataclass(frozen=True)
+class Job:
+    """A model, a batch and the targets to explain, checked and bound."""
+
+    module: nn.Module
+    inputs: Tensor
+    targets: tuple[Target, ...]
+
+    @property
+    def watch(self) -> tuple[str, ...]:
+        """Layers that some target reads."""
+        return tuple(dict.fromkeys(name for target in self.targets for name in target.layers))
+
+    @property
+    def space(self) -> tuple[int, ...]:
+        """The input's size along its space axes."""
+        return tuple(self.inputs.shape[2:])
+
+
+def prepare(model: ModelLike, inputs: Tensor, targets: Sequence[TargetLike]) -> Job:
+    """Check and bind what the user gave.
+
+    Raises:
+        ModelError: inputs that are no batch `(N, C, *space)` of finite floats.
+        TargetError: targets that don't fit the model or the batch.
+    """
+    module = unwrap(model.module if isinstance(model, VisionModel) else model)
+    labels = model.labels if isinstance(model, VisionModel) else None
+    if not isinstance(module, nn.Module):
+        raise ModelError(f"The model is a {type(model).__name__}; give a torch.nn.Module or a VisionModel.")
+    if not isinstance(inputs, Tensor) or inputs.ndim < 3 or not inputs.is_floating_point() or not len(inputs):
+        shape = f"{inputs.dtype} {tuple(inputs.shape)}" if isinstance(inputs, Tensor) else type(inputs).__name__
+        raise ModelError(f"Inputs are a batch of floats (N, C, *space), N > 0; got {shape}.")
+    if not inputs.isfinite().all():
+        raise ModelError("The input holds NaN or infinity: clean it before explaining it.")
+    return Job(module, inputs, tuple(as_target(t).bind(module, inputs, labels) for t in targets))
+
+
+Need = Literal["outputs", "gradients", "layer"]
+
+
+class Method(ABC):
+    """Base of all heat map methods: subclasses are frozen dataclasses of hyper-parameters, see `@method`."""
+
+    name: ClassVar[str]
+    family: ClassVar[str]
+    needs: ClassVar[str]
+    cost: ClassVar[str]
+    paper: ClassVar[str]
+    uses_target: ClassVar[bool] = True
+    signed: ClassVar[bool] = True  # whether negative values mean evidence against the target
+    channels: ClassVar[Literal["sum", "max"]] = "sum"  # how the channel axis is folded for display
+    kind: ClassVar[Literal["map", "channels"]] = "map"
+
+    def attribute(self, model: ModelLike, inputs: Tensor, target: TargetLike = None) -> Tensor:
+        """Explain `target` on a batch.
+
+        Args:
+            model: a `VisionModel` or any `torch.nn.Module`; left bit for bit as it was.
+            inputs: `(N, C, *space)`, as the model takes them.
+            target: a class, N classes, a `Target`, a function of the output, or None for each sample's top class.
+
+        Returns:
+            Raw signed values, on the method's native grid; never normalised.
+        """
+        return self.explain(model, inputs, [target])[0].values
+
+    def explain(self, model: ModelLike, inputs: Tensor, targets: Sequence[TargetLike]) -> list[Attribution]:
+        """Explain several targets of one batch with a shared forward pass; values with notes, facts and cost."""
+        return type(self).run([self], prepare(model, inputs, targets))[0]
+
+    def pass_key(self) -> Hashable:
+        """Methods with equal keys are run together; by default each runs alone."""
+        return self
+
+    @classmethod
+    @abstractmethod
+    def run(cls, methods: Sequence[Any], job: Job) -> list[list[Attribution]]:
+        """Run methods of one `pass_key` on one job: a list per method of one attribution per target."""
+
+    def parameters(self) -> dict[str, Any]:
+        """Hyper-parameters as plain values, for the record."""
+        return {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}  # type: ignore[arg-type]
+
+
+M = TypeVar("M", bound=type[Method])
+METHODS: dict[str, type[Method]] = {}
+
+
+def method(name: str, *, family: str, needs: str, cost: str, paper: str) -> Callable[[M], M]:
+    """Register a method class under its name on the command line."""
+
+    def register(cls: M) -> M:
+        cls.name, cls.family, cls.needs, cls.cost, cls.paper = name, family, needs, cost, paper
+        METHODS[name] = cls
+        return cls
+
+    return register
+
+
+def get_method(name: str, **parameters: Any) -> Method:
+    """A method by name with hyper-parameters.
+
+    Raises:
+        MethodError: unknown name (near misses are listed) or hyper-parameter.
+    """
+    key = name.strip().lower().replace("_", "-")
+    if key not in METHODS:
+        near = difflib.get_close_matches(key, METHODS, n=3, cutoff=0.5)
+        hint = f"did you mean {', '.join(map(repr, near))}?" if near else f"there are {', '.join(METHODS)}."
+        raise MethodError(f"There is no method {name!r}; {hint} `pellucid methods` lists them.")
+    cls = METHODS[key]
+    known = {f.name for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
+    if unknown := sorted(set(parameters) - known):
+        raise MethodError(
+            f"Method {key!r} has no parameter {unknown[0]!r}; it has {', '.join(sorted(known)) or 'none'}."
+        )
+    return cls(**parameters)
+
+
+def explain_all(
+    methods: Sequence[Method], model: ModelLike, inputs: Tensor, targets: Sequence[TargetLike]
+) -> list[list[Attribution]]:
+    """Several methods and targets on one batch, sharing every pass that can be shared: `[method][target]`."""
+    job = prepare(model, inputs, targets)
+    groups: dict[Hashable, list[Method]] = {}
+    for m in methods:
+        groups.setdefault(m.pass_key(), []).append(m)
+    found: dict[int, list[Attribution]] = {}
+    for group in groups.values():
+        for m, attributions in zip(group, type(group[0]).run(group, job), strict=True):
+            found[id(m)] = attributions
+    return [found[id(m)] for m in methods]

@@ -1,0 +1,134 @@
+"""The exact map between what the model saw and the original: where a number in a heat map belongs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from math import prod
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pellucid.errors import MediaError
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """Per-axis affine map between model-input pixels and source pixels, over any number of space axes.
+
+    ``box`` holds, for each axis, the half-open interval [start, stop) that the model's input covers, in
+    continuous source coordinates: pixel ``i`` fills [i, i + 1). It may reach beyond the source (padding) or
+    stop short of it (cropping). ``known=False`` says that the way back to the original could not be
+    established; the map then lives on the model's own input, and ``source_size`` equals ``input_size``.
+
+    Raises:
+        MediaError: the axes disagree, a size is not positive, or the box is empty on an axis.
+    """
+
+    source_size: tuple[int, ...]
+    input_size: tuple[int, ...]
+    box: tuple[tuple[float, float], ...]
+    known: bool = True
+
+    def __post_init__(self) -> None:
+        if not len(self.source_size) == len(self.input_size) == len(self.box) > 0:
+            raise MediaError(
+                f"A geometry needs as many source sizes, input sizes and box intervals as space axes, not "
+                f"{len(self.source_size)}, {len(self.input_size)} and {len(self.box)}."
+            )
+        if min(*self.source_size, *self.input_size) < 1 or not all(stop > start for start, stop in self.box):
+            raise MediaError(f"A geometry needs positive sizes and non-empty intervals, not {self}.")
+
+    @classmethod
+    def identity(cls, size: Sequence[int], *, known: bool = True) -> Geometry:
+        """The geometry of a model that sees the source as it is; ``size`` is (H, W) or any number of axes."""
+        whole = tuple(int(n) for n in size)
+        return cls(whole, whole, tuple((0.0, float(n)) for n in whole), known)
+
+    def to_source(self, values: Tensor) -> Tensor:
+        """Spread a map (..., *grid) over the original: float32 (..., *source_size), NaN where unseen.
+
+        The grid, whatever its size, covers the model's input evenly; each source pixel takes the value at its
+        centre, linearly interpolated straight from the grid. Along an axis where the original is coarser than
+        the grid, the values under a pixel are averaged (a triangle filter), so that a narrow peak can't fall
+        between two pixels. A pixel counts as seen when its centre lies in the box. ``values`` should be
+        finite.
+        """
+        spans = zip(self._grid(values), self.source_size, self.box, strict=True)
+        matrices = []
+        for cells, pixels, (start, stop) in spans:
+            centres = _centres(pixels)
+            matrix = _linear((centres - start) / (stop - start), cells, cells / (stop - start))
+            matrix[(centres < start) | (centres >= stop)] = float("nan")
+            matrices.append(matrix)
+        return _separable(values, matrices)
+
+    def to_input(self, values: Tensor) -> Tensor:
+        """Spread a map (..., *grid) over the model's input: float32 (..., *input_size), so too."""
+        spans = zip(self._grid(values), self.input_size, strict=True)
+        return _separable(values, [_linear(_centres(n) / n, cells, cells / n) for cells, n in spans])
+
+    def seen(self) -> Tensor:
+        """Which source pixels the model saw: bool (*source_size), true where its centre lies in the box."""
+        mask = torch.ones(self.source_size, dtype=torch.bool)
+        for axis, (pixels, (start, stop)) in enumerate(zip(self.source_size, self.box, strict=True)):
+            centres = _centres(pixels)
+            inside = (centres >= start) & (centres < stop)
+            mask &= inside.reshape([-1 if other == axis else 1 for other in range(mask.ndim)])
+        return mask
+
+    def source_point(self, input_point: Sequence[float]) -> tuple[float, ...]:
+        """Where a point of the model's input lies in the source, per axis; whole numbers are pixel
+        centres."""
+        spans = zip(input_point, self.input_size, self.box, strict=True)
+        return tuple(start + (at + 0.5) / n * (stop - start) - 0.5 for at, n, (start, stop) in spans)
+
+    def input_point(self, source_point: Sequence[float]) -> tuple[float, ...]:
+        """The inverse of ``source_point``; a point outside the box lands outside the model's input."""
+        spans = zip(source_point, self.input_size, self.box, strict=True)
+        return tuple((at + 0.5 - start) / (stop - start) * n - 0.5 for at, n, (start, stop) in spans)
+
+    def as_dict(self) -> dict[str, Any]:
+        """The geometry as plain values, ready for JSON."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Geometry:
+        """Read back what ``as_dict`` wrote, through JSON or not."""
+        return cls(
+            tuple(int(n) for n in values["source_size"]),
+            tuple(int(n) for n in values["input_size"]),
+            tuple((float(start), float(stop)) for start, stop in values["box"]),
+            bool(values.get("known", True)),
+        )
+
+    def _grid(self, values: Tensor) -> tuple[int, ...]:
+        axes = len(self.source_size)
+        if values.ndim < axes or not prod(values.shape[-axes:]):
+            raise MediaError(f"A map over {axes} space axes was expected, not a tensor of shape {tuple(values.shape)}.")
+        return tuple(values.shape[-axes:])
+
+
+def _centres(pixels: int) -> Tensor:
+    return torch.arange(pixels, dtype=torch.float64) + 0.5
+
+
+def _linear(at: Tensor, cells: int, step: float) -> Tensor:
+    """Weights (len(at), cells) of linear interpolation at fractions ``at`` of an axis, ``step`` cells apart.
+
+    Rows are normalised, which beyond the outermost cell centres is the same as repeating the border.
+    """
+    distance = (at[:, None] * cells - 0.5 - torch.arange(cells, dtype=torch.float64)).abs()
+    weights = (1 - distance / max(step, 1.0)).clamp(min=0)
+    return weights / weights.sum(1, keepdim=True).clamp(min=1e-12)
+
+
+def _separable(values: Tensor, matrices: Sequence[Tensor]) -> Tensor:
+    """Apply one matrix (out, in) to each of the last axes of ``values``."""
+    with torch.autocast(values.device.type, enabled=False):  # a half-precision product would band the map
+        out = values.to(torch.float32)
+        for axis, matrix in enumerate(matrices, start=-len(matrices)):
+            rows = matrix.to(out.device, torch.float32)
+            out = (out.movedim(axis, -1) @ rows.T).movedim(-1, axis)
+    return out.contiguous()

@@ -1,0 +1,82 @@
+"""From what a person types (files, folders, globs, samples) to a plain list of sources."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Sequence
+from difflib import get_close_matches
+from fnmatch import fnmatchcase
+from glob import glob, has_magic
+from pathlib import Path
+
+from pellucid.errors import MediaError
+from pellucid.media.image import refuse_url
+from pellucid.media.samples import PREFIX, SAMPLES, sample_path
+
+SUFFIXES = frozenset(
+    f".{end}"
+    for end in (
+        *("png", "apng", "jpg", "jpeg", "jpe", "jfif", "mpo", "webp", "avif"),
+        *("bmp", "dib", "gif", "tif", "tiff", "ppm", "pgm", "pbm", "pnm"),
+    )
+)
+"""What a file in a folder or a glob ends in to count as a picture; one named outright may end in anything."""
+
+
+def expand(inputs: Sequence[str | Path]) -> list[str]:
+    """List the sources behind ``inputs``, in the order given, each once.
+
+    An input is a file, a folder (its own pictures, not those of its sub-folders, in natural order), a glob
+    (``**`` reaches into sub-folders) or ``sample:NAME`` (``sample:*`` works too). Nothing is opened.
+
+    Raises:
+        MediaError: a file is missing, a folder holds no picture, a glob matches none, or a URL was given.
+    """
+    sources: dict[str, str] = {}  # real path -> what to show, so that a.jpg and ./a.jpg are one picture
+    for item in inputs:
+        for source in _expand(os.fspath(item)):
+            sources.setdefault(source if source.startswith(PREFIX) else os.path.realpath(source), source)
+    return list(sources.values())
+
+
+def natural(text: str) -> list[tuple[int, int, str]]:
+    """A sort key that puts frame2 before frame10."""
+    parts = re.split(r"([0-9]+)", text.casefold())
+    return [(0, int(part), "") if part.isdecimal() else (1, 0, part) for part in parts]
+
+
+def _expand(item: str) -> list[str]:
+    if item.startswith(PREFIX):
+        return _samples(item.removeprefix(PREFIX))
+    refuse_url(item)
+    path = os.path.expanduser(item)
+    if os.path.isdir(path):
+        try:
+            files = [os.path.join(path, name) for name in os.listdir(path) if not name.startswith(".")]
+        except OSError as error:
+            raise MediaError(f"The folder {item} can't be listed; check its permissions.") from error
+        return _pictures(files, f"The folder {item} holds no picture; name a folder or a glob that does.")
+    if os.path.lexists(path):
+        return [path]
+    if has_magic(path):
+        return _pictures(glob(path, recursive=True), f"{item} matches no picture; check the pattern.")
+    folder = os.path.dirname(path) or "."
+    names = os.listdir(folder) if os.path.isdir(folder) else []
+    near = get_close_matches(os.path.basename(path), names, n=3)
+    hint = f"did you mean {' or '.join(near)}?" if near else "check the path."
+    raise MediaError(f"There is no file or folder {item}; {hint}")
+
+
+def _pictures(paths: Sequence[str], otherwise: str) -> list[str]:
+    pictures = [p for p in paths if os.path.splitext(p)[1].lower() in SUFFIXES and os.path.isfile(p)]
+    if not pictures:
+        raise MediaError(otherwise)
+    return sorted(pictures, key=natural)
+
+
+def _samples(name: str) -> list[str]:
+    names = [known for known in SAMPLES if fnmatchcase(known, name)]
+    if not names:
+        sample_path(name)  # raises, with near misses
+    return [PREFIX + known for known in names]

@@ -1,0 +1,119 @@
+"""Layout: how the axes of an activation read, and the way from it to a map `(N, C, *space)` and back."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from pellucid.errors import LayerError
+
+Kind = Literal["channels-first", "channels-last", "tokens"]
+_MAX_PREFIX = 16  # class, distillation, register tokens and their like
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where the channels and the space axes of an activation are.
+
+    Attributes:
+        kind: `channels-first` (N, C, *grid), `channels-last` (N, *grid, C), or `tokens` (N, prefix + cells, C).
+        grid: cells along each space axis.
+        channels: number of channels.
+        prefix: tokens before the grid (class, distillation, registers), which have no place.
+        order: for tokens stored in another order than row by row: `order[i]` is the token of grid cell `i`.
+    """
+
+    kind: Kind
+    grid: tuple[int, ...]
+    channels: int
+    prefix: int = 0
+    order: tuple[int, ...] | None = None
+
+    @property
+    def cells(self) -> int:
+        """Number of cells of the grid."""
+        return math.prod(self.grid)
+
+    def fits(self, shape: tuple[int, ...]) -> bool:
+        """Whether an activation of this shape can be read so, whatever its batch."""
+        return shape[1:] == self.shape(1)[1:]
+
+    def shape(self, batch: int) -> tuple[int, ...]:
+        """The shape of an activation of this layout."""
+        if self.kind == "channels-first":
+            return (batch, self.channels, *self.grid)
+        if self.kind == "channels-last":
+            return (batch, *self.grid, self.channels)
+        return (batch, self.prefix + self.cells, self.channels)
+
+    def to_map(self, activation: Tensor) -> Tensor:
+        """Activation of this layout -> `(N, C, *grid)`; prefix tokens are left out."""
+        if not self.fits(tuple(activation.shape)):
+            raise LayerError(
+                f"The layer's output has shape {tuple(activation.shape)}, not {self.shape(activation.shape[0])} as "
+                "when it was probed; give inputs of one size, or name another layer."
+            )
+        if self.kind == "channels-first":
+            return activation
+        if self.kind == "channels-last":
+            return activation.movedim(-1, 1)
+        tokens = activation[:, self.prefix :].movedim(-1, 1)
+        if self.order is not None:
+            tokens = tokens[..., torch.tensor(self.order, device=tokens.device)]
+        return tokens.reshape(*tokens.shape[:2], *self.grid)
+
+    def __str__(self) -> str:
+        grid = " x ".join(map(str, self.grid))
+        prefix = f" after {self.prefix} prefix token{'s' * (self.prefix > 1)}" if self.prefix else ""
+        order = ", re-ordered" if self.order else ""
+        return f"{self.kind} {grid}{prefix}{order}, {self.channels} channels"
+
+
+def readings(shape: tuple[int, ...], space: tuple[int, ...]) -> Iterator[Layout]:
+    """Every way to read an activation of `shape` as a picture of an input with size `space`, likeliest first.
+
+    A reading is a guess from the shape alone: `layers.prove` tells which guess is true.
+    """
+    if len(shape) == len(space) + 2:
+        if _plausible(shape[2:], space):
+            yield Layout("channels-first", tuple(shape[2:]), shape[1])
+        if _plausible(shape[1:-1], space):
+            yield Layout("channels-last", tuple(shape[1:-1]), shape[-1])
+    if len(shape) == 3 and len(space) > 1:
+        for prefix in range(min(_MAX_PREFIX, shape[1] - 2) + 1):
+            for grid in _grids(shape[1] - prefix, space):
+                yield Layout("tokens", grid, shape[2], prefix)
+
+
+def _plausible(grid: tuple[int, ...], space: tuple[int, ...]) -> bool:
+    """A grid covers the input: no axis finer than it, some axis longer than a cell, height and width in proportion."""
+    if any(g > s for g, s in zip(grid, space, strict=True)) or math.prod(grid[-2:]) < 2:
+        return False
+    if len(grid) < 2:
+        return True
+    (gh, gw), (sh, sw) = grid[-2:], space[-2:]
+    if sh == sw:
+        return gh == gw
+    # Strides agree, up to the cell that padding and rounding may add or take.
+    return abs(gh - sh * gw / sw) <= 1 or abs(gw - sw * gh / sh) <= 1
+
+
+def _grids(cells: int, space: tuple[int, ...]) -> Iterator[tuple[int, ...]]:
+    """Factorisations of a number of tokens into a grid in the proportions of the input, the squarest cells first."""
+    found = []
+    for leading in itertools.product(*(range(1, s + 1) for s in space[:-2])):
+        rest, remainder = divmod(cells, math.prod(leading))
+        if remainder:
+            continue
+        for height in range(1, min(rest, space[-2]) + 1):
+            width, remainder = divmod(rest, height)
+            if not remainder and _plausible((*leading, height, width), space):
+                skew = abs(math.log(space[-2] / height) - math.log(space[-1] / width))
+                found.append((skew, (*leading, height, width)))
+    yield from (grid for _, grid in sorted(found))

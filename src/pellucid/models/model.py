@@ -1,0 +1,128 @@
+"""VisionModel: a network together with what is needed to use it on a picture."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from pellucid.engine import leave_no_trace, unwrap
+from pellucid.errors import ModelError
+from pellucid.explanation import Prediction
+from pellucid.models.preprocess import Preprocessing
+from pellucid.models.targets import class_scores, logits
+
+
+@dataclass
+class VisionModel:
+    """A `torch.nn.Module` with its preprocessing and labels.
+
+    Attributes:
+        module: the network; its output holds class scores `(N, classes)`, or whatever your targets read.
+        preprocess: picture -> (input `(C, H, W)`, geometry).
+        labels: class names by index, if known.
+        name: what people call it; for loaded models the name that `pl.load` takes.
+        source: the arguments of `pl.load` that load it again; empty for wrapped modules.
+    """
+
+    module: nn.Module
+    preprocess: Preprocessing
+    labels: tuple[str, ...] | None = None
+    name: str = ""
+    source: dict[str, Any] = field(default_factory=dict)
+    _fingerprint: tuple[tuple[int, ...], str] | None = field(default=None, repr=False)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the parameters are."""
+        return next((p.device for p in self.module.parameters()), torch.device("cpu"))
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The parameters' floating type."""
+        return next((p.dtype for p in self.module.parameters() if p.is_floating_point()), torch.float32)
+
+    def label(self, index: int) -> str:
+        """The name of a class, or `class 7` where there is none."""
+        known = self.labels is not None and 0 <= index < len(self.labels)
+        return self.labels[index] if known and self.labels else f"class {index}"
+
+    def outputs(self, inputs: Tensor) -> Any:
+        """The model's output for `(N, C, H, W)`, without a graph and without a trace.
+
+        Raises:
+            ModelError: the model fails on such inputs, or answers with NaN.
+        """
+        with leave_no_trace(unwrap(self.module)), torch.no_grad():
+            try:
+                output = unwrap(self.module)(inputs.detach().clone())
+            except (RuntimeError, ValueError, TypeError, AssertionError) as error:
+                raise ModelError(_misfit(self.module, inputs, error)) from error
+        scores = logits(output)
+        if not torch.isfinite(scores).all():
+            raise ModelError(_not_finite(self.module))
+        return output
+
+    def predict(self, inputs: Tensor, k: int = 5) -> list[list[Prediction]]:
+        """The top-k classes of each input, with softmax probabilities; empty lists if there are no class scores."""
+        output = self.outputs(inputs)
+        if logits(output).ndim != 2:
+            return [[] for _ in inputs]
+        scores = class_scores(output)
+        probabilities = scores.sigmoid() if scores.shape[1] == 1 else scores.softmax(1)
+        top = probabilities.topk(min(k, scores.shape[1]), dim=1)
+        return [
+            [Prediction(int(i), self.label(int(i)), float(p)) for p, i in zip(ps, indices, strict=True)]
+            for ps, indices in zip(top.values.cpu(), top.indices.cpu(), strict=True)
+        ]
+
+    def fingerprint(self) -> str:
+        """SHA-256 over the names, types, shapes and values of all weights and buffers.
+
+        Computed again only when a weight has been written to.
+        """
+        state = self.module.state_dict(keep_vars=True)
+        versions = tuple(-1 if t.is_inference() else t._version + id(t) for t in state.values())
+        if self._fingerprint is None or self._fingerprint[0] != versions:
+            self._fingerprint = (versions, _digest(state))
+        return self._fingerprint[1]
+
+
+def _digest(state: dict[str, Tensor]) -> str:
+    digest = hashlib.sha256()
+    for name, tensor in sorted(state.items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        values = tensor.detach().cpu().contiguous()
+        digest.update(values.reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def check_labels(labels: Sequence[str] | None) -> tuple[str, ...] | None:
+    """Labels as a tuple of texts, or None."""
+    return None if labels is None else tuple(str(label) for label in labels)
+
+
+def _misfit(module: nn.Module, inputs: Tensor, error: Exception) -> str:
+    first = next((m for m in module.modules() if isinstance(m, nn.Conv1d | nn.Conv2d | nn.Conv3d)), None)
+    if first is not None and inputs.ndim > 1 and first.in_channels != inputs.shape[1]:
+        return (
+            f"The model takes {first.in_channels} channel{'s' * (first.in_channels > 1)} but the input has "
+            f"{inputs.shape[1]}: wrap it with a preprocessing of {first.in_channels} channels, "
+            f"pl.wrap(module, transform=Preprocess(..., channels={first.in_channels}))."
+        )
+    reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    return (
+        f"The model failed on an input of shape {tuple(inputs.shape)} ({reason}): give it the input size and "
+        "preprocessing it was made for, with pl.wrap(module, transform=...)."
+    )
+
+
+def _not_finite(module: nn.Module) -> str:
+    bad = next((n for n, p in module.state_dict().items() if p.is_floating_point() and not p.isfinite().all()), None)
+    if bad is None:
+        return "The model's scores hold NaN or infinity: check its preprocessing, or run it in single precision."
+    return f"The model's weights hold NaN or infinity (first in {bad!r}): load a sound checkpoint."

@@ -1,0 +1,322 @@
+"""Where models come from: the embedded default, timm, torchvision, or any module of the user's own."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import os
+import socket
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlparse
+
+import torch
+from torch import nn
+
+from pellucid.errors import ModelError
+from pellucid.models import embedded
+from pellucid.models.checkpoints import fit_names, head_size, load_into, read_weights
+from pellucid.models.model import VisionModel, check_labels
+from pellucid.models.preprocess import Preprocess, Preprocessing, TransformPreprocess
+
+DEFAULT = embedded.NAME
+
+
+@dataclass(frozen=True)
+class Source:
+    """A place models come from.
+
+    Attributes:
+        scheme: what stands before the colon in a model's name.
+        about: one line for people.
+        build: (name, number of classes or None, with its published weights) -> module, preprocessing, labels.
+        names: the names it knows.
+    """
+
+    scheme: str
+    about: str
+    build: Callable[[str, int | None, bool], tuple[nn.Module, Preprocessing, Sequence[str] | None]]
+    names: Callable[[], list[str]]
+
+
+def load(
+    name: str = DEFAULT,
+    *,
+    weights: str | Path | None = None,
+    random_weights: bool | int = False,
+    labels: Sequence[str] | str | Path | None = None,
+    device: str | torch.device | None = None,
+) -> VisionModel:
+    """Load a model by name.
+
+    Args:
+        name: `efficientnet-lite0` (embedded), `timm:NAME` or `torchvision:NAME[:WEIGHTS]`.
+        weights: a safetensors file or `state_dict` checkpoint for that architecture.
+        random_weights: no weights at all, for trying an architecture; a number seeds them (True: 0).
+        labels: class names, or a file of them (one a line, or a JSON list).
+        device: where to put it; by default the CPU.
+
+    Raises:
+        ModelError: unknown name (near misses), unreachable hub (with the way round it), unfit weights.
+    """
+    if weights is not None and random_weights is not False:
+        raise ModelError("Give either a weights file or random weights, not both.")
+    source, short = _source(name)
+    pretrained = weights is None and random_weights is False
+    seed = int(random_weights) if random_weights is not True else 0
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        module, preprocess, known = source.build(short, None, pretrained)
+        if weights is not None:
+            stored = fit_names(read_weights(weights), module)
+            if (classes := head_size(stored, module)) is not None:
+                module, preprocess, _ = source.build(short, classes, False)
+                known = None
+            load_into(module, stored, weights)
+        elif random_weights is not False:
+            _wake_zero_layers(module)
+    spec: dict[str, Any] = {"name": name}
+    if weights is not None:
+        spec["weights"] = str(Path(weights).resolve())
+    if random_weights is not False:
+        spec["random_weights"] = seed
+    if labels is not None:
+        known = _labels(labels)
+        spec["labels"] = list(known)
+    module = _to(module.eval(), device)
+    return VisionModel(module, preprocess, check_labels(known), name, spec)
+
+
+def wrap(
+    module: nn.Module,
+    *,
+    transform: Preprocessing | Callable[[Any], torch.Tensor] | None = None,
+    labels: Sequence[str] | str | Path | None = None,
+    name: str | None = None,
+    device: str | torch.device | None = None,
+) -> VisionModel:
+    """Any `nn.Module` of yours, with its preprocessing and labels.
+
+    Args:
+        module: returns class scores `(N, classes)`, or whatever your targets read. Used as it is, never copied.
+        transform: a `Preprocess`, or any function from a PIL picture to a tensor `(C, H, W)` such as a torchvision
+            transform. Default: the module's own timm configuration, or ImageNet's at 224 pixels.
+        labels: class names, or a file of them.
+        name: what to call it.
+        device: move it there; by default it stays where it is.
+    """
+    if isinstance(module, VisionModel):
+        raise ModelError("This model is wrapped already: use it as it is.")
+    if not isinstance(module, nn.Module):
+        raise ModelError(f"pl.wrap takes a torch.nn.Module, not {type(module).__name__}.")
+    if device is not None:
+        module = _to(module, device)
+    known = None if labels is None else _labels(labels)
+    return VisionModel(module, _preprocess(module, transform), check_labels(known), name or type(module).__name__)
+
+
+def _preprocess(module: nn.Module, transform: Any) -> Preprocessing:
+    if transform is None:
+        config = getattr(module, "pretrained_cfg", None) or getattr(module, "default_cfg", None)
+        if config:
+            from timm.data.config import resolve_model_data_config
+
+            return Preprocess.from_timm(resolve_model_data_config(module))
+        mean, std = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+        return Preprocess(input_size=(224, 224), resize=256, fit="cover", mean=mean, std=std)
+    if isinstance(transform, Preprocess | TransformPreprocess):
+        return transform
+    if callable(transform):
+        return TransformPreprocess(transform)
+    raise ModelError(f"A transform is a function from a picture to a tensor, not {type(transform).__name__}.")
+
+
+def _to(module: nn.Module, device: str | torch.device | None) -> nn.Module:
+    if device is None:
+        return module
+    try:
+        return module.to(device)
+    except (RuntimeError, AssertionError) as error:
+        raise ModelError(f"Device {str(device)!r} is not available here: use cpu, or see `pellucid doctor`.") from error
+
+
+def _labels(labels: Sequence[str] | str | Path) -> Sequence[str]:
+    if not isinstance(labels, str | Path):
+        return labels
+    try:
+        text = Path(labels).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ModelError(f"Cannot read labels from {labels}: give a text file with one label a line.") from error
+    if text.lstrip().startswith("["):
+        try:
+            return [str(label) for label in json.loads(text)]
+        except ValueError as error:
+            raise ModelError(f"{labels} is not a JSON list of labels.") from error
+    return [line.strip() for line in text.splitlines() if line.strip()]
+
+
+def _wake_zero_layers(module: nn.Module) -> None:
+    """Some architectures start with a head of zeros, on which every explanation is zero: draw it like the rest."""
+    for parameter in module.parameters():
+        if parameter.ndim > 1 and not parameter.any():
+            nn.init.trunc_normal_(parameter, std=0.02)
+
+
+def _source(name: str) -> tuple[Source, str]:
+    scheme, colon, short = name.partition(":")
+    if name == embedded.NAME:
+        return SOURCES["embedded"], name
+    if colon and scheme in SOURCES and scheme != "embedded":
+        return SOURCES[scheme], short
+    import timm
+
+    hints = difflib.get_close_matches(name, [embedded.NAME], cutoff=0.6)
+    hints += [f"timm:{n}" for n in difflib.get_close_matches(short if colon else name, timm.list_models(), n=3)]
+    raise ModelError(
+        f"There is no model {name!r}; "
+        + (f"did you mean {', '.join(map(repr, hints))}?" if hints else "models are named as `pellucid models` shows.")
+    )
+
+
+def _imagenet_labels() -> list[str]:
+    from torchvision.models import ResNet18_Weights
+
+    return list(ResNet18_Weights.DEFAULT.meta["categories"])
+
+
+def _build_embedded(
+    name: str, classes: int | None, pretrained: bool
+) -> tuple[nn.Module, Preprocessing, Sequence[str] | None]:
+    import timm
+
+    module = timm.create_model("tf_efficientnet_lite0", pretrained=False, num_classes=classes or 1000)
+    if pretrained:
+        embedded.load_weights(module)
+    return module, Preprocess.from_timm(embedded.PREPROCESS), _imagenet_labels()
+
+
+def _build_timm(
+    name: str, classes: int | None, pretrained: bool
+) -> tuple[nn.Module, Preprocessing, Sequence[str] | None]:
+    import timm
+    from timm.data.config import resolve_model_data_config
+    from timm.data.imagenet_info import ImageNetInfo, infer_imagenet_subset
+
+    architecture = name.partition(".")[0]
+    if not timm.is_model(architecture):
+        near = difflib.get_close_matches(architecture, timm.list_models(), n=4)
+        hint = f"did you mean {', '.join(f'timm:{n}' for n in near)}?" if near else "`pellucid models` lists them."
+        raise ModelError(f"timm has no model {name!r}; {hint}")
+    options: dict[str, Any] = {} if classes is None else {"num_classes": classes}
+    if pretrained:
+        options["pretrained_cfg_overlay"] = _reachable_or_cached(name)
+    try:
+        module = timm.create_model(name, pretrained=pretrained, **options)
+    except RuntimeError as error:
+        if "pretrained" not in str(error):
+            raise
+        tags = timm.list_pretrained(f"{architecture}*")[:4]
+        raise ModelError(
+            f"timm has no such published weights: {error}. "
+            + (f"There are {', '.join(tags)}; or use" if tags else "Use")
+            + " --weights FILE or --random-weights."
+        ) from error
+    except OSError as error:
+        raise ModelError(_unreachable(f"timm:{name}")) from error
+    labels: Sequence[str] | None = None
+    subset = infer_imagenet_subset(module)
+    if subset == "imagenet-1k":
+        labels = _imagenet_labels()
+    elif subset is not None:
+        info = ImageNetInfo(subset)
+        labels = [info.index_to_description(i) for i in range(info.num_classes())]
+    return module, Preprocess.from_timm(resolve_model_data_config(module)), labels
+
+
+def _reachable_or_cached(name: str) -> dict[str, str] | None:
+    """Nothing when the hub answers; else the cached weights file; else an error at once, not after many retries."""
+    import timm
+    from huggingface_hub import constants, try_to_load_from_cache
+
+    host = urlparse(constants.ENDPOINT).hostname or ""
+    proxied = any(os.environ.get(k) for k in ("HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"))
+    if not constants.HF_HUB_OFFLINE and (proxied or _answers(host)):
+        return None
+    config = timm.get_pretrained_cfg(name)
+    repository = getattr(config, "hf_hub_id", None)
+    if not repository:
+        return None  # no such weights, or none on this hub: timm says so
+    for file in ("model.safetensors", "pytorch_model.bin"):
+        cached = try_to_load_from_cache(repository, file)
+        if isinstance(cached, str):
+            return {"file": cached}
+    raise ModelError(_unreachable(f"timm:{name}"))
+
+
+def _answers(host: str) -> bool:
+    try:
+        with socket.create_connection((host, 443), timeout=5):
+            return True
+    except OSError:
+        return False
+
+
+def _unreachable(name: str) -> str:
+    return (
+        f"The weights of {name} cannot be downloaded, the hub does not answer: connect to the network, or give a file "
+        "with --weights FILE, or try the architecture with --random-weights."
+    )
+
+
+def _torchvision_names() -> list[str]:
+    import torchvision
+
+    return list(torchvision.models.list_models(module=torchvision.models))
+
+
+def _build_torchvision(
+    name: str, classes: int | None, pretrained: bool
+) -> tuple[nn.Module, Preprocessing, Sequence[str] | None]:
+    import torchvision
+
+    name, _, tag = name.partition(":")
+    if name not in _torchvision_names():
+        near = difflib.get_close_matches(name, _torchvision_names(), n=4)
+        hint = (
+            f"did you mean {', '.join(f'torchvision:{n}' for n in near)}?" if near else "`pellucid models` lists them."
+        )
+        raise ModelError(f"torchvision has no classification model {name!r}; {hint}")
+    published = torchvision.models.get_model_weights(name)
+    if tag and tag not in published.__members__:
+        raise ModelError(f"torchvision:{name} has no weights {tag!r}; it has {', '.join(published.__members__)}.")
+    weights = published[tag] if tag else published.DEFAULT
+    options: dict[str, Any] = {} if classes is None else {"num_classes": classes}
+    try:
+        with torch.random.fork_rng(devices=[]):
+            module = torchvision.models.get_model(name, weights=weights if pretrained else None, **options)
+    except OSError as error:
+        raise ModelError(_unreachable(f"torchvision:{name}")) from error
+    return module, Preprocess.from_torchvision(weights.transforms()), list(weights.meta["categories"])
+
+
+def _timm_names() -> list[str]:
+    import timm
+
+    return list(timm.list_models())
+
+
+SOURCES = {
+    source.scheme: source
+    for source in (
+        Source("embedded", "real ImageNet weights, nothing to download", _build_embedded, lambda: [embedded.NAME]),
+        Source("timm", "PyTorch Image Models; weights from the Hugging Face hub", _build_timm, _timm_names),
+        Source(
+            "torchvision",
+            "torchvision's classifiers; weights from its own server",
+            _build_torchvision,
+            _torchvision_names,
+        ),
+    )
+}

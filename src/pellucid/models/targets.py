@@ -1,0 +1,386 @@
+"""Target: WHAT is explained, one scalar per sample, apart from how it is explained.
+
+A target is a callable, model output -> scores `(N,)`. Any function of that shape is one; the classes here know
+the usual ones by name.
+"""
+
+from __future__ import annotations
+
+import difflib
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_flatten
+
+from pellucid.errors import ModelError, TargetError
+from pellucid.models.layers import describe
+from pellucid.models.layouts import Layout
+
+Labels = Sequence[str] | None
+
+
+def logits(output: Any) -> Tensor:
+    """The class scores `(N, classes)` in a model's output: a tensor, `.logits`, or the first tensor inside."""
+    found = getattr(output, "logits", None)
+    if not isinstance(found, Tensor):
+        found = next((leaf for leaf in tree_flatten(output)[0] if isinstance(leaf, Tensor)), None)
+    if found is None:
+        raise ModelError(f"The model returns {type(output).__name__} without a tensor; wrap it to return its scores.")
+    return found
+
+
+def class_scores(output: Any) -> Tensor:
+    """`logits`, checked to be `(N, classes)`, in single precision."""
+    scores = logits(output)
+    if scores.ndim != 2:
+        raise TargetError(
+            f"The model's output has shape {tuple(scores.shape)}, not (N, classes): pass a target of your own, a "
+            "function from the output to one score per sample, such as lambda y: y[:, 3].mean((1, 2))."
+        )
+    return scores.float()
+
+
+class Target(ABC):
+    """What score is explained. Subclasses are frozen dataclasses; `bind` resolves names before use."""
+
+    layers: tuple[str, ...] = ()  # read inside the network, beside its output
+    probability_name: ClassVar[str] = "score"
+
+    @abstractmethod
+    def __call__(self, output: Any) -> Tensor:
+        """Model output -> scores `(N,)`."""
+
+    def score(self, output: Any, watched: Mapping[str, Tensor]) -> Tensor:
+        """Scores `(N,)` from the output and from the activations of `layers`."""
+        return self(output)
+
+    def bind(self, module: nn.Module, inputs: Tensor, labels: Labels) -> Target:
+        """This target for this model and batch, with names resolved."""
+        return self
+
+    def probability(self, output: Any, watched: Mapping[str, Tensor]) -> Tensor:
+        """A bounded version of the score where one exists, for curves: `(N,)`; by default the score itself."""
+        return self.score(output, watched)
+
+    @property
+    def kind(self) -> Hashable:
+        """What the choice of a layer depends on: all targets on the output share one."""
+        return "output"
+
+    def name(self, labels: Labels) -> str:
+        """How people call it."""
+        return str(self)
+
+    def spec(self) -> str | None:
+        """The text that `parse_target` reads back; None if there is none."""
+        return None
+
+
+def _label(index: int, labels: Labels) -> str:
+    return labels[index] if labels is not None and 0 <= index < len(labels) else f"class {index}"
+
+
+def resolve_class(index: int | str, labels: Labels) -> int:
+    """A class by index, or by label with near misses."""
+    if isinstance(index, int):
+        return index
+    if labels is None:
+        raise TargetError(
+            f"The model has no labels, so {index!r} means nothing: give the class as a number, or labels."
+        )
+    wanted = _plain(index)
+    plain = [_plain(label) for label in labels]
+    if wanted in plain:
+        return plain.index(wanted)
+    containing = [labels[i] for i, label in enumerate(plain) if wanted in label.split()][:6]
+    near = difflib.get_close_matches(wanted, plain, n=4, cutoff=0.6)
+    names = list(dict.fromkeys([*containing, *(labels[plain.index(n)] for n in near)]))
+    hint = f"did you mean {', '.join(repr(n) for n in names)}?" if names else "give a class number instead."
+    raise TargetError(f"The model has no class {index!r}; {hint}")
+
+
+def _plain(label: str) -> str:
+    return label.strip().lower().replace("_", " ").replace("-", " ")
+
+
+def _column(output: Any, index: Tensor | int) -> Tensor:
+    scores = class_scores(output)
+    top = int(index.max() if isinstance(index, Tensor) else index)
+    low = int(index.min() if isinstance(index, Tensor) else index)
+    if top >= scores.shape[1] or low < -scores.shape[1]:
+        raise TargetError(f"Class {top if top >= 0 else low} is out of range: the model has {scores.shape[1]} classes.")
+    if isinstance(index, Tensor):
+        return scores.gather(1, index.to(scores.device)[:, None])[:, 0]
+    return scores[:, index]
+
+
+def _class_probability(output: Any, index: Tensor | int) -> Tensor:
+    scores = class_scores(output)
+    if scores.shape[1] == 1:
+        return scores[:, 0].sigmoid()
+    return _column(scores.softmax(1), index)
+
+
+@dataclass(frozen=True)
+class Class(Target):
+    """The score of one class, by index or by label: `y[:, index]`."""
+
+    index: int | str
+    probability_name: ClassVar[str] = "probability"
+
+    def bind(self, module: nn.Module, inputs: Tensor, labels: Labels) -> Class:
+        """The label resolved to an index."""
+        return Class(resolve_class(self.index, labels))
+
+    def bound(self) -> int:
+        """The index; `TargetError` while it is still a label."""
+        if isinstance(self.index, str):
+            raise TargetError(f"The class {self.index!r} is a label; labels are known only to a model with labels.")
+        return self.index
+
+    def __call__(self, output: Any) -> Tensor:
+        """The class's column of the scores."""
+        return _column(output, self.bound())
+
+    def probability(self, output: Any, watched: Mapping[str, Tensor]) -> Tensor:
+        """Softmax probability (sigmoid for a single logit)."""
+        return _class_probability(output, self.bound())
+
+    def name(self, labels: Labels) -> str:
+        """The label."""
+        return self.index if isinstance(self.index, str) else _label(self.index, labels)
+
+    def spec(self) -> str:
+        """The index or label."""
+        return str(self.index)
+
+
+@dataclass(frozen=True)
+class PerSample(Target):
+    """Another class for each sample of the batch."""
+
+    indices: tuple[int, ...]
+    probability_name: ClassVar[str] = "probability"
+
+    def bind(self, module: nn.Module, inputs: Tensor, labels: Labels) -> PerSample:
+        """Checked against the batch."""
+        if len(self.indices) != len(inputs):
+            raise TargetError(
+                f"{len(self.indices)} targets for {len(inputs)} inputs: give one target for all, or one for each."
+            )
+        return self
+
+    def __call__(self, output: Any) -> Tensor:
+        """Each sample's own column."""
+        scores = class_scores(output)
+        # The layer probe runs one sample: any of the classes serves there.
+        return _column(output, torch.tensor(self.indices[: len(scores)], dtype=torch.long))
+
+    def probability(self, output: Any, watched: Mapping[str, Tensor]) -> Tensor:
+        """Softmax probability of each sample's own class."""
+        return _class_probability(output, torch.tensor(self.indices, dtype=torch.long))
+
+    def name(self, labels: Labels) -> str:
+        """The labels."""
+        return ", ".join(_label(i, labels) for i in self.indices)
+
+
+@dataclass(frozen=True)
+class TopClass(Target):
+    """The class each sample is given by the model itself (`rank` 0: first, 1: second, ...)."""
+
+    rank: int = 0
+    probability_name: ClassVar[str] = "probability"
+
+    def _top(self, output: Any) -> Tensor:
+        scores = class_scores(output)
+        if self.rank >= scores.shape[1]:
+            raise TargetError(f"There is no class of rank {self.rank}: the model has {scores.shape[1]} classes.")
+        return scores.detach().topk(self.rank + 1, dim=1).indices[:, self.rank]
+
+    def __call__(self, output: Any) -> Tensor:
+        """The score of the class that comes out on this rank."""
+        return _column(output, self._top(output))
+
+    def probability(self, output: Any, watched: Mapping[str, Tensor]) -> Tensor:
+        """Its softmax probability."""
+        return _class_probability(output, self._top(output))
+
+    def spec(self) -> str:
+        """`top` or `top:RANK`."""
+        return f"top:{self.rank}" if self.rank else "top"
+
+    def __str__(self) -> str:
+        return "top class" if self.rank == 0 else f"class of rank {self.rank}"
+
+
+@dataclass(frozen=True)
+class Contrast(Target):
+    """Why `a` rather than `b`: `y[:, a] - y[:, b]`; as a probability, that of `a` among the two."""
+
+    a: int | str
+    b: int | str
+    probability_name: ClassVar[str] = "probability of the first of the two"
+
+    def bind(self, module: nn.Module, inputs: Tensor, labels: Labels) -> Contrast:
+        """Both labels resolved."""
+        bound = Contrast(resolve_class(self.a, labels), resolve_class(self.b, labels))
+        if bound.a == bound.b:
+            raise TargetError(f"A contrast needs two classes; {self.a!r} and {self.b!r} are the same.")
+        return bound
+
+    def __call__(self, output: Any) -> Tensor:
+        """Difference of the two logits."""
+        return Class(self.a)(output) - Class(self.b)(output)
+
+    def probability(self, output: Any, watched: Mapping[str, Tensor]) -> Tensor:
+        """`sigmoid(y_a - y_b)`, the softmax over the two classes alone."""
+        return self(output).sigmoid()
+
+    def name(self, labels: Labels) -> str:
+        """`a rather than b`."""
+        return f"{Class(self.a).name(labels)} rather than {Class(self.b).name(labels)}"
+
+    def spec(self) -> str:
+        """`a>b`."""
+        return f"{self.a}>{self.b}"
+
+
+@dataclass(frozen=True)
+class Unit(Target):
+    """A unit inside the network: channel `channel` of `layer`, at one cell `position`, or its mean over the grid."""
+
+    layer: str
+    channel: int
+    position: tuple[int, ...] | None = None
+    layout: Layout | None = field(default=None, compare=False, repr=False)
+
+    @property
+    def layers(self) -> tuple[str, ...]:  # type: ignore[override]
+        """The unit's layer."""
+        return (self.layer,)
+
+    @property
+    def kind(self) -> Hashable:
+        """Only layers before the unit's carry gradient to it."""
+        return ("unit", self.layer)
+
+    def bind(self, module: nn.Module, inputs: Tensor, labels: Labels) -> Unit:
+        """The layout found, channel and position checked."""
+        layout = describe(module, inputs, self.layer).layout
+        if not 0 <= self.channel < layout.channels:
+            raise TargetError(
+                f"Layer {self.layer!r} has {layout.channels} channels; there is no channel {self.channel}."
+            )
+        if self.position is not None and (
+            len(self.position) != len(layout.grid)
+            or any(not 0 <= p < g for p, g in zip(self.position, layout.grid, strict=True))
+        ):
+            raise TargetError(
+                f"Layer {self.layer!r} has a grid of {layout.grid}; there is no position {self.position}."
+            )
+        return replace(self, layout=layout)
+
+    def __call__(self, output: Any) -> Tensor:
+        """Not possible: a unit is read inside the network."""
+        raise TargetError("A Unit target is read inside the network, not from its output; explain it with a method.")
+
+    def score(self, output: Any, watched: Mapping[str, Tensor]) -> Tensor:
+        """The unit's activation."""
+        assert self.layout is not None
+        channel = self.layout.to_map(watched[self.layer])[:, self.channel].float()
+        if self.position is None:
+            return channel.flatten(1).mean(1)
+        for p in self.position:
+            channel = channel[:, p]
+        return channel
+
+    def spec(self) -> str:
+        """`unit:LAYER:CHANNEL[:Y,X]`."""
+        at = "" if self.position is None else ":" + ";".join(map(str, self.position))
+        return f"unit:{self.layer}:{self.channel}{at}"
+
+    def __str__(self) -> str:
+        at = "" if self.position is None else f" at {self.position}"
+        return f"channel {self.channel} of {self.layer}{at}"
+
+
+@dataclass(frozen=True)
+class Function(Target):
+    """Any callable, model output -> scores `(N,)`."""
+
+    function: Callable[[Any], Tensor]
+
+    def __call__(self, output: Any) -> Tensor:
+        """The function's scores, checked."""
+        scores = self.function(output)
+        if not isinstance(scores, Tensor) or scores.ndim != 1:
+            shape = tuple(scores.shape) if isinstance(scores, Tensor) else type(scores).__name__
+            raise TargetError(f"The target returned {shape}; it must return one score per sample, a tensor (N,).")
+        return scores.float()
+
+    @property
+    def kind(self) -> Hashable:
+        """Functions may read any part of the output."""
+        return self.function
+
+    def __str__(self) -> str:
+        return getattr(self.function, "__name__", type(self.function).__name__)
+
+
+TargetLike = Target | int | str | Tensor | Sequence[int] | Callable[[Any], Tensor] | None
+
+
+def parse_target(text: str) -> Target:
+    """A target from text: `281`, `tabby`, `tabby>lynx`, `top`, `top:1`, `unit:LAYER:CHANNEL[:Y;X]`."""
+    text = text.strip()
+    if not text:
+        raise TargetError("A target is empty: give a class number, a label, `a>b`, `top` or `unit:LAYER:CHANNEL`.")
+    if text == "top" or (text.startswith("top:") and text[4:].isdecimal()):
+        return TopClass(int(text[4:] or 0))
+    if text.startswith("unit:"):
+        return _parse_unit(text)
+    a, contrast, b = text.partition(">")
+    if contrast:
+        return Contrast(_index(a), _index(b))
+    return Class(_index(text))
+
+
+def _index(text: str) -> int | str:
+    text = text.strip()
+    return int(text) if text.isdecimal() else text
+
+
+def _parse_unit(text: str) -> Unit:
+    parts = text.split(":")
+    try:
+        position = tuple(int(p) for p in parts[3].split(";")) if len(parts) > 3 else None
+        return Unit(parts[1], int(parts[2]), position)
+    except (IndexError, ValueError):
+        raise TargetError(f"{text!r} is no unit: write unit:LAYER:CHANNEL or unit:LAYER:CHANNEL:Y;X.") from None
+
+
+def as_target(target: TargetLike) -> Target:
+    """Whatever names a target, as a `Target`: None (top class), int, text, N ints, or a callable."""
+    if target is None:
+        return TopClass()
+    if isinstance(target, Target):
+        return target
+    if isinstance(target, int | str) and not isinstance(target, bool):
+        return Class(target) if isinstance(target, int) else parse_target(target)
+    if isinstance(target, Tensor):
+        if target.is_floating_point() or target.ndim > 1:
+            shape = tuple(target.shape)
+            raise TargetError(f"A tensor of targets holds N integers; got {target.dtype} of shape {shape}.")
+        return Class(int(target)) if target.ndim == 0 else PerSample(tuple(target.tolist()))
+    if callable(target):
+        return Function(target)
+    if isinstance(target, Sequence) and all(isinstance(t, int) for t in target):
+        return PerSample(tuple(int(t) for t in target))
+    raise TargetError(
+        f"{target!r} is no target: give a class, a label, N classes, a Target, or a function of the output."
+    )

@@ -1,0 +1,152 @@
+"""Explanations on disk: a `.npz` of arrays and a `.json` of all else. Never pickle, never half a file."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+import secrets
+import zipfile
+from collections.abc import Callable
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from pellucid.errors import StorageError
+from pellucid.explanation import Explanation, Prediction, Quality, Record
+from pellucid.media.geometry import Geometry
+
+FORMAT = "pellucid-explanation/1"
+
+
+def write_atomically(path: Path, write: Callable[[BytesIO], object]) -> Path:
+    """Write a file in one step: to a temporary name in the same folder, then renamed.
+
+    Raises:
+        StorageError: the folder can't be written to.
+    """
+    buffer = BytesIO()
+    write(buffer)
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            temporary.write_bytes(buffer.getbuffer())
+            os.replace(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
+    except OSError as error:
+        raise StorageError(
+            f"Cannot write {path}: {error.strerror or error}. Choose a folder you may write to with --out."
+        ) from error
+    return path
+
+
+def check_writable(folder: Path) -> None:
+    """Fail before the work rather than after it, if `folder` cannot be written to."""
+    probe = folder / f".pellucid-{secrets.token_hex(4)}"
+    write_atomically(probe, lambda f: f.write(b""))
+    probe.unlink(missing_ok=True)
+
+
+def _digest(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+def save(explanation: Explanation, path: Path) -> list[Path]:
+    """Write `path` with the endings .npz and .json; returns both paths."""
+    stem = path.with_suffix("") if path.suffix in {".npz", ".json"} else path
+    arrays = {"attribution": explanation.attribution.numpy()}
+    arrays |= {f"extra.{name}": value.numpy() for name, value in explanation.extras.items()}
+    buffer = BytesIO()
+    np.savez_compressed(buffer, allow_pickle=False, **arrays)
+    data = buffer.getvalue()
+    meta: dict[str, Any] = {
+        "format": FORMAT,
+        "method": explanation.method,
+        "target": explanation.target,
+        "kind": explanation.kind,
+        "signed": explanation.signed,
+        "fold": explanation.fold,
+        "layer": explanation.layer,
+        "notes": explanation.notes,
+        "prediction": [dataclasses.asdict(p) for p in explanation.prediction],
+        "geometry": explanation.geometry.as_dict(),
+        "quality": explanation.quality.as_dict() if explanation.quality else None,
+        "record": dataclasses.asdict(explanation.record),
+        "arrays": {"file": _with(stem, ".npz").name, "sha256": _digest(data)},
+    }
+    meta["sha256"] = _seal(meta)
+    text = json.dumps(meta, indent=2, ensure_ascii=False, allow_nan=False)
+    return [
+        write_atomically(_with(stem, ".npz"), lambda f: f.write(data)),
+        write_atomically(_with(stem, ".json"), lambda f: f.write(text.encode())),
+    ]
+
+
+def _with(stem: Path, ending: str) -> Path:
+    return stem.with_name(stem.name + ending)  # names hold dots: cat.grad-cam
+
+
+def _seal(meta: dict[str, Any]) -> str:
+    unsealed = {k: v for k, v in meta.items() if k != "sha256"}
+    return _digest(json.dumps(unsealed, sort_keys=True, ensure_ascii=False, allow_nan=False).encode())
+
+
+def load(path: Path | str) -> tuple[Explanation, list[str]]:
+    """Read an explanation, by the name of either of its files.
+
+    Returns:
+        The explanation, and what shows that its files are not as they were written (empty: nothing).
+
+    Raises:
+        StorageError: missing, or not such a file.
+    """
+    path = Path(path)
+    stem = path.with_suffix("") if path.suffix in {".npz", ".json"} else path
+    meta_file, array_file = _with(stem, ".json"), _with(stem, ".npz")
+    try:
+        meta = json.loads(meta_file.read_bytes())
+        data = array_file.read_bytes()
+    except OSError as error:
+        raise StorageError(
+            f"Cannot read {error.filename}: {error.strerror}; give the .json or .npz of a saved explanation."
+        ) from error
+    except ValueError as error:
+        raise StorageError(f"{meta_file} is not JSON: give the .json or .npz of a saved explanation.") from error
+    if not isinstance(meta, dict) or meta.get("format") != FORMAT:
+        raise StorageError(f"{meta_file} holds no explanation of this format ({FORMAT}).")
+    tampered = []
+    if meta.get("sha256") != _seal(meta):
+        tampered.append(f"{meta_file.name} was changed after it was written")
+    if meta["arrays"]["sha256"] != _digest(data):
+        tampered.append(f"{array_file.name} was changed after it was written")
+    try:
+        with np.load(BytesIO(data), allow_pickle=False) as stored:
+            arrays = {name: torch.from_numpy(stored[name]) for name in stored.files}
+        return _from(meta, arrays), tampered
+    except (ValueError, KeyError, TypeError, OSError, EOFError, zipfile.BadZipFile) as error:
+        reason = "; ".join(tampered) or str(error)
+        raise StorageError(f"{stem} cannot be read as an explanation ({reason}): make it again.") from error
+
+
+def _from(meta: dict[str, Any], arrays: dict[str, torch.Tensor]) -> Explanation:
+    return Explanation(
+        attribution=arrays["attribution"],
+        method=meta["method"],
+        target=meta["target"],
+        prediction=[Prediction(**p) for p in meta["prediction"]],
+        geometry=Geometry.from_dict(meta["geometry"]),
+        record=Record(**meta["record"]),
+        layer=meta["layer"],
+        kind=meta["kind"],
+        signed=meta["signed"],
+        fold=meta["fold"],
+        notes=meta["notes"],
+        quality=Quality.from_dict(meta["quality"]) if meta["quality"] else None,
+        extras={k.removeprefix("extra."): v for k, v in arrays.items() if k.startswith("extra.")},
+    )
