@@ -1,0 +1,91 @@
+"""Pellucid explains computer vision models, and measures whether its explanations can be trusted.
+
+    import pellucid as pl
+    model = pl.load("efficientnet-lite0")
+    e = pl.explain(model, "sample:cat", method="grad-cam")
+    e.heatmap(); e.check(); e.save("out/")
+
+Importing the package loads nothing heavy: each name is fetched from its room when it is first used.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from pellucid._version import __version__
+from pellucid.errors import (
+    LayerError,
+    MediaError,
+    MethodError,
+    ModelError,
+    PellucidError,
+    StorageError,
+    TargetError,
+)
+
+if TYPE_CHECKING:
+    from pellucid.media import Geometry, Picture, read_image
+    from pellucid.models.layers import layers
+    from pellucid.models.model import VisionModel
+    from pellucid.models.preprocess import Preprocess
+    from pellucid.models.sources import load, wrap
+    from pellucid.models.targets import Class, Contrast, PerSample, Target, TopClass, Unit
+    from pellucid.results import Heatmap, Heatmaps
+    from pellucid.verbs import Verification, explain, read, verify
+
+_HOMES = {
+    "pellucid.media": ("Geometry", "Picture", "read_image"),
+    "pellucid.models.layers": ("layers",),
+    "pellucid.models.model": ("VisionModel",),
+    "pellucid.models.preprocess": ("Preprocess",),
+    "pellucid.models.sources": ("load", "wrap"),
+    "pellucid.models.targets": ("Class", "Contrast", "PerSample", "Target", "TopClass", "Unit"),
+    "pellucid.results": ("Heatmap", "Heatmaps"),
+    "pellucid.verbs": ("Verification", "explain", "read", "verify"),
+}
+_HOME = {name: module for module, names in _HOMES.items() for name in names}
+_ROOMS = ("engine", "errors", "evaluation", "explanation", "heatmaps", "media", "models", "render", "storage")
+
+__all__ = [
+    "Class",
+    "Contrast",
+    "Geometry",
+    "Heatmap",
+    "Heatmaps",
+    "LayerError",
+    "MediaError",
+    "MethodError",
+    "ModelError",
+    "PellucidError",
+    "PerSample",
+    "Picture",
+    "Preprocess",
+    "StorageError",
+    "Target",
+    "TargetError",
+    "TopClass",
+    "Unit",
+    "Verification",
+    "VisionModel",
+    "__version__",
+    "explain",
+    "layers",
+    "load",
+    "read",
+    "read_image",
+    "verify",
+    "wrap",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _ROOMS:
+        return import_module(f"pellucid.{name}")
+    if name not in _HOME:
+        raise AttributeError(f"module 'pellucid' has no attribute {name!r}")
+    value = getattr(import_module(_HOME[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted([*__all__, *_ROOMS])

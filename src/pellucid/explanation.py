@@ -54,7 +54,7 @@ class Quality:
         deletion: lower than random is better.
         sanity: rank correlation of the map with maps of the same model with shuffled weights; near 0 is good.
         completeness_gap: `|sum of the map - (f(x) - f(baseline))| / |f(x) - f(baseline)|`, where it is defined.
-        verdict: `faithful`, `partly faithful`, `not faithful`, or `meaningless`.
+        verdict: `faithful`, `partly faithful`, `not faithful`, `unproven` (nothing to compare with), `meaningless`.
         line: the whole in one plain line.
     """
 

@@ -1,1 +1,221 @@
-"""To be written."""
+"""The results users hold: an explanation with its verbs `check`, `show` and `save`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from pellucid import storage
+from pellucid.engine import Capture
+from pellucid.errors import StorageError
+from pellucid.evaluation import Perturbed, cell_ranking, diagnose, judge, sanity_correlations
+from pellucid.explanation import Explanation, Quality
+from pellucid.heatmaps.base import Method, explain_all
+from pellucid.models.model import VisionModel
+from pellucid.models.targets import Target
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+@dataclass
+class Session:
+    """One picture as one model saw it: what `check` needs, shared by all explanations of that picture.
+
+    Attributes:
+        model: the model explained.
+        x: the picture as the model takes it, `(1, C, *space)`.
+        seed: of whatever is random.
+    """
+
+    model: VisionModel
+    x: Tensor
+    seed: int = 0
+    _perturbed: dict[Target, Perturbed] = field(default_factory=dict, repr=False)
+
+    def perturbed(self, target: Target) -> Perturbed:
+        """The perturbed scores of a target; the random orders are measured once per picture and target."""
+        if target not in self._perturbed:
+            self._perturbed[target] = Perturbed(partial(self._score, target), self.x, self.seed)
+        return self._perturbed[target]
+
+    def _score(self, target: Target, inputs: Tensor) -> Tensor:
+        with Capture(self.model.module, watch=target.layers) as capture, torch.no_grad():
+            output = capture.forward(inputs)
+            repeated = target.select(torch.zeros(len(inputs), dtype=torch.long))
+            return repeated.probability(output, capture.watched)
+
+
+@dataclass
+class Heatmap(Explanation):
+    """An explanation of one picture by one method for one target.
+
+    `attribution` holds the raw signed values; `heatmap()` maps them to the original picture; `check()` measures how
+    far they can be trusted; `show()` and `save()` draw and store them.
+    """
+
+    session: Session | None = field(default=None, repr=False)
+    ran: Method | None = field(default=None, repr=False)
+    explained: Target | None = field(default=None, repr=False)
+    facts: dict[str, float] = field(default_factory=dict)
+
+    def check(self) -> Quality:
+        """Measure insertion, deletion, dependence on the weights and the completeness gap; kept as `quality`.
+
+        Costs about 210 forward passes, 180 of them once for a picture and target, and two further explanations.
+
+        Raises:
+            StorageError: read from disk, so the model is not at hand.
+        """
+        check([self])
+        assert self.quality is not None
+        return self.quality
+
+    def figure(self) -> Figure:
+        """The picture beside its overlay, as a matplotlib figure."""
+        return Heatmaps([self]).figure()
+
+    def show(self) -> None:
+        """Show the figure: in the notebook, or in the system's picture viewer."""
+        Heatmaps([self]).show()
+
+    def save(self, folder: str | Path) -> list[Path]:
+        """Write the values (.npz), the record (.json) and the figure (.png) into `folder`; returns the files."""
+        return Heatmaps([self]).save(folder)
+
+    def _repr_html_(self) -> str:
+        return Heatmaps([self])._repr_html_()
+
+
+class Heatmaps(list[Heatmap]):
+    """Several explanations; those of one picture make one panel."""
+
+    def by_picture(self) -> list[Heatmaps]:
+        """Grouped by picture, in order."""
+        groups: dict[int, Heatmaps] = {}
+        for e in self:
+            groups.setdefault(id(e.session) if e.session else id(e), Heatmaps()).append(e)
+        return list(groups.values())
+
+    def check(self) -> list[Quality]:
+        """`Heatmap.check` for all, sharing what can be shared."""
+        check(self)
+        return [e.quality for e in self if e.quality is not None]
+
+    def figure(self) -> Figure:
+        """One panel of all explanations, which must be of one picture."""
+        from pellucid.render import panel
+
+        return panel(self)
+
+    def png(self) -> bytes:
+        """The panel as PNG."""
+        from pellucid.render import figure_png
+
+        return figure_png(self.figure())
+
+    def show(self) -> None:
+        """Show each picture's panel: in the notebook, or in the system's picture viewer."""
+        for group in self.by_picture():
+            _display(group)
+
+    def save(self, folder: str | Path) -> list[Path]:
+        """Write each explanation's values and record, and each picture's panel, into `folder`; returns the files."""
+        taken: set[str] = set()
+        return [file for group in self.by_picture() for file in group.save_panel(Path(folder), taken)]
+
+    def save_panel(self, folder: Path, taken: set[str]) -> list[Path]:
+        """`save` for the explanations of one picture, under a name that is not in `taken`; the panel comes last."""
+        stem = unused(slug(self[0].name), taken)
+        files: list[Path] = []
+        for e, name in zip(self, file_names(self), strict=True):
+            files += storage.save(e, folder / f"{stem}.{name}")
+        return [*files, storage.write_bytes(folder / f"{stem}.png", self.png())]
+
+    def _repr_html_(self) -> str:
+        from pellucid.render import html
+
+        return "\n".join(html(group) for group in self.by_picture())
+
+
+def slug(text: str) -> str:
+    """A text as part of a file name."""
+    kept = "".join(c if c.isalnum() or c in "-_+" else "-" for c in text.strip())
+    return "-".join(part for part in kept.split("-") if part)[:80] or "input"
+
+
+def unused(name: str, taken: set[str]) -> str:
+    """`name`, numbered if it is taken; then it is taken too."""
+    candidates = (name if i == 1 else f"{name}-{i}" for i in range(1, len(taken) + 2))
+    found = next(c for c in candidates if c not in taken)
+    taken.add(found)
+    return found
+
+
+def file_names(group: Sequence[Explanation]) -> list[str]:
+    """A name for each explanation of one picture: its method, with its target where several were asked."""
+    several = len({e.target for e in group}) > 1
+    taken: set[str] = set()
+    return [unused(slug(e.method) + (f".{slug(e.target)}" if several else ""), taken) for e in group]
+
+
+def _display(group: Heatmaps) -> None:
+    try:
+        from IPython import get_ipython
+        from IPython.display import HTML, display
+
+        if get_ipython() is not None:
+            display(HTML(group._repr_html_()))
+            return
+    except ImportError:
+        pass
+    from io import BytesIO
+
+    from PIL import Image
+
+    Image.open(BytesIO(group.png())).show()
+
+
+def check(explanations: Iterable[Heatmap]) -> None:
+    """Measure the quality of explanations, sharing random orders and randomised models among those of a picture."""
+    for group in Heatmaps(explanations).by_picture():
+        session = group[0].session
+        if session is None:
+            raise StorageError(
+                "This explanation was read from disk: explain the picture again with its model to check it."
+            )
+        sound = [e for e in group if diagnose(e.attribution, signed=False) is None]
+        sanity = dict(zip(map(id, sound), _sanity(session, sound), strict=True))
+        for e in group:
+            e.quality = _judged(e, session, sanity.get(id(e)))
+
+
+def _judged(e: Heatmap, session: Session, sanity: float | None) -> Quality:
+    problem = diagnose(e.attribution, e.signed)
+    gap = e.facts.get("completeness_gap")
+    if sanity is None or e.kind == "channels" or e.explained is None:
+        return judge(sanity=sanity, completeness_gap=gap, problem=problem)
+    perturbed = session.perturbed(e.explained)
+    insertion, deletion = perturbed.curves(cell_ranking(e.map()[0], perturbed.grid))
+    return judge(insertion=insertion, deletion=deletion, sanity=sanity, completeness_gap=gap, problem=problem)
+
+
+def _sanity(session: Session, explanations: Sequence[Heatmap]) -> list[float]:
+    """Correlation of each map with the same method's maps of the model with shuffled weights."""
+    pairs = [(e.ran.quick(), e.explained) for e in explanations if e.ran and e.explained]
+    if not pairs:
+        return []
+    methods, targets = list(dict.fromkeys(m for m, _ in pairs)), list(dict.fromkeys(t for _, t in pairs))
+
+    def explain(twin: nn.Module) -> list[Tensor]:
+        found = explain_all(methods, twin, session.x, targets)
+        maps = [found[methods.index(m)][targets.index(t)].values for m, t in pairs]
+        return [m.cpu() for m in maps]
+
+    return sanity_correlations(explain, session.model.module, session.x, [e.attribution for e in explanations])

@@ -8,7 +8,6 @@ import json
 import os
 import secrets
 import zipfile
-from collections.abc import Callable
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -23,25 +22,23 @@ from pellucid.media.geometry import Geometry
 FORMAT = "pellucid-explanation/1"
 
 
-def write_atomically(path: Path, write: Callable[[BytesIO], object]) -> Path:
+def write_bytes(path: Path, data: bytes) -> Path:
     """Write a file in one step: to a temporary name in the same folder, then renamed.
 
     Raises:
         StorageError: the folder can't be written to.
     """
-    buffer = BytesIO()
-    write(buffer)
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            temporary.write_bytes(buffer.getbuffer())
+            temporary.write_bytes(data)
             os.replace(temporary, path)
         finally:
             temporary.unlink(missing_ok=True)
     except OSError as error:
         raise StorageError(
-            f"Cannot write {path}: {error.strerror or error}. Choose a folder you may write to with --out."
+            f"Cannot write {path}: {error.strerror or error}; choose a folder you may write to with --out."
         ) from error
     return path
 
@@ -49,7 +46,7 @@ def write_atomically(path: Path, write: Callable[[BytesIO], object]) -> Path:
 def check_writable(folder: Path) -> None:
     """Fail before the work rather than after it, if `folder` cannot be written to."""
     probe = folder / f".pellucid-{secrets.token_hex(4)}"
-    write_atomically(probe, lambda f: f.write(b""))
+    write_bytes(probe, b"")
     probe.unlink(missing_ok=True)
 
 
@@ -83,8 +80,8 @@ def save(explanation: Explanation, path: Path) -> list[Path]:
     meta["sha256"] = _seal(meta)
     text = json.dumps(meta, indent=2, ensure_ascii=False, allow_nan=False)
     return [
-        write_atomically(_with(stem, ".npz"), lambda f: f.write(data)),
-        write_atomically(_with(stem, ".json"), lambda f: f.write(text.encode())),
+        write_bytes(_with(stem, ".npz"), data),
+        write_bytes(_with(stem, ".json"), text.encode()),
     ]
 
 

@@ -1,0 +1,63 @@
+"""The command line: one thin file a verb; nothing heavy is imported before a command runs.
+
+Exit codes: 0 done, 1 something could not be done (one sentence on stderr), 2 wrong usage, 130 cancelled.
+"""
+
+import os
+import sys
+from collections.abc import Sequence
+
+import typer
+
+from pellucid.cli import doctor, explain, listings, verify
+from pellucid.errors import PellucidError
+
+app = typer.Typer(
+    name="pellucid",
+    help="Explain computer vision models, and measure whether the explanations can be trusted.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+app.command("explain")(explain.explain)
+app.command("methods")(listings.methods)
+app.command("models")(listings.models)
+app.command("layers")(listings.layers)
+app.command("verify")(verify.verify)
+app.command("doctor")(doctor.doctor)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit code; never a traceback (PELLUCID_DEBUG=1 shows it)."""
+    try:
+        # Usage errors end in SystemExit(2), as the framework prints them; the rest comes back here.
+        app(args=None if arguments is None else list(arguments), standalone_mode=True)
+    except SystemExit as stop:
+        return stop.code if isinstance(stop.code, int) else 1
+    except PellucidError as error:
+        if os.environ.get("PELLUCID_DEBUG"):
+            raise
+        print(f"pellucid: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("pellucid: cancelled.", file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # the reader of a pipe has gone, as with `| head`
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - lives as long as the process
+        return 1
+    except Exception as error:
+        if os.environ.get("PELLUCID_DEBUG"):
+            raise
+        reason = str(error).strip().splitlines()
+        print(
+            f"pellucid: unexpected {type(error).__name__}{': ' + reason[0] if reason else ''}; this is a bug, please "
+            "report it with what PELLUCID_DEBUG=1 shows.",
+            file=sys.stderr,
+        )
+        return 1
+    return 0
+
+
+def run() -> None:
+    """Entry point of the `pellucid` script."""
+    sys.exit(main())

@@ -5,7 +5,7 @@ The engine knows tensors and `torch.nn.Module`; it knows no method, no model zoo
 
 from pellucid.engine.batching import adaptive_batches, default_batch
 from pellucid.engine.capture import Capture, Cost, find_layer, gradients, unwrap
-from pellucid.engine.progress import Reporter, reporting, track
+from pellucid.engine.progress import Reporter, reporting, task
 from pellucid.engine.trace import leave_no_trace
 
 __all__ = [
@@ -18,6 +18,6 @@ __all__ = [
     "gradients",
     "leave_no_trace",
     "reporting",
-    "track",
+    "task",
     "unwrap",
 ]

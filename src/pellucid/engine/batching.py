@@ -7,6 +7,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from pellucid.engine.progress import task
+
 _CPU_BATCH, _GPU_BATCH = 16, 64
 
 
@@ -23,14 +25,24 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, RuntimeError) and ("out of memory" in text or "can't allocate memory" in text)
 
 
-def adaptive_batches(run: Callable[[int, int], None], total: int, batch: int) -> int:
+def adaptive_batches(run: Callable[[int, int], None], total: int, batch: int, label: str | None = None) -> int:
     """Call `run(start, stop)` over `range(total)` in batches; halve the batch when memory runs out.
 
     `run` must have no effect until it has succeeded; the slice that failed is then repeated from the same start.
 
+    With a `label`, progress is reported under it.
+
     Returns:
         The batch size that fitted.
     """
+    if label is not None:
+        with task(label, total) as advance:
+
+            def reported(start: int, stop: int) -> None:
+                run(start, stop)
+                advance(stop - start)
+
+            return adaptive_batches(reported, total, batch)
     start = 0
     while start < total:
         stop = min(start + batch, total)

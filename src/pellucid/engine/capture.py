@@ -32,7 +32,7 @@ class Cost:
 def unwrap(module: nn.Module) -> nn.Module:
     """The eager, single-device module inside `torch.compile` and `DataParallel` wrappers."""
     wrapped = isinstance(module, (nn.DataParallel, nn.parallel.DistributedDataParallel))
-    inner: object = getattr(module, "module" if wrapped else "_orig_mod", None)
+    inner: Any = getattr(module, "module" if wrapped else "_orig_mod", None)
     return unwrap(inner) if isinstance(inner, nn.Module) else module
 
 
@@ -60,6 +60,16 @@ def replace_first_tensor(output: Any, value: Tensor) -> Any:
     leaves, structure = tree_flatten(output)
     leaves[next(i for i, leaf in enumerate(leaves) if _is_activation(leaf))] = value
     return tree_unflatten(leaves, structure)
+
+
+def require_autograd(module: nn.Module) -> None:
+    """Raises ModelError for weights created in inference mode, which autograd refuses to use."""
+    made = next((n for n, p in module.named_parameters() if p.is_inference()), None)
+    if made is not None:
+        raise ModelError(
+            f"The model's weights (first {made!r}) were created inside `torch.inference_mode`, so they admit no "
+            "gradients: create or load the model outside of it."
+        )
 
 
 class _Stop(BaseException):
@@ -102,6 +112,8 @@ class Capture:
         self._guard = leave_no_trace(self.module)
 
     def __enter__(self) -> Capture:
+        if not self.stop_early:
+            require_autograd(self.module)
         self._guard.__enter__()
         try:
             for names, hook in ((self.watch, self._watch_hook), (self.layers, self._cut_hook)):
@@ -149,7 +161,7 @@ class Capture:
         """For each score `(N,)`, its gradient to every captured activation, in one shared graph."""
         return [
             dict(zip(self.activations, per_score, strict=True))
-            for per_score in gradients(scores, list(self.activations.values()))
+            for per_score in gradients(scores, list(self.activations.values()), needed=self.input_gradient)
         ]
 
     def scored(
@@ -164,6 +176,11 @@ class Capture:
             output = self.forward(inputs)
             with torch.enable_grad():
                 scores = list(score(output, self.watched))
+            if wrong := [tuple(s.shape) for s in scores if s.shape != inputs.shape[:1]]:
+                raise TargetError(
+                    f"The target returned scores of shape {wrong[0]} for {len(inputs)} inputs; it must return one score "
+                    "for each, a tensor (N,)."
+                )
             if all(s.requires_grad for s in scores) or self.input_gradient:
                 break
         return output, scores
@@ -209,11 +226,12 @@ class Capture:
         return activation
 
 
-def gradients(scores: Sequence[Tensor], wrt: Sequence[Tensor]) -> list[tuple[Tensor, ...]]:
+def gradients(scores: Sequence[Tensor], wrt: Sequence[Tensor], *, needed: bool = False) -> list[tuple[Tensor, ...]]:
     """Gradient of each score `(N,)`, summed over the batch, to each tensor of `wrt`.
 
     Samples must not influence each other (evaluation mode sees to that), so the gradient of the sum is each
-    sample's own. The graph is kept between the scores and freed with the last one.
+    sample's own. The graph is kept between the scores and freed with the last one. What a score does not depend on
+    has a gradient of zero; with `needed`, a score that depends on nothing of `wrt` is an error.
     """
     results = []
     for k, score in enumerate(scores):
@@ -223,5 +241,10 @@ def gradients(scores: Sequence[Tensor], wrt: Sequence[Tensor]) -> list[tuple[Ten
                 "return a score computed from the model's output without detaching it."
             )
         grads = torch.autograd.grad(score.sum(), wrt, retain_graph=k < len(scores) - 1, allow_unused=True)
+        if needed and all(g is None for g in grads):
+            raise TargetError(
+                "No gradient leads from the score back to the input: the model cuts its graph (torch.no_grad, detach, "
+                "rounding); explain a layer behind the cut, for instance with grad-cam."
+            )
         results.append(tuple(torch.zeros_like(w) if g is None else g for g, w in zip(grads, wrt, strict=True)))
     return results

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Protocol, TypeVar
-
-T = TypeVar("T")
+from typing import Protocol
 
 
 class Reporter(Protocol):
@@ -39,16 +37,15 @@ def reporting(reporter: Reporter | None) -> Iterator[None]:
         _reporter.reset(token)
 
 
-def track(steps: Iterable[T], label: str, total: int | None = None, size: int = 1) -> Iterator[T]:
-    """Yield from `steps`, reporting `size` units of progress after each."""
+@contextmanager
+def task(label: str, total: int | None = None) -> Iterator[Callable[[int], None]]:
+    """A piece of long work; call what it yields with the number of steps done."""
     reporter = _reporter.get()
     if reporter is None:
-        yield from steps
+        yield lambda _steps: None
         return
-    task = reporter.start(label, total)
+    number = reporter.start(label, total)
     try:
-        for step in steps:
-            yield step
-            reporter.advance(task, size)
+        yield lambda steps: reporter.advance(number, steps)
     finally:
-        reporter.stop(task)
+        reporter.stop(number)

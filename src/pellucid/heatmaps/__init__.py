@@ -17,6 +17,7 @@ from pellucid.heatmaps.cam import (
     XGradCAM,
 )
 from pellucid.heatmaps.gradient import InputXGradient, Saliency
+from pellucid.heatmaps.path import IntegratedGradients
 
 __all__ = [
     "CAM",
@@ -30,6 +31,7 @@ __all__ = [
     "GradCAMPlusPlus",
     "HiResCAM",
     "InputXGradient",
+    "IntegratedGradients",
     "LayerCAM",
     "Method",
     "Saliency",

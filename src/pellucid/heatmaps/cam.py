@@ -166,7 +166,10 @@ def _in_a_linear_layer(module: nn.Module, target: Target, weights: Tensor) -> bo
         if rows.shape[1] != weights.shape[1]:
             continue
         if isinstance(target, Contrast):
-            expected = rows[Class(target.a).bound()] - rows[Class(target.b).bound()]
+            a, b = Class(target.a).bound(), Class(target.b).bound()
+            if max(a, b) >= len(rows):
+                continue  # some other linear layer
+            expected = rows[a] - rows[b]
         elif isinstance(target, Class | PerSample | TopClass):
             expected = rows[torch.cdist(weights, rows).argmin(1)]
         else:

@@ -23,7 +23,7 @@ import torch
 from torch import Tensor, nn
 
 from pellucid.engine import find_layer, leave_no_trace, unwrap
-from pellucid.engine.capture import first_tensor
+from pellucid.engine.capture import first_tensor, replace_first_tensor, require_autograd
 from pellucid.errors import LayerError, ModelError
 from pellucid.models.layouts import Layout, readings
 
@@ -90,8 +90,8 @@ def best_layer(
         )
     if not alive:
         raise LayerError(
-            "No layer of this model reads as a picture of its input and carries gradient to the target; name one with "
-            "`layer=` (`pellucid layers` lists them), or use a method that needs no layer, such as integrated-gradients."
+            "No layer of this model reads as a picture of its input and carries gradient to the target; use a method "
+            "that needs no layer, such as integrated-gradients."
         )
     return _on_the_stream(alive)[-1]
 
@@ -143,10 +143,13 @@ def describe(module: nn.Module, inputs: Tensor, name: str) -> Layer:
     sample = _noise_like(inputs)
 
     def look() -> Layer:
-        seen = [s for s in _probe(module, sample, None, ()) if s.name == name]
+        everything = _probe(module, sample, None, ())
+        seen = [s for s in everything if s.name == name]
         if not seen:
             raise LayerError(f"Layer {name!r} never ran in the forward pass, or returns no activation; name another.")
         proven = _proven(module, sample, seen)
+        if not proven:  # a layer that is dead on noise reads as its neighbours do
+            proven = tuple(layer for layer in _proven(module, sample, everything) if layer.name == name)
         if not proven:
             raise LayerError(
                 f"The output of layer {name!r}, of shape {seen[0].shape}, does not read as a picture of the input "
@@ -167,27 +170,37 @@ def _noise_like(inputs: Tensor) -> Tensor:
 
 
 def _largest_output(output: Any, _watched: Mapping[str, Tensor]) -> Tensor:
-    logits = first_tensor(output)
+    logits = first_tensor(getattr(output, "logits", output))
     if logits is None:
         raise ModelError(f"The model returns no tensor of scores ({type(output).__name__}); wrap it so that it does.")
     return logits.float().flatten(1).amax(1)
 
 
 class _Recorder:
-    """Output hooks on every module, or on the named ones; keeps the last activation of each."""
+    """Output hooks on every module, or on the named ones; keeps the last activation of each.
 
-    def __init__(self, module: nn.Module, names: Sequence[str] | None = None) -> None:
+    With `graph`, an activation that a model has computed under its own `torch.no_grad` starts a graph of its own.
+    """
+
+    def __init__(self, module: nn.Module, names: Sequence[str] | None = None, *, graph: bool = False) -> None:
         self.outputs: dict[str, Tensor] = {}
+        self._graph = graph
         self._thread = threading.get_ident()
         wanted = {n: m for n, m in module.named_modules() if n and (names is None or n in names)}
         self._handles = [m.register_forward_hook(self._hook(n)) for n, m in wanted.items()]
 
-    def _hook(self, name: str) -> Callable[[nn.Module, Any, Any], None]:
-        def hook(_module: nn.Module, _args: Any, output: Any) -> None:
+    def _hook(self, name: str) -> Callable[[nn.Module, Any, Any], Any]:
+        def hook(_module: nn.Module, _args: Any, output: Any) -> Any:
             activation = first_tensor(output)
-            if activation is not None and threading.get_ident() == self._thread:
-                self.outputs.pop(name, None)  # re-inserted last: the order is that of execution
-                self.outputs[name] = activation
+            if activation is None or threading.get_ident() != self._thread:
+                return None
+            self.outputs.pop(name, None)  # re-inserted last: the order is that of execution
+            self.outputs[name] = activation
+            if not self._graph or activation.requires_grad or activation.is_inference():
+                return None
+            self.outputs[name] = activation.detach().requires_grad_()
+            torch.set_grad_enabled(True)
+            return replace_first_tensor(output, self.outputs[name].clone())
 
         return hook
 
@@ -196,8 +209,10 @@ class _Recorder:
             handle.remove()
 
 
-def _record(module: nn.Module, inputs: Tensor, names: Sequence[str] | None = None) -> tuple[Any, dict[str, Tensor]]:
-    recorder = _Recorder(module, names)
+def _record(
+    module: nn.Module, inputs: Tensor, names: Sequence[str] | None = None, *, graph: bool = False
+) -> tuple[Any, dict[str, Tensor]]:
+    recorder = _Recorder(module, names, graph=graph)
     try:
         return module(inputs), recorder.outputs
     finally:
@@ -207,13 +222,19 @@ def _record(module: nn.Module, inputs: Tensor, names: Sequence[str] | None = Non
 def _probe(module: nn.Module, sample: Tensor, score: Score | None, watch: Sequence[str]) -> list[_Seen]:
     """One pass over the whole net: shapes of all layers, and the score's gradient to each (if a score is given)."""
     kinds = {name: type(m).__name__ for name, m in module.named_modules()}
+    if score is not None:
+        require_autograd(module)
     with leave_no_trace(module), torch.set_grad_enabled(score is not None):
         leaf = sample.detach().clone().requires_grad_(score is not None)
-        output, outputs = _record(module, leaf.clone())
+        output, outputs = _record(module, leaf.clone(), graph=score is not None)
         outputs = {n: t for n, t in outputs.items() if t.shape[:1] == sample.shape[:1]}
         if score is None:
             return [_Seen(n, kinds[n], tuple(t.shape), None) for n, t in outputs.items()]
-        value = score(output, {n: outputs[n] for n in watch if n in outputs}).sum()
+        watched = {n: outputs[n] for n in watch if n in outputs}
+        try:
+            value = score(output, watched).sum()
+        except (IndexError, RuntimeError):  # a function of the whole batch does not fit one sample
+            value = _largest_output(output, watched).sum()
         outputs = _outermost(outputs)
         live = {n: t for n, t in outputs.items() if t.requires_grad}
         if not value.requires_grad:

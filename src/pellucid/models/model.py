@@ -67,11 +67,10 @@ class VisionModel:
             raise ModelError(_not_finite(self.module))
         return output
 
-    def predict(self, inputs: Tensor, k: int = 5) -> list[list[Prediction]]:
-        """The top-k classes of each input, with softmax probabilities; empty lists if there are no class scores."""
-        output = self.outputs(inputs)
+    def ranked(self, output: Any, k: int = 5) -> list[list[Prediction]]:
+        """The top-k classes of each sample of an output, with probabilities; empty where there are no class scores."""
         if logits(output).ndim != 2:
-            return [[] for _ in inputs]
+            return [[] for _ in logits(output)]
         scores = class_scores(output)
         probabilities = scores.sigmoid() if scores.shape[1] == 1 else scores.softmax(1)
         top = probabilities.topk(min(k, scores.shape[1]), dim=1)
@@ -79,6 +78,10 @@ class VisionModel:
             [Prediction(int(i), self.label(int(i)), float(p)) for p, i in zip(ps, indices, strict=True)]
             for ps, indices in zip(top.values.cpu(), top.indices.cpu(), strict=True)
         ]
+
+    def predict(self, inputs: Tensor, k: int = 5) -> list[list[Prediction]]:
+        """The top-k classes of each input `(N, C, H, W)`, with softmax probabilities."""
+        return self.ranked(self.outputs(inputs), k)
 
     def fingerprint(self) -> str:
         """SHA-256 over the names, types, shapes and values of all weights and buffers.

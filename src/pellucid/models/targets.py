@@ -7,11 +7,14 @@ the usual ones by name.
 from __future__ import annotations
 
 import difflib
+import weakref
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from numbers import Integral
 from typing import Any, ClassVar
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_flatten
@@ -25,7 +28,7 @@ Labels = Sequence[str] | None
 
 def logits(output: Any) -> Tensor:
     """The class scores `(N, classes)` in a model's output: a tensor, `.logits`, or the first tensor inside."""
-    found = getattr(output, "logits", None)
+    found = output.get("logits") if isinstance(output, Mapping) else getattr(output, "logits", None)
     if not isinstance(found, Tensor):
         found = next((leaf for leaf in tree_flatten(output)[0] if isinstance(leaf, Tensor)), None)
     if found is None:
@@ -62,6 +65,14 @@ class Target(ABC):
         """This target for this model and batch, with names resolved."""
         return self
 
+    def freeze(self, output: Any) -> Target:
+        """This target with whatever it takes from the output (the top class) fixed to what `output` says."""
+        return self
+
+    def select(self, rows: Tensor) -> Target:
+        """This target for a batch made of the samples `rows` `(M,)` of the bound one, repeated at will."""
+        return self
+
     def probability(self, output: Any, watched: Mapping[str, Tensor]) -> Tensor:
         """A bounded version of the score where one exists, for curves: `(N,)`; by default the score itself."""
         return self.score(output, watched)
@@ -94,8 +105,13 @@ def resolve_class(index: int | str, labels: Labels) -> int:
         )
     wanted = _plain(index)
     plain = [_plain(label) for label in labels]
-    if wanted in plain:
-        return plain.index(wanted)
+    same = [i for i, label in enumerate(labels) if label == index] or [i for i, p in enumerate(plain) if p == wanted]
+    if len(same) > 1:
+        raise TargetError(
+            f"{len(same)} classes are called {index!r}: give the number, {' or '.join(map(str, same[:6]))}."
+        )
+    if same:
+        return same[0]
     containing = [labels[i] for i, label in enumerate(plain) if wanted in label.split()][:6]
     near = difflib.get_close_matches(wanted, plain, n=4, cutoff=0.6)
     names = list(dict.fromkeys([*containing, *(labels[plain.index(n)] for n in near)]))
@@ -114,7 +130,7 @@ def _column(output: Any, index: Tensor | int) -> Tensor:
     if top >= scores.shape[1] or low < -scores.shape[1]:
         raise TargetError(f"Class {top if top >= 0 else low} is out of range: the model has {scores.shape[1]} classes.")
     if isinstance(index, Tensor):
-        return scores.gather(1, index.to(scores.device)[:, None])[:, 0]
+        return scores.gather(1, index.to(scores.device)[:, None] % scores.shape[1])[:, 0]
     return scores[:, index]
 
 
@@ -174,6 +190,10 @@ class PerSample(Target):
             )
         return self
 
+    def select(self, rows: Tensor) -> PerSample:
+        """The classes of these samples."""
+        return PerSample(tuple(self.indices[r] for r in rows.tolist()))
+
     def __call__(self, output: Any) -> Tensor:
         """Each sample's own column."""
         scores = class_scores(output)
@@ -201,6 +221,10 @@ class TopClass(Target):
         if self.rank >= scores.shape[1]:
             raise TargetError(f"There is no class of rank {self.rank}: the model has {scores.shape[1]} classes.")
         return scores.detach().topk(self.rank + 1, dim=1).indices[:, self.rank]
+
+    def freeze(self, output: Any) -> PerSample:
+        """The classes that come out on this rank, fixed."""
+        return PerSample(tuple(self._top(output).tolist()))
 
     def __call__(self, output: Any) -> Tensor:
         """The score of the class that comes out on this rank."""
@@ -309,6 +333,23 @@ class Unit(Target):
         return f"channel {self.channel} of {self.layer}{at}"
 
 
+class _Same:
+    """Stands for an object in a key, by identity, without keeping the object (and all it refers to) alive."""
+
+    def __init__(self, thing: object) -> None:
+        self._id = id(thing)
+        try:
+            self._ref: Callable[[], object] = weakref.ref(thing)
+        except TypeError:
+            self._ref = lambda: None  # never the same again
+
+    def __hash__(self) -> int:
+        return self._id
+
+    def __eq__(self, other: object) -> bool:
+        return self is other or (isinstance(other, _Same) and self._ref() is not None and self._ref() is other._ref())
+
+
 @dataclass(frozen=True)
 class Function(Target):
     """Any callable, model output -> scores `(N,)`."""
@@ -321,18 +362,22 @@ class Function(Target):
         if not isinstance(scores, Tensor) or scores.ndim != 1:
             shape = tuple(scores.shape) if isinstance(scores, Tensor) else type(scores).__name__
             raise TargetError(f"The target returned {shape}; it must return one score per sample, a tensor (N,).")
+        if isinstance(output, Tensor) and len(scores) != len(output):
+            raise TargetError(
+                f"The target returned {len(scores)} scores for {len(output)} outputs; it must return one score for each."
+            )
         return scores.float()
 
     @property
     def kind(self) -> Hashable:
         """Functions may read any part of the output."""
-        return self.function
+        return _Same(self.function)
 
     def __str__(self) -> str:
         return getattr(self.function, "__name__", type(self.function).__name__)
 
 
-TargetLike = Target | int | str | Tensor | Sequence[int] | Callable[[Any], Tensor] | None
+TargetLike = Target | int | str | Tensor | np.ndarray[Any, Any] | Sequence[int] | Callable[[Any], Tensor] | None
 
 
 def parse_target(text: str) -> Target:
@@ -364,22 +409,31 @@ def _parse_unit(text: str) -> Unit:
         raise TargetError(f"{text!r} is no unit: write unit:LAYER:CHANNEL or unit:LAYER:CHANNEL:Y;X.") from None
 
 
+def _is_index(value: object) -> bool:
+    """A whole number, numpy's among them; True and False are none."""
+    return isinstance(value, Integral) and not isinstance(value, bool)
+
+
 def as_target(target: TargetLike) -> Target:
     """Whatever names a target, as a `Target`: None (top class), int, text, N ints, or a callable."""
     if target is None:
         return TopClass()
     if isinstance(target, Target):
         return target
-    if isinstance(target, int | str) and not isinstance(target, bool):
-        return Class(target) if isinstance(target, int) else parse_target(target)
+    if isinstance(target, str):
+        return parse_target(target)
+    if _is_index(target):
+        return Class(int(target))  # type: ignore[arg-type]
+    if isinstance(target, np.ndarray):
+        target = torch.from_numpy(target)
     if isinstance(target, Tensor):
-        if target.is_floating_point() or target.ndim > 1:
+        if target.is_floating_point() or target.dtype == torch.bool or target.ndim > 1:
             shape = tuple(target.shape)
             raise TargetError(f"A tensor of targets holds N integers; got {target.dtype} of shape {shape}.")
         return Class(int(target)) if target.ndim == 0 else PerSample(tuple(target.tolist()))
     if callable(target):
         return Function(target)
-    if isinstance(target, Sequence) and all(isinstance(t, int) for t in target):
+    if isinstance(target, Sequence) and all(_is_index(t) for t in target):
         return PerSample(tuple(int(t) for t in target))
     raise TargetError(
         f"{target!r} is no target: give a class, a label, N classes, a Target, or a function of the output."

@@ -1,0 +1,10 @@
+"""Explanations as pictures: value to colour (colour), a map over its picture (display, overlay), figures of
+several methods and targets (figure; sheet and tiles draw them), and PNG, thumbnails and HTML (save). The only
+place where values are scaled; matplotlib is imported when something is drawn, and pyplot never."""
+
+from pellucid.render.colour import Limits, limits
+from pellucid.render.figure import panel
+from pellucid.render.overlay import overlay
+from pellucid.render.save import figure_png, html, thumbnail
+
+__all__ = ["Limits", "figure_png", "html", "limits", "overlay", "panel", "thumbnail"]

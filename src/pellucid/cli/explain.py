@@ -1,0 +1,103 @@
+"""`pellucid explain`: from pictures to heat maps, measured and saved."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from pellucid.cli import options
+
+if TYPE_CHECKING:
+    from pellucid.results import Heatmap, Heatmaps
+
+
+def explain(
+    inputs: Annotated[list[str], typer.Argument(metavar="INPUT...", help="Pictures, folders, globs, or sample:NAME.")],
+    model: options.ModelName = options.DEFAULT_MODEL,
+    method: Annotated[str, typer.Option("--method", help="One or several, with commas: see `methods`.")] = "grad-cam",
+    target: Annotated[
+        str, typer.Option("--target", help="Labels or class numbers with commas; `a>b`: why a rather than b.")
+    ] = "top",
+    layer: Annotated[str | None, typer.Option("--layer", help="Module path; default: the best is found.")] = None,
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for pictures, values and records.")] = Path(
+        "pellucid-out"
+    ),
+    as_json: options.Json = False,
+    check: Annotated[
+        bool | None, typer.Option("--check/--no-check", help="Measure the quality; default: for a single picture.")
+    ] = None,
+    seed: Annotated[int, typer.Option("--seed", help="Of whatever is random.")] = 0,
+    device: options.Device = None,
+    weights: options.Weights = None,
+    random_weights: options.RandomWeights = False,
+    labels: options.Labels = None,
+) -> None:
+    """Show where a model looked, and measure whether the answer can be trusted."""
+    from pellucid.media import expand
+    from pellucid.storage import check_writable
+
+    files = expand(inputs)
+    check_writable(out)
+
+    from pellucid.cli.console import progress
+    from pellucid.verbs import as_methods, as_targets, explain_each
+
+    methods, targets = as_methods(method, layer=layer, seed=seed), as_targets(target)
+    vision = options.load_model(model, weights, random_weights, labels, device)
+    if not as_json:
+        for m in methods:
+            print(f"{m.name}: {m.cost} a picture{' and target' if m.uses_target else ''}", file=sys.stderr)
+    measured = len(files) == 1 if check is None else check
+    report: dict[str, Any] = {"format": "pellucid-report/1", "results": [], "failed": []}
+    taken: set[str] = set()
+    for name, found in explain_each(vision, files, methods, targets, seed=seed):
+        if isinstance(found, Exception):
+            report["failed"].append({"input": name, "error": str(found)})
+            print(f"pellucid: {found}", file=sys.stderr)
+            continue
+        if measured:
+            with progress():
+                found.check()
+        saved = [str(path) for path in found.save_panel(out, taken)]
+        report["results"] += [_entry(e, saved) for e in found]
+        if not as_json:
+            _tell(found, saved[-1])
+    if as_json:
+        print(json.dumps(report, indent=2, ensure_ascii=False, allow_nan=False))
+    elif report["failed"]:
+        done = len(files) - len(report["failed"])
+        print(f"{done} of {len(files)} pictures explained; the others are named above.", file=sys.stderr)
+    if report["failed"]:
+        raise typer.Exit(1)
+
+
+def _entry(e: Heatmap, saved: list[str]) -> dict[str, Any]:
+    return {
+        "input": e.record.input["source"] or e.name,
+        "prediction": [{"index": p.index, "label": p.label, "probability": p.probability} for p in e.prediction],
+        "target": e.target,
+        "method": e.method,
+        "layer": e.layer,
+        "facts": e.facts,
+        "notes": e.notes,
+        "quality": None if e.quality is None else e.quality.as_dict(),
+        "files": saved,
+    }
+
+
+def _tell(found: Heatmaps, panel: str) -> None:
+    first = found[0]
+    answers = ", ".join(f"{p.label} {p.probability:.0%}" for p in first.prediction[:3])
+    print(f"{first.record.input['source'] or first.name}: {answers or 'no class scores'}")
+    for e in found:
+        where = f", layer {e.layer}" if e.layer else ""
+        print(f"  {e.method} for {e.target}{where}")
+        if e.quality is not None:
+            print(f"    {e.quality.line}")
+        for note in e.notes:
+            print(f"    note: {note}")
+    print(f"  picture: {panel}")

@@ -1,0 +1,91 @@
+"""`pellucid methods`, `models` and `layers`: what there is to choose from."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from pellucid.cli import options
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+def _table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(*columns, box=None, pad_edge=False, header_style="bold")
+    for row in rows:
+        table.add_row(*row)
+    Console().print(table)
+
+
+def methods(as_json: options.Json = False) -> None:
+    """List the methods: family, what they need, their cost in passes, their paper."""
+    from pellucid.heatmaps import METHODS
+
+    rows = [(m.name, m.family, m.needs, m.cost, m.paper) for m in METHODS.values()]
+    columns = ("method", "family", "needs", "cost", "paper")
+    if as_json:
+        print(json.dumps([dict(zip(columns, row, strict=True)) for row in rows], indent=2))
+    else:
+        _table(columns, rows)
+
+
+def models(
+    search: Annotated[str, typer.Argument(help="Only names that hold this text.")] = "",
+    as_json: options.Json = False,
+) -> None:
+    """List the sources of models, or the models whose name holds a text."""
+    from pellucid.models.sources import SOURCES
+
+    found = {
+        source: [n if source == "embedded" else f"{source}:{n}" for n in about.names() if search in n]
+        for source, about in SOURCES.items()
+    }
+    if as_json:
+        print(json.dumps(found, indent=2))
+    elif search:
+        print("\n".join(name for names in found.values() for name in names) or f"No model's name holds {search!r}.")
+    else:
+        rows = [(names[0], str(len(names)), SOURCES[source].about) for source, names in found.items()]
+        _table(("for example", "models", "what"), rows)
+        print("`pellucid models TEXT` lists the names that hold a text; --weights FILE loads weights of your own.")
+
+
+def layers(
+    model: Annotated[str, typer.Argument(help="A model: see `pellucid models`.")] = options.DEFAULT_MODEL,
+    weights: options.Weights = None,
+    random_weights: options.RandomWeights = False,
+    as_json: options.Json = False,
+) -> None:
+    """List the layers of a model that can be explained, with how their output reads; the default is marked."""
+    import torch
+
+    from pellucid.models.layers import best_layer
+    from pellucid.models.layers import layers as find
+
+    vision = options.load_model(model, weights, random_weights, None, "cpu")
+    inputs = torch.zeros(1, vision.preprocess.channels, *vision.preprocess.input_size)
+    found, best = find(vision.module, inputs, key="output"), best_layer(vision.module, inputs, key="output")
+    if as_json:
+        entries = [
+            {
+                "layer": x.name,
+                "class": x.kind,
+                "layout": x.layout.kind,
+                "grid": x.layout.grid,
+                "channels": x.layout.channels,
+                "prefix": x.layout.prefix,
+                "live cells": x.coverage,
+                "default": x == best,
+            }
+            for x in found
+        ]
+        print(json.dumps(entries, indent=2))
+        return
+    rows = [(x.name, x.kind, str(x.layout), f"{x.coverage:.0%}", "default" if x == best else "") for x in found]
+    _table(("layer", "class", "reads as", "live cells", ""), rows)

@@ -1,0 +1,34 @@
+"""Options that several verbs share, and how they load a model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from pellucid.models.model import VisionModel
+
+ModelName = Annotated[str, typer.Option("--model", "-m", help="A model: see `pellucid models`.", show_default=True)]
+Weights = Annotated[
+    Path | None, typer.Option("--weights", help="A safetensors file or saved state_dict for the model.")
+]
+RandomWeights = Annotated[bool, typer.Option("--random-weights", help="No trained weights: try an architecture.")]
+Labels = Annotated[Path | None, typer.Option("--labels", help="Class names: a file, one a line or a JSON list.")]
+Device = Annotated[str | None, typer.Option("--device", help="cpu, cuda, cuda:1 ...; default: cuda if there is one.")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout, and nothing else there.")]
+
+DEFAULT_MODEL = "efficientnet-lite0"
+
+
+def load_model(
+    name: str, weights: Path | None, random_weights: bool, labels: Path | None, device: str | None
+) -> VisionModel:
+    """The model that the shared options name."""
+    import torch
+
+    from pellucid.models.sources import load
+
+    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    return load(name, weights=weights, random_weights=random_weights, labels=labels, device=device)

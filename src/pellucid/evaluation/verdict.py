@@ -1,0 +1,69 @@
+"""One plain line: may this explanation be believed?"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from pellucid.explanation import Curve, Quality
+
+SIGNIFICANT = 2.0  # standard deviations that insertion minus deletion must stand above random orders
+SHOWS_MODEL = 0.8  # rank correlation with shuffled weights from which on a map shows the picture, not the model
+
+
+def diagnose(attribution: Tensor, signed: bool) -> str | None:
+    """What makes a map meaningless or one-sided, with the cure; None if nothing does."""
+    if not torch.isfinite(attribution).all():
+        return "The map holds NaN or infinity: check the model's weights and the input, or run in single precision."
+    if not attribution.any():
+        return (
+            "The map is zero: nothing at this layer speaks for the target. Try a signed method (hires-cam, "
+            "integrated-gradients), another layer, or ask whether the model knows this class at all."
+        )
+    if float(attribution.max() - attribution.min()) <= 1e-6 * float(attribution.abs().max()):
+        return "The map is flat: every place has the same value, so it says nothing about where. Try an earlier layer."
+    if signed and float(attribution.max()) <= 0:
+        return "The map has no positive value: everything in the picture speaks against the target."
+    return None
+
+
+def judge(
+    *,
+    insertion: Curve | None = None,
+    deletion: Curve | None = None,
+    sanity: float | None = None,
+    completeness_gap: float | None = None,
+    problem: str | None = None,
+) -> Quality:
+    """The verdict and its line from what was measured.
+
+    `faithful`: insertion above random, deletion below it, their difference significantly so, and the map changes with
+    the weights. `partly faithful`: the difference is significant but one of the others fails. `not faithful`: no better
+    than random orders. `unproven`: no curves are defined for it. `meaningless`: the line says why.
+    """
+    parts = []
+    for name, curve in (("insertion", insertion), ("deletion", deletion)):
+        if curve is not None:
+            parts.append(f"{name} {curve.auc:.2f} vs random {curve.random_mean:.2f} +- {curve.random_std:.2f}")
+    depends = sanity is None or abs(sanity) < SHOWS_MODEL
+    if sanity is not None:
+        says = "changes with the weights" if depends else "does NOT change with the weights"
+        parts.append(f"{says} (correlation {sanity:.2f} when they are shuffled)")
+    if completeness_gap is not None:
+        parts.append(f"completeness gap {completeness_gap:.1%}")
+    if insertion is None or deletion is None:
+        verdict = "meaningless" if problem else "unproven" if depends else "not faithful"
+    else:
+        verdict = _faithfulness(insertion, deletion, depends)
+    if problem is not None:
+        parts.insert(0, problem.rstrip("."))
+    return Quality(verdict, f"{verdict}: {'; '.join(parts)}", insertion, deletion, sanity, completeness_gap)
+
+
+def _faithfulness(insertion: Curve, deletion: Curve, depends: bool) -> str:
+    spread = (insertion.random_std**2 + deletion.random_std**2) ** 0.5
+    gain = (insertion.auc - insertion.random_mean) + (deletion.random_mean - deletion.auc)
+    if gain <= SIGNIFICANT * spread:
+        return "not faithful"
+    both = insertion.auc > insertion.random_mean and deletion.auc < deletion.random_mean
+    return "faithful" if both and depends else "partly faithful"

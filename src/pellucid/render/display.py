@@ -1,0 +1,157 @@
+"""One explanation made ready to be drawn: at display size, with its limits, and with what must be said about it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
+from pellucid.errors import PellucidError
+from pellucid.explanation import Explanation
+from pellucid.media import Geometry
+from pellucid.render.colour import Array, Limits, limits, number
+from pellucid.render.overlay import Ground, overlay
+
+DISPLAY_SIZE = 480
+"""The longer side of what is drawn, in pixels, whatever the size of the original."""
+
+_FINE = 1 / 3  # of the input's pixels an axis: a grid finer than that is a pixel-level map
+_SMOOTH = 0.012  # standard deviation of the display's smoothing, over the longer side of what the model saw
+
+
+@dataclass(frozen=True)
+class Display:
+    """What a tile shows.
+
+    Attributes:
+        pixels: the picture (H, W, 3) at display size, uint8.
+        values: raw values at display size (H, W), NaN where the model never looked.
+        limits: the raw values at the ends of the colour bar; (0, 0) where drawing the map would mislead.
+        signed: whether negative values are evidence against.
+        ground: what lies under the map.
+        problem: why there is nothing to see, or empty.
+        part: which part is shown, if not all.
+        captions: what was done for display only.
+    """
+
+    pixels: NDArray[np.uint8]
+    values: Array
+    limits: Limits
+    signed: bool
+    ground: Ground
+    problem: str
+    part: str
+    captions: tuple[str, ...]
+
+    def image(self) -> NDArray[np.uint8]:
+        """The overlay, uint8 (H, W, 3)."""
+        return overlay(self.pixels, self.values, signed=self.signed, limits=self.limits, ground=self.ground)
+
+
+def display(explanation: Explanation, size: int = DISPLAY_SIZE) -> Display:
+    """An explanation with a map, ready to be drawn.
+
+    Raises:
+        MediaError: one number per channel is no map.
+        PellucidError: a geometry of fewer than two or more than three space axes.
+    """
+    raw = explanation.map().detach().to("cpu", torch.float32)
+    geometry, part = display_geometry(explanation.geometry, size)
+    captions = [] if geometry.known else ["on the model’s own input"]
+    grid, size_in = raw.shape[-2:], geometry.input_size[-2:]
+    fine = min(grid) >= 16 and all(n > _FINE * m for n, m in zip(grid, size_in, strict=True))
+    values = spread(raw, geometry)
+    problem, blank = _problem(raw, explanation)
+    if fine:
+        spans = [
+            min(stop, n) - max(start, 0.0) for (start, stop), n in zip(geometry.box[-2:], values.shape, strict=True)
+        ]
+        values = _smooth(values, sigma := _SMOOTH * max(spans))
+        per_pixel = max(explanation.geometry.source_size[-2:]) / max(values.shape)
+        captions.append(f"smoothed for display, σ = {max(0.1, sigma * per_pixel):.1f} px")
+    shown = values if fine else raw.numpy()
+    return Display(
+        pixels=ground_pixels(explanation, geometry.source_size[-2:]),
+        values=values,
+        limits=Limits(0.0, 0.0) if blank else limits(shown, signed=explanation.signed, robust=fine),
+        signed=explanation.signed,
+        ground="plain" if fine else "picture",
+        problem=problem,
+        part=part,
+        captions=tuple(captions),
+    )
+
+
+def display_geometry(geometry: Geometry, size: int = DISPLAY_SIZE) -> tuple[Geometry, str]:
+    """The way onto the original at display size, and which part that is: of three axes the middle slice.
+
+    Raises:
+        PellucidError: the geometry has other than two or three axes.
+    """
+    axes = len(geometry.source_size)
+    if axes not in (2, 3):
+        raise PellucidError(f"A figure shows pictures, clips and volumes; this map has {axes} space axes.")
+    height, width = geometry.source_size[-2:]
+    scale = size / max(height, width)
+    shown = (max(1, round(height * scale)), max(1, round(width * scale)))
+    spans = zip(geometry.box[-2:], (height, width), shown, strict=True)
+    box = tuple((start * new / old, stop * new / old) for (start, stop), old, new in spans)
+    if axes == 2:
+        return replace(geometry, source_size=shown, box=box), ""
+    count = geometry.source_size[0]
+    middle = count // 2
+    start, stop = geometry.box[0]
+    moved = ((start - middle, stop - middle), *box)
+    return replace(geometry, source_size=(1, *shown), box=moved), f"slice {middle + 1} of {count}"
+
+
+def spread(values: Tensor, geometry: Geometry) -> Array:
+    """A map (..., *grid) of one sample at display size: (H, W), NaN where unseen; not finite counts as 0."""
+    clean = torch.nan_to_num(values.detach().to("cpu", torch.float32), 0.0, 0.0, 0.0)
+    shown: Array = geometry.to_source(clean).reshape(geometry.source_size[-2:]).numpy()
+    return shown
+
+
+def ground_pixels(explanation: Explanation, size: tuple[int, ...]) -> NDArray[np.uint8]:
+    """The picture (H, W, 3) at display size, uint8; even grey where it is not in memory."""
+    if explanation.picture is None or len(explanation.geometry.source_size) != 2:
+        return np.full((*size, 3), 150, np.uint8)
+    image = explanation.picture.pil()
+    reduce = 3.0 if min(image.size) > 2 * max(size) else None
+    return np.asarray(image.resize((size[1], size[0]), Image.Resampling.BICUBIC, reducing_gap=reduce))
+
+
+def _problem(raw: Tensor, explanation: Explanation) -> tuple[str, bool]:
+    """Why a map shows nothing, in a sentence (or an empty text), and whether to leave it undrawn."""
+    finite = raw[raw.isfinite()]
+    if finite.numel() < raw.numel():
+        return "The map holds NaN or infinity: don’t trust it.", not finite.any()
+    if not finite.any():
+        return "The map is zero everywhere: it explains nothing.", True
+    low, high = float(finite.min()), float(finite.max())
+    if low == high and raw.numel() > 1:
+        return f"The map is {number(low)} everywhere: it points nowhere.", True
+    if not explanation.signed and high <= 0:
+        return "The map has no positive value: nothing speaks for the target.", True
+    if explanation.quality is not None and explanation.quality.verdict == "meaningless":
+        return "Measured as meaningless: don’t read anything into it.", False
+    return "", False
+
+
+def _smooth(values: Array, sigma: float) -> Array:
+    """A Gaussian over the seen part (H, W) alone; NaN stays NaN."""
+    seen = np.isfinite(values)
+    rows, columns = (_gaussian(n, sigma) for n in values.shape)
+    total = rows @ np.where(seen, values, 0) @ columns
+    weight = rows @ seen.astype(np.float32) @ columns
+    return np.where(seen, total / np.maximum(weight, 1e-6), np.nan).astype(np.float32)
+
+
+def _gaussian(n: int, sigma: float) -> Array:
+    at = np.arange(n, dtype=np.float32)
+    matrix: Array = np.exp(-((at[:, None] - at) ** 2) / (2 * sigma**2))
+    return matrix  # not normalised: `_smooth` divides by the weight of what was seen

@@ -1,0 +1,50 @@
+"""One picture, explained: the original and the model's answer at the left, beside it a tile an explanation."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from pellucid.errors import PellucidError
+from pellucid.explanation import Explanation
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+def panel(explanations: Sequence[Explanation], *, width: float = 13.5) -> Figure:
+    """Draw explanations of one picture, by several methods and for several targets.
+
+    At the left stands the original with the model's top classes. Each target has a section with a tile for
+    each explanation: method, layer, overlay, a colour bar with the raw values, measured quality, warnings.
+    A map without meaning says so. Of three space axes the middle slice of the first is shown.
+
+    Args:
+        explanations: of ONE picture, in the order in which they shall appear.
+        width: the most inches the figure may take; it has as many columns as it needs and as fit, at least
+            one beside the original.
+
+    Returns:
+        A figure bound to no window and no global state: see `figure_png`, or use its own `savefig`.
+
+    Raises:
+        PellucidError: nothing to draw, more than one picture, or other than two or three space axes.
+    """
+    if not explanations:
+        raise PellucidError("There is nothing to draw: give at least one explanation.")
+    if len({(e.name, e.record.input.get("sha256")) for e in explanations}) > 1:
+        names = ", ".join(dict.fromkeys(e.name for e in explanations))
+        raise PellucidError(f"A panel shows one picture, not several ({names}): draw a panel for each.")
+    from pellucid.render.page import page  # brings matplotlib
+
+    return page(explanations[0], _sections(explanations), width)
+
+
+def _sections(explanations: Sequence[Explanation]) -> list[tuple[str, list[Explanation]]]:
+    """A section a target; a single one, without a name, where every target has but one explanation."""
+    groups: dict[str, list[Explanation]] = {}
+    for e in explanations:
+        groups.setdefault(e.target, []).append(e)
+    if len(groups) > 1 and max(map(len, groups.values())) == 1:
+        return [("", list(explanations))]
+    return list(groups.items())

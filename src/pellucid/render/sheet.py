@@ -1,0 +1,201 @@
+"""A sheet of paper measured in inches from its top left corner, on a matplotlib figure: few artists, no axes.
+
+Only imported when a figure is drawn, since it imports matplotlib. Every style is explicit, so that a user's
+settings neither change a figure nor are changed by it; no pyplot, so that threads may draw side by side.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from typing import Any, Literal
+
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties, fontManager, get_font
+from matplotlib.image import BboxImage
+from matplotlib.patches import Rectangle
+from matplotlib.text import Text
+from matplotlib.transforms import Affine2D, Bbox, TransformedBbox
+from numpy.typing import NDArray
+
+_FONT = "DejaVu Sans"  # comes with matplotlib: the same figure everywhere
+INK, QUIET, FAINT, TRACK, PAPER = "#1b1e23", "#666c75", "#9aa0a8", "#e9ebee", "#ffffff"
+WARNING, FOR, AGAINST = "#a34700", "#b2202f", "#2a6cab"
+
+Align = Literal["left", "center", "right"]
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A column on a sheet, in inches: its top left corner, its width, the most a picture in it may take."""
+
+    x: float
+    y: float
+    width: float
+    picture: tuple[float, float]
+
+    def down(self, y: float) -> Cell:
+        """The rest of the column, from y."""
+        return replace(self, y=y)
+
+    def fit(self, size: tuple[int, ...]) -> tuple[float, float]:
+        """(width, height) of a picture of ``size`` (H, W) made as large as it may be."""
+        scale = min(self.picture[0] / size[1], self.picture[1] / size[0])
+        return size[1] * scale, size[0] * scale
+
+
+class Sheet:
+    """A figure that grows downwards: draw first, then `finish` with the height that was needed."""
+
+    def __init__(self, width: float) -> None:
+        self.figure = Figure(figsize=(width, 1.0), dpi=110, facecolor=PAPER, edgecolor=PAPER)
+        FigureCanvasAgg(self.figure)
+        self.width = width
+        self._down = Affine2D().scale(1, -1)
+        self._place = self._down + self.figure.dpi_scale_trans
+
+    def finish(self, height: float) -> Figure:
+        """The figure, ``height`` inches high."""
+        self._down.translate(0, height)
+        self.figure.set_size_inches(self.width, height)
+        return self.figure
+
+    def image(self, pixels: NDArray[np.uint8], x: float, y: float, width: float, height: float) -> None:
+        """uint8 RGB (H, W, 3), its top left corner at (x, y)."""
+        frame = TransformedBbox(Bbox([[x, y], [x + width, y + height]]), self._place)
+        picture = BboxImage(frame, interpolation="antialiased", origin="upper", cmap="gray", resample=True)
+        picture.set_data(pixels)
+        self.figure.add_artist(picture)
+
+    def box(self, x: float, y: float, width: float, height: float, *, colour: str, alpha: float = 1.0) -> None:
+        """A filled rectangle without an edge."""
+        self.figure.add_artist(
+            Rectangle(
+                (x, y), width, height, transform=self._place, facecolor=colour, alpha=alpha, linewidth=0, fill=True
+            )
+        )
+
+    def line(
+        self,
+        text: str,
+        x: float,
+        y: float,
+        size: float,
+        *,
+        colour: str = INK,
+        bold: bool = False,
+        align: Align = "left",
+        width: float | None = None,
+    ) -> float:
+        """One line of text with its top at y, cut with an ellipsis at ``width`` inches; the height it takes."""
+        shown = plain(text) if width is None else ellipsised(plain(text), width, size, bold=bold)
+        self.figure.add_artist(
+            Text(
+                x,
+                y + 0.8 * leading(size),  # the base line
+                shown,
+                transform=self._place,
+                color=colour,
+                fontproperties=_font(size, bold),
+                horizontalalignment=align,
+                verticalalignment="baseline",
+                multialignment="left",
+                rotation=0,
+                linespacing=1.2,
+                parse_math=False,
+                usetex=False,
+                antialiased=True,
+            )
+        )
+        return leading(size)
+
+    def paragraph(
+        self,
+        text: str,
+        x: float,
+        y: float,
+        width: float,
+        size: float,
+        *,
+        colour: str = INK,
+        bold: bool = False,
+        align: Align = "left",
+        rows: int = 4,
+    ) -> float:
+        """Text broken into at most ``rows`` lines; the height it takes."""
+        lines = wrapped(plain(text), width, size, rows=rows, bold=bold)
+        for number, words in enumerate(lines):
+            self.line(words, x, y + number * leading(size), size, colour=colour, bold=bold, align=align)
+        return len(lines) * leading(size)
+
+
+def leading(size: float) -> float:
+    """The height of a line, in inches, of a font size in points."""
+    return 1.35 * size / 72
+
+
+def plain(text: str) -> str:
+    """The text on one line, characters that the font can't draw replaced."""
+    known = _known()
+    return "".join(c if ord(c) in known else "\N{REPLACEMENT CHARACTER}" for c in " ".join(text.split()))
+
+
+def ellipsised(text: str, width: float, size: float, *, bold: bool = False) -> str:
+    """The text, cut with an ellipsis if it is wider than ``width`` inches."""
+    if text_width(text, size, bold=bold) <= width:
+        return text
+    low, high = 0, len(text)
+    while low < high:
+        middle = (low + high + 1) // 2
+        fits = text_width(text[:middle].rstrip() + "…", size, bold=bold) <= width
+        low, high = (middle, high) if fits else (low, middle - 1)
+    return text[:low].rstrip(" ,.;:") + "…"
+
+
+def wrapped(text: str, width: float, size: float, *, rows: int, bold: bool = False) -> list[str]:
+    """The text broken at spaces into lines at most ``width`` inches wide; the last one is ellipsised."""
+    lines: list[str] = []
+    words = text.split()
+    while words and len(lines) < rows - 1:
+        count = 1
+        while count < len(words) and text_width(" ".join(words[: count + 1]), size, bold=bold) <= width:
+            count += 1
+        lines.append(ellipsised(" ".join(words[:count]), width, size, bold=bold))
+        words = words[count:]
+    return [*lines, ellipsised(" ".join(words), width, size, bold=bold)] if words else lines
+
+
+def text_width(text: str, size: float, *, bold: bool = False) -> float:
+    """The width of one line of text, in inches, of a font size in points."""
+    widths = _widths(bold)
+    total = sum(widths.get(c) or _measure(c, bold) for c in text)
+    return 1.03 * total * size / 72  # hinting at low resolution makes letters a little wider
+
+
+@lru_cache(maxsize=32)
+def _font(size: float, bold: bool) -> FontProperties:
+    return FontProperties(
+        family=_FONT, style="normal", variant="normal", weight="bold" if bold else "normal", stretch="normal", size=size
+    )
+
+
+@lru_cache(maxsize=2)
+def _widths(bold: bool) -> dict[str, float]:
+    return {}
+
+
+def _measure(character: str, bold: bool) -> float:
+    """The advance of a character, in units of the font size; kept for the next time."""
+    font: Any = get_font(fontManager.findfont(_font(10.0, bold)))
+    font.set_size(100.0, 72)
+    width = float(font.load_char(ord(character)).linearHoriAdvance) / 65536 / 100
+    _widths(bold)[character] = width
+    return width
+
+
+@lru_cache(maxsize=1)
+def _known() -> frozenset[int]:
+    font: Any = get_font(fontManager.findfont(_font(10.0, False)))
+    return frozenset(font.get_charmap())
