@@ -31,9 +31,9 @@ class Cost:
 
 def unwrap(module: nn.Module) -> nn.Module:
     """The eager, single-device module inside `torch.compile` and `DataParallel` wrappers."""
-    wrapped = isinstance(module, (nn.DataParallel, nn.parallel.DistributedDataParallel))
-    inner: Any = getattr(module, "module" if wrapped else "_orig_mod", None)
-    return unwrap(inner) if isinstance(inner, nn.Module) else module
+    wrappers: tuple[type[nn.Module], ...] = (nn.DataParallel, nn.parallel.DistributedDataParallel)
+    inner: nn.Module | None = getattr(module, "module" if isinstance(module, wrappers) else "_orig_mod", None)
+    return module if inner is None else unwrap(inner)
 
 
 def find_layer(module: nn.Module, name: str) -> nn.Module:
@@ -178,8 +178,8 @@ class Capture:
                 scores = list(score(output, self.watched))
             if wrong := [tuple(s.shape) for s in scores if s.shape != inputs.shape[:1]]:
                 raise TargetError(
-                    f"The target returned scores of shape {wrong[0]} for {len(inputs)} inputs; it must return one score "
-                    "for each, a tensor (N,)."
+                    f"The target returned scores of shape {wrong[0]} for {len(inputs)} inputs; it must return one "
+                    "score for each, a tensor (N,)."
                 )
             if all(s.requires_grad for s in scores) or self.input_gradient:
                 break

@@ -364,7 +364,7 @@ class Function(Target):
             raise TargetError(f"The target returned {shape}; it must return one score per sample, a tensor (N,).")
         if isinstance(output, Tensor) and len(scores) != len(output):
             raise TargetError(
-                f"The target returned {len(scores)} scores for {len(output)} outputs; it must return one score for each."
+                f"The target returned {len(scores)} scores for {len(output)} inputs; it must return one for each."
             )
         return scores.float()
 
