@@ -85,7 +85,7 @@ class Sevens(nn.Module):
     def __init__(self, side=32, channels=6, classes=5):
         super().__init__()
         self.body = nn.Sequential(
-            nn.Conv2d(3, channels, 3, 4, 1), nn.Tanh(), nn.Conv2d(channels, channels, 3, 1, 1), nn.SiLU()
+            nn.Conv2d(3, channels, 4, 4), nn.Tanh(), nn.Conv2d(channels, channels, 3, 1, 1), nn.SiLU()
         )
         self.head = nn.Sequential(
             nn.Flatten(), nn.Linear(channels * (side // 4) ** 2, 16), nn.Tanh(), nn.Linear(16, classes)

@@ -31,14 +31,14 @@ class Cost:
 
 def unwrap(module: nn.Module) -> nn.Module:
     """The eager, single-device module inside `torch.compile` and `DataParallel` wrappers."""
-    wrappers: tuple[type[nn.Module], ...] = (nn.DataParallel, nn.parallel.DistributedDataParallel)
-    inner: nn.Module | None = getattr(module, "module" if isinstance(module, wrappers) else "_orig_mod", None)
-    return module if inner is None else unwrap(inner)
+    wrapped = isinstance(module, nn.DataParallel | nn.parallel.DistributedDataParallel)
+    inner = getattr(module, "module" if wrapped else "_orig_mod", None)
+    return unwrap(inner) if isinstance(inner, nn.Module) else module
 
 
 def find_layer(module: nn.Module, name: str) -> nn.Module:
     """The submodule called `name`; `LayerError` with near misses if there is none."""
-    layers = dict(module.named_modules())
+    layers: dict[str, nn.Module] = dict(module.named_modules())
     if name in layers and name:
         return layers[name]
     near = difflib.get_close_matches(name, [n for n in layers if n], n=4, cutoff=0.4)

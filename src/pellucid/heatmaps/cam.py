@@ -253,7 +253,7 @@ class XGradCAM(ActivationGradientCAM):
 )
 @dataclass(frozen=True, kw_only=True)
 class HiResCAM(ActivationGradientCAM):
-    """`sum_c g_c A_c`, signed; on pooling + linear heads the mean over cells is the logit minus the bias."""
+    """`sum_c g_c A_c`, signed; on pooling + linear heads the sum over cells is the logit minus the bias."""
 
     def combine(self, A: Tensor, G: Tensor) -> Tensor:
         """Equation 5."""

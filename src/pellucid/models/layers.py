@@ -195,7 +195,8 @@ class _Recorder:
             if activation is None or threading.get_ident() != self._thread:
                 return None
             self.outputs.pop(name, None)  # re-inserted last: the order is that of execution
-            self.outputs[name] = activation
+            # A copy where the values matter: the next layer may work in place.
+            self.outputs[name] = activation if self._graph else activation.clone()
             if not self._graph or activation.requires_grad or activation.is_inference():
                 return None
             self.outputs[name] = activation.detach().requires_grad_()
