@@ -72,8 +72,15 @@ class Quality:
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Quality:
         """The inverse of `as_dict`."""
-        curves = {k: Curve(**values[k]) if values.get(k) else None for k in ("insertion", "deletion")}
+        curves = {k: Curve(**_numbers(values[k])) if values.get(k) else None for k in ("insertion", "deletion")}
         return cls(**{**values, **curves})
+
+
+def _numbers(values: dict[str, Any]) -> dict[str, Any]:
+    """The figures of a curve, where JSON's null stands for NaN."""
+    nan = float("nan")
+    lists = {k: [nan if x is None else x for x in v] for k, v in values.items() if isinstance(v, list)}
+    return {k: nan if v is None else v for k, v in values.items()} | lists
 
 
 @dataclass

@@ -127,7 +127,7 @@ class Heatmaps(list[Heatmap]):
 
     def save(self, folder: str | Path) -> list[Path]:
         """Write each explanation's values and record, and each picture's panel, into `folder`; returns the files."""
-        taken: set[str] = set()
+        taken = names_of_inputs(folder, [e.record.input["source"] for e in self])
         return [file for group in self.by_picture() for file in group.save_panel(Path(folder), taken)]
 
     def save_panel(self, folder: Path, taken: set[str]) -> list[Path]:
@@ -147,15 +147,23 @@ class Heatmaps(list[Heatmap]):
 def slug(text: str) -> str:
     """A text as part of a file name."""
     kept = "".join(c if c.isalnum() or c in "-_+" else "-" for c in text.strip())
-    return "-".join(part for part in kept.split("-") if part)[:80] or "input"
+    short = "-".join(part for part in kept.split("-") if part).encode()[:80]  # systems limit a name's bytes
+    return short.decode(errors="ignore") or "input"
 
 
 def unused(name: str, taken: set[str]) -> str:
-    """`name`, numbered if it is taken; then it is taken too."""
+    """`name`, numbered if it is taken, in upper or lower case; then it is taken too."""
     candidates = (name if i == 1 else f"{name}-{i}" for i in range(1, len(taken) + 2))
-    found = next(c for c in candidates if c not in taken)
-    taken.add(found)
+    found = next(c for c in candidates if c.casefold() not in taken)
+    taken.add(found.casefold())
     return found
+
+
+def names_of_inputs(folder: str | Path, sources: Iterable[str]) -> set[str]:
+    """The names in `folder` that are those of the pictures explained, so that no panel is written over one."""
+    home = Path(folder).resolve()
+    pictures = [path for path in map(Path, sources) if path.suffix.casefold() == ".png"]
+    return {path.stem.casefold() for path in pictures if path.resolve().parent == home}
 
 
 def file_names(group: Sequence[Explanation]) -> list[str]:
@@ -208,14 +216,14 @@ def _judged(e: Heatmap, session: Session, sanity: float | None) -> Quality:
 
 def _sanity(session: Session, explanations: Sequence[Heatmap]) -> list[float]:
     """Correlation of each map with the same method's maps of the model with shuffled weights."""
-    pairs = [(e.ran.quick(), e.explained) for e in explanations if e.ran and e.explained]
+    pairs = [(e.ran, e.explained) for e in explanations if e.ran and e.explained]
     if not pairs:
         return []
-    methods, targets = list(dict.fromkeys(m for m, _ in pairs)), list(dict.fromkeys(t for _, t in pairs))
+    ran = {id(m): m.quick() for m, _ in pairs}  # by identity: methods that hold a tensor cannot be compared
+    rows, targets = list(ran), list(dict.fromkeys(t for _, t in pairs))
 
     def explain(twin: nn.Module) -> list[Tensor]:
-        found = explain_all(methods, twin, session.x, targets)
-        maps = [found[methods.index(m)][targets.index(t)].values for m, t in pairs]
-        return [m.cpu() for m in maps]
+        found = explain_all(list(ran.values()), twin, session.x, targets)
+        return [found[rows.index(id(m))][targets.index(t)].values.cpu() for m, t in pairs]
 
     return sanity_correlations(explain, session.model.module, session.x, [e.attribution for e in explanations])

@@ -5,9 +5,11 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import math
 import os
 import secrets
-import zipfile
+from collections.abc import Mapping
+from contextlib import ExitStack
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -28,19 +30,36 @@ def write_bytes(path: Path, data: bytes) -> Path:
     Raises:
         StorageError: the folder can't be written to.
     """
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    return _write_together({path: data})[0]
+
+
+def _write_together(files: Mapping[Path, bytes]) -> list[Path]:
+    """`write_bytes` for files that belong together: none is renamed before all are written."""
+    path = Path()
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            temporary.write_bytes(data)
-            os.replace(temporary, path)
-        finally:
-            temporary.unlink(missing_ok=True)
+        with ExitStack() as stack:
+            temporaries = {}
+            for path, data in files.items():
+                path.parent.mkdir(parents=True, exist_ok=True)
+                temporaries[path] = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+                stack.callback(temporaries[path].unlink, missing_ok=True)
+                temporaries[path].write_bytes(data)
+            for path, temporary in temporaries.items():
+                os.replace(temporary, path)
     except OSError as error:
         raise StorageError(
             f"Cannot write {path}: {error.strerror or error}; choose a folder you may write to with --out."
         ) from error
-    return path
+    return list(files)
+
+
+def strict(value: Any) -> Any:
+    """Plain values as JSON can hold them: NaN and infinity, which it cannot, are None."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {k: strict(v) for k, v in value.items()}
+    return [strict(v) for v in value] if isinstance(value, list | tuple) else value
 
 
 def check_writable(folder: Path) -> None:
@@ -77,12 +96,10 @@ def save(explanation: Explanation, path: Path) -> list[Path]:
         "record": dataclasses.asdict(explanation.record),
         "arrays": {"file": _with(stem, ".npz").name, "sha256": _digest(data)},
     }
+    meta = strict(meta)
     meta["sha256"] = _seal(meta)
     text = json.dumps(meta, indent=2, ensure_ascii=False, allow_nan=False)
-    return [
-        write_bytes(_with(stem, ".npz"), data),
-        write_bytes(_with(stem, ".json"), text.encode()),
-    ]
+    return _write_together({_with(stem, ".npz"): data, _with(stem, ".json"): text.encode()})
 
 
 def _with(stem: Path, ending: str) -> Path:
@@ -107,31 +124,47 @@ def load(path: Path | str) -> tuple[Explanation, list[str]]:
     stem = path.with_suffix("") if path.suffix in {".npz", ".json"} else path
     meta_file, array_file = _with(stem, ".json"), _with(stem, ".npz")
     try:
-        meta = json.loads(meta_file.read_bytes())
+        meta = json.loads(meta_file.read_bytes(), parse_constant=_refuse)
         data = array_file.read_bytes()
     except OSError as error:
         raise StorageError(
             f"Cannot read {error.filename}: {error.strerror}; give the .json or .npz of a saved explanation."
         ) from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise StorageError(f"{meta_file} is not JSON: give the .json or .npz of a saved explanation.") from error
     if not isinstance(meta, dict) or meta.get("format") != FORMAT:
         raise StorageError(f"{meta_file} holds no explanation of this format ({FORMAT}).")
     tampered = []
     if meta.get("sha256") != _seal(meta):
         tampered.append(f"{meta_file.name} was changed after it was written")
-    if meta["arrays"]["sha256"] != _digest(data):
-        tampered.append(f"{array_file.name} was changed after it was written")
     try:
+        if meta["arrays"]["sha256"] != _digest(data):
+            tampered.append(f"{array_file.name} was changed after it was written")
         with np.load(BytesIO(data), allow_pickle=False) as stored:
             arrays = {name: torch.from_numpy(stored[name]) for name in stored.files}
         return _from(meta, arrays), tampered
-    except (ValueError, KeyError, TypeError, OSError, EOFError, zipfile.BadZipFile) as error:
+    except Exception as error:  # on damaged bytes the readers of zip and npy raise nearly anything
         reason = "; ".join(tampered) or str(error)
         raise StorageError(f"{stem} cannot be read as an explanation ({reason}): make it again.") from error
 
 
+def _refuse(constant: str) -> None:
+    raise ValueError(f"{constant} is no JSON")
+
+
+_RECORDED = {
+    "model": ("source", "name", "weights"),
+    "input": ("source", "name", "sha256"),
+    "method": ("name", "parameters"),
+    "run": ("seed",),
+}  # what recomputing needs
+
+
 def _from(meta: dict[str, Any], arrays: dict[str, torch.Tensor]) -> Explanation:
+    if missing := [
+        f"{part} {key}" for part, keys in _RECORDED.items() for key in keys if key not in meta["record"][part]
+    ]:
+        raise ValueError(f"its record lacks {missing[0]}")
     return Explanation(
         attribution=arrays["attribution"],
         method=meta["method"],

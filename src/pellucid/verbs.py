@@ -18,13 +18,13 @@ from torch import Tensor, nn
 from pellucid import storage
 from pellucid._version import __version__
 from pellucid.engine import default_batch
-from pellucid.errors import MediaError, MethodError, PellucidError, StorageError
+from pellucid.errors import MediaError, MethodError, PellucidError, StorageError, TargetError
 from pellucid.explanation import Prediction, Record
 from pellucid.heatmaps import Attribution, Method, explain_all, get_method
 from pellucid.media import Geometry, Picture, expand, read_image
 from pellucid.models.model import VisionModel
 from pellucid.models.sources import load, wrap
-from pellucid.models.targets import Target, TargetLike, as_target
+from pellucid.models.targets import PerSample, Target, TargetLike, as_target, parse_target
 from pellucid.results import Heatmap, Heatmaps, Session
 
 Input = str | Path | Image.Image | np.ndarray[Any, Any] | Tensor
@@ -39,6 +39,7 @@ class _Prepared:
     geometry: Geometry
     picture: Picture | None
     source: dict[str, Any]
+    position: int = 0  # among all inputs, readable or not
 
 
 def as_model(model: ModelLike) -> VisionModel:
@@ -141,16 +142,34 @@ def explain_each(
     """
     waiting: list[_Prepared] = []
     size = batch or max(1, default_batch(model.device) // 2)
+    given = 0
     for name, item in _prepared(model, inputs):
+        given += 1
         if isinstance(item, PellucidError):
             yield name, item
             continue
         if waiting and (len(waiting) == size or waiting[0].x.shape != item.x.shape):
             yield from _explain_batch(model, waiting, methods, targets, seed)
             waiting = []
-        waiting.append(item)
+        waiting.append(replace(item, position=given - 1))
     if waiting:
         yield from _explain_batch(model, waiting, methods, targets, seed)
+    for t in targets:
+        if isinstance(t, PerSample) and len(t.indices) > given > 0:
+            raise TargetError(_ILL_PAIRED.format(len(t.indices), given))
+
+
+_ILL_PAIRED = "{} targets for {} inputs: give one target for all, or one for each."
+
+
+def _for_batch(target: Target, items: list[_Prepared]) -> Target:
+    """Of a class for each input, those of one batch; other targets as they are."""
+    if not isinstance(target, PerSample):
+        return target
+    last = items[-1].position
+    if last >= len(target.indices):
+        raise TargetError(_ILL_PAIRED.format(len(target.indices), f"at least {last + 1}"))
+    return target.select(torch.tensor([item.position for item in items]))
 
 
 def _explain_batch(
@@ -159,7 +178,8 @@ def _explain_batch(
     x = torch.stack([item.x for item in items]).to(model.device, model.dtype)
     output = model.outputs(x)
     predictions = model.ranked(output)
-    bound = [t.bind(model.module, x, model.labels).freeze(output) for t in targets]
+    named = [_for_batch(t, items).bind(model.module, x, model.labels) for t in targets]
+    bound = [t.freeze(output) for t in named]
     found = explain_all(methods, model, x, bound)
     for i, item in enumerate(items):
         session = Session(model, x[i : i + 1], seed)
@@ -167,11 +187,17 @@ def _explain_batch(
         yield (
             item.source["name"],
             Heatmaps(
-                _heatmap(item, session, m, asked, target.select(row), found[a][b], i, predictions[i])
-                for b, (asked, target) in enumerate(zip(targets, bound, strict=True))
+                _heatmap(item, session, m, asked.select(row), target.select(row), found[a][b], i, predictions[i])
+                for b, (asked, target) in enumerate(zip(named, bound, strict=True))
                 for a, m in enumerate(methods)
             ),
         )
+
+
+_NO_WAY_BACK = (
+    "The transform's way back to the original could not be measured (it flips, warps, or is random), so the map lies "
+    "on the model's own input."
+)
 
 
 def _heatmap(
@@ -194,7 +220,7 @@ def _heatmap(
         },
         input=item.source,
         method={"name": method.name, "parameters": method.parameters()},
-        target=asked.spec(),
+        target=str(asked.indices[0]) if isinstance(asked, PerSample) else asked.spec(),
         run={
             "seed": session.seed,
             "device": str(model.device),
@@ -217,7 +243,7 @@ def _heatmap(
         kind=method.kind,
         signed=method.signed,
         fold=method.channels,
-        notes=list(found.notes),
+        notes=[*found.notes, *([] if item.geometry.known else [_NO_WAY_BACK])],
         extras={name: value[row : row + 1].detach().cpu() for name, value in found.extras.items()},
         picture=item.picture,
         session=session,
@@ -281,6 +307,10 @@ def _as_seen(model: VisionModel, x: Tensor, picture: Picture) -> Picture | None:
 
 
 def _from_tensor(model: VisionModel, x: Tensor) -> _Prepared:
+    if not x.is_floating_point():
+        raise MediaError(
+            f"The input tensor holds {x.dtype}: give floats as the model takes them, or the picture as a path or array."
+        )
     if not torch.isfinite(x).all():
         raise MediaError("The input tensor holds NaN or infinity: clean it before explaining it.")
     x = x.detach().cpu().float()
@@ -306,7 +336,8 @@ class Verification:
     reasons: tuple[str, ...] = ()
 
     def __str__(self) -> str:
-        numbers = "" if self.status == "same" else f" (largest difference {self.difference:.2g} of the largest value)"
+        known = self.status != "same" and self.difference == self.difference
+        numbers = f" (largest difference {self.difference:.2g} of the largest value)" if known else ""
         return f"{self.status}{numbers}" + "".join(f"; {r}" for r in self.reasons)
 
 
@@ -341,8 +372,14 @@ def verify(
         reasons.append("the model's weights are not those of the record")
     method = get_method(record.method["name"], **_plain(record.method["parameters"]))
     again = explain(
-        loaded, record.input["source"] if inputs is None else inputs, method, record.target, seed=record.run["seed"]
+        loaded,
+        record.input["source"] if inputs is None else inputs,
+        method,
+        parse_target(record.target),
+        seed=record.run["seed"],
     )
+    if not isinstance(again, Heatmap):
+        raise StorageError("An explanation is of one picture: give pl.verify(file, inputs=...) just that one.")
     if again.record.input["sha256"] != record.input["sha256"]:
         reasons.append("the picture is not the one of the record")
     return _compared(stored.attribution, again.attribution, tolerance, reasons)
@@ -357,7 +394,8 @@ def _compared(a: Tensor, b: Tensor, tolerance: float, reasons: list[str]) -> Ver
         reasons.append(f"the map has shape {tuple(b.shape)}, not {tuple(a.shape)}")
         return Verification("different", float("nan"), tuple(reasons))
     scale = float(a.abs().max()) or 1.0
-    difference = float((a - b).abs().max()) / scale
+    alike = (a == b) | (a.isnan() & b.isnan())
+    difference = float((a - b).abs().masked_fill(alike, 0).max()) / scale if not alike.all() else 0.0
     if reasons or not difference <= tolerance:
         return Verification("different", difference, tuple(reasons))
     return Verification("same" if difference == 0 else "within tolerance", difference)

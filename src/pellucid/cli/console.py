@@ -1,10 +1,16 @@
-"""Progress bars on a terminal, silence elsewhere."""
+"""Progress bars on a terminal, silence elsewhere; JSON for programs."""
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any, TypeVar
+
+import typer
+
+T = TypeVar("T")
 
 
 @contextmanager
@@ -33,3 +39,31 @@ def progress() -> Iterator[None]:
 
         with reporting(Bars()):
             yield
+
+
+def with_progress(steps: Iterator[T]) -> Iterator[T]:
+    """Yield from `steps` with progress drawn while each is made, and gone while it is used (and printed)."""
+    while True:
+        with progress():
+            try:
+                step = next(steps)
+            except StopIteration:
+                return
+        yield step
+
+
+@contextmanager
+def document(report: dict[str, Any], wanted: bool) -> Iterator[None]:
+    """At the end print `report` on stdout as one JSON document, if `wanted`; what ends the work early is its `error`."""
+    try:
+        yield
+    except typer.Exit:
+        raise
+    except (Exception, KeyboardInterrupt) as error:
+        report["error"] = str(error) or ("cancelled" if isinstance(error, KeyboardInterrupt) else type(error).__name__)
+        raise
+    finally:
+        if wanted:
+            from pellucid.storage import strict
+
+            print(json.dumps(strict(report), indent=2, ensure_ascii=False, allow_nan=False))

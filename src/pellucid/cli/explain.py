@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -37,42 +36,46 @@ def explain(
     labels: options.Labels = None,
 ) -> None:
     """Show where a model looked, and measure whether the answer can be trusted."""
-    from pellucid.media import expand
-    from pellucid.storage import check_writable
+    from pellucid.cli.console import document
 
-    files = expand(inputs)
-    check_writable(out)
-
-    from pellucid.cli.console import progress
-    from pellucid.verbs import as_methods, as_targets, explain_each
-
-    methods, targets = as_methods(method, layer=layer, seed=seed), as_targets(target)
-    vision = options.load_model(model, weights, random_weights, labels, device)
-    if not as_json:
-        for m in methods:
-            print(f"{m.name}: {m.cost} a picture{' and target' if m.uses_target else ''}", file=sys.stderr)
-    measured = len(files) == 1 if check is None else check
     report: dict[str, Any] = {"format": "pellucid-report/1", "results": [], "failed": []}
-    taken: set[str] = set()
-    for name, found in explain_each(vision, files, methods, targets, seed=seed):
-        if isinstance(found, Exception):
-            report["failed"].append({"input": name, "error": str(found)})
-            print(f"pellucid: {found}", file=sys.stderr)
-            continue
-        if measured:
-            with progress():
-                found.check()
-        saved = [str(path) for path in found.save_panel(out, taken)]
-        report["results"] += [_entry(e, saved) for e in found]
-        if not as_json:
-            _tell(found, saved[-1])
-    if as_json:
-        print(json.dumps(report, indent=2, ensure_ascii=False, allow_nan=False))
-    elif report["failed"]:
+    with document(report, as_json):
+        from pellucid.media import expand
+        from pellucid.storage import check_writable
+
+        files = expand(inputs)
+        check_writable(out)
+
+        from pellucid.cli.console import progress, with_progress
+        from pellucid.results import names_of_inputs
+        from pellucid.verbs import as_methods, as_targets, explain_each
+
+        methods, targets = as_methods(method, layer=layer, seed=seed), as_targets(target)
+        vision = options.load_model(model, weights, random_weights, labels, device)
+        if not as_json and sys.stderr.isatty():
+            for m in methods:
+                print(f"{m.name}: {m.cost} a picture{' and target' if m.uses_target else ''}", file=sys.stderr)
+        measured = len(files) == 1 if check is None else check
+        taken = names_of_inputs(out, files)
+        outcomes = explain_each(vision, files, methods, targets, seed=seed)
+        for name, found in with_progress(outcomes):
+            if isinstance(found, Exception):
+                report["failed"].append({"input": name, "error": str(found)})
+                print(f"pellucid: {found}", file=sys.stderr)
+                continue
+            if measured:
+                with progress():
+                    found.check()
+            saved = [str(path) for path in found.save_panel(out, taken)]
+            report["results"] += [_entry(e, saved) for e in found]
+            if not as_json:
+                _tell(found, saved[-1])
+    if not report["failed"]:
+        return
+    if len(files) > 1 and not as_json:
         done = len(files) - len(report["failed"])
         print(f"{done} of {len(files)} pictures explained; the others are named above.", file=sys.stderr)
-    if report["failed"]:
-        raise typer.Exit(1)
+    raise typer.Exit(1)
 
 
 def _entry(e: Heatmap, saved: list[str]) -> dict[str, Any]:

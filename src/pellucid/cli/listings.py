@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -17,10 +18,13 @@ def _table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    table = Table(*columns, box=None, pad_edge=False, header_style="bold")
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for i, column in enumerate(columns):
+        table.add_column(column, no_wrap=i == 0, overflow="fold")  # names are there to be copied: whole, on one line
     for row in rows:
         table.add_row(*row)
-    Console().print(table)
+    width = None if sys.stdout.isatty() else 1000  # one line a row for programs
+    Console(width=width, markup=False, emoji=False, highlight=False).print(table)
 
 
 def methods(as_json: options.Json = False) -> None:

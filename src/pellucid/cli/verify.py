@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -17,15 +16,16 @@ def verify(
     as_json: options.Json = False,
 ) -> None:
     """Recompute a saved explanation from its record: same, within tolerance, or different (exit code 1)."""
-    from pellucid.cli.console import progress
-    from pellucid.verbs import verify as recompute
+    from pellucid.cli.console import document, progress
 
-    with progress():
-        found = recompute(file, tolerance=tolerance)
-    if as_json:
-        number = found.difference if found.difference == found.difference else None
-        print(json.dumps({"status": found.status, "difference": number, "reasons": found.reasons}, indent=2))
-    else:
+    report: dict[str, Any] = {}
+    with document(report, as_json):
+        from pellucid.verbs import verify as recompute
+
+        with progress():
+            found = recompute(file, tolerance=tolerance)
+        report.update(status=found.status, difference=found.difference, reasons=found.reasons)
+    if not as_json:
         print(f"{file}: {found}")
     if found.status == "different":
         raise typer.Exit(1)

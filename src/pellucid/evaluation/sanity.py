@@ -22,7 +22,10 @@ def randomised_copy(module: nn.Module, inputs: Tensor, seed: int) -> nn.Module:
     Normalisation layers keep their scale, and their running statistics are measured again on `inputs`: a network that
     merely explodes or dies would make the test pass for the wrong reason.
     """
-    twin = copy.deepcopy(unwrap(module)).requires_grad_(False)
+    module = unwrap(module)
+    # Activations that a model keeps as attributes hang on a graph, and such tensors refuse to be copied.
+    kept = {id(v): v.detach().clone() for m in module.modules() for v in vars(m).values() if _hangs_on_a_graph(v)}
+    twin = copy.deepcopy(module, kept).requires_grad_(False)
     generator = torch.Generator().manual_seed(seed)
     for parameter in twin.parameters():
         if parameter.ndim > 1:
@@ -42,6 +45,10 @@ def randomised_copy(module: nn.Module, inputs: Tensor, seed: int) -> nn.Module:
             m.momentum = momentum
         twin.eval()
     return twin
+
+
+def _hangs_on_a_graph(value: object) -> bool:
+    return isinstance(value, Tensor) and not value.is_leaf
 
 
 def spearman(a: Tensor, b: Tensor) -> float:

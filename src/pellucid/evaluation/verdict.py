@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -49,7 +51,7 @@ def judge(
     if sanity is not None:
         says = "changes with the weights" if depends else "does NOT change with the weights"
         parts.append(f"{says} (correlation {sanity:.2f} when they are shuffled)")
-    if completeness_gap is not None:
+    if completeness_gap is not None and math.isfinite(completeness_gap):
         parts.append(f"completeness gap {completeness_gap:.1%}")
     if insertion is None or deletion is None:
         verdict = "meaningless" if problem else "unproven" if depends else "not faithful"
@@ -63,7 +65,7 @@ def judge(
 def _faithfulness(insertion: Curve, deletion: Curve, depends: bool) -> str:
     spread = (insertion.random_std**2 + deletion.random_std**2) ** 0.5
     gain = (insertion.auc - insertion.random_mean) + (deletion.random_mean - deletion.auc)
-    if gain <= SIGNIFICANT * spread:
+    if not gain > SIGNIFICANT * spread:  # NaN is no proof
         return "not faithful"
     both = insertion.auc > insertion.random_mean and deletion.auc < deletion.random_mean
     return "faithful" if both and depends else "partly faithful"

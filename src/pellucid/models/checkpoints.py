@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -34,7 +35,9 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
         except (SafetensorError, OSError, ValueError) as error:
             raise ModelError(f"{path} is not a sound safetensors file ({error}): save or download it again.") from error
     try:
-        stored = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # on what is refused below
+            stored = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise ModelError(
             f"{path} holds pickled Python objects, which can run code when read, so it is refused: save the weights "

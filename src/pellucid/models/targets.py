@@ -397,7 +397,7 @@ def parse_target(text: str) -> Target:
 
 def _index(text: str) -> int | str:
     text = text.strip()
-    return int(text) if text.isdecimal() else text
+    return int(text) if text.removeprefix("-").isdecimal() else text
 
 
 def _parse_unit(text: str) -> Unit:

@@ -1,0 +1,211 @@
+"""Masks: which part of an input is kept. Stored small, drawn large only for the batch that is about to run.
+
+A mask holds 1 where the input is kept and 0 where the baseline shows. Both kinds here are linear in their stored
+values, so a weighted sum of many masks is one matrix product on the small values, drawn once.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+from torch.nn.functional import interpolate
+
+from pellucid.errors import MethodError
+
+
+class Masks(ABC):
+    """Many masks over inputs of one size."""
+
+    values: Tensor  # (M, ...), the small values
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    @abstractmethod
+    def render(self, rows: slice | Tensor) -> Tensor:
+        """The masks `rows` as `(m, 1, *space)`, single precision."""
+
+    @abstractmethod
+    def accumulate(self, weights: Tensor) -> Tensor:
+        """`sum_m weights[m, t] mask_m`, `(M, T) -> (T, *space)`, without drawing the masks."""
+
+    @abstractmethod
+    def take(self, rows: Tensor) -> Masks:
+        """The masks with these indices."""
+
+    def distinct(self) -> tuple[Masks, Tensor]:
+        """Each different mask once, and for every mask which of them it is, `(M,)`."""
+        _, inverse = torch.unique(self.values.flatten(1), dim=0, return_inverse=True)
+        first = torch.full((int(inverse.max()) + 1,), len(self), dtype=torch.long, device=inverse.device)
+        first.scatter_reduce_(0, inverse, torch.arange(len(self), device=inverse.device), "amin")
+        order = first.argsort()  # by first appearance: results must not hang on how values sort
+        rank = torch.empty_like(order).scatter_(0, order, torch.arange(len(order), device=order.device))
+        return self.take(first[order]), rank[inverse]
+
+
+@dataclass(frozen=True)
+class SegmentMasks(Masks):
+    """Coalitions of segments: superpixels, patches, windows, frames, tubes or any regions.
+
+    Attributes:
+        values: `(M, K)`, 1 where segment k is kept.
+        labels: `(*space)`, the segment of each place, 0 to K - 1.
+    """
+
+    values: Tensor
+    labels: Tensor
+
+    def __post_init__(self) -> None:
+        top = int(self.labels.max()) + 1
+        if self.labels.is_floating_point() or int(self.labels.min()) < 0 or top > self.values.shape[1]:
+            raise MethodError(
+                f"Segments are numbered 0 to {self.values.shape[1] - 1}, one integer a place; these run from "
+                f"{int(self.labels.min())} to {top - 1}."
+            )
+
+    def render(self, rows: slice | Tensor) -> Tensor:
+        """Each place takes its segment's value."""
+        return self.values[rows].float()[:, None, self.labels]
+
+    def accumulate(self, weights: Tensor) -> Tensor:
+        """The weighted sum per segment, then drawn."""
+        return (weights.T.to(torch.float32) @ self.values.float())[:, self.labels]
+
+    def take(self, rows: Tensor) -> SegmentMasks:
+        """The coalitions with these indices."""
+        return SegmentMasks(self.values[rows], self.labels)
+
+
+@dataclass(frozen=True)
+class GridMasks(Masks):
+    """Smooth or blocky masks on a coarse grid, optionally shifted by whole pixels (as RISE shifts its cells).
+
+    Attributes:
+        values: `(M, *grid)`, 0 to 1.
+        space: the input's size.
+        mode: `nearest` for blocks, `linear` for smooth masks.
+        shifts: `(M, axes)`, pixels cut off at the start of each axis after drawing one cell more than fits; None: no
+            shift.
+    """
+
+    values: Tensor
+    space: tuple[int, ...]
+    mode: Literal["nearest", "linear"] = "nearest"
+    shifts: Tensor | None = None
+
+    def _drawn(self, values: Tensor) -> Tensor:
+        """`(m, *grid) -> (m, *size)`, with one cell more than the input's size on each axis where masks are shifted."""
+        grid = values.shape[1:]
+        size = list(self.space)
+        if self.shifts is not None:  # each cell spans ceil(space / (grid - 1)) pixels, so that one cell is to spare
+            size = [g * -(-s // max(1, g - 1)) for g, s in zip(grid, self.space, strict=True)]
+        linear = {1: "linear", 2: "bilinear", 3: "trilinear"}[len(grid)]
+        if self.mode == "nearest":
+            return interpolate(values[:, None].float(), size=size, mode="nearest-exact")[:, 0]
+        return interpolate(values[:, None].float(), size=size, mode=linear, align_corners=False)[:, 0]
+
+    def render(self, rows: slice | Tensor) -> Tensor:
+        """Drawn, and shifted."""
+        drawn = self._drawn(self.values[rows])
+        if self.shifts is None:
+            return drawn[:, None]
+        cut = [_cut(mask, shift, self.space) for mask, shift in zip(drawn, self.shifts[rows].tolist(), strict=True)]
+        return torch.stack(cut)[:, None]
+
+    def accumulate(self, weights: Tensor) -> Tensor:
+        """One product on the grid for each different shift, drawn once and cut."""
+        flat = self.values.float().flatten(1)
+        weights = weights.to(torch.float32)
+        grid = self.values.shape[1:]
+        if self.shifts is None:
+            return self._drawn((weights.T @ flat).reshape(-1, *grid))
+        total = torch.zeros(weights.shape[1], *self.space, device=flat.device)
+        kinds, inverse = torch.unique(self.shifts, dim=0, return_inverse=True)
+        for k, shift in enumerate(kinds.tolist()):
+            same = inverse == k
+            drawn = self._drawn((weights[same].T @ flat[same]).reshape(-1, *grid))
+            total += torch.stack([_cut(d, shift, self.space) for d in drawn])
+        return total
+
+    def take(self, rows: Tensor) -> GridMasks:
+        """The masks with these indices."""
+        shifts = None if self.shifts is None else self.shifts[rows]
+        return GridMasks(self.values[rows], self.space, self.mode, shifts)
+
+    def distinct(self) -> tuple[Masks, Tensor]:
+        """Shifted masks are as good as never equal."""
+        if self.shifts is not None:
+            return self, torch.arange(len(self), device=self.values.device)
+        return super().distinct()
+
+
+def _cut(drawn: Tensor, shift: Sequence[int], space: Sequence[int]) -> Tensor:
+    return drawn[tuple(slice(a, a + s) for a, s in zip(shift, space, strict=True))]
+
+
+def grid_labels(space: Sequence[int], grid: Sequence[int]) -> Tensor:
+    """`(*space)` segment numbers of an even grid of blocks, row by row."""
+    labels = torch.zeros((), dtype=torch.long)
+    for size, cells in zip(space, grid, strict=True):
+        index = torch.arange(size) * cells // size
+        labels = labels[..., None] * cells + index
+    return labels
+
+
+@dataclass(frozen=True)
+class WindowMasks(Masks):
+    """Boxes cut out of the input, of one size, at any place (they may overlap, and reach over the edge).
+
+    Attributes:
+        values: `(M, axes)` integers, where each box starts.
+        size: the box along each axis.
+        space: the input's size.
+    """
+
+    values: Tensor
+    size: tuple[int, ...]
+    space: tuple[int, ...]
+
+    def inside(self, rows: slice | Tensor) -> list[Tensor]:
+        """For each axis, `(m, length)`: whether each place lies in each box's range on that axis."""
+        starts = self.values[rows]
+        ranges = []
+        for axis, (size, length) in enumerate(zip(self.size, self.space, strict=True)):
+            at = torch.arange(length, device=starts.device)
+            begin = starts[:, axis, None]
+            ranges.append(((at >= begin) & (at < begin + size)).float())
+        return ranges
+
+    def render(self, rows: slice | Tensor) -> Tensor:
+        """0 inside the box."""
+        return 1 - _outer(self.inside(rows))[:, None]
+
+    def accumulate(self, weights: Tensor) -> Tensor:
+        """The sum of weights, less what falls into the boxes."""
+        return weights.T.sum(1).float().reshape(-1, *[1] * len(self.space)) - self.accumulate_inside(weights)
+
+    def accumulate_inside(self, weights: Tensor) -> Tensor:
+        """`sum_m weights[m, t] (1 - mask_m)`, `(M, T) -> (T, *space)`: one product per axis, no mask drawn."""
+        first, *others = self.inside(slice(None))
+        if not others:
+            return weights.T.float() @ first
+        rest = _outer(others).flatten(1)
+        total = torch.einsum("mt,ma,mb->tab", weights.float(), first, rest)
+        return total.reshape(weights.shape[1], *self.space)
+
+    def take(self, rows: Tensor) -> WindowMasks:
+        """The boxes with these indices."""
+        return WindowMasks(self.values[rows], self.size, self.space)
+
+
+def _outer(ranges: Sequence[Tensor]) -> Tensor:
+    """`(m, a), (m, b), ... -> (m, a, b, ...)`."""
+    product = ranges[0]
+    for more in ranges[1:]:
+        product = product[..., None] * more.reshape(len(more), *[1] * (product.ndim - 1), -1)
+    return product
