@@ -5,14 +5,14 @@ import pytest
 import torch
 from captum.attr import LayerGradCam
 from captum.testing.helpers.basic_models import BasicModel_ConvNet_One_Conv
-from helpers.nets import OneConv, Sevens, noise, pooled, random_net, seeded
-from helpers.oracles import activation_and_gradient
 from pytorch_grad_cam import GradCAMElementWise
 from pytorch_grad_cam import HiResCAM as PeerHiResCAM
 from pytorch_grad_cam import LayerCAM as PeerLayerCAM
 from pytorch_grad_cam import XGradCAM as PeerXGradCAM
 from torch import nn
 
+from helpers.nets import OneConv, Sevens, noise, pooled, random_net, seeded
+from helpers.oracles import activation_and_gradient
 from pellucid.errors import LayerError, MethodError
 from pellucid.heatmaps import (
     CAM,
@@ -279,7 +279,7 @@ def max_pooled():
 def test_cam_refuses_other_heads(net, side, layer):
     net, x = net(), noise(1, 3, side, side)
     assert GradCAM(layer=layer).attribute(net, x, 2).any()
-    with pytest.raises(MethodError, match="global average pooling.*use grad-cam"):
+    with pytest.raises(MethodError, match=r"global average pooling.*use grad-cam"):
         CAM(layer=layer).attribute(net, x, 2)
 
 
@@ -290,15 +290,15 @@ def test_cam_refuses_other_heads(net, side, layer):
 def test_signals_and_clips(dims):
     size = {1: (40,), 2: (24, 40), 3: (8, 24, 20)}[dims]
     net, x = pooled(dims), noise(2, 3, *size)
-    A, G = activation_and_gradient(net, "3", x, lambda y: y[:, 2])
+    A, G = activation_and_gradient(net, "3", x, lambda y: y[:, 0])
     axes = tuple(range(2, 2 + dims))
     weighted = (G.mean(axes, keepdim=True) * A).sum(1)
     assert weighted.relu().any()
-    close(GradCAM().attribute(net, x, 2), weighted.relu())
-    close(HiResCAM().attribute(net, x, 2), (G * A).sum(1))
-    bias = net[-1].bias.detach()[2]
-    close(CAM().attribute(net, x, 2).flatten(1).mean(1), net(x).detach()[:, 2] - bias)
-    values = EigenCAM().attribute(net, x, 2)
+    close(GradCAM().attribute(net, x, 0), weighted.relu())
+    close(HiResCAM().attribute(net, x, 0), (G * A).sum(1))
+    bias = net[-1].bias.detach()[0]
+    close(CAM().attribute(net, x, 0).flatten(1).mean(1), net(x).detach()[:, 0] - bias)
+    values = EigenCAM().attribute(net, x, 0)
     for n in range(2):
         expected = torch.from_numpy(first_by_svd(A[n].flatten(1).T.double().numpy())).float()
         close(values[n].flatten().abs(), expected.abs())
@@ -388,7 +388,14 @@ def test_a_map_of_nothing_says_so():
     (found,) = GradCAM().explain(net, x, [2])
     assert not found.values.any()
     assert "nothing in favour" in found.notes[0]
-    assert HiResCAM().attribute(net, x, 2).sum() < 0
+    (signed,) = HiResCAM().explain(net, x, [2])
+    assert signed.values.sum() < 0
+    assert not signed.notes
+    with torch.no_grad():
+        net[2].bias[:] = -100  # nothing is active any more
+    (dead,) = HiResCAM(layer="3").explain(net, x, [2])
+    assert not dead.values.any()
+    assert "zero everywhere" in dead.notes[0]
 
 
 def test_a_layer_whose_cells_never_reach_the_target_is_refused_by_name():
@@ -407,11 +414,9 @@ def test_half_precision_activations_are_weighed_in_single_precision():
 
 @pytest.mark.parametrize("name", BUT_CAM)
 def test_shifting_the_picture_by_a_cell_shifts_the_map(name):
-    net = nn.Sequential(
-        nn.Conv2d(3, 8, 4, 4), nn.SiLU(), nn.Conv2d(8, 8, 1), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten()
-    )
-    net = seeded(lambda: nn.Sequential(*net, nn.Linear(8, 4))).eval()
+    front = seeded(lambda: [nn.Conv2d(3, 8, 4, 4), nn.SiLU(), nn.Conv2d(8, 6, 1)])
+    net = nn.Sequential(*front, *pooled()[3:]).eval()
     x = noise(1, 3, 32, 32)
     m = BUT_CAM[name](layer="3")
-    a, b = m.attribute(net, x, 1), m.attribute(net, x.roll((4, 8), (2, 3)), 1)
+    a, b = m.attribute(net, x, 0), m.attribute(net, x.roll((4, 8), (2, 3)), 0)
     close(b, a if m.kind == "channels" else a.roll((1, 2), (1, 2)))

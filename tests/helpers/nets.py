@@ -96,7 +96,7 @@ class Sevens(nn.Module):
 
 
 class Busy(nn.Module):
-    """Does what nets of others do: counts its calls, replaces and makes buffers, writes to its input, draws numbers."""
+    """Does what nets of others do: counts, caches, replaces and makes buffers, writes to its input, draws numbers."""
 
     def __init__(self):
         super().__init__()
@@ -106,9 +106,17 @@ class Busy(nn.Module):
         self.register_buffer("calls", torch.zeros((), dtype=torch.long))
         self.register_buffer("mean", torch.zeros(3))
         self.register_buffer("cache", None)
+        self.count, self.tally = 0, torch.zeros(2)
+        self.by_shape, self.log, self.seen = {"kept": 1}, ["kept"], {"kept"}
 
     def forward(self, x):
         self.calls += 1
+        self.count += 1
+        self.tally += 1
+        self.by_shape[x.shape] = self.fc.weight * 2  # holds a graph, as some caches of attention biases do
+        self.log.append(x)
+        self.seen.add(len(x))
+        self.last = x
         self.mean = x.detach().mean((0, 2, 3))  # another tensor
         self.cache = self.mean.clone()
         if "late" not in self._buffers:

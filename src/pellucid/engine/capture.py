@@ -116,7 +116,8 @@ class Capture:
             require_autograd(self.module)
         self._guard.__enter__()
         try:
-            for names, hook in ((self.watch, self._watch_hook), (self.layers, self._cut_hook)):
+            # The cut comes first: a layer both cut and watched is watched behind the cut.
+            for names, hook in ((self.layers, self._cut_hook), (self.watch, self._watch_hook)):
                 for name in names:
                     layer = find_layer(self.module, name)
                     self._handles.append(layer.register_forward_hook(hook(name)))

@@ -1,7 +1,8 @@
 """Leave no trace: a model is bit for bit as before after an explanation, an error or a cancel.
 
-Guarded here: train/eval flags, buffers, the random states, the compiler's stance, grad and inference mode. Hooks are
-owned (and removed) by `Capture`; parameters are never touched, because only `torch.autograd.grad` is ever called.
+Guarded here: train/eval flags, buffers and other attributes, the random states, the compiler's stance, grad and
+inference mode. Hooks are owned (and removed) by `Capture`; parameters are never touched, because only
+`torch.autograd.grad` is ever called.
 
 Threads may share a model: what is common to them is noted by the first that comes and put back by the last that goes.
 """
@@ -12,6 +13,7 @@ import random
 import threading
 from collections.abc import Callable, Hashable, Iterator
 from contextlib import ExitStack, contextmanager
+from typing import Any
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -20,6 +22,7 @@ from torch import Tensor, nn
 
 Restore = Callable[[], None]
 
+_OF_TORCH = frozenset(vars(nn.Module()))  # kept apart: parameters and hooks, `training`, submodules
 _lock = threading.Lock()
 _models: WeakKeyDictionary[nn.Module, _Loan] = WeakKeyDictionary()
 
@@ -52,38 +55,54 @@ _process = _Loan()
 
 
 def _borrow_model(module: nn.Module, restores: dict[Hashable, Restore]) -> None:
-    """Evaluation mode, and notes on the buffers; a model already in evaluation mode is not written to at all."""
+    """Evaluation mode, and notes on the state; a model already in evaluation mode is not written to at all."""
     for m in module.modules():
-        if ("buffers", m) not in restores:
-            restores["buffers", m] = _keep_buffers(m)
+        if ("state", m) not in restores:
+            restores["state", m] = _keep(m)
         if m.training:
             restores["training", m] = lambda m=m: setattr(m, "training", True)  # type: ignore[misc]
             m.training = False
 
 
-def _version(tensor: Tensor) -> int:
-    return -1 if tensor.is_inference() else tensor._version
+def _keep(module: nn.Module) -> Restore:
+    """Puts back what a forward pass wrote to a module, in place or by another value: buffers, counters, caches.
 
-
-def _keep_buffers(module: nn.Module) -> Restore:
-    """Puts back buffers that a forward pass wrote to, replaced or added (counters, running statistics, caches)."""
-    before = dict(module._buffers)
-    values = {n: (_version(b), b.detach().clone()) for n, b in before.items() if b is not None}
+    A cache filled in evaluation mode would be stale after the next training step; one filled here would keep a graph.
+    """
+    own = vars(module)
+    size, attributes = len(own), {name: value for name, value in list(own.items()) if name not in _OF_TORCH}
+    held = [*module._buffers.values(), *attributes.values()]
+    tensors = [(t, _version(t), t.detach().clone()) for t in held if isinstance(t, Tensor)]
+    contents = [(c, c.copy()) for c in (module._buffers, *held) if type(c) in (dict, list, set)]
 
     def restore() -> None:
-        for name, (version, value) in values.items():
-            buffer = before[name]
-            assert buffer is not None
-            changed = not torch.equal(buffer, value) if version < 0 else buffer._version != version
-            if changed:
+        for tensor, version, value in tensors:
+            if not torch.equal(tensor, value) if version < 0 else tensor._version != version:
                 with torch.inference_mode(version < 0), torch.no_grad():
-                    buffer.copy_(value)
-        same = before.keys() == module._buffers.keys() and all(module._buffers[n] is b for n, b in before.items())
-        if not same:
-            module._buffers.clear()
-            module._buffers.update(before)
+                    tensor.copy_(value)
+        for container, content in contents:
+            if not _same(container, content):
+                container.clear()
+                (container.extend if isinstance(container, list) else container.update)(content)
+        if len(own) != size or any(own.get(name, own) is not value for name, value in attributes.items()):
+            for name in own.keys() - attributes.keys() - _OF_TORCH:
+                del own[name]
+            own.update(attributes)
 
     return restore
+
+
+def _same(a: Any, b: Any) -> bool:
+    """Whether two containers hold the very same objects."""
+    if isinstance(a, dict):
+        return a.keys() == b.keys() and all(a[key] is value for key, value in b.items())
+    if isinstance(a, list):
+        return len(a) == len(b) and all(x is y for x, y in zip(a, b, strict=True))
+    return bool(a == b)
+
+
+def _version(tensor: Tensor) -> int:
+    return -1 if tensor.is_inference() else tensor._version
 
 
 def _borrow_process(device: torch.device, compiled: bool, restores: dict[Hashable, Restore]) -> None:
@@ -113,8 +132,8 @@ def _is_compiled(module: nn.Module) -> bool:
 def leave_no_trace(module: nn.Module) -> Iterator[None]:
     """Everything that runs a user's model runs inside this context.
 
-    Evaluation mode, eager, autograd on; these, the buffers and the global random states are put back on the way out,
-    whatever happened inside.
+    Evaluation mode, eager, autograd on; these, the modules' state and the global random states are put back on the way
+    out, whatever happened inside.
     """
     device = next((p.device for p in module.parameters()), torch.device("cpu"))
     compiled = any(_is_compiled(m) for m in module.modules())

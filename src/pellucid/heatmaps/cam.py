@@ -111,9 +111,11 @@ def _refuse_dead_layer(job: Job, target: Target, layer: Layer) -> None:
 
 
 def _notes(values: Tensor, signed: bool, name: str) -> list[str]:
-    if not signed and not values.any():
-        return [f"{name} found nothing in favour of the target at this layer (the map is zero); try hires-cam, signed."]
-    return []
+    if values.any():
+        return []
+    if signed:
+        return [f"{name} is zero everywhere: at this layer no cell that is active counts for this target."]
+    return [f"{name} found nothing in favour of the target at this layer (the map is zero); try hires-cam, signed."]
 
 
 @method(
@@ -312,6 +314,7 @@ class EigenCAM(ActivationGradientCAM):
     """
 
     uses_target: ClassVar[bool] = False
+    signed: ClassVar[bool] = False  # its negative values are no evidence against anything
     needs_gradient: ClassVar[bool] = False
 
     def combine(self, A: Tensor, G: Tensor) -> Tensor:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pickle
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +43,7 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
             f"{path} holds pickled Python objects, which can run code when read, so it is refused: save the weights "
             "alone with torch.save(model.state_dict(), ...) or as safetensors."
         ) from error
-    except (RuntimeError, OSError, EOFError, ValueError, KeyError) as error:
+    except Exception as error:  # on rubbish the unpickler raises nearly anything
         raise ModelError(
             f"{path} is no checkpoint that can be read: give safetensors or a saved state_dict."
         ) from error
@@ -63,13 +63,19 @@ def _state_dict(stored: Any, path: Path) -> dict[str, Tensor]:
 def fit_names(weights: Mapping[str, Tensor], module: nn.Module) -> dict[str, Tensor]:
     """`weights` with wrapper prefixes (`module.` and their like) taken off where that makes the names fit."""
     wanted = module.state_dict().keys()
-    best = dict(weights)
-    for _ in _PREFIXES:
-        for prefix in _PREFIXES:
-            shorter = {k.removeprefix(prefix): v for k, v in best.items()}
-            if len(shorter.keys() & wanted) > len(best.keys() & wanted):
-                best = shorter
-    return best
+    fitted = {_fitting(name, wanted): value for name, value in weights.items()}
+    return fitted | {name: value for name, value in weights.items() if name in wanted}
+
+
+def _fitting(name: str, wanted: Set[str]) -> str:
+    """`name` without as many wrapper prefixes as it takes to be one of `wanted`; as it is if that never happens."""
+    shorter = name
+    while shorter not in wanted:
+        prefix = next((p for p in _PREFIXES if shorter.startswith(p)), "")
+        if not prefix:
+            return name
+        shorter = shorter.removeprefix(prefix)
+    return shorter
 
 
 def load_into(module: nn.Module, weights: Mapping[str, Tensor], path: str | Path) -> None:

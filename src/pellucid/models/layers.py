@@ -236,7 +236,7 @@ def _probe(module: nn.Module, sample: Tensor, score: Score | None, watch: Sequen
             value = score(output, watched).sum()
         except (IndexError, RuntimeError):  # a function of the whole batch does not fit one sample
             value = _largest_output(output, watched).sum()
-        outputs = _outermost(outputs)
+        outputs = _outermost(outputs, watched)
         live = {n: t for n, t in outputs.items() if t.requires_grad}
         if not value.requires_grad:
             raise LayerError("The target does not depend on the input through the model's graph; nothing can be found.")
@@ -245,9 +245,13 @@ def _probe(module: nn.Module, sample: Tensor, score: Score | None, watch: Sequen
     return [_Seen(n, kinds[n], tuple(t.shape), gradient.get(n)) for n, t in outputs.items()]
 
 
-def _outermost(outputs: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Of nested modules that return the very same tensor, keep the outermost (`layer4`, not `layer4.2.act3`)."""
+def _outermost(outputs: dict[str, Tensor], watched: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Of nested modules that return the very same tensor, keep the outermost (`layer4`, not `layer4.2.act3`).
+
+    But no later than a watched one: it is read before an outer module ends.
+    """
     owner = {id(tensor): name for name, tensor in outputs.items()}  # execution order: outer modules end last
+    owner |= {id(tensor): name for name, tensor in watched.items()}
     return {name: tensor for name, tensor in outputs.items() if owner[id(tensor)] == name}
 
 

@@ -68,6 +68,22 @@ class Layout:
             tokens = tokens[..., torch.tensor(self.order, device=tokens.device)]
         return tokens.reshape(*tokens.shape[:2], *self.grid)
 
+    def from_map(self, cells: Tensor, like: Tensor) -> Tensor:
+        """The way back: a map `(N, C, *grid)` -> an activation of this layout.
+
+        Args:
+            cells: what `to_map` returned, changed.
+            like: an activation of this layout, of N samples or of one, whose prefix tokens are kept.
+        """
+        if self.kind == "channels-first":
+            return cells
+        if self.kind == "channels-last":
+            return cells.movedim(1, -1).contiguous()  # models view it
+        tokens = cells.flatten(2)
+        if self.order is not None:
+            tokens = tokens[..., torch.tensor(self.order, device=tokens.device).argsort()]
+        return torch.cat([like[:, : self.prefix].expand(len(cells), -1, -1), tokens.movedim(-1, 1)], 1)
+
     def __str__(self) -> str:
         grid = " x ".join(map(str, self.grid))
         prefix = f" after {self.prefix} prefix token{'s' * (self.prefix > 1)}" if self.prefix else ""

@@ -324,7 +324,7 @@ class Unit(Target):
         return channel
 
     def spec(self) -> str:
-        """`unit:LAYER:CHANNEL[:Y,X]`."""
+        """`unit:LAYER:CHANNEL[:Y;X]` (commas part targets)."""
         at = "" if self.position is None else ":" + ";".join(map(str, self.position))
         return f"unit:{self.layer}:{self.channel}{at}"
 
