@@ -121,6 +121,7 @@ class Explanation:
         signed: whether negative values are evidence against the target.
         fold: how a channel axis is folded into one map (`sum` or `max`).
         notes: what a reader must know.
+        facts: measured figures, such as the completeness gap.
         quality: filled by `check()`.
         extras: further arrays, such as the channels' activation maps.
         picture: the original, while in memory; not stored.
@@ -137,6 +138,7 @@ class Explanation:
     signed: bool = True
     fold: Literal["sum", "max"] = "sum"
     notes: list[str] = field(default_factory=list)
+    facts: dict[str, float] = field(default_factory=dict)
     quality: Quality | None = None
     extras: dict[str, Tensor] = field(default_factory=dict)
     picture: Picture | None = field(default=None, repr=False)

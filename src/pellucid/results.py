@@ -17,6 +17,7 @@ from pellucid.errors import StorageError
 from pellucid.evaluation import Perturbed, cell_ranking, diagnose, judge, sanity_correlations
 from pellucid.explanation import Explanation, Quality
 from pellucid.heatmaps.base import Method, explain_all
+from pellucid.models.blackbox import BlackBox
 from pellucid.models.model import VisionModel
 from pellucid.models.targets import Target
 
@@ -32,11 +33,13 @@ class Session:
         model: the model explained.
         x: the picture as the model takes it, `(1, C, *space)`.
         seed: of whatever is random.
+        weights: the model's fingerprint when it was explained.
     """
 
     model: VisionModel
     x: Tensor
     seed: int = 0
+    weights: str = ""
     _perturbed: dict[Target, Perturbed] = field(default_factory=dict, repr=False)
 
     def perturbed(self, target: Target) -> Perturbed:
@@ -63,7 +66,6 @@ class Heatmap(Explanation):
     session: Session | None = field(default=None, repr=False)
     ran: Method | None = field(default=None, repr=False)
     explained: Target | None = field(default=None, repr=False)
-    facts: dict[str, float] = field(default_factory=dict)
 
     def check(self) -> Quality:
         """Measure insertion, deletion, dependence on the weights and the completeness gap; kept as `quality`.
@@ -199,15 +201,17 @@ def check(explanations: Iterable[Heatmap]) -> None:
                 "This explanation was read from disk: explain the picture again with its model to check it."
             )
         sound = [e for e in group if diagnose(e.attribution, signed=False) is None]
-        sanity = dict(zip(map(id, sound), _sanity(session, sound), strict=True))
+        sanity: dict[int, float | None] = dict.fromkeys(map(id, sound))
+        if not isinstance(session.model.module, BlackBox):  # which has no weights to shuffle
+            sanity |= zip(map(id, sound), _sanity(session, sound), strict=True)
         for e in group:
-            e.quality = _judged(e, session, sanity.get(id(e)))
+            e.quality = _judged(e, session, sanity.get(id(e)), sound=id(e) in sanity)
 
 
-def _judged(e: Heatmap, session: Session, sanity: float | None) -> Quality:
+def _judged(e: Heatmap, session: Session, sanity: float | None, *, sound: bool) -> Quality:
     problem = diagnose(e.attribution, e.signed)
     gap = e.facts.get("completeness_gap")
-    if sanity is None or e.kind == "channels" or e.explained is None:
+    if not sound or e.kind == "channels" or e.explained is None:
         return judge(sanity=sanity, completeness_gap=gap, problem=problem)
     perturbed = session.perturbed(e.explained)
     insertion, deletion = perturbed.curves(cell_ranking(e.map()[0], perturbed.grid))

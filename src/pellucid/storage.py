@@ -90,6 +90,7 @@ def save(explanation: Explanation, path: Path) -> list[Path]:
         "fold": explanation.fold,
         "layer": explanation.layer,
         "notes": explanation.notes,
+        "facts": explanation.facts,
         "prediction": [dataclasses.asdict(p) for p in explanation.prediction],
         "geometry": explanation.geometry.as_dict(),
         "quality": explanation.quality.as_dict() if explanation.quality else None,
@@ -125,6 +126,8 @@ def load(path: Path | str) -> tuple[Explanation, list[str]]:
     meta_file, array_file = _with(stem, ".json"), _with(stem, ".npz")
     try:
         meta = json.loads(meta_file.read_bytes(), parse_constant=_refuse)
+        if not isinstance(meta, dict) or meta.get("format") != FORMAT:
+            raise StorageError(f"{meta_file} holds no explanation of this format ({FORMAT}): name one that does.")
         data = array_file.read_bytes()
     except OSError as error:
         raise StorageError(
@@ -132,8 +135,6 @@ def load(path: Path | str) -> tuple[Explanation, list[str]]:
         ) from error
     except (ValueError, RecursionError) as error:
         raise StorageError(f"{meta_file} is not JSON: give the .json or .npz of a saved explanation.") from error
-    if not isinstance(meta, dict) or meta.get("format") != FORMAT:
-        raise StorageError(f"{meta_file} holds no explanation of this format ({FORMAT}).")
     tampered = []
     if meta.get("sha256") != _seal(meta):
         tampered.append(f"{meta_file.name} was changed after it was written")
@@ -177,6 +178,7 @@ def _from(meta: dict[str, Any], arrays: dict[str, torch.Tensor]) -> Explanation:
         signed=meta["signed"],
         fold=meta["fold"],
         notes=meta["notes"],
+        facts={name: math.nan if value is None else value for name, value in meta["facts"].items()},
         quality=Quality.from_dict(meta["quality"]) if meta["quality"] else None,
         extras={k.removeprefix("extra."): v for k, v in arrays.items() if k.startswith("extra.")},
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import platform
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields, replace
@@ -59,11 +60,36 @@ def as_methods(
     wrong = next((m for m in methods if not isinstance(m, Method)), None)
     if wrong is not None:
         raise MethodError(f"{wrong!r} is no method: give a name such as 'grad-cam', or an object such as GradCAM().")
+    if not methods:
+        raise MethodError("There is no method: name one, such as 'grad-cam'.")
     if layer is not None and not any(_has(m, "layer") for m in methods):
         raise MethodError(
             f"A layer was named, but {', '.join(m.name for m in methods)} works without one: leave it out."
         )
     return [_with(_with(m, "layer", layer), "seed", seed) for m in methods]
+
+
+def with_settings(methods: Sequence[Method], settings: Sequence[str]) -> list[Method]:
+    """Methods with hyper-parameters set from texts such as `max_steps=100`; each goes to the methods that have it."""
+    changed = list(methods)
+    for text in settings:
+        parameter, equals, value = (part.strip() for part in text.partition("="))
+        if not equals or not parameter.isidentifier():
+            raise MethodError(f"{text!r} sets nothing: write parameter=value, such as max_steps=100.")
+        if not any(_has(m, parameter) for m in changed):
+            known = sorted({f.name for m in changed for f in fields(m)})  # type: ignore[arg-type]
+            names = ", ".join(m.name for m in changed)
+            raise MethodError(f"{names} has no parameter {parameter!r}; there are {', '.join(known) or 'none'}.")
+        try:
+            parsed = json.loads(value)
+        except ValueError:
+            parsed = None if value == "None" else value
+        parsed = tuple(parsed) if isinstance(parsed, list) else parsed
+        try:
+            changed = [replace(m, **{parameter: parsed}) if _has(m, parameter) else m for m in changed]  # type: ignore[type-var]
+        except TypeError as error:
+            raise MethodError(f"{value!r} is no value for {parameter!r}: give a number, a list or a name.") from error
+    return changed
 
 
 def _has(method: Method, parameter: str) -> bool:
@@ -175,6 +201,7 @@ def _for_batch(target: Target, items: list[_Prepared]) -> Target:
 def _explain_batch(
     model: VisionModel, items: list[_Prepared], methods: Sequence[Method], targets: Sequence[Target], seed: int
 ) -> Iterator[tuple[str, Heatmaps]]:
+    weights = model.fingerprint()
     x = torch.stack([item.x for item in items]).to(model.device, model.dtype)
     output = model.outputs(x)
     predictions = model.ranked(output)
@@ -182,7 +209,7 @@ def _explain_batch(
     bound = [t.freeze(output) for t in named]
     found = explain_all(methods, model, x, bound)
     for i, item in enumerate(items):
-        session = Session(model, x[i : i + 1], seed)
+        session = Session(model, x[i : i + 1], seed, weights)
         row = torch.tensor([i])
         yield (
             item.source["name"],
@@ -215,11 +242,11 @@ def _heatmap(
         model={
             "source": model.source,
             "name": model.name,
-            "weights": model.fingerprint(),
-            "preprocess": model.preprocess.as_dict(),
+            "weights": session.weights,
+            "preprocess": storage.strict(model.preprocess.as_dict()),
         },
         input=item.source,
-        method={"name": method.name, "parameters": method.parameters()},
+        method={"name": method.name, "parameters": storage.strict(method.parameters())},
         target=str(asked.indices[0]) if isinstance(asked, PerSample) else asked.spec(),
         run={
             "seed": session.seed,
@@ -307,9 +334,10 @@ def _as_seen(model: VisionModel, x: Tensor, picture: Picture) -> Picture | None:
 
 
 def _from_tensor(model: VisionModel, x: Tensor) -> _Prepared:
-    if not x.is_floating_point():
+    if x.ndim < 2 or not x.is_floating_point():
         raise MediaError(
-            f"The input tensor holds {x.dtype}: give floats as the model takes them, or the picture as a path or array."
+            f"An input tensor holds floats (C, H, W) or (N, C, H, W) as the model takes them, not {x.dtype} "
+            f"{tuple(x.shape)}: give that, or the picture as a path or an array."
         )
     if not torch.isfinite(x).all():
         raise MediaError("The input tensor holds NaN or infinity: clean it before explaining it.")
@@ -431,4 +459,5 @@ __all__ = [
     "read",
     "software",
     "verify",
+    "with_settings",
 ]

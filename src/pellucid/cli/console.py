@@ -54,7 +54,7 @@ def with_progress(steps: Iterator[T]) -> Iterator[T]:
 
 @contextmanager
 def document(report: dict[str, Any], wanted: bool) -> Iterator[None]:
-    """At the end print `report` on stdout as one JSON document, if `wanted`; what ends the work early is its `error`."""
+    """At the end print `report` on stdout as one JSON document, if `wanted`; what ended the work is its `error`."""
     try:
         yield
     except typer.Exit:

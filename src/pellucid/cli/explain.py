@@ -21,6 +21,10 @@ def explain(
     target: Annotated[
         str, typer.Option("--target", help="Labels or class numbers with commas; `a>b`: why a rather than b.")
     ] = "top",
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="PARAMETER=VALUE", help="A method's parameter; may be repeated."),
+    ] = None,
     layer: Annotated[str | None, typer.Option("--layer", help="Module path; default: the best is found.")] = None,
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for pictures, values and records.")] = Path(
         "pellucid-out"
@@ -41,16 +45,19 @@ def explain(
     report: dict[str, Any] = {"format": "pellucid-report/1", "results": [], "failed": []}
     with document(report, as_json):
         from pellucid.media import expand
-        from pellucid.storage import check_writable
 
         files = expand(inputs)
+
+        from pellucid.storage import check_writable
+
         check_writable(out)
 
         from pellucid.cli.console import progress, with_progress
         from pellucid.results import names_of_inputs
-        from pellucid.verbs import as_methods, as_targets, explain_each
+        from pellucid.verbs import as_methods, as_targets, explain_each, with_settings
 
         methods, targets = as_methods(method, layer=layer, seed=seed), as_targets(target)
+        methods = with_settings(methods, settings or [])
         vision = options.load_model(model, weights, random_weights, labels, device)
         if not as_json and sys.stderr.isatty():
             for m in methods:

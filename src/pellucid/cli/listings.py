@@ -55,7 +55,10 @@ def models(
     elif search:
         print("\n".join(name for names in found.values() for name in names) or f"No model's name holds {search!r}.")
     else:
-        rows = [(names[0], str(len(names)), SOURCES[source].about) for source, names in found.items()]
+        rows = [
+            (names[0] if names else f"{source}:FILE", str(len(names) or "any"), SOURCES[source].about)
+            for source, names in found.items()
+        ]
         _table(("for example", "models", "what"), rows)
         print("`pellucid models TEXT` lists the names that hold a text; --weights FILE loads weights of your own.")
 

@@ -36,13 +36,18 @@ def cell_grid(space: Sequence[int]) -> tuple[int, ...]:
 
 
 def cell_ranking(attribution: Tensor, grid: Sequence[int]) -> Tensor:
-    """Cells `(cells,)` from most to least important, of a map `(*any)` resampled to `grid`; stable under ties."""
+    """Cells `(cells,)` from most to least important, of a map `(*any)` resampled to `grid`.
+
+    Ties are broken in a fixed random order: in the order of the cells, a map that is zero but for a spot would be
+    judged by whether the evidence happens to lie at the top of the picture.
+    """
     mode = {1: "linear", 2: "bilinear", 3: "trilinear"}[attribution.ndim]
     size = [max(g, n - n % g) for g, n in zip(grid, attribution.shape, strict=True)]
     fine = interpolate(attribution[None, None].float(), size=size, mode=mode, align_corners=False)
     for axis, g in enumerate(grid):  # exact mean over each cell
         fine = fine.reshape(*fine.shape[: 2 + axis], g, -1, *fine.shape[3 + axis :]).mean(3 + axis)
-    return fine.flatten().argsort(descending=True, stable=True)
+    shuffled = torch.randperm(math.prod(grid), generator=torch.Generator().manual_seed(0)).to(fine.device)
+    return shuffled[fine.flatten()[shuffled].argsort(descending=True, stable=True)]
 
 
 @dataclass

@@ -10,6 +10,7 @@ from torch import Tensor
 from pellucid.explanation import Curve, Quality
 
 SIGNIFICANT = 2.0  # standard deviations that insertion minus deletion must stand above random orders
+NOTICEABLE = 0.02  # share of the score that it must be: a score that hardly moves proves nothing, however exactly
 SHOWS_MODEL = 0.8  # rank correlation with shuffled weights from which on a map shows the picture, not the model
 
 
@@ -46,7 +47,7 @@ def judge(
     parts = []
     for name, curve in (("insertion", insertion), ("deletion", deletion)):
         if curve is not None:
-            parts.append(f"{name} {curve.auc:.2f} vs random {curve.random_mean:.2f} +- {curve.random_std:.2f}")
+            parts.append(f"{name} {_against_random(curve)}")
     depends = sanity is None or abs(sanity) < SHOWS_MODEL
     if sanity is not None:
         says = "changes with the weights" if depends else "does NOT change with the weights"
@@ -62,10 +63,18 @@ def judge(
     return Quality(verdict, f"{verdict}: {'; '.join(parts)}", insertion, deletion, sanity, completeness_gap)
 
 
+def _against_random(curve: Curve) -> str:
+    """The areas to two decimals, or to as many as the spread needs: rare classes have small probabilities."""
+    small = 0 < curve.random_std < 0.01
+    digits = math.ceil(-math.log10(curve.random_std)) if small else 2
+    return f"{curve.auc:.{digits}f} vs random {curve.random_mean:.{digits}f} +- {curve.random_std:.{digits}f}"
+
+
 def _faithfulness(insertion: Curve, deletion: Curve, depends: bool) -> str:
     spread = (insertion.random_std**2 + deletion.random_std**2) ** 0.5
     gain = (insertion.auc - insertion.random_mean) + (deletion.random_mean - deletion.auc)
-    if not gain > SIGNIFICANT * spread:  # NaN is no proof
+    largest = max(map(abs, (*insertion.scores, *deletion.scores)), default=0.0)
+    if not gain > max(SIGNIFICANT * spread, NOTICEABLE * largest):  # NaN is no proof
         return "not faithful"
     both = insertion.auc > insertion.random_mean and deletion.auc < deletion.random_mean
     return "faithful" if both and depends else "partly faithful"

@@ -1,0 +1,277 @@
+"""`check()` on models whose evidence is known, and what it costs."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import pellucid as pl
+from helpers.cases import SIDE, STRETCH, bright_net, pixels
+from pellucid.evaluation.faithfulness import RANDOM_ORDERS, STEPS
+from pellucid.evaluation.sanity import SEEDS
+from pellucid.heatmaps import GradCAM, IntegratedGradients
+from pellucid.heatmaps.base import Attribution, Job, Method
+
+PLACE = (slice(8, 24), slice(40, 56))  # where the object lies, in the model's input
+
+
+def scene():
+    values = np.random.default_rng(0).integers(100, 150, (SIDE, SIDE, 3)).astype(np.uint8)
+    values[PLACE] = 250
+    return values
+
+
+class Counter(nn.Module):
+    """Counts the samples that pass through the net inside it, not through copies of it."""
+
+    counts: ClassVar[dict[int, int]] = {}  # what a model keeps itself is put back behind each pass
+
+    def __init__(self, net):
+        super().__init__()
+        self.net = net
+
+    def forward(self, x):
+        self.counts[id(self)] = self.counts.get(id(self), 0) + len(x)
+        return self.net(x)
+
+    def since(self):
+        """The samples since the last call."""
+        return self.counts.pop(id(self), 0)
+
+
+@dataclass(frozen=True)
+class Fixed(Method):
+    """A map made by `draw` from the model and the picture; stands for a method."""
+
+    draw: object
+    name: ClassVar[str] = "fixed"
+    signed: ClassVar[bool] = False
+    uses_target: ClassVar[bool] = False
+
+    @classmethod
+    def run(cls, methods: Sequence["Fixed"], job: Job):
+        maps = [m.draw(job.module, job.inputs) for m in methods]
+        return [[Attribution(values) for _ in job.targets] for values in maps]
+
+    def parameters(self):
+        return {}
+
+
+def at_the_object(module, x):
+    """The bright patches as the model itself counts them; of shuffled weights, whatever they count."""
+    return module[0](x)[:, 0].relu().detach()
+
+
+def elsewhere(module, x):
+    return at_the_object(module, x).roll((3, -4), (1, 2))
+
+
+def edges(_module, x):
+    """Where the picture changes; no model is asked."""
+    dy, dx = x.mean(1).diff(dim=1)[:, :, 1:], x.mean(1).diff(dim=2)[:, 1:]
+    return (dy.square() + dx.square()).sqrt()
+
+
+def planted_net():
+    """As `bright_net`, but only patches brighter than the object's blur count: what is blurred is gone."""
+    net = bright_net()
+    with torch.no_grad():
+        net[0].bias[0] = -0.8
+        net[4].weight[0, 0] = 200
+    return net
+
+
+@pytest.fixture
+def model():
+    return pl.wrap(planted_net(), transform=STRETCH, labels=("bright", "dark"))
+
+
+def test_a_map_at_the_evidence_is_faithful_and_one_beside_it_is_not(model):
+    good, bad = pl.explain(model, scene(), [Fixed(at_the_object), Fixed(elsewhere)], "bright").check()
+    assert good.verdict == "faithful"
+    assert good.insertion.auc > good.insertion.random_mean + 3 * good.insertion.random_std
+    assert good.deletion.auc < good.deletion.random_mean - 3 * good.deletion.random_std
+    assert bad.verdict == "not faithful"
+    assert bad.insertion.auc < good.insertion.auc
+
+
+def test_real_methods_are_faithful_on_a_planted_object(model):
+    for e in pl.explain(model, scene(), "grad-cam,hires-cam,integrated-gradients,input-x-gradient", "bright"):
+        assert e.check().verdict in {"faithful", "partly faithful"}, e.method
+        assert e.quality.insertion.auc > e.quality.insertion.random_mean
+        assert e.quality.deletion.auc < e.quality.deletion.random_mean
+
+
+def test_a_map_of_the_picture_alone_fails_the_sanity_test(model):
+    e = pl.explain(model, scene(), Fixed(edges), "bright")
+    quality = e.check()
+    assert quality.sanity == pytest.approx(1)
+    assert quality.verdict in {"partly faithful", "not faithful"}
+    assert "does NOT change with the weights" in quality.line
+
+
+def test_the_curves_are_of_the_probability(model):
+    quality = pl.explain(model, scene(), "grad-cam", "bright").check()
+    x = torch.from_numpy(scene()).permute(2, 0, 1)[None] / 255
+    with torch.no_grad():
+        expected = float(planted_net()(x).softmax(1)[0, 0])
+    assert quality.insertion.scores[-1] == pytest.approx(expected, abs=1e-5)
+    assert quality.deletion.scores[0] == pytest.approx(expected, abs=1e-5)
+
+
+def test_zero_maps_are_meaningless_and_cost_no_passes(model):
+    black = np.zeros((SIDE, SIDE, 3), np.uint8)
+    e = pl.explain(model, black, "input-x-gradient", "bright")
+    quality = e.check()
+    assert quality.verdict == "meaningless"
+    assert "The map is zero" in quality.line
+    assert quality.insertion is None
+    assert quality.sanity is None
+
+
+def test_bad_maps_beside_good_ones(model):
+    def broken(_module, _x):
+        return torch.full((1, 4, 4), torch.nan)
+
+    def flat(_module, _x):
+        return torch.ones(1, 4, 4)
+
+    found = pl.explain(model, scene(), [Fixed(broken), "grad-cam", Fixed(flat)], "bright", check=True)
+    assert [e.quality.verdict for e in found] == ["meaningless", "faithful", "meaningless"]
+    assert [e.quality.line.split(":")[1].strip() for e in found[::2]] == [
+        "The map holds NaN or infinity",
+        "The map is flat",
+    ]
+
+
+def test_an_all_negative_map_says_so_and_is_measured(model):
+    def against(module, x):
+        return -1 - at_the_object(module, x)
+
+    class Signed(Fixed):
+        signed: ClassVar[bool] = True
+
+    quality = pl.explain(model, scene(), Signed(against), "bright").check()
+    assert "no positive value" in quality.line
+    assert quality.verdict == "not faithful"
+    assert quality.insertion.auc < quality.insertion.random_mean
+
+
+def test_the_completeness_gap_of_the_method_passes_through(model):
+    method = IntegratedGradients(max_steps=4, tolerance=None)
+    e = pl.explain(model, scene(), method, "bright")
+    x = torch.from_numpy(scene()).permute(2, 0, 1)[None] / 255
+    with torch.no_grad():
+        change = float(planted_net()(x)[0, 0] - planted_net()(torch.zeros_like(x))[0, 0])
+    gap = abs(float(e.attribution.sum()) - change) / abs(change)
+    assert e.facts["completeness_gap"] == pytest.approx(gap, abs=1e-4)
+    assert e.check().completeness_gap == e.facts["completeness_gap"]
+    assert f"completeness gap {gap:.1%}" in e.quality.line
+    assert pl.explain(model, scene(), "grad-cam", "bright").check().completeness_gap is None
+
+
+def test_channel_relevance_has_no_curves(model):
+    quality = pl.explain(model, scene(), "channel-relevance", "bright").check()
+    assert quality.verdict in {"unproven", "not faithful"}
+    assert quality.insertion is None
+    assert math.isfinite(quality.sanity)
+
+
+# ---------------------------------------------------------------- what it costs
+
+
+def counted(net=None):
+    counter = Counter(net or bright_net())
+    return counter, pl.wrap(counter, transform=STRETCH)
+
+
+def forwards(methods, targets):
+    counter, model = counted()
+    found = pl.explain(model, scene(), methods, targets)
+    counter.since()
+    found.check()
+    return counter.since()
+
+
+INNER = STEPS - 1
+RANDOM = 2 + RANDOM_ORDERS * INNER  # the two ends and the random orders
+
+
+def test_random_orders_are_measured_once_for_all_methods_of_a_target():
+    assert forwards("saliency", 0) == RANDOM + 2 * INNER
+    assert forwards("saliency,input-x-gradient,grad-cam", 0) == RANDOM + 3 * 2 * INNER
+    assert forwards("saliency,input-x-gradient", [0, 1]) == 2 * RANDOM + 4 * 2 * INNER
+
+
+def test_checking_again_or_one_by_one_shares_them_too():
+    counter, model = counted()
+    found = pl.explain(model, scene(), "saliency,input-x-gradient", 0)
+    counter.since()
+    first = found[0].check()
+    second = found[1].check()
+    assert counter.since() == RANDOM + 2 * 2 * INNER
+    together = pl.explain(model, scene(), "saliency,input-x-gradient", 0).check()
+    assert [first, second] == together
+
+
+def test_randomised_models_are_made_once_for_all_methods(monkeypatch):
+    import pellucid.evaluation.sanity as sanity
+
+    made = []
+
+    def copying(module, inputs, seed):
+        made.append(seed)
+        return real(module, inputs, seed)
+
+    real = sanity.randomised_copy
+    monkeypatch.setattr(sanity, "randomised_copy", copying)
+    _, model = counted()
+    pl.explain(model, scene(), "saliency,grad-cam,hires-cam", [0, 1]).check()
+    assert made == list(SEEDS)
+    pl.explain(model, [scene(), pixels(SIDE, SIDE)], "saliency", 0).check()
+    assert made == list(SEEDS) * 3  # once more for each picture
+
+
+def test_check_leaves_the_model_and_the_random_state_alone():
+    net = bright_net().train()
+    before = {k: v.clone() for k, v in net.state_dict().items()}
+    model = pl.wrap(net, transform=STRETCH)
+    e = pl.explain(model, scene(), "grad-cam")
+    rng = torch.get_rng_state()
+    e.check()
+    assert torch.equal(torch.get_rng_state(), rng)
+    assert net.training
+    assert all(torch.equal(v, before[k]) for k, v in net.state_dict().items())
+
+
+def test_checks_are_reproducible(model):
+    a, b = (pl.explain(model, scene(), "hires-cam,saliency", seed=s).check() for s in (4, 4))
+    assert a == b
+    other = pl.explain(model, scene(), "hires-cam", seed=5).check()
+    assert other.insertion.auc == pytest.approx(a[0].insertion.auc)
+    assert other.insertion.random_scores != a[0].insertion.random_scores
+
+
+def test_methods_that_hold_tensors_are_checked_side_by_side(model):
+    black, grey = torch.zeros(3, SIDE, SIDE), torch.full((3, SIDE, SIDE), 0.5)
+    methods = [IntegratedGradients(baseline=b, max_steps=4, tolerance=None) for b in (black, grey)]
+    together = pl.explain(model, scene(), methods, ["bright", "bright>dark"])
+    qualities = together.check()
+    for e, quality in zip(together, qualities, strict=True):
+        alone = pl.explain(model, scene(), e.ran, e.explained)
+        assert alone.check() == quality
+
+
+def test_several_pictures_are_checked_each_against_its_own(model):
+    pictures = [scene(), np.roll(scene(), (32, -24), (0, 1))]
+    both = pl.explain(model, pictures, GradCAM(), "bright")
+    both.check()
+    assert both[0].quality.insertion.scores != both[1].quality.insertion.scores
+    for e, picture in zip(both, pictures, strict=True):
+        alone = pl.explain(model, picture, GradCAM(), "bright")
+        assert alone.check().insertion.scores == pytest.approx(e.quality.insertion.scores, abs=1e-5)
