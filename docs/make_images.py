@@ -1,0 +1,90 @@
+"""Make every picture in the documentation with Pellucid itself: `python docs/make_images.py [NAME ...]`.
+
+The photos are CC0 or public domain files inside scikit-image; the model is the embedded one. Nothing is downloaded.
+"""
+
+import io
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from PIL import Image
+
+import pellucid as pl
+from pellucid.heatmaps import IntegratedGradients, LayerCAM
+from pellucid.render import figure_png
+
+IMAGES = Path(__file__).parent / "images"
+LARGEST = 250_000  # bytes a picture
+CAMS = "cam,grad-cam,grad-cam++,xgrad-cam,hires-cam,layer-cam"
+
+
+def coffee(model: pl.VisionModel) -> pl.Heatmaps:
+    """Three methods, measured."""
+    methods = ["grad-cam", "hires-cam", IntegratedGradients()]
+    return pl.explain(model, "sample:coffee", method=methods, check=True)
+
+
+def contrast(model: pl.VisionModel) -> pl.Heatmaps:
+    """Why a tabby rather than a lynx?"""
+    methods = ["hires-cam", IntegratedGradients(max_steps=100)]
+    return pl.explain(model, "sample:cat", method=methods, target="tabby>lynx", check=True)
+
+
+def cams(model: pl.VisionModel) -> pl.Heatmaps:
+    """Six class activation maps, out of one pass."""
+    return pl.explain(model, "sample:motorcycle", method=CAMS)
+
+
+def gradients(model: pl.VisionModel) -> pl.Heatmaps:
+    """The methods that explain the input's pixels."""
+    methods = ["saliency", "input-x-gradient", IntegratedGradients(max_steps=100)]
+    return pl.explain(model, "sample:rocket", method=methods)
+
+
+def channels(model: pl.VisionModel) -> pl.Heatmaps:
+    """One number for each channel of a layer."""
+    return pl.Heatmaps([pl.explain(model, "sample:coffee", method="channel-relevance")])
+
+
+def depth(model: pl.VisionModel) -> pl.Heatmaps:
+    """One method at layers from shallow to deep."""
+    methods = [LayerCAM(layer=layer) for layer in ("blocks.1", "blocks.3", "blocks.5", "bn2")]
+    return pl.explain(model, "sample:coffee", method=methods)
+
+
+PICTURES: dict[str, Callable[[pl.VisionModel], pl.Heatmaps]] = {
+    f.__name__: f for f in (coffee, cams, gradients, channels, depth, contrast)
+}
+
+
+def write(name: str, found: pl.Heatmaps) -> Path:
+    """The panel as PNG, in true colour if that is small enough, else with a palette of its own, dithered."""
+    buffer = io.BytesIO()
+    for dpi in (100, 90, 80, 70, 60):
+        panel = Image.open(io.BytesIO(figure_png(found.figure(), dpi)))
+        palette = panel.quantize(256, method=Image.Quantize.MAXCOVERAGE, kmeans=2)
+        for picture in (panel, panel.quantize(palette=palette, dither=Image.Dither.FLOYDSTEINBERG)):
+            buffer = io.BytesIO()
+            picture.save(buffer, "PNG", optimize=True)
+            if buffer.tell() < LARGEST:
+                path = IMAGES / f"{name}.png"
+                path.write_bytes(buffer.getvalue())
+                return path
+    raise SystemExit(f"{name} does not fit into {LARGEST} bytes: explain fewer things in it.")
+
+
+def main(names: list[str]) -> None:
+    """Make the pictures named, or all."""
+    IMAGES.mkdir(exist_ok=True)
+    model = pl.load()
+    for name in names or PICTURES:
+        found = PICTURES[name](model)
+        path = write(name, found)
+        print(f"{path.name}: {path.stat().st_size // 1000} kB")
+        for e in found:
+            print(f"  {e.method} for {e.target}", *([e.quality.line] if e.quality else []), *e.notes, sep="\n    ")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
