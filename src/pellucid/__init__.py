@@ -24,6 +24,7 @@ from pellucid.errors import (
 
 if TYPE_CHECKING:
     from pellucid.media import Geometry, Picture, read_image
+    from pellucid.models.blackbox import to_onnx
     from pellucid.models.layers import layers
     from pellucid.models.model import VisionModel
     from pellucid.models.preprocess import Preprocess
@@ -37,6 +38,7 @@ _HOMES = {
     "pellucid.models.layers": ("layers",),
     "pellucid.models.model": ("VisionModel",),
     "pellucid.models.preprocess": ("Preprocess",),
+    "pellucid.models.blackbox": ("to_onnx",),
     "pellucid.models.sources": ("load", "wrap"),
     "pellucid.models.targets": ("Class", "Contrast", "PerSample", "Target", "TopClass", "Unit"),
     "pellucid.results": ("Heatmap", "Heatmaps"),
@@ -72,6 +74,7 @@ __all__ = [
     "load",
     "read",
     "read_image",
+    "to_onnx",
     "verify",
     "wrap",
 ]

@@ -33,9 +33,7 @@ def test_growing_equals_interpolate(grid, size, mode):
     expected = F.interpolate(values, size, mode=mode, align_corners=False)
     assert geometry.to_source(values).dtype == torch.float32
     torch.testing.assert_close(geometry.to_source(values).double(), expected, atol=1e-5, rtol=1e-5)
-    torch.testing.assert_close(
-        Geometry.identity(size).to_input(values).double(), expected, atol=1e-5, rtol=1e-5
-    )
+    torch.testing.assert_close(Geometry.identity(size).to_input(values).double(), expected, atol=1e-5, rtol=1e-5)
 
 
 def test_shrinking_equals_antialiased_interpolate_and_keeps_every_peak():
@@ -48,9 +46,7 @@ def test_shrinking_equals_antialiased_interpolate_and_keeps_every_peak():
     assert ((spread.argmax(1) - torch.arange(224) // 7).abs() <= 1).all()
 
 
-@pytest.mark.parametrize(
-    "box", [((2.3, 9.1), (-3.0, 14.5)), ((0.0, 12.0), (4.5, 5.5)), ((-20.0, 40.0), (3.0, 11.0))]
-)
+@pytest.mark.parametrize("box", [((2.3, 9.1), (-3.0, 14.5)), ((0.0, 12.0), (4.5, 5.5)), ((-20.0, 40.0), (3.0, 11.0))])
 def test_crop_and_padding_match_the_definition_pixel_by_pixel(box):
     grid, size = torch.rand(4, 5), (12, 11)
     geometry = Geometry(size, (32, 40), box)
@@ -60,10 +56,7 @@ def test_crop_and_padding_match_the_definition_pixel_by_pixel(box):
         assert bool(seen[y, x]) == inside == (not got[y, x].isnan())
         # where the grid is finer than the source the filter widens, and this is not its truth
         if inside and all(stop - start >= n for (start, stop), n in zip(box, grid.shape, strict=True)):
-            at = [
-                (p + 0.5 - a) / (b - a) * n - 0.5
-                for p, (a, b), n in zip((y, x), box, grid.shape, strict=True)
-            ]
+            at = [(p + 0.5 - a) / (b - a) * n - 0.5 for p, (a, b), n in zip((y, x), box, grid.shape, strict=True)]
             expected = linear_at([linear_at(row, at[1]) for row in grid.tolist()], at[0])
             assert got[y, x].item() == pytest.approx(expected, abs=1e-5)
 

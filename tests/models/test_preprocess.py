@@ -220,8 +220,7 @@ def composed(*steps):
 def box_of(resized, window, start):
     """The box per axis of a resize to ``resized`` followed by a window, over a source of (H, W)."""
     return lambda size: [
-        (s / r * n, (s + w) / r * n)
-        for n, r, w, s in zip(size, resized(size), window(size), start(size), strict=True)
+        (s / r * n, (s + w) / r * n) for n, r, w, s in zip(size, resized(size), window(size), start(size), strict=True)
     ]
 
 
@@ -283,28 +282,20 @@ def test_the_geometry_of_any_transform_is_measured(name, size):
 PRIVATE = random.Random(0)
 UNKNOWN = {
     "flip": composed(T.Resize((56, 56)), lambda image: image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)),
-    "upside down": composed(
-        T.Resize((56, 56)), lambda image: image.transpose(Image.Transpose.FLIP_TOP_BOTTOM)
-    ),
+    "upside down": composed(T.Resize((56, 56)), lambda image: image.transpose(Image.Transpose.FLIP_TOP_BOTTOM)),
     "quarter turn": composed(T.Resize((56, 56)), lambda image: image.rotate(90)),
     "tilt": composed(T.Resize((56, 56)), lambda image: image.rotate(4)),
     "random flip": composed(T.Resize((56, 56)), T.RandomHorizontalFlip()),
     "random crop": composed(T.RandomResizedCrop(56)),
-    "numpy's random": composed(
-        T.Resize((56, 56)), lambda i: T.functional.crop(i, np.random.randint(9), 0, 40, 40)
-    ),
-    "private random": composed(
-        T.Resize((66, 66)), lambda i: T.functional.crop(i, PRIVATE.randint(0, 9), 0, 56, 56)
-    ),
+    "numpy's random": composed(T.Resize((56, 56)), lambda i: T.functional.crop(i, np.random.randint(9), 0, 40, 40)),
+    "private random": composed(T.Resize((66, 66)), lambda i: T.functional.crop(i, PRIVATE.randint(0, 9), 0, 56, 56)),
     "keystone": composed(
         T.Resize((56, 56)),
         lambda i: T.functional.perspective(
             i, [[0, 0], [55, 0], [55, 55], [0, 55]], [[9, 0], [46, 0], [55, 55], [0, 55]]
         ),
     ),
-    "standardised": T.Compose(
-        [T.Resize((56, 56)), T.ToTensor(), lambda x: (x - x.mean()) / (x.std() + 1e-6)]
-    ),
+    "standardised": T.Compose([T.Resize((56, 56)), T.ToTensor(), lambda x: (x - x.mean()) / (x.std() + 1e-6)]),
     "blind": lambda image: torch.zeros(3, 56, 56),
 }
 

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from pellucid.engine import Cost, unwrap
 from pellucid.errors import MethodError, ModelError
+from pellucid.models.blackbox import BlackBox
 from pellucid.models.layers import Layer
 from pellucid.models.model import VisionModel
 from pellucid.models.targets import Target, TargetLike, as_target
@@ -112,9 +113,19 @@ class Method(ABC):
         """
         return self.explain(model, inputs, [target])[0].values
 
+    def check_model(self, module: nn.Module) -> None:
+        """Refuse a black box where more than outputs is needed."""
+        if isinstance(module, BlackBox) and self.needs != "outputs":
+            raise MethodError(
+                f"{self.name} needs {self.needs}, and this model is a black box: use a method that needs only outputs, "
+                "such as rise, lime, kernel-shap or occlusion (`pellucid methods` says what each needs)."
+            )
+
     def explain(self, model: ModelLike, inputs: Tensor, targets: Sequence[TargetLike]) -> list[Attribution]:
         """Explain several targets of one batch with a shared forward pass; values with notes, facts and cost."""
-        return type(self).run([self], prepare(model, inputs, targets))[0]
+        job = prepare(model, inputs, targets)
+        self.check_model(job.module)
+        return type(self).run([self], job)[0]
 
     def pass_key(self) -> Hashable:
         """Methods with equal keys are run together; by default each runs alone."""
@@ -176,6 +187,7 @@ def explain_all(
     job = prepare(model, inputs, targets)
     groups: dict[Hashable, list[Method]] = {}
     for m in methods:
+        m.check_model(job.module)
         groups.setdefault(m.pass_key(), []).append(m)
     found: dict[int, list[Attribution]] = {}
     for group in groups.values():

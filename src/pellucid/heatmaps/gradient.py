@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 from torch import Tensor
 
@@ -51,8 +51,16 @@ class Saliency(GradientMethod):
     """
 
     absolute: bool = True
-    channels: ClassVar[Literal["sum", "max"]] = "max"
-    signed: ClassVar[bool] = False
+
+    @property
+    def signed(self) -> bool:  # type: ignore[override]
+        """Only where the sign is kept."""
+        return not self.absolute
+
+    @property
+    def channels(self) -> Literal["sum", "max"]:  # type: ignore[override]
+        """The largest channel of absolute values, the sum of signed ones."""
+        return "max" if self.absolute else "sum"
 
     def combine(self, x: Tensor, g: Tensor) -> Tensor:
         """The gradient, without its sign."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -24,7 +25,7 @@ _SCAN = 32  # cells of the forward scan that places the nodes
     "integrated-gradients",
     family="path",
     needs="gradients",
-    cost="33 forwards + up to max_steps forwards and backwards",
+    cost="34 forwards + up to max_steps forwards and backwards",
     paper="Sundararajan et al. 2017, arXiv:1703.01365, eq. 1",
 )
 @dataclass(frozen=True, kw_only=True)
@@ -52,7 +53,7 @@ class IntegratedGradients(Method):
     def __post_init__(self) -> None:
         if self.max_steps < 1 or self.draws < 1:
             raise MethodError("integrated-gradients needs max_steps and draws of at least 1.")
-        if self.tolerance is not None and not self.tolerance > 0:
+        if self.tolerance is not None and not 0 < self.tolerance < math.inf:
             raise MethodError("The tolerance of integrated-gradients is a positive share, such as 0.01, or None.")
         if self.draws > 1 and self.baseline != "uniform":
             raise MethodError("Only the baseline `uniform` is random: draws > 1 repeats the same path with the others.")

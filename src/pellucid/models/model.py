@@ -34,7 +34,6 @@ class VisionModel:
     labels: tuple[str, ...] | None = None
     name: str = ""
     source: dict[str, Any] = field(default_factory=dict)
-    _fingerprint: tuple[tuple[int, ...], str] | None = field(default=None, repr=False)
 
     @property
     def device(self) -> torch.device:
@@ -84,15 +83,11 @@ class VisionModel:
         return self.ranked(self.outputs(inputs), k)
 
     def fingerprint(self) -> str:
-        """SHA-256 over the names, types, shapes and values of all weights and buffers.
-
-        Computed again only when a weight has been written to.
-        """
-        state = self.module.state_dict(keep_vars=True)
-        versions = tuple(-1 if t.is_inference() else t._version + id(t) for t in state.values())
-        if self._fingerprint is None or self._fingerprint[0] != versions:
-            self._fingerprint = (versions, _digest(state))
-        return self._fingerprint[1]
+        """SHA-256 over the names, types, shapes and values of all weights and buffers."""
+        identity = getattr(self.module, "identity", None)
+        if isinstance(identity, str) and identity:  # a black box has no weights to look at
+            return hashlib.sha256(identity.encode()).hexdigest()
+        return _digest(self.module.state_dict())
 
 
 def _digest(state: dict[str, Tensor]) -> str:

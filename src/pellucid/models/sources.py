@@ -17,6 +17,7 @@ from torch import nn
 
 from pellucid.errors import ModelError
 from pellucid.models import embedded
+from pellucid.models.blackbox import BlackBox, onnx_box
 from pellucid.models.checkpoints import fit_names, head_size, load_into, read_weights
 from pellucid.models.model import VisionModel, check_labels
 from pellucid.models.preprocess import Preprocess, Preprocessing, TransformPreprocess
@@ -52,7 +53,7 @@ def load(
     """Load a model by name.
 
     Args:
-        name: `efficientnet-lite0` (embedded), `timm:NAME` or `torchvision:NAME[:WEIGHTS]`.
+        name: `efficientnet-lite0` (embedded), `timm:NAME`, `torchvision:NAME[:WEIGHTS]` or `onnx:FILE`.
         weights: a safetensors file or `state_dict` checkpoint for that architecture.
         random_weights: no weights at all, for trying an architecture; a number seeds them (True: 0).
         labels: class names, or a file of them (one a line, or a JSON list).
@@ -90,17 +91,21 @@ def load(
 
 
 def wrap(
-    module: nn.Module,
+    module: nn.Module | Callable[[Any], Any],
     *,
     transform: Preprocessing | Callable[[Any], torch.Tensor] | None = None,
     labels: Sequence[str] | str | Path | None = None,
     name: str | None = None,
     device: str | torch.device | None = None,
+    numpy: bool = False,
 ) -> VisionModel:
-    """Any `nn.Module` of yours, with its preprocessing and labels.
+    """Any model of yours, with its preprocessing and labels.
 
     Args:
-        module: returns class scores `(N, classes)`, or whatever your targets read. Used as it is, never copied.
+        module: returns class scores `(N, classes)`, or whatever your targets read. An `nn.Module` is used as it is,
+            never copied. Any other function from a batch to scores is a black box, which only methods that need
+            nothing but outputs can explain.
+        numpy: a function takes float32 arrays rather than tensors (it may return either).
         transform: a `Preprocess`, or any function from a PIL picture to a tensor `(C, H, W)` such as a torchvision
             transform. Default: the module's own timm configuration, or ImageNet's at 224 pixels.
         labels: class names, or a file of them.
@@ -110,7 +115,10 @@ def wrap(
     if isinstance(module, VisionModel):
         raise ModelError("This model is wrapped already: use it as it is.")
     if not isinstance(module, nn.Module):
-        raise ModelError(f"pl.wrap takes a torch.nn.Module, not {type(module).__name__}.")
+        if not callable(module):
+            raise ModelError(f"pl.wrap takes a torch.nn.Module or a function, not {type(module).__name__}.")
+        name = name or getattr(module, "__name__", type(module).__name__)
+        module = BlackBox(module, numpy=numpy)
     if device is not None:
         module = _to(module, device)
     known = None if labels is None else _labels(labels)
@@ -124,13 +132,21 @@ def _preprocess(module: nn.Module, transform: Any) -> Preprocessing:
             from timm.data.config import resolve_model_data_config
 
             return Preprocess.from_timm(resolve_model_data_config(module))
-        mean, std = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-        return Preprocess(input_size=(224, 224), resize=256, fit="cover", mean=mean, std=std)
+        return _imagenet_preprocess((224, 224), 3)
     if isinstance(transform, Preprocess | TransformPreprocess):
         return transform
     if callable(transform):
         return TransformPreprocess(transform)
     raise ModelError(f"A transform is a function from a picture to a tensor, not {type(transform).__name__}.")
+
+
+def _imagenet_preprocess(size: tuple[int, int], channels: int) -> Preprocess:
+    """What most ImageNet classifiers were trained with: the shorter side to 8/7 of the input, its centre cut out."""
+    mean, std = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+    if channels == 1:
+        mean, std = (0.449,), (0.226,)  # type: ignore[assignment]
+    resize = tuple(round(s * 8 / 7) for s in size) if size[0] != size[1] else round(size[0] * 8 / 7)
+    return Preprocess(input_size=size, resize=resize, fit="cover", mean=mean, std=std, channels=channels)  # type: ignore[arg-type]
 
 
 def _to(module: nn.Module, device: str | torch.device | None) -> nn.Module:
@@ -301,6 +317,21 @@ def _build_torchvision(
     return module, Preprocess.from_torchvision(weights.transforms()), list(weights.meta["categories"])
 
 
+def _build_onnx(
+    name: str, classes: int | None, pretrained: bool
+) -> tuple[nn.Module, Preprocessing, Sequence[str] | None]:
+    if not pretrained:
+        raise ModelError("An ONNX file holds its own weights: leave out --weights and --random-weights.")
+    box, meta = onnx_box(name)
+    if meta.preprocess is not None:
+        return box, Preprocess.from_dict(meta.preprocess), meta.labels
+    channels, *size = meta.shape if len(meta.shape) == 3 else (3, 224, 224)
+    if channels not in (1, 3):
+        raise ModelError(f"{name} takes inputs of shape {meta.shape}, not pictures (channels, height, width).")
+    height, width = (s or 224 for s in size)
+    return box, _imagenet_preprocess((height, width), channels), meta.labels
+
+
 def _timm_names() -> list[str]:
     import timm
 
@@ -311,6 +342,7 @@ SOURCES = {
     source.scheme: source
     for source in (
         Source("embedded", "real ImageNet weights, nothing to download", _build_embedded, lambda: [embedded.NAME]),
+        Source("onnx", "an ONNX file, through onnxruntime (extra `onnx`): onnx:FILE", _build_onnx, list),
         Source("timm", "PyTorch Image Models; weights from the Hugging Face hub", _build_timm, _timm_names),
         Source(
             "torchvision",

@@ -1,0 +1,109 @@
+"""Black boxes: any function of a batch, and ONNX files; explained as the network inside them would be."""
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import pellucid as pl
+from pellucid.errors import MethodError, ModelError
+from pellucid.heatmaps import GradCAM, Occlusion
+from pellucid.models.blackbox import BlackBox
+
+
+@pytest.fixture
+def net():
+    torch.manual_seed(0)
+    layers = (nn.Conv2d(3, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(16, 5))
+    return nn.Sequential(*layers).eval()
+
+
+@pytest.fixture
+def x():
+    return torch.rand(2, 3, 24, 20, generator=torch.Generator().manual_seed(1))
+
+
+@pytest.mark.parametrize("numpy", [False, True])
+def test_a_function_is_explained_as_the_network_inside_it(net, x, numpy):
+    def predictor(batch):
+        assert isinstance(batch, np.ndarray) == numpy
+        with torch.no_grad():
+            scores = net(torch.as_tensor(batch))
+        return scores.numpy() if numpy else scores
+
+    box = pl.wrap(predictor, numpy=numpy)
+    assert box.name == "predictor"
+    method = Occlusion(window=6, stride=3)
+    assert torch.allclose(method.attribute(box, x, 2), method.attribute(net, x, 2), atol=1e-6)
+
+
+def test_methods_that_need_more_than_outputs_say_so(net, x):
+    with pytest.raises(MethodError, match=r"black box.*occlusion"):
+        GradCAM().attribute(pl.wrap(lambda batch: net(batch)), x, 1)
+
+
+@pytest.mark.parametrize(
+    ("function", "said"),
+    [
+        (lambda b: torch.zeros(3), "one row of scores"),
+        (lambda b: torch.zeros(len(b) + 1, 4), "one row of scores"),
+        (lambda b: torch.rand(len(b), 4), "changes its answer"),
+        (lambda b: 1 / 0, r"failed on a batch of shape \(2, 3, 24, 20\) \(ZeroDivisionError"),
+    ],
+)
+def test_misbehaving_boxes_are_named(x, function, said):
+    with pytest.raises(ModelError, match=said):
+        Occlusion(window=8).attribute(pl.wrap(function), x, 0)
+
+
+def test_nan_from_a_box_is_named(x):
+    calls = []
+
+    def breaks(batch):
+        calls.append(len(batch))
+        return torch.full((len(batch), 2), float("nan") if len(calls) > 3 else 1.0)
+
+    with pytest.raises(ModelError, match="NaN"):
+        Occlusion(window=8).attribute(pl.wrap(breaks), x, 0)
+
+
+def test_the_same_answer_is_asked_for_twice_only_once(x):
+    seen = []
+
+    def count(batch):
+        seen.append(len(batch))
+        return batch.flatten(1)[:, :3]
+
+    box = BlackBox(count)
+    for _ in range(3):
+        box(x)
+    assert seen == [2, 1, 2, 2]
+
+
+@pytest.mark.slow
+def test_an_exported_model_explains_as_the_original(tmp_path, net):
+    pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnxscript")
+    transform = pl.Preprocess(input_size=(24, 20), mean=(0.5,) * 3, std=(0.25,) * 3)
+    model = pl.wrap(net, transform=transform, labels=list("abcde"))
+    file = pl.to_onnx(model, tmp_path / "net.onnx")
+    box = pl.load(f"onnx:{file}")
+    assert box.labels == tuple("abcde")
+    ours = pl.explain(model, "sample:cat", "occlusion", 3)
+    theirs = pl.explain(box, "sample:cat", "occlusion", 3)
+    assert torch.allclose(ours.attribution, theirs.attribution, atol=1e-5)
+    assert theirs.check().sanity is None  # no weights to shuffle
+    theirs.save(tmp_path / "out")
+    assert pl.verify(tmp_path / "out" / "cat.occlusion.json").status == "same"
+    with pytest.raises(ModelError, match="its own weights"):
+        pl.load(f"onnx:{file}", random_weights=True)
+
+
+def test_files_that_are_no_onnx_models_are_refused(tmp_path):
+    pytest.importorskip("onnxruntime")
+    rubbish = tmp_path / "rubbish.onnx"
+    rubbish.write_bytes(b"not a model")
+    with pytest.raises(ModelError, match="no ONNX model"):
+        pl.load(f"onnx:{rubbish}")
+    with pytest.raises(ModelError, match="Cannot read"):
+        pl.load(f"onnx:{tmp_path / 'absent.onnx'}")
