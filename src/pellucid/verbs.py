@@ -387,10 +387,9 @@ def verify(
     record = stored.record
     if record.target is None:
         raise StorageError("Its target was a function, which a record cannot hold: it cannot be recomputed.")
-    if isinstance(record.method["parameters"].get("baseline"), str) and record.method["parameters"][
-        "baseline"
-    ].startswith("sha256:"):
-        raise StorageError("Its baseline was a tensor, which a record cannot hold: it cannot be recomputed.")
+    for name, setting in record.method["parameters"].items():
+        if isinstance(setting, str) and setting.startswith("sha256:"):
+            raise StorageError(f"Its {name} was a tensor, which a record cannot hold: it cannot be recomputed.")
     if model is None and not record.model["source"]:
         raise StorageError(f"The model {record.model['name']!r} was wrapped: give it with pl.verify(file, model=...).")
     if inputs is None and not record.input["source"]:

@@ -9,7 +9,7 @@ a trial, and run with the input repeated: the same numbers, more slowly.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Any
 
@@ -36,6 +36,7 @@ class Tail:
         layer: module path.
         score: see `Scores`; `rows` are all 0.
         targets: how many targets `score` yields.
+        watch: layers that `score` reads; one that is `layer` itself is read as changed.
         batch: changes at a time; halved when memory runs out.
     """
 
@@ -47,15 +48,17 @@ class Tail:
         score: Scores,
         *,
         targets: int = 1,
+        watch: Sequence[str] = (),
         batch: int | None = None,
     ) -> None:
         self.inputs, self.layer, self.score, self.targets = inputs.detach(), layer, score, targets
         self.batch = batch or _TAIL_FACTOR * default_batch(inputs.device)
         self.cost = Cost()
         self.broadcasts = True
-        self._capture = Capture(module)
+        self._capture = Capture(module, watch=watch)
         self._edit: Callable[[Tensor], Tensor] | None = None
-        self._thread = threading.get_ident()
+        self._runs = self._last = 0  # a layer may run several times in a pass: it is changed where it runs last
+        self._thread, self._running = threading.get_ident(), False
         self.activation: Tensor
         self.plain: Tensor
 
@@ -63,7 +66,7 @@ class Tail:
         self._capture.__enter__()
         try:
             target = find_layer(self._capture.module, self.layer)
-            self._handle = target.register_forward_hook(self._hook)
+            self._handle = target.register_forward_hook(self._hook, prepend=True)  # before it is watched
             self._trial()
         except BaseException as error:
             self.__exit__(type(error), error, error.__traceback__)
@@ -88,23 +91,32 @@ class Tail:
         return out
 
     def _hook(self, _module: nn.Module, _args: Any, output: Any) -> Any:
-        if threading.get_ident() != self._thread:
+        if threading.get_ident() != self._thread or not self._running:
             return None
         activation = first_tensor(output)
         if activation is None:
             raise LayerError(f"Layer {self.layer!r} returns no activation tensor; name another.")
+        self._runs += 1
         if self._edit is None:
-            self.activation = activation.detach().clone()
+            self.activation, self._last = activation.detach().clone(), self._runs
+            return None
+        if self._runs < self._last:
             return None
         return replace_first_tensor(output, self._edit(activation))
 
     def _run(self, edit: Callable[[Tensor], Tensor] | None, count: int) -> Tensor:
-        self._edit = edit
+        self._edit, self._runs, self._running = edit, 0, True
+        try:
+            return self._scores(count)
+        finally:
+            self._running = False  # the model may be run for something else while this context is open
+
+    def _scores(self, count: int) -> Tensor:
         inputs = self.inputs if self.broadcasts else self.inputs.expand(count, *self.inputs.shape[1:])
         with torch.no_grad():
             output = self._capture.forward(inputs)
             rows = torch.zeros(count, dtype=torch.long)
-            scores = torch.stack([s.double() for s in self.score(output, {}, rows)], dim=1)
+            scores = torch.stack([s.double() for s in self.score(output, self._capture.watched, rows)], dim=1)
         self.cost.forwards += len(inputs)
         if scores.shape != (count, self.targets):
             raise ModelError(f"The model answered scores of shape {tuple(scores.shape)} for {count} activations.")

@@ -17,24 +17,41 @@ from pellucid.heatmaps.cam import (
     XGradCAM,
 )
 from pellucid.heatmaps.gradient import InputXGradient, Saliency
+from pellucid.heatmaps.lime import LIME
+from pellucid.heatmaps.masked_cam import ISCAM, SSCAM, GroupCAM, ScoreCAM
 from pellucid.heatmaps.path import IntegratedGradients
+from pellucid.heatmaps.perturbation import FeatureAblation, Occlusion
+from pellucid.heatmaps.shapley import KernelSHAP, Owen, Shapley
+from pellucid.heatmaps.tail_cam import AblationCAM, ReciproCAM
 
 __all__ = [
     "CAM",
+    "ISCAM",
+    "LIME",
     "METHODS",
+    "SSCAM",
+    "AblationCAM",
     "Attribution",
     "ChannelRelevance",
     "EigenCAM",
     "EigenGradCAM",
     "ElementwiseGradCAM",
+    "FeatureAblation",
     "GradCAM",
     "GradCAMPlusPlus",
+    "GroupCAM",
     "HiResCAM",
     "InputXGradient",
     "IntegratedGradients",
+    "KernelSHAP",
     "LayerCAM",
     "Method",
+    "Occlusion",
+    "Owen",
+    "ReciproCAM",
     "Saliency",
+    "ScoreCAM",
+    "Shapley",
     "XGradCAM",
     "explain_all",
     "get_method",

@@ -29,6 +29,7 @@ from pellucid.models.layouts import Layout, readings
 
 Score = Callable[[Any, Mapping[str, Tensor]], Tensor]
 
+_LATEST = 24  # layers that are proven first when the best is looked for: it is almost always among them
 COVERAGE = 0.7  # of a layer's cells must carry gradient, for the layer to be chosen
 _MAX_REORDERED = 256  # a shuffled token grid is unravelled by one pass per cell, up to this many cells
 _NOISE_SEED = 0
@@ -80,9 +81,26 @@ def best_layer(
     key: Hashable = None,
 ) -> Layer:
     """The last layer whose cells still carry gradient to the score; found once per model, input size and `key`."""
-    found = layers(module, inputs, score, watch=watch, key=key)
-    alive = [layer for layer in found if layer.coverage >= COVERAGE]
-    alive = alive or [layer for layer in found if layer.coverage > 0]
+    module, sample = unwrap(module), _noise_like(inputs)
+
+    def search() -> Layer:
+        seen = _probe(module, sample, score or _largest_output, watch)
+        fed = [s for s in seen if s.gradient is not None and s.gradient.any()]
+        latest = _alive(_proven(module, sample, fed[-_LATEST:]), COVERAGE)
+        return latest[-1] if latest else _last_of(_proven(module, sample, seen))
+
+    return _cached(module, ("best", tuple(sample.shape[1:]), sample.dtype, key), search)  # type: ignore[no-any-return]
+
+
+def _alive(found: Sequence[Layer], coverage: float) -> list[Layer]:
+    """Layers of which at least this share of cells carries gradient, on the residual stream of the last of them."""
+    alive = [layer for layer in found if layer.coverage >= coverage]
+    return _on_the_stream(alive) if alive else []
+
+
+def _last_of(found: Sequence[Layer]) -> Layer:
+    """The last live layer of all, when the latest layers held none."""
+    alive = _alive(found, COVERAGE) or _alive(found, 1e-12)
     if not alive and found:
         raise LayerError(
             "The target's gradient is zero at every layer (a head of zeros, or a score cut off from the input), so no "
@@ -93,7 +111,7 @@ def best_layer(
             "No layer of this model reads as a picture of its input and carries gradient to the target; use a method "
             "that needs no layer, such as integrated-gradients."
         )
-    return _on_the_stream(alive)[-1]
+    return alive[-1]
 
 
 def _on_the_stream(alive: list[Layer]) -> list[Layer]:

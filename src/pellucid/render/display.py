@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -11,8 +12,8 @@ from PIL import Image
 from torch import Tensor
 
 from pellucid.errors import PellucidError
-from pellucid.explanation import Explanation
-from pellucid.media import Geometry
+from pellucid.explanation import Explanation, Prediction, Record
+from pellucid.media import Geometry, Picture
 from pellucid.render.colour import Array, Limits, limits, number
 from pellucid.render.overlay import Ground, overlay
 
@@ -21,6 +22,30 @@ DISPLAY_SIZE = 480
 
 _FINE = 1 / 3  # of the input's pixels an axis: a grid finer than that is a pixel-level map
 _SMOOTH = 0.012  # standard deviation of the display's smoothing, over the longer side of what the model saw
+
+
+class Pictured(Protocol):
+    """What a result tells of its input: enough to draw the picture and what the model says of it."""
+
+    @property
+    def name(self) -> str:
+        """The input's name."""
+
+    @property
+    def record(self) -> Record:
+        """Provenance."""
+
+    @property
+    def geometry(self) -> Geometry:
+        """Where the model looked."""
+
+    @property
+    def prediction(self) -> list[Prediction]:
+        """The model's top classes."""
+
+    @property
+    def picture(self) -> Picture | None:
+        """The original, if it is at hand."""
 
 
 @dataclass(frozen=True)
@@ -116,7 +141,7 @@ def spread(values: Tensor, geometry: Geometry) -> Array:
     return shown
 
 
-def ground_pixels(explanation: Explanation, size: tuple[int, ...]) -> NDArray[np.uint8]:
+def ground_pixels(explanation: Pictured, size: tuple[int, ...]) -> NDArray[np.uint8]:
     """The picture (H, W, 3) at display size, uint8; even grey where it is not in memory."""
     if explanation.picture is None or len(explanation.geometry.source_size) != 2:
         return np.full((*size, 3), 150, np.uint8)

@@ -13,7 +13,8 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from pellucid.explanation import Explanation, Prediction
-from pellucid.render.display import DISPLAY_SIZE, display_geometry, ground_pixels
+from pellucid.media.geometry import Geometry
+from pellucid.render.display import DISPLAY_SIZE, Pictured, display_geometry, ground_pixels
 from pellucid.render.overlay import hatched
 from pellucid.render.sheet import (
     FAINT,
@@ -29,8 +30,8 @@ from pellucid.render.sheet import (
 )
 from pellucid.render.tiles import TEXT, TITLE, tile
 
-_MARGIN, _GAP, _BETWEEN = 0.35, 0.3, 0.32  # inches: around, between columns, between rows
-_AREA, _MIN_CELL, _WIDEST, _TALLEST = 4.6, 2.15, 2.9, 3.2  # of a picture (square inches), a column, a picture
+MARGIN, GAP, _BETWEEN = 0.35, 0.3, 0.32  # inches: around, between columns, between rows
+_AREA, MIN_CELL, _WIDEST, _TALLEST = 4.6, 2.15, 2.9, 3.2  # of a picture (square inches), a column, a picture
 _HEAD = 11.0  # points
 
 Sections = Sequence[tuple[str, Sequence[Explanation]]]
@@ -38,22 +39,22 @@ Sections = Sequence[tuple[str, Sequence[Explanation]]]
 
 def page(first: Explanation, sections: Sections, width: float) -> Figure:
     """The figure, at most ``width`` inches wide, of sections (target or "", explanations)."""
-    picture = _picture_box(display_geometry(first.geometry)[0].source_size)
-    cell = Cell(_MARGIN, _MARGIN, max(picture[0], _MIN_CELL), picture)
-    step = cell.width + _GAP
+    picture = picture_box(display_geometry(first.geometry)[0].source_size)
+    cell = Cell(MARGIN, MARGIN, max(picture[0], MIN_CELL), picture)
+    step = cell.width + GAP
     longest = max(len(group) for _, group in sections)
-    fitting = max(1, int((width - 2 * _MARGIN + _GAP) / step) - 1)
+    fitting = max(1, int((width - 2 * MARGIN + GAP) / step) - 1)
     columns = -(-longest // -(-longest // fitting))  # rows as even as can be
-    sheet = Sheet(2 * _MARGIN + cell.width + columns * step)
+    sheet = Sheet(2 * MARGIN + cell.width + columns * step)
     side = _side(sheet, first, sections, cell)
-    bottom = _MARGIN - _BETWEEN
+    bottom = MARGIN - _BETWEEN
     for target, group in sections:
-        start = replace(cell, x=_MARGIN + step, y=bottom + _BETWEEN)
+        start = replace(cell, x=MARGIN + step, y=bottom + _BETWEEN)
         bottom = _section(sheet, target, group, start, columns)
-    return sheet.finish(max(side, bottom) + _MARGIN)
+    return sheet.finish(max(side, bottom) + MARGIN)
 
 
-def _picture_box(size: tuple[int, ...]) -> tuple[float, float]:
+def picture_box(size: tuple[int, ...]) -> tuple[float, float]:
     """(width, height) in inches for the pictures: the same area for any shape, within bounds."""
     aspect = size[-1] / size[-2]
     height = min(sqrt(_AREA / aspect), _WIDEST / aspect, _TALLEST)
@@ -62,9 +63,9 @@ def _picture_box(size: tuple[int, ...]) -> tuple[float, float]:
 
 def _section(sheet: Sheet, target: str, group: Sequence[Explanation], at: Cell, columns: int) -> float:
     """Rows of tiles under the target's name; where they end."""
-    step = at.width + _GAP
+    step = at.width + GAP
     known = [f"{p.probability:.1%}" for p in group[0].prediction if p.label == target]
-    top = _head(sheet, target or f"{len(group)} targets", "".join(known[:1]), at, columns * step - _GAP)
+    top = head(sheet, target or f"{len(group)} targets", "".join(known[:1]), at, columns * step - GAP)
     bottom = top - _BETWEEN
     for start in range(0, len(group), columns):
         row = replace(at, y=top if start == 0 else bottom + _BETWEEN)
@@ -73,7 +74,7 @@ def _section(sheet: Sheet, target: str, group: Sequence[Explanation], at: Cell, 
     return bottom
 
 
-def _head(sheet: Sheet, text: str, aside: str, at: Cell, width: float) -> float:
+def head(sheet: Sheet, text: str, aside: str, at: Cell, width: float) -> float:
     """A heading over a rule; where what follows begins."""
     shown = ellipsised(plain(text), width - (0.7 if aside else 0), _HEAD, bold=True)
     sheet.line(shown, at.x, at.y, _HEAD, bold=True)
@@ -86,25 +87,29 @@ def _head(sheet: Sheet, text: str, aside: str, at: Cell, width: float) -> float:
 
 def _side(sheet: Sheet, first: Explanation, sections: Sections, at: Cell) -> float:
     """The original, what the model says of it, and what the hatch means; where it ends."""
-    y = _head(sheet, first.name, "", at, at.width)
+    shown = [e for _, group in sections for e in group]
+    return side(sheet, first, {e.target for e in shown}, [e.geometry for e in shown], at)
+
+
+def side(sheet: Sheet, first: Pictured, targets: set[str], geometries: Sequence[Geometry], at: Cell) -> float:
+    """The original, what the model says of it (explained targets in bold), what the hatch means; where it ends."""
+    y = head(sheet, first.name, "", at, at.width)
     y += sheet.line(str(first.record.model.get("name") or "model"), at.x, y, TITLE, bold=True, width=at.width)
     y += sheet.line(_size(first), at.x, y, TEXT, colour=QUIET, width=at.width) + 0.05
     size = display_geometry(first.geometry)[0].source_size[-2:]
     width, height = at.fit(size)
     sheet.image(ground_pixels(first, size), at.x, y, width, height)
     y += height + 0.1
-    shown = [e for _, group in sections for e in group]
-    targets = {e.target for e in shown}
     for prediction in first.prediction[:5]:
         y = _bar(sheet, prediction, at.down(y), chosen=prediction.label in targets)
-    if all(display_geometry(e.geometry)[0].seen().all() for e in shown):
+    if all(display_geometry(g)[0].seen().all() for g in geometries):
         return y
     swatch = hatched(np.full((DISPLAY_SIZE, DISPLAY_SIZE, 3), 110, np.uint8))[:26, :52]
     sheet.image(np.rint(swatch * 255).astype(np.uint8), at.x, y + 0.07, 0.26, 0.13)
     return y + 0.08 + sheet.line("never seen by the model", at.x + 0.34, y + 0.06, TEXT, colour=QUIET)
 
 
-def _size(e: Explanation) -> str:
+def _size(e: Pictured) -> str:
     *rest, height, width = e.geometry.source_size
     size = " × ".join(str(n) for n in (*rest, width, height)) + " px"
     if not e.geometry.known:

@@ -1,0 +1,29 @@
+"""Cooperative games: how much each player adds to a score. Pure numerics over a value function; knows no picture.
+
+A value function is asked in batches as large as an estimator can make them, and for each different coalition once.
+Shapley's value of player i is the mean of `v(S + i) - v(S)` over all orders in which the players can come in, S being
+those before i; whatever the estimator, the values add up to `v(all) - v(nobody)` (efficiency).
+"""
+
+from pellucid.engine.games.game import Solution, Value, all_coalitions
+from pellucid.engine.games.interaction import Interactions, interactions, strongest_pairs
+from pellucid.engine.games.kernel import kernel_shap
+from pellucid.engine.games.nested import Hierarchy, members, owen
+from pellucid.engine.games.orders import MAX_EXACT, exact_shapley, exact_weights, permutation_shapley
+
+__all__ = [
+    "MAX_EXACT",
+    "Hierarchy",
+    "Interactions",
+    "Solution",
+    "Value",
+    "all_coalitions",
+    "exact_shapley",
+    "exact_weights",
+    "interactions",
+    "kernel_shap",
+    "members",
+    "owen",
+    "permutation_shapley",
+    "strongest_pairs",
+]

@@ -1,0 +1,133 @@
+"""Methods whose unit is the segment: each segment of an input is a player, and comes in or is replaced by a baseline.
+
+Each input is explained by itself, so that its numbers do not depend on its company in the batch.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+
+from pellucid.engine.capture import Cost
+from pellucid.engine.games import Value
+from pellucid.engine.masks import SegmentMasks
+from pellucid.errors import MethodError
+from pellucid.heatmaps.base import Attribution, Job
+from pellucid.heatmaps.perturbation import PerturbationMethod, masked, segments_or_grid
+from pellucid.media.segments import SEGMENTATIONS
+
+
+@dataclass
+class Found:
+    """What a method found for one input.
+
+    Attributes:
+        values: of the segments, `(K, T)`.
+        standard_error: `(K, T)`.
+        facts: figures for each target, `(T,)`.
+    """
+
+    values: Tensor
+    standard_error: Tensor
+    facts: dict[str, Tensor]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SegmentMethod(PerturbationMethod):
+    """Base: the segments are cut, the game is opened, the answer is drawn; what is left to a method is `solve`."""
+
+    segments: str | Tensor = "grid"
+    count: int = 49
+    baseline: str | Tensor = "zero"
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if isinstance(self.segments, str) and self.segments not in SEGMENTATIONS:
+            raise MethodError(
+                f"There are no segments {self.segments!r}: choose {', '.join(SEGMENTATIONS)}, or give one integer for "
+                "each place of the input."
+            )
+        if self.count < 2:
+            raise MethodError(f"Nothing can be told apart with {self.count} segment: give a count of at least 2.")
+
+    def parameters(self) -> dict[str, Any]:
+        """Hyper-parameters; tensors are named by their hash."""
+        return {name: _named(value) for name, value in super().parameters().items()}
+
+    def solve(self, value: Value, labels: Tensor) -> Found:
+        """The segments' values from the score as a game of segments."""
+        raise MethodError(f"{self.name} cannot run.")
+
+    def notes(self, facts: dict[str, list[float]]) -> list[str]:
+        """What the reader must know, given the facts about each sample."""
+        return []
+
+    def ground(self, x: Tensor, labels: Tensor) -> str | Tensor:
+        """The baseline of one input `(1, C, *space)`."""
+        return self.baseline
+
+    def perturb(self, job: Job) -> list[Attribution]:
+        """One game for each input, for all targets at once."""
+        cost = Cost()
+        labels = [self._labels(x) for x in job.inputs.detach()]
+        found = [self._one(job, n, labels[n], cost) for n in range(len(job.inputs))]
+        return [self._drawn(found, labels, t, job.inputs.device, cost) for t in range(len(job.targets))]
+
+    def _labels(self, x: Tensor) -> Tensor:
+        if isinstance(self.segments, Tensor):
+            return segments_or_grid(self.segments, tuple(x.shape[1:])).cpu()
+        labels = SEGMENTATIONS[self.segments](x, self.count)
+        if int(labels.max()) == 0:
+            raise MethodError(
+                f"{self.segments} found only one segment, so nothing can be told apart: use segments='grid', or give "
+                "your own."
+            )
+        return labels
+
+    def _one(self, job: Job, n: int, labels: Tensor, cost: Cost) -> Found:
+        row = torch.tensor([n])
+        job_n = Job(job.module, job.inputs[n : n + 1], tuple(t.select(row) for t in job.targets))
+        ground = self.ground(job_n.inputs.detach(), labels)
+        if isinstance(ground, Tensor) and ground.ndim == job.inputs.ndim and len(ground) == len(job.inputs):
+            ground = ground[n : n + 1]
+        with masked(job_n, ground, self.seed) as scorer:
+            on_device = labels.to(scorer.inputs.device)
+
+            def value(coalitions: Tensor) -> Tensor:
+                return scorer(SegmentMasks(coalitions.to(on_device.device), on_device), label=self.name)[0]
+
+            found = self.solve(value, labels)
+            cost.forwards += scorer.cost.forwards
+        return found
+
+    def _drawn(
+        self, found: Sequence[Found], labels: Sequence[Tensor], t: int, device: torch.device, cost: Cost
+    ) -> Attribution:
+        values = [f.values[:, t].float() for f in found]
+        maps = torch.stack([v[where] for v, where in zip(values, labels, strict=True)])
+        facts = {name: [float(f.facts[name][t]) for f in found] for name in found[0].facts}
+        notes = self.notes(facts)
+        if not maps.any():
+            notes = ["No segment moves the score (or the baseline equals the input), so the map is zero."]
+        extras = {
+            "segments": pad_sequence(values, batch_first=True, padding_value=torch.nan),  # SLIC's number differs
+            "standard_error": pad_sequence(
+                [f.standard_error[:, t].float() for f in found], batch_first=True, padding_value=torch.nan
+            ),
+            "labels": torch.stack(list(labels)),
+        }
+        return Attribution(maps.to(device), notes=notes, facts=facts, extras=extras, cost=cost)
+
+
+def _named(value: Any) -> Any:
+    if not isinstance(value, Tensor):
+        return value
+    data = value.detach().cpu().contiguous()
+    data = data.float() if data.is_floating_point() else data.long()
+    return f"sha256:{hashlib.sha256(data.numpy().tobytes()).hexdigest()}"

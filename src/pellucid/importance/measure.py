@@ -1,0 +1,96 @@
+"""Players x estimators: the importance of every player for one input."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from pellucid.engine import Cost
+from pellucid.engine.games import interactions, strongest_pairs
+from pellucid.errors import MethodError
+from pellucid.heatmaps.base import Job
+from pellucid.importance.estimators import Ablation, Estimator, Gradient
+from pellucid.importance.game import Players
+
+_EXACT_INTERACTIONS = 12
+_LEADING = 4  # players whose pairs are looked at
+
+
+@dataclass
+class Measured:
+    """What an estimator found for all players of one input, for T targets.
+
+    Attributes:
+        names: of the K players.
+        values, low, high: `(K, T)`, with 95 % intervals of sampling (equal to the value where nothing was sampled).
+        full, empty: `(T,)`, scores with all players in and with none.
+        pictures: see `Game`.
+        interactions: for each target the pairs `(i, j, value)` of the leading players.
+        notes: for each target.
+        cost: passes.
+    """
+
+    names: list[str]
+    values: Tensor
+    low: Tensor
+    high: Tensor
+    full: Tensor
+    empty: Tensor
+    pictures: dict[str, Tensor]
+    interactions: list[list[tuple[int, int, float]]]
+    notes: list[list[str]]
+    cost: Cost
+
+
+def measure(players: Players, estimator: Estimator, job: Job, *, pairs: bool = True) -> Measured:
+    """Solve the game of `players` on a job of one input.
+
+    Raises:
+        MethodError: more than one input, or a pairing that makes no sense.
+    """
+    if len(job.inputs) != 1:
+        raise MethodError("Importance is measured one input at a time.")
+    with players.game(job) as game:
+        solution = estimator.solve(game, players, job)
+        values = solution.values.cpu().double()
+        error = solution.standard_error.cpu().double()
+        count, targets = values.shape
+        found: list[list[tuple[int, int, float]]] = [[] for _ in range(targets)]
+        if pairs and count > 2 and not isinstance(estimator, Gradient):
+            exact = count <= _EXACT_INTERACTIONS and not isinstance(estimator, Ablation)
+            kind: Literal["shapley", "second-difference"] = "shapley" if exact else "second-difference"
+            chosen = strongest_pairs(values, _LEADING)
+            pairwise = interactions(game.value, count, chosen, kind=kind)
+            for t in range(targets):
+                ranked = sorted(range(len(chosen)), key=lambda p: -abs(float(pairwise.values[p, t])))
+                found[t] = [(*chosen[p], float(pairwise.values[p, t])) for p in ranked[:3]]
+        notes = [_notes(solution.extra, values[:, t], t) for t in range(targets)]
+        return Measured(
+            game.names,
+            values,
+            values - 1.96 * error,
+            values + 1.96 * error,
+            solution.full.cpu(),
+            solution.empty.cpu(),
+            game.pictures,
+            found,
+            notes,
+            game.cost,
+        )
+
+
+def _notes(extra: dict[str, object], values: Tensor, target: int) -> list[str]:
+    notes = []
+    if not torch.isfinite(values).all():
+        notes.append("Some values are not finite: check the model's weights and preprocessing.")
+    elif not values.any():
+        notes.append("Taking players away never moves the score: cut other players, or choose another baseline.")
+    if extra.get("converged") is False:
+        notes.append("The sampling error is still large where the evaluations ended: give more samples.")
+    r2 = extra.get("r2")
+    if isinstance(r2, list) and r2[target] < 0.5:
+        notes.append(f"A linear model explains only {max(r2[target], 0):.0%} of the score: use shapley instead.")
+    return notes
