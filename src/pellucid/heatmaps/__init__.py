@@ -3,6 +3,7 @@
 Each method is a formula with its paper and its cost, and one verb: `attribute(model, inputs, target)`.
 """
 
+from pellucid.heatmaps.adaptive import AISE
 from pellucid.heatmaps.base import METHODS, Attribution, Method, explain_all, get_method, method
 from pellucid.heatmaps.cam import (
     CAM,
@@ -21,14 +22,19 @@ from pellucid.heatmaps.lime import LIME
 from pellucid.heatmaps.masked_cam import ISCAM, SSCAM, GroupCAM, ScoreCAM
 from pellucid.heatmaps.path import IntegratedGradients
 from pellucid.heatmaps.perturbation import FeatureAblation, Occlusion
+from pellucid.heatmaps.sampling import RISE
+from pellucid.heatmaps.sensitivity import HSIC, Sobol
 from pellucid.heatmaps.shapley import KernelSHAP, Owen, Shapley
 from pellucid.heatmaps.tail_cam import AblationCAM, ReciproCAM
 
 __all__ = [
+    "AISE",
     "CAM",
+    "HSIC",
     "ISCAM",
     "LIME",
     "METHODS",
+    "RISE",
     "SSCAM",
     "AblationCAM",
     "Attribution",
@@ -52,6 +58,7 @@ __all__ = [
     "Saliency",
     "ScoreCAM",
     "Shapley",
+    "Sobol",
     "XGradCAM",
     "explain_all",
     "get_method",

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -15,7 +14,7 @@ from pellucid.engine.perturb import Scorer
 from pellucid.errors import MethodError
 from pellucid.heatmaps.base import Attribution, Job, method
 from pellucid.heatmaps.perturbation import PerturbationMethod, masked
-from pellucid.heatmaps.sampling import STILL, STILL_NOTE, named
+from pellucid.heatmaps.sampling import STILL, STILL_NOTE
 
 _ROUND = 10  # centres placed at a time
 _FIRST = 0.4  # share of the centres that go out evenly, before anything is known
@@ -100,10 +99,6 @@ class AISE(PerturbationMethod):
     def quick(self) -> AISE:
         """At most 60 forwards."""
         return replace(self, samples=max(8 * len(self.widths), min(60, self.samples)))
-
-    def parameters(self) -> dict[str, Any]:
-        """Hyper-parameters; a tensor baseline is named by its hash."""
-        return named(super().parameters())
 
     def perturb(self, job: Job) -> list[Attribution]:
         """A search for each target, for all inputs side by side."""

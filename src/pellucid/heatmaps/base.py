@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal, TypeVar
 
+import torch
 from torch import Tensor, nn
 
 from pellucid.engine import Cost, unwrap
@@ -81,6 +83,7 @@ def prepare(model: ModelLike, inputs: Tensor, targets: Sequence[TargetLike]) -> 
         raise ModelError(f"Inputs are a batch of floats (N, C, *space), N > 0; got {shape}.")
     if not inputs.isfinite().all():
         raise ModelError("The input holds NaN or infinity: clean it before explaining it.")
+    inputs = inputs.clone() if inputs.is_inference() else inputs
     return Job(module, inputs, tuple(as_target(t).bind(module, inputs, labels) for t in targets))
 
 
@@ -123,9 +126,7 @@ class Method(ABC):
 
     def explain(self, model: ModelLike, inputs: Tensor, targets: Sequence[TargetLike]) -> list[Attribution]:
         """Explain several targets of one batch with a shared forward pass; values with notes, facts and cost."""
-        job = prepare(model, inputs, targets)
-        self.check_model(job.module)
-        return type(self).run([self], job)[0]
+        return explain_all([self], model, inputs, targets)[0]
 
     def pass_key(self) -> Hashable:
         """Methods with equal keys are run together; by default each runs alone."""
@@ -141,8 +142,16 @@ class Method(ABC):
         return self
 
     def parameters(self) -> dict[str, Any]:
-        """Hyper-parameters as plain values, for the record."""
-        return {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}  # type: ignore[arg-type]
+        """Hyper-parameters as plain values, for the record; tensors are named by their hash."""
+        return {f.name: _plain(getattr(self, f.name)) for f in dataclasses.fields(self)}  # type: ignore[arg-type]
+
+
+def _plain(value: Any) -> Any:
+    if not isinstance(value, Tensor):
+        return value
+    data = value.detach().cpu().contiguous()
+    data = data.float() if data.is_floating_point() else data
+    return f"sha256:{hashlib.sha256(data.numpy().tobytes()).hexdigest()}"
 
 
 M = TypeVar("M", bound=type[Method])
@@ -184,7 +193,11 @@ def explain_all(
     methods: Sequence[Method], model: ModelLike, inputs: Tensor, targets: Sequence[TargetLike]
 ) -> list[list[Attribution]]:
     """Several methods and targets on one batch, sharing every pass that can be shared: `[method][target]`."""
-    job = prepare(model, inputs, targets)
+    with torch.inference_mode(False):  # a caller's inference mode would make every tensor here read-only
+        return _run_groups(methods, prepare(model, inputs, targets))
+
+
+def _run_groups(methods: Sequence[Method], job: Job) -> list[list[Attribution]]:
     groups: dict[Hashable, list[Method]] = {}
     for m in methods:
         m.check_model(job.module)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -61,14 +60,6 @@ class IntegratedGradients(Method):
     def quick(self) -> IntegratedGradients:
         """24 nodes: within some 10 % of the converged map."""
         return replace(self, tolerance=None, max_steps=min(24, self.max_steps), draws=1)
-
-    def parameters(self) -> dict[str, Any]:
-        """Hyper-parameters; a tensor baseline is named by its hash."""
-        values = super().parameters()
-        if isinstance(self.baseline, Tensor):
-            data = self.baseline.detach().cpu().contiguous().float().numpy().tobytes()
-            values["baseline"] = f"sha256:{hashlib.sha256(data).hexdigest()}"
-        return values
 
     def pass_key(self) -> Any:
         """Runs alone."""

@@ -7,11 +7,10 @@ is small enough.
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -47,15 +46,6 @@ def cells_per_axis(cells: int | tuple[int, ...], space: Sequence[int]) -> tuple[
             f"got {cells}."
         )
     return tuple(grid)
-
-
-def named(parameters: dict[str, Any]) -> dict[str, Any]:
-    """Hyper-parameters for the record, a tensor baseline by its hash."""
-    ground = parameters["baseline"]
-    if not isinstance(ground, Tensor):
-        return parameters
-    data = ground.detach().cpu().contiguous().float().numpy().tobytes()
-    return {**parameters, "baseline": f"sha256:{hashlib.sha256(data).hexdigest()}"}
 
 
 def orthogonal_block(cells: int, generator: torch.Generator) -> Tensor:
@@ -95,10 +85,6 @@ class SamplingMethod(PerturbationMethod):
     def budget(self) -> int:
         """Masked inputs that may be run."""
         return self.max_samples if self.samples == "auto" else self.samples
-
-    def parameters(self) -> dict[str, Any]:
-        """Hyper-parameters; a tensor baseline is named by its hash."""
-        return named(super().parameters())
 
     def stream(self) -> torch.Generator:
         """The random numbers of the masks."""
@@ -176,8 +162,8 @@ class RISE(SamplingMethod):
 
     For `p = 0.5` masks come in orthogonal blocks (see `orthogonal_block`; one shift a block), as soon as the budget
     holds two of them. Each mask alone is distributed as in the paper, so the expectation is the same; the variance is
-    several times smaller, and the divisor is M, since nothing is lost to the mean. Other masks are independent. Blocks are independent of each other, so their scatter is the
-    error: `extras["standard_error"]`, `(N, *space)`.
+    several times smaller, and the divisor is M, since nothing is lost to the mean. Other masks are independent. Blocks
+    are independent of each other, so their scatter is the error: `extras["standard_error"]`, `(N, *space)`.
 
     Args:
         cells: grid cells on the longest axis, the others in proportion, or a number for each axis.

@@ -5,10 +5,8 @@ Each input is explained by itself, so that its numbers do not depend on its comp
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -55,10 +53,6 @@ class SegmentMethod(PerturbationMethod):
             )
         if self.count < 2:
             raise MethodError(f"Nothing can be told apart with {self.count} segment: give a count of at least 2.")
-
-    def parameters(self) -> dict[str, Any]:
-        """Hyper-parameters; tensors are named by their hash."""
-        return {name: _named(value) for name, value in super().parameters().items()}
 
     def solve(self, value: Value, labels: Tensor) -> Found:
         """The segments' values from the score as a game of segments."""
@@ -123,11 +117,3 @@ class SegmentMethod(PerturbationMethod):
             "labels": torch.stack(list(labels)),
         }
         return Attribution(maps.to(device), notes=notes, facts=facts, extras=extras, cost=cost)
-
-
-def _named(value: Any) -> Any:
-    if not isinstance(value, Tensor):
-        return value
-    data = value.detach().cpu().contiguous()
-    data = data.float() if data.is_floating_point() else data.long()
-    return f"sha256:{hashlib.sha256(data.numpy().tobytes()).hexdigest()}"
