@@ -75,14 +75,14 @@ def test_finds_a_planted_object(m, kind):
     box, space = BOXES[kind]
     net, x = Planted(box).eval(), noise(1, 2, *space).abs() + 0.2
     grid = tuple(s // 4 for s in space)
-    if isinstance(m, TraceOrder):
-        grid = tuple(s // 4 for s in space) if kind != "picture" else (4, 8)
+    if isinstance(m, TraceOrder) and kind == "picture":
+        grid = (4, 8)  # it runs every cell against every other
     found = replace(m, cells=grid).attribute(net, x, 0)
     assert found.shape == (1, *grid)
     where = inside(box, space, grid)
     top = found[0].flatten().topk(int(where.sum())).indices
     assert where.flatten()[top].float().mean() >= 0.7, f"{found[0]}"
-    assert found[0][where].mean() > 2 * found[0][~where].mean() or isinstance(m, TraceOrder)
+    assert found[0][where].mean() > 1.4 * found[0][~where].mean()
 
 
 @pytest.mark.parametrize("seed", range(3))

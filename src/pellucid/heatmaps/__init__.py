@@ -19,6 +19,7 @@ from pellucid.heatmaps.cam import (
 )
 from pellucid.heatmaps.gradient import InputXGradient, Saliency
 from pellucid.heatmaps.lime import LIME
+from pellucid.heatmaps.mask_optimisation import ExtremalPerturbation, IGOSPlusPlus, MeaningfulPerturbation
 from pellucid.heatmaps.masked_cam import ISCAM, SSCAM, GroupCAM, ScoreCAM
 from pellucid.heatmaps.path import IntegratedGradients
 from pellucid.heatmaps.perturbation import FeatureAblation, Occlusion
@@ -26,6 +27,8 @@ from pellucid.heatmaps.sampling import RISE
 from pellucid.heatmaps.sensitivity import HSIC, Sobol
 from pellucid.heatmaps.shapley import KernelSHAP, Owen, Shapley
 from pellucid.heatmaps.tail_cam import AblationCAM, ReciproCAM
+from pellucid.heatmaps.trace_order import TraceOrder
+from pellucid.heatmaps.vit_masks import TIS, ViTCX
 
 __all__ = [
     "AISE",
@@ -36,21 +39,25 @@ __all__ = [
     "METHODS",
     "RISE",
     "SSCAM",
+    "TIS",
     "AblationCAM",
     "Attribution",
     "ChannelRelevance",
     "EigenCAM",
     "EigenGradCAM",
     "ElementwiseGradCAM",
+    "ExtremalPerturbation",
     "FeatureAblation",
     "GradCAM",
     "GradCAMPlusPlus",
     "GroupCAM",
     "HiResCAM",
+    "IGOSPlusPlus",
     "InputXGradient",
     "IntegratedGradients",
     "KernelSHAP",
     "LayerCAM",
+    "MeaningfulPerturbation",
     "Method",
     "Occlusion",
     "Owen",
@@ -59,6 +66,8 @@ __all__ = [
     "ScoreCAM",
     "Shapley",
     "Sobol",
+    "TraceOrder",
+    "ViTCX",
     "XGradCAM",
     "explain_all",
     "get_method",

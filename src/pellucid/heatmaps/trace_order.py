@@ -6,11 +6,10 @@ bounds what any map of that grid can reach: a random order is the floor of the b
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -64,14 +63,6 @@ class TraceOrder(PerturbationMethod):
         """At most 4 cells along an axis, no exchanges."""
         few = min(4, self.cells) if isinstance(self.cells, int) else tuple(min(4, c) for c in self.cells)
         return replace(self, cells=few, sweeps=0)
-
-    def parameters(self) -> dict[str, Any]:
-        """Hyper-parameters; a tensor baseline is named by its hash."""
-        values = super().parameters()
-        if isinstance(self.baseline, Tensor):
-            data = self.baseline.detach().cpu().contiguous().float().numpy().tobytes()
-            values["baseline"] = f"sha256:{hashlib.sha256(data).hexdigest()}"
-        return values
 
     def perturb(self, job: Job) -> list[Attribution]:
         """One order for each input and target; all inputs go step by step together."""

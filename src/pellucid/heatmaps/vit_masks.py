@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -93,23 +92,23 @@ def complete_linkage(distances: Tensor, threshold: float) -> Tensor:
     family="perturbation",
     needs="outputs, tokens",
     cost="2 forwards a cluster of channels (some 10 to 200)",
-    paper="Xie et al. 2023, arXiv:2211.03064, sec. 4",
+    paper="Xie et al. 2023, arXiv:2211.03064",
 )
 @dataclass(frozen=True, kw_only=True)
 class ViTCX(PerturbationMethod):
-    """`sum_m s_m M_m / (K sum_m M_m)`, `s_m = f(x M_m + z (1 - M_m)) - f(x + z (1 - M_m)) + f(x)`. `(N, *space)`.
+    """`sum_m s_m M_m / (K sum_m M_m)`, `s_m = f(x M_m + z (1 - M_m)) - f(x + z (1 - M_m)) + f(x) - f(z)`.
 
-    The masks are the channels that enter the last block, drawn at the input's size and scaled to 0..1; channels
+    The map is `(N, *space)`. The masks are the channels that enter the last block, drawn at the size of the input and
+    scaled to 0..1; channels
     closer than `threshold` are averaged. A mask's worth is the score where only it shows, corrected for what the
-    noise `z` alone does to the picture; each place takes the mean over the masks that show it, by their strength.
+    noise `z` alone does to the picture; each place takes the mean over the masks that show it, by their strength. The
+    score `f(z)` of noise alone, which the paper does not take off, moves the whole map so that zero is no evidence.
 
     Args:
         threshold: largest cosine distance within a cluster (complete linkage).
         noise: standard deviation of what shows where the mask is 0, in the model's units.
         seed: of the noise.
     """
-
-    signed: ClassVar[bool] = False
 
     threshold: float = 0.1
     noise: float = 0.1
@@ -125,7 +124,7 @@ class ViTCX(PerturbationMethod):
 
     def perturb(self, job: Job) -> list[Attribution]:
         """All masks of all inputs for all targets, twice: on the noise, and on the noisy picture."""
-        cost, count = Cost(), len(job.inputs)
+        cost = Cost()
         names, layout = transformer_blocks(job.module, job.inputs, self.name)
         maps = read_tokens(job, [_norm_before(job.module, names[-1])], layout, cost)
         masks = [self._clustered(channel_masks(m, job.space)) for m in maps]
@@ -136,21 +135,17 @@ class ViTCX(PerturbationMethod):
         noise = torch.randn(job.inputs.shape[1:], generator=torch.Generator().manual_seed(self.seed))
         z = self.noise * noise.to(job.inputs)[None].expand_as(job.inputs)
         with masked(job, z) as scorer:
-            alone, plain = scorer(full, label=self.name), scorer.plain()
+            alone, gain = scorer(full, label=self.name), scorer.plain() - scorer.blank()
             cost.forwards += scorer.cost.forwards
         with masked(job, job.inputs + z) as scorer:
             noisy = scorer(full, label=self.name)
             cost.forwards += scorer.cost.forwards
-        worth = alone - noisy + plain[:, None]  # (N, M, T)
+        worth = alone - noisy + gain[:, None]  # (N, M, T)
         maps = torch.stack([m.accumulate(w) for m, w in zip(full, worth, strict=True)])
         cover = torch.stack([m.accumulate(torch.ones(most, 1, device=sizes.device)) for m in full]).clamp(min=1e-6)
         values = maps / cover / sizes.reshape(-1, *[1] * (maps.ndim - 1))
         facts = {"masks": sizes.double().tolist()}
-        return [
-            Attribution(values[:, t].float(), facts=dict(facts), cost=cost)
-            for t in range(len(job.targets))
-            if len(values) == count
-        ]
+        return [Attribution(values[:, t].float(), facts=dict(facts), cost=cost) for t in range(len(job.targets))]
 
     def _clustered(self, masks: GridMasks) -> Tensor:
         """Means `(K, *grid)` of like channels."""

@@ -1,0 +1,46 @@
+"""`python -m benchmarks heatmaps [--quick] [--json FILE] [--markdown FILE]`."""
+
+from __future__ import annotations
+
+import argparse
+import os
+
+import torch
+
+from benchmarks import heatmaps, report
+from benchmarks.timing import machine
+
+_SUITES = {"heatmaps": heatmaps}
+
+
+def main() -> int:
+    """Run a suite, show its tables as they come, write the reports that were asked for."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description="Measure Pellucid beside its rivals.")
+    parser.add_argument("suite", choices=_SUITES)
+    parser.add_argument("--quick", action="store_true", help="smaller batches and fewer rounds")
+    parser.add_argument("--device", default="cpu", help="cpu (default) or cuda")
+    parser.add_argument("--threads", type=int, default=1, help="of torch, in every process (default 1)")
+    parser.add_argument("--json", metavar="FILE", help="write all figures here")
+    parser.add_argument("--markdown", metavar="FILE", help="write a page of tables here")
+    options = parser.parse_args()
+    os.environ["OMP_NUM_THREADS"] = str(options.threads)  # for the children
+    torch.set_num_threads(options.threads)
+    suite = _SUITES[options.suite]
+    facts = machine(options.device)
+    done = []
+    command = f"python -m benchmarks {options.suite}" + " --quick" * options.quick
+    for section in suite.sections(suite.QUICK if options.quick else suite.FULL, options.device):
+        report.show(section)
+        done.append(section)
+        facts |= {"load after": machine().get("load before", "unknown")}
+        if options.json:
+            report.write(options.json, report.to_json(facts, done))
+        if options.markdown:
+            report.write(options.markdown, report.to_markdown(facts, done, command))
+    missed = sum(row.reached is False for section in done for row in section.rows)
+    print(f"{missed} targets missed." if missed else "All targets reached.")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,146 @@
+"""Peak memory: every contestant in a fresh process of its own, because a peak cannot be taken back.
+
+`python -m benchmarks.memory NAME BATCH DEVICE` runs one contestant and prints what it needed.
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+import os
+import resource
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+from benchmarks import rivals
+from benchmarks.report import Row, Section, at_most
+from benchmarks.timing import Spread
+
+_MB = 1 << 20
+_PATHS = {
+    "ig-pellucid": "Pellucid",
+    "ig-captum": "captum with its defaults",
+    "ig-captum-16": "captum, internal_batch_size=16",
+}
+
+
+def _status(field: str) -> int | None:
+    """Bytes of a field of this process's status, where the system tells."""
+    file = Path("/proc/self/status")
+    lines = file.read_text().splitlines() if file.is_file() else []
+    found = next((line for line in lines if line.startswith(f"{field}:")), None)
+    return None if found is None else int(found.split()[1]) * 1024
+
+
+def _reset_peak() -> bool:
+    """Start the peak anew, where the system can."""
+    try:
+        Path("/proc/self/clear_refs").write_text("5")
+    except OSError:
+        return False
+    return True
+
+
+def _peak() -> int:
+    unit = 1 if sys.platform == "darwin" else 1024
+    return _status("VmHWM") or resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def growth(call: Callable[[], object], device: str) -> int:
+    """Bytes that one call needs at its peak, above what was in use before it."""
+    gc.collect()
+    if device.startswith("cuda"):
+        torch.cuda.reset_peak_memory_stats(device)
+        before = torch.cuda.memory_allocated(device)
+        call()
+        torch.cuda.synchronize(device)
+        return torch.cuda.max_memory_allocated(device) - before
+    _reset_peak()
+    before = _status("VmRSS") or _peak()
+    call()
+    return _peak() - before
+
+
+def contestant(name: str, size: int, device: str) -> Callable[[], object]:
+    """What is measured: a Grad-CAM of `size` pictures, or integrated gradients with `size` nodes."""
+    if name in _PATHS:
+        from benchmarks.paths import path_call
+
+        return path_call(name, size, device)
+    # The rivals need the layer; Pellucid finds it in its first call, which is measured by itself.
+    setting = rivals.Setting.make("ResNet-50", size, device, probe=name != "pellucid")
+    return rivals.GRAD_CAMS[name](setting)
+
+
+def main(name: str, size: int, device: str) -> None:
+    """Measure the first call, and of Grad-CAM the second one too, in this process."""
+    call = contestant(name, size, device)
+    found = {"first": growth(call, device)}
+    if name not in _PATHS:
+        found["later"] = growth(call, device)
+    print(json.dumps(found))
+
+
+def measured(name: str, size: int, device: str, repeats: int) -> dict[str, Spread]:
+    """Megabytes of the first and of a later call, each time in a fresh process."""
+    # Freed memory goes back to the system at once, so that the second call's peak is its own.
+    environment = os.environ | {"MALLOC_MMAP_THRESHOLD_": "131072", "MALLOC_TRIM_THRESHOLD_": "131072"}
+    command = [sys.executable, "-m", "benchmarks.memory", name, str(size), device]
+    root = Path(__file__).resolve().parent.parent
+    runs = []
+    for _ in range(repeats):
+        done = subprocess.run(command, env=environment, cwd=root, check=True, capture_output=True, text=True)
+        runs.append(json.loads(done.stdout.splitlines()[-1]))
+    return {key: Spread.of([run[key] / _MB for run in runs]) for key in runs[0]}
+
+
+def _share(a: Spread, b: Spread) -> Spread:
+    return Spread(a.median / b.median, a.low / b.high, a.high / b.low, a.repeats)
+
+
+def grad_cam(batch: int, repeats: int, device: str) -> Section:
+    """Peak memory of Grad-CAM on ResNet-50."""
+    found = {name: measured(name, batch, device, repeats) for name in rivals.GRAD_CAMS}
+    ours, captum = found["pellucid"], found["captum"]
+    rows = [
+        Row("grad-cam : captum", _share(ours["later"], captum["later"]), limit=at_most(1)),
+        Row("grad-cam : captum, first call", _share(ours["first"], captum["first"]), limit=at_most(1)),
+    ]
+    rows += [
+        Row(f"{name}, {which} call", spread, " MB") for name, calls in found.items() for which, spread in calls.items()
+    ]
+    about = (
+        f"ResNet-50, a batch of {batch}, each contestant in fresh processes: the peak of resident memory above what "
+        "the process held before the call, which includes model and batch. Pellucid's first call also finds the "
+        "layer."
+    )
+    return Section("Peak memory of Grad-CAM", about, rows)
+
+
+def path(few: int, many: int, repeats: int, device: str) -> Section:
+    """Peak memory of integrated gradients with few and many nodes."""
+    found = {(name, few): measured(name, few, device, repeats)["first"] for name in _PATHS}
+    about = "One picture, the embedded EfficientNet-Lite0, each contestant in fresh processes, first call."
+    for name, label in _PATHS.items():
+        expected = found[name, few].median * many / few
+        if name == "ig-captum" and expected > _available() / 2:
+            about += f" {label} would need some {expected / 1024:.0f} GB for {many} nodes, and is left out."
+        else:
+            found[name, many] = measured(name, many, device, repeats)["first"]
+    ours = _share(found["ig-pellucid", many], found["ig-pellucid", few])
+    rows = [Row(f"{many} nodes : {few} nodes, Pellucid", ours, limit=at_most(1.1), note="1: independent of them")]
+    rows += [Row(f"{_PATHS[name]}, {k} nodes", spread, " MB") for (name, k), spread in sorted(found.items())]
+    return Section("Peak memory of integrated gradients", about, rows)
+
+
+def _available() -> float:
+    """Megabytes."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_AVPHYS_PAGES") / _MB
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], int(sys.argv[2]), sys.argv[3])

@@ -1,0 +1,198 @@
+"""Figures with their targets, as a table on the terminal, as JSON and as Markdown."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from benchmarks.timing import Spread
+
+_HOW = """\
+Every figure comes with the target it was meant to reach, and says when it does not. Timings are ratios: what is
+compared runs in turns in one process, round after round, each round starting with another contestant; the ratio is
+taken within each round, and the table gives the median with the quartiles of all rounds in brackets. *Processor* is
+the same ratio of processor time, of all threads together, which other work on the machine disturbs far less than the
+wall clock; on a shared machine it is the fairer of the two, and it decides where both are given. Where the wall clock
+would decide otherwise, the table says so. One thread is the default, because threads that wait for a busy core spin.
+Garbage collection is off while the clock runs, and every contestant has run before it counts. Rivals are built and
+called as their own documentation says, at the same layer, for the same classes, on the same batch and weights.
+
+Run it again with
+
+```console
+pip install -e ".[dev]"
+python -m benchmarks heatmaps --markdown docs/benchmarks.md   # about twenty minutes
+python -m benchmarks heatmaps --quick                         # a few minutes, smaller batches, fewer rounds
+```
+
+`PELLUCID_DATA` names a folder of labelled pictures for the pointing game; without one that part is left out.
+"""
+
+
+@dataclass(frozen=True)
+class Limit:
+    """What a figure should be."""
+
+    value: float
+    sense: str  # "at most" or "at least"
+
+    def reached(self, measured: float) -> bool:
+        """Whether `measured` is on the right side."""
+        return measured <= self.value if self.sense == "at most" else measured >= self.value
+
+    def text(self, unit: str) -> str:
+        """In words."""
+        return f"{self.sense} {_number(self.value)}{unit}"
+
+
+def at_most(value: float) -> Limit:
+    """An upper limit."""
+    return Limit(value, "at most")
+
+
+def at_least(value: float) -> Limit:
+    """A lower limit."""
+    return Limit(value, "at least")
+
+
+@dataclass(frozen=True)
+class Row:
+    """One figure.
+
+    Attributes:
+        what: in a few words.
+        spread: the median and its quartiles, of `repeats` measurements.
+        unit: with its leading space, such as ` x` or ` s`.
+        limit: its target, or None for the record.
+        cpu: the same ratio in processor time.
+        note: what the reader must know.
+    """
+
+    what: str
+    spread: Spread
+    unit: str = " x"
+    limit: Limit | None = None
+    cpu: Spread | None = None
+    note: str = ""
+
+    @property
+    def reached(self) -> bool | None:
+        """None without a target; processor time decides where it was taken."""
+        return None if self.limit is None else self.limit.reached((self.cpu or self.spread).median)
+
+    @property
+    def verdict(self) -> str:
+        """`reached` in words, and whether the wall clock says otherwise."""
+        if self.limit is None:
+            return ""
+        word = "yes" if self.reached else "NO"
+        wall = self.limit.reached(self.spread.median)
+        return word if wall == self.reached else f"{word} (wall: {'yes' if wall else 'NO'})"
+
+    def cells(self) -> tuple[str, ...]:
+        """Text of each column of the table."""
+        return (
+            self.what,
+            _spread(self.spread, self.unit),
+            _spread(self.cpu, self.unit) if self.cpu else "",
+            self.limit.text(self.unit) if self.limit else "",
+            self.verdict,
+            self.note,
+        )
+
+
+def single(what: str, value: float, unit: str = " x", limit: Limit | None = None, note: str = "") -> Row:
+    """A row of one measurement."""
+    return Row(what, Spread(value, value, value, 1), unit, limit, note=note)
+
+
+@dataclass
+class Section:
+    """Rows under a title; `about` says what was measured, `skipped` why nothing was."""
+
+    title: str
+    about: str
+    rows: list[Row] = field(default_factory=list)
+    skipped: str = ""
+
+
+COLUMNS = ("", "measured, wall", "processor", "target", "reached", "note")
+
+
+def _number(value: float) -> str:
+    if value == int(value) and abs(value) < 1e6:
+        return f"{int(value)}"
+    return f"{value:.3g}" if abs(value) < 100 else f"{value:.0f}"
+
+
+def _spread(s: Spread, unit: str) -> str:
+    text = f"{_number(s.median)}{unit}"
+    return text if s.repeats == 1 else f"{text} [{_number(s.low)}-{_number(s.high)}, n={s.repeats}]"
+
+
+def show(section: Section) -> None:
+    """One section on the terminal."""
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console(width=None if Console().is_terminal else 200)
+    table = Table(*COLUMNS, title=section.title, title_justify="left", title_style="bold")
+    for row in section.rows:
+        table.add_row(*row.cells(), style="red" if row.reached is False else None)
+    console.print(table if section.rows else f"{section.title}: left out, {section.skipped}")
+
+
+def to_json(facts: dict[str, str], sections: Sequence[Section]) -> str:
+    """Everything, for machines."""
+    data: dict[str, Any] = {"format": "pellucid-benchmarks/1", "machine": facts}
+    data["sections"] = [asdict(s) for s in sections]
+    for section, plain in zip(sections, data["sections"], strict=True):
+        for row, entry in zip(section.rows, plain["rows"], strict=True):
+            entry["reached"], entry["verdict"] = row.reached, row.verdict
+    return json.dumps(data, indent=2) + "\n"
+
+
+def to_markdown(facts: dict[str, str], sections: Sequence[Section], command: str) -> str:
+    """A page with an introduction, the machine and the tables."""
+    with_target = [row for s in sections for row in s.rows if row.reached is not None]
+    missed = [row for row in with_target if not row.reached]
+    total = f"{len(with_target) - len(missed)} of {len(with_target)} targets are reached"
+    lines = [
+        "# Benchmarks",
+        "",
+        "What Pellucid costs, and what it costs beside others.",
+        "",
+        _HOW,
+        "## The machine",
+        "",
+    ]
+    lines += [f"- {name}: {value}" for name, value in facts.items()]
+    lines += [f"- command: `{command}`", "", f"**{total}**" + (":" if missed else "."), ""]
+    lines += [
+        f"- missed: {s.title}, {row.what}: {_spread(row.cpu or row.spread, row.unit)}, target {row.cells()[3]}"
+        for s in sections
+        for row in s.rows
+        if row.reached is False
+    ]
+    for section in sections:
+        lines += ["", f"## {section.title}", "", section.about, ""]
+        if section.rows:
+            lines += [_line(COLUMNS), _line(["---"] * len(COLUMNS))]
+            lines += [_line(row.cells()) for row in section.rows]
+        else:
+            lines.append(f"Left out: {section.skipped}")
+    return "\n".join(lines) + "\n"
+
+
+def _line(cells: Sequence[str]) -> str:
+    return "| " + " | ".join(c.replace("|", "\\|").replace("\n", " ") for c in cells) + " |"
+
+
+def write(path: str, text: str) -> None:
+    """Write a report, making its folder."""
+    file = Path(path)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(text, encoding="utf-8")

@@ -1,0 +1,336 @@
+"""Drop tokens instead of masking pixels: on plain vision transformers a hidden patch costs nothing.
+
+The picture is embedded once. A hook in front of the first block hands on the kept patch tokens (and always the prefix
+tokens) of many masks, and everything behind broadcasts over them. A block that attends over a set of tokens neither
+knows nor needs their number, so half the tokens cost half the time, and nothing stands in for what is hidden.
+
+This is sound only where position enters before the first block. So nothing is taken from an architecture's name:
+
+1. The first block is found by its shape: the first child of a list of two or more modules of one class, whose input
+   is a row of tokens.
+2. A code proves which token is which patch: in picture `b` the patches whose number has bit `b` set are changed, and
+   exactly their tokens must move.
+3. On the inputs to be explained, all tokens in any order must give the plain score, and some of the tokens another.
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+from collections.abc import Callable, Sequence
+from types import TracebackType
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from pellucid.engine.batching import adaptive_batches, default_batch, is_out_of_memory
+from pellucid.engine.capture import Capture, Cost, find_layer, first_tensor, replace_first_tensor, unwrap
+from pellucid.engine.masks import grid_labels
+from pellucid.engine.perturb import Scores
+from pellucid.engine.progress import task
+from pellucid.engine.trace import leave_no_trace
+from pellucid.errors import MethodError, ModelError
+from pellucid.models.layers import _cached, _noise_like
+from pellucid.models.layouts import Layout, readings
+
+_LEAK = 1e-4  # of the largest move: what another patch's token may move by rounding
+_UNSOUND = (RuntimeError, ValueError, TypeError, IndexError, KeyError, AttributeError, AssertionError, ModelError)
+
+
+class _Seen(BaseException):
+    """Ends a pass once the tokens are read; not an `Exception`, so no model swallows it."""
+
+
+class TokenScorer:
+    """Scores of inputs of which only some patches are shown to the blocks; a context, like `Scorer`.
+
+    Made by `token_scorer`, which proves first that dropping tokens is sound.
+
+    Args:
+        module: the model.
+        inputs: `(N, C, *space)`.
+        entry: path of the first block.
+        layout: how the tokens read that enter it.
+        score: see `Scores`.
+        targets: how many targets `score` yields.
+        watch: layers that `score` reads.
+        batch: inputs of full length at a time; shorter ones fill batches of as many tokens. Less when memory runs out.
+
+    Attributes:
+        grid: cells along each space axis; cells are numbered row by row.
+        cost: in passes of full length: a pass with half the tokens counts half (attention, which then costs a
+            quarter, makes that an upper bound).
+
+    Example:
+        scorer = token_scorer(module, x, score)
+        if scorer is not None:
+            with scorer:
+                values = scorer(torch.rand(100, math.prod(scorer.grid)) < 0.5)  # (N, 100, 1)
+    """
+
+    def __init__(
+        self,
+        module: nn.Module,
+        inputs: Tensor,
+        entry: str,
+        layout: Layout,
+        score: Scores,
+        *,
+        targets: int = 1,
+        watch: Sequence[str] = (),
+        batch: int | None = None,
+    ) -> None:
+        self.module, self.inputs, self.entry, self.layout = unwrap(module), inputs.detach(), entry, layout
+        self.score, self.targets, self.watch = score, targets, tuple(watch)
+        self.batch = batch or default_batch(inputs.device)
+        self.cost = Cost()
+        self._full_passes = 0.0
+        self._select: tuple[Tensor, Tensor] | None = None
+        self._runs = 0
+
+    @property
+    def grid(self) -> tuple[int, ...]:
+        """Cells along each space axis."""
+        return self.layout.grid
+
+    def __enter__(self) -> TokenScorer:
+        self._capture = Capture(self.module, watch=self.watch)
+        self._thread = threading.get_ident()
+        self._capture.__enter__()
+        try:
+            block = find_layer(self.module, self.entry)
+            self._handle = block.register_forward_pre_hook(self._hook, with_kwargs=True)
+        except BaseException as error:
+            self._capture.__exit__(type(error), error, error.__traceback__)
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._handle.remove()
+        self._select = None
+        self._capture.__exit__(kind, error, trace)
+
+    def __call__(self, kept: Tensor, label: str = "dropped tokens") -> Tensor:
+        """Scores `(N, M, targets)`, double precision.
+
+        Args:
+            kept: which cells are shown, `(M, cells)` for all inputs or `(N, M, cells)`, true or false.
+            label: of the progress bar.
+        """
+        count, cells = len(self.inputs), self.layout.cells
+        fits = kept.shape[-1:] == (cells,) and (kept.ndim == 2 or (kept.ndim == 3 and len(kept) == count))
+        if kept.dtype != torch.bool or not fits:
+            raise MethodError(
+                f"Kept cells are true or false, (M, {cells}) or one such for each of {count} "
+                f"inputs; got {kept.dtype} {tuple(kept.shape)}."
+            )
+        shape = (count, kept.shape[-2], cells)
+        rows = kept.to(self.inputs.device).expand(shape).flatten(0, 1)
+        owners = torch.arange(len(self.inputs)).repeat_interleave(shape[1])
+        if not self.layout.prefix and not bool(rows.any(1).all()):
+            raise MethodError("This transformer has no class token: keep at least one patch, or nothing is left.")
+        out = torch.empty(len(rows), self.targets, dtype=torch.float64, device=self.inputs.device)
+        counts = rows.sum(1).cpu()
+        with task(label, len(rows)) as advance:
+            for count in sorted(set(counts.tolist())):  # masks of one size make a batch
+                at = (counts == count).nonzero()[:, 0]
+                orders = rows[at.to(rows.device)].nonzero()[:, 1].reshape(len(at), count)
+                out[at.to(out.device)] = self._ordered(orders, owners[at], advance)
+        return out.reshape(*shape[:2], self.targets)
+
+    def plain(self) -> Tensor:
+        """Scores `(N, targets)` of the inputs as they are."""
+        return self(torch.ones(1, self.layout.cells, dtype=torch.bool), label="inputs")[:, 0]
+
+    def _ordered(self, cells: Tensor, owners: Tensor, advance: Callable[[int], None]) -> Tensor:
+        """Scores `(R, targets)` of the cells `(R, k)`, in that order, of the inputs `owners` `(R,)`, ascending."""
+        full, length = self.layout.prefix + self.layout.cells, self.layout.prefix + cells.shape[1]
+        out = torch.empty(len(cells), self.targets, dtype=torch.float64, device=self.inputs.device)
+
+        def run(start: int, stop: int) -> None:
+            out[start:stop] = self._run(cells[start:stop], owners[start:stop])
+            self._full_passes += (stop - start) * length / full
+            self.cost.forwards = math.ceil(self._full_passes)
+            advance(stop - start)
+
+        rows = max(1, self.batch * full // length)
+        fitted = adaptive_batches(run, len(cells), rows)
+        if fitted < rows:
+            self.batch = max(1, fitted * length // full)
+        return out
+
+    def _run(self, cells: Tensor, owners: Tensor) -> Tensor:
+        mine, local = torch.unique(owners, return_inverse=True)
+        prefix = torch.arange(self.layout.prefix, device=cells.device).expand(len(cells), -1)
+        self._select = local.to(cells.device), torch.cat([prefix, cells + self.layout.prefix], 1)
+        self._runs = 0
+        with torch.no_grad():
+            output = self._capture.forward(self.inputs[mine.to(self.inputs.device)])
+            scores = torch.stack([s.double() for s in self.score(output, self._capture.watched, owners)], dim=1)
+        if self._runs != 1 or scores.shape != (len(cells), self.targets):
+            raise ModelError(f"The model answered scores of shape {tuple(scores.shape)} for {len(cells)} token sets.")
+        if not torch.isfinite(scores).all():
+            raise ModelError(
+                "The model answered NaN or infinity to a part of the tokens: check its weights and preprocessing."
+            )
+        return scores
+
+    def _hook(self, _module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any] | None = None) -> Any:
+        # Another thread's pass may come between the two steps in which torch registers a hook, and bring no `kwargs`.
+        if threading.get_ident() != self._thread or self._select is None:
+            return None
+        tokens = first_tensor((args, kwargs))
+        if tokens is None or not self.layout.fits(tuple(tokens.shape)):
+            raise ModelError(f"Block {self.entry!r} is no longer given tokens as when it was probed.")
+        self._runs += 1
+        owner, index = self._select
+        return replace_first_tensor((args, kwargs), tokens[owner[:, None], index])
+
+    def prove(self) -> bool:
+        """Whether dropping tokens is sound here: the score depends on the set of tokens, in whatever order.
+
+        Costs five passes of the first input: one plain, three of all its tokens in some order, two of half of them.
+        """
+        one = torch.zeros(1, dtype=torch.long)
+        cells, generator = self.layout.cells, torch.Generator().manual_seed(0)
+        orders = torch.stack([torch.arange(cells), *(torch.randperm(cells, generator=generator) for _ in range(2))])
+        halves = torch.stack([torch.randperm(cells, generator=generator)[: (cells + 1) // 2] for _ in range(2)])
+        device = self.inputs.device
+        with self:
+            with torch.no_grad():
+                output = self._capture.forward(self.inputs[:1])
+                plain = torch.stack([s.double() for s in self.score(output, self._capture.watched, one)], dim=1)
+            self._full_passes += 1
+            try:
+                shuffled = self._ordered(orders.to(device), one.expand(3), _nobody)
+                part = self._ordered(halves.to(device), one.expand(2), _nobody)
+            except _UNSOUND as error:
+                if is_out_of_memory(error):
+                    raise
+                return False
+            finally:
+                self._select = None
+        moved = (part - plain).abs().amax(0)
+        noise = 64 * torch.finfo(self.inputs.dtype).eps * plain.abs().amax(0).clamp(min=1e-12)
+        drift = (shuffled - plain).abs().amax(0)
+        return bool(((moved > 4 * noise) & (drift <= noise + 1e-3 * moved)).all())
+
+
+def token_scorer(
+    module: nn.Module,
+    inputs: Tensor,
+    score: Scores,
+    *,
+    targets: int = 1,
+    watch: Sequence[str] = (),
+    batch: int | None = None,
+) -> TokenScorer | None:
+    """The scorer that drops tokens, or None where that is not proven sound: then mask pixels instead.
+
+    None for convolutional networks, windows, token mixers, pyramids, relative and rotary positions, for scores that
+    read a place of the token row, and for scores that do not move when half the tokens go.
+
+    Args:
+        module: the model.
+        inputs: `(N, C, *space)`.
+        score: see `Scores`.
+        targets: how many targets `score` yields.
+        watch: layers that `score` reads.
+        batch: inputs of full length at a time.
+    """
+    module = unwrap(module)
+    for entry, layout in entries(module, inputs):
+        scorer = TokenScorer(module, inputs, entry, layout, score, targets=targets, watch=watch, batch=batch)
+        if scorer.prove():
+            return scorer
+    return None
+
+
+def entries(module: nn.Module, inputs: Tensor) -> tuple[tuple[str, Layout], ...]:
+    """First blocks whose input holds one token for each patch of the picture, row by row; outermost first.
+
+    Args:
+        module: the model.
+        inputs: `(N, C, *space)`; only the shape of one sample, the dtype and the device are used.
+    """
+    sample = _noise_like(inputs)
+
+    def search() -> tuple[tuple[str, Layout], ...]:
+        with leave_no_trace(module), torch.no_grad():
+            found = ((name, _coded_layout(module, sample, name)) for name in _first_blocks(module))
+            return tuple((name, layout) for name, layout in found if layout is not None)
+
+    return _cached(module, ("entries", tuple(sample.shape[1:]), sample.dtype), search)  # type: ignore[no-any-return]
+
+
+def _first_blocks(module: nn.Module) -> list[str]:
+    """Paths of the first children of lists of two or more modules of one class, not a basic layer of torch."""
+    found = []
+    for path, m in module.named_modules():
+        children = list(m.named_children()) if isinstance(m, nn.ModuleList | nn.Sequential) else []
+        kinds = {type(child) for _, child in children}
+        if len(children) > 1 and len(kinds) == 1 and next(children[0][1].children(), None) is not None:
+            found.append(f"{path}.{children[0][0]}" if path else children[0][0])
+    return found
+
+
+def _coded_layout(module: nn.Module, sample: Tensor, entry: str) -> Layout | None:
+    """The layout of the tokens that enter a block, proven by a code over the patches."""
+    tokens = _entering(module, sample, entry)
+    if tokens is None or tokens.ndim != 3:
+        return None
+    guesses = (r for r in readings(tuple(tokens.shape), tuple(sample.shape[2:])) if r.kind == "tokens")
+    return next((r for r in guesses if _code_agrees(module, sample, entry, r)), None)
+
+
+def _code_agrees(module: nn.Module, sample: Tensor, entry: str, layout: Layout) -> bool:
+    """Whether each patch moves its own token, and no other: one picture for each bit of the patches' numbers.
+
+    And one for each bit's opposite: a token that follows a second patch moves in a picture where its own patch rests.
+    """
+    space = tuple(sample.shape[2:])
+    if any(s % g for s, g in zip(space, layout.grid, strict=True)):
+        return False
+    numbers = torch.arange(layout.cells, device=sample.device)
+    bits = torch.stack([numbers >> b & 1 for b in range(max(1, (layout.cells - 1).bit_length()))]).bool()
+    labels = grid_labels(space, layout.grid).to(sample.device)
+    return all(_moves_alone(module, sample, entry, layout, flags, labels) for flags in torch.cat([bits, ~bits]))
+
+
+def _moves_alone(
+    module: nn.Module, sample: Tensor, entry: str, layout: Layout, changed: Tensor, labels: Tensor
+) -> bool:
+    """Whether changing some patches `(cells,)` moves their tokens and nothing else."""
+    tokens = _entering(module, torch.cat([sample, torch.where(changed[labels], -sample, sample)]), entry)
+    if tokens is None or len(tokens) != 2:
+        return False
+    moves = (tokens[1] - tokens[0]).float().abs().amax(-1)
+    moved = moves > _LEAK * moves.max()
+    return not bool(moved[: layout.prefix].any()) and torch.equal(moved[layout.prefix :], changed)
+
+
+def _entering(module: nn.Module, inputs: Tensor, entry: str) -> Tensor | None:
+    """The tensor that enters the block; what lies behind it is not run."""
+    thread, seen = threading.get_ident(), []
+
+    def hook(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any] | None = None) -> None:
+        if threading.get_ident() == thread:
+            tokens = first_tensor((args, kwargs))
+            seen.append(None if tokens is None else tokens.clone())
+            raise _Seen
+
+    handle = find_layer(module, entry).register_forward_pre_hook(hook, with_kwargs=True)
+    try:
+        module(inputs.clone())
+    except _Seen:
+        pass
+    finally:
+        handle.remove()
+    return seen[0] if seen else None
+
+
+def _nobody(_steps: int) -> None:
+    """Hears no progress."""
