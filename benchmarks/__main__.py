@@ -8,7 +8,7 @@ import os
 import torch
 
 from benchmarks import heatmaps, report
-from benchmarks.timing import machine
+from benchmarks.timing import machine, source_digest
 
 _SUITES = {"heatmaps": heatmaps}
 
@@ -26,13 +26,15 @@ def main() -> int:
     os.environ["OMP_NUM_THREADS"] = str(options.threads)  # for the children
     torch.set_num_threads(options.threads)
     suite = _SUITES[options.suite]
-    facts = machine(options.device)
+    facts, source = machine(options.device), source_digest()
     done = []
     command = f"python -m benchmarks {options.suite}" + " --quick" * options.quick
     for section in suite.sections(suite.QUICK if options.quick else suite.FULL, options.device):
         report.show(section)
         done.append(section)
         facts |= {"load after": machine().get("load before", "unknown")}
+        same = source_digest() == source
+        facts["source"] = source if same else f"{source}, CHANGED while it was measured: run again"
         if options.json:
             report.write(options.json, report.to_json(facts, done))
         if options.markdown:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import hashlib
 import os
 import platform
 import statistics
@@ -115,6 +116,17 @@ def machine(device: str = "cpu") -> dict[str, str]:
     if hasattr(os, "getloadavg"):
         facts["load before"] = f"{os.getloadavg()[0]:.1f}"
     return facts | {"versions": ", ".join(f"{p} {_version(p)}" for p in _PACKAGES)}
+
+
+def source_digest() -> str:
+    """A hash over Pellucid's source files: equal before and after, or the figures are of no one version."""
+    import pellucid
+
+    root = Path(pellucid.__file__).parent
+    digest = hashlib.sha256()
+    for file in sorted(root.rglob("*.py")):
+        digest.update(file.relative_to(root).as_posix().encode() + file.read_bytes())
+    return digest.hexdigest()[:12]
 
 
 def _version(package: str) -> str:

@@ -7,6 +7,7 @@ import weakref
 
 import numpy as np
 import pytest
+import timm
 import torch
 from torch import nn
 
@@ -105,13 +106,15 @@ def failing_target(error, at):
 
 
 def explain(name, net, x, target):
-    return get_method(name).attribute(net, x, target)
+    return get_method(name).quick().attribute(net, x, target)
 
 
+ON_CNNS = [name for name, cls in METHODS.items() if "tokens" not in cls.needs]
+ON_TOKENS = [name for name in METHODS if name not in ON_CNNS]
 ERRORS = {"error": MineError("mine"), "cancel": KeyboardInterrupt()}
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", ON_CNNS)
 def test_after_success(name):
     net, x = busy()
     before = state(net, x)
@@ -119,9 +122,27 @@ def test_after_success(name):
     assert state(net, x) == before
 
 
+@pytest.mark.parametrize("name", ON_TOKENS)
+def test_methods_on_tokens_leave_none_either(name):
+    """After success, and after an error or a cancel in the first, the middle and the last score."""
+    net = timm.create_model("vit_tiny_patch16_224", img_size=64, depth=2, num_classes=5)
+    net.blocks[1].eval()
+    nn.init.normal_(net.head.weight)
+    x = noise(1, 3, 64, 64)
+    harmless = failing_target(None, 0)
+    before = state(net, x)
+    assert explain(name, net, x, harmless).any()
+    assert state(net, x) == before
+    for error in ERRORS.values():
+        for at in (1, harmless.calls[0] // 2, harmless.calls[0]):
+            with pytest.raises(type(error)):
+                explain(name, net, x, failing_target(error, at))
+            assert state(net, x) == before
+
+
 @pytest.mark.parametrize("at", ["first", "last"])
 @pytest.mark.parametrize("error", ERRORS)
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", ON_CNNS)
 def test_after_an_error_in_the_target(name, error, at):
     harmless = failing_target(None, 0)
     explain(name, *busy(), harmless)
@@ -137,7 +158,7 @@ def test_after_an_error_in_the_target(name, error, at):
 
 @pytest.mark.parametrize("at", ["first", "last"])
 @pytest.mark.parametrize("error", ERRORS)
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", ON_CNNS)
 def test_after_an_error_in_the_forward_pass(name, error, at):
     Failing.passes, Failing.at = 0, 0
     explain(name, *busy(Failing), 1)
@@ -188,11 +209,11 @@ def test_predictions_and_listings_leave_no_trace_either():
     assert model.fingerprint() == fingerprint
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", ON_CNNS)
 def test_what_comes_out_hangs_on_nothing(name):
     """No graph, no alias of the user's tensors, and the same whatever the state of the net and of the caller."""
     net, x = busy()
-    m = get_method(name)
+    m = get_method(name).quick()
     expected = m.attribute(net, x, 1)
     assert not expected.requires_grad
     for caller in (torch.no_grad(), torch.inference_mode(), torch.enable_grad()):
@@ -515,9 +536,9 @@ def test_no_activation_outlives_its_explanation():
     def target(y):
         return (y * held).sum(1)  # noqa: F821
 
-    for name in METHODS:
+    for name in ON_CNNS:
         if name != "cam":
-            get_method(name).attribute(net, x, target)
+            get_method(name).quick().attribute(net, x, target)
     with pytest.raises(MineError):
         GradCAM().attribute(net, x, failing_target(MineError(), 2))
     gc.collect()

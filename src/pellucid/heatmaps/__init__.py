@@ -73,3 +73,8 @@ __all__ = [
     "get_method",
     "method",
 ]
+
+_FAMILIES = ("cam", "gradient", "path", "perturbation", "mask")
+_in_order = sorted(METHODS.items(), key=lambda item: _FAMILIES.index(item[1].family))
+METHODS.clear()  # registered as they were imported, listed by family
+METHODS.update(_in_order)
