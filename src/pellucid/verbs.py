@@ -370,7 +370,7 @@ class Verification:
 
 
 def verify(
-    file: str | Path, *, model: ModelLike | None = None, inputs: Input | None = None, tolerance: float = 1e-3
+    file: str | Path, *, model: ModelLike | None = None, inputs: Input | None = None, tolerance: float = 5e-3
 ) -> Verification:
     """Recompute a saved explanation from its record, and compare.
 

@@ -12,7 +12,7 @@ from pellucid.cli import options
 
 def verify(
     file: Annotated[Path, typer.Argument(help="The .json or .npz of a saved explanation.")],
-    tolerance: Annotated[float, typer.Option(help="Largest relative difference still called the same.")] = 1e-3,
+    tolerance: Annotated[float, typer.Option(help="Largest relative difference still called the same.")] = 5e-3,
     as_json: options.Json = False,
 ) -> None:
     """Recompute a saved explanation from its record: same, within tolerance, or different (exit code 1)."""
