@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from pellucid.engine import Cost, unwrap
+from pellucid.engine.memory import Memory
 from pellucid.errors import MethodError, ModelError
 from pellucid.models.blackbox import BlackBox
 from pellucid.models.layers import Layer
@@ -50,11 +51,12 @@ class Attribution:
 
 @dataclass(frozen=True)
 class Job:
-    """A model, a batch and the targets to explain, checked and bound."""
+    """A model, a batch and the targets to explain, checked and bound; and what is known of its scores already."""
 
     module: nn.Module
     inputs: Tensor
     targets: tuple[Target, ...]
+    memory: Memory | None = None
 
     @property
     def watch(self) -> tuple[str, ...]:
