@@ -192,11 +192,18 @@ def get_method(name: str, **parameters: Any) -> Method:
 
 
 def explain_all(
-    methods: Sequence[Method], model: ModelLike, inputs: Tensor, targets: Sequence[TargetLike]
+    methods: Sequence[Method],
+    model: ModelLike,
+    inputs: Tensor,
+    targets: Sequence[TargetLike],
+    memory: Memory | None = None,
 ) -> list[list[Attribution]]:
-    """Several methods and targets on one batch, sharing every pass that can be shared: `[method][target]`."""
+    """Several methods and targets on one batch, sharing every pass that can be shared: `[method][target]`.
+
+    `memory` holds scores that one method has found before, for the one target, from the same baseline and seed.
+    """
     with torch.inference_mode(False):  # a caller's inference mode would make every tensor here read-only
-        return _run_groups(methods, prepare(model, inputs, targets))
+        return _run_groups(methods, dataclasses.replace(prepare(model, inputs, targets), memory=memory))
 
 
 def _run_groups(methods: Sequence[Method], job: Job) -> list[list[Attribution]]:

@@ -26,7 +26,7 @@ from pellucid.heatmaps.stopping import BlockMean, Stopping, relative_error
 
 STILL = 1e-6  # a score whose range is this share of its size has only moved by rounding
 STILL_NOTE = "The score stands still whatever is hidden, so the map is zero: choose another baseline or target."
-BROKEN = "The model failed, and the map rests on the {} masked inputs before: {} Continue with `.more()` once it works."
+BROKEN = "The model failed, so the map rests on the {} masked inputs before ({}): mend it, and go on with `pl.more`."
 _STREAM = 0x9E3779B9  # sets the masks' random numbers apart from those of a random baseline with the same seed
 _NOISE = 0.5  # relative error from which a map is called noise
 _FIRST_CHECK = 4  # blocks: fewer say too little about their own scatter
@@ -218,9 +218,9 @@ class RISE(SamplingMethod):
             size, orthogonal = self._block_size(math.prod(grid))
             blocks = max(2, self.budget // size if self.samples == "auto" else -(-self.budget // size))
             drawn = (self._block(grid, scorer, size, orthogonal, generator) for _ in range(blocks))
-            if not scorer.soft and self.samples != "auto":  # all at once: more sets of tokens of one size
-                drawn = iter(_scored_together(scorer, list(drawn), self.name))
-            for count, masks in enumerate(drawn, 1):
+            together = not scorer.soft and self.samples != "auto"  # more sets of tokens of one size fill batches
+            ready = _scored_together(scorer, list(drawn), self.name) if together else drawn
+            for count, masks in enumerate(ready, 1):
                 try:
                     scores = scorer(masks, label=self.name).transpose(1, 2).flatten(0, 1)  # (N * T, M)
                 except ModelError as failure:
