@@ -188,7 +188,7 @@ def test_what_cannot_be_dropped_says_so():
     ids=lambda m: m.name,
 )
 def test_fillings_by_name(method, baseline):
-    """A bright disc on a bright net's input: hiding it under what surrounds it costs score, wherever it lies."""
+    """Each method takes them, twice the same, and they are not zeros."""
     net = pooled()
     x = noise(1, 3, 24, 24)
     found = type(method)(**{**vars(method), "baseline": baseline}).explain(net, x, [1])[0]

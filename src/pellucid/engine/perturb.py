@@ -119,6 +119,8 @@ class MaskScorer(ABC):
         named = {id(u): u.keys() for u in unique}  # masks that all inputs share are named once
         keys = [named[id(u)] for u in unique]
         rest = [memory.recall(n, k, f) for n, (k, f) in enumerate(zip(keys, found, strict=True))]
+        if not any(map(len, rest)):
+            return
         fresh = [self._unknown(len(rows)) for rows in rest]
         todo = [u.take(rows.to(u.values.device)) for u, rows in zip(unique, rest, strict=True)]
         try:

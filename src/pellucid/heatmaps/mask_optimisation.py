@@ -216,7 +216,7 @@ class MeaningfulPerturbation(MaskOptimisation):
         iterations: steps of Adam.
         cells: of the mask on the longest axis, or for each axis; None: some 784 in all, 28 x 28 on a square.
         rate: of Adam.
-        baseline: what shows where the mask is 0: a name such as `zero` (see the page on baselines), or a tensor.
+        baseline: what shows where the mask is 0: `zero`, `mean`, `blur`, `uniform`, or a tensor.
         seed: of the shifts and of a random baseline.
     """
 
@@ -266,7 +266,7 @@ class ExtremalPerturbation(MaskOptimisation):
         iterations: steps of Adam.
         cells: of the mask on the longest axis, or for each axis; None: some 784 in all, 28 x 28 on a square.
         rate: of Adam.
-        baseline: what shows where the mask is 0: a name such as `zero` (see the page on baselines), or a tensor.
+        baseline: what shows where the mask is 0: `zero`, `mean`, `blur`, `uniform`, or a tensor.
         seed: of a random baseline.
     """
 
@@ -365,7 +365,7 @@ class IGOSPlusPlus(MaskOptimisation):
         iterations: steps of Adam.
         cells: of the mask on the longest axis, or for each axis; None: some 784 in all, 28 x 28 on a square.
         rate: of Adam.
-        baseline: what shows where the mask is 0: a name such as `zero` (see the page on baselines), or a tensor.
+        baseline: what shows where the mask is 0: `zero`, `mean`, `blur`, `uniform`, or a tensor.
         seed: of a random baseline.
     """
 

@@ -36,7 +36,7 @@ class IntegratedGradients(Method):
     Memory does not depend on the number of nodes.
 
     Args:
-        baseline: a name such as `zero` (see the page on baselines), or a tensor that expands to the inputs.
+        baseline: `zero`, `mean`, `blur`, `uniform`, or a tensor that expands to the inputs.
         tolerance: completeness gap to reach, relative to `f(x) - f(x')`; None spends exactly `max_steps`.
         max_steps: gradients to spend on a path at the most.
         draws: paths to average over, for the random baseline `uniform`.
