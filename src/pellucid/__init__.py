@@ -30,8 +30,9 @@ if TYPE_CHECKING:
     from pellucid.models.preprocess import Preprocess
     from pellucid.models.sources import load, wrap
     from pellucid.models.targets import Class, Contrast, PerSample, Target, TopClass, Unit
-    from pellucid.results import Heatmap, Heatmaps
+    from pellucid.results import Heatmap, Heatmaps, Importance
     from pellucid.verbs.explain import explain
+    from pellucid.verbs.importance import importance
     from pellucid.verbs.verify import Verification, read, verify
 
 _HOMES = {
@@ -42,12 +43,23 @@ _HOMES = {
     "pellucid.models.blackbox": ("to_onnx",),
     "pellucid.models.sources": ("load", "wrap"),
     "pellucid.models.targets": ("Class", "Contrast", "PerSample", "Target", "TopClass", "Unit"),
-    "pellucid.results": ("Heatmap", "Heatmaps"),
+    "pellucid.results": ("Heatmap", "Heatmaps", "Importance"),
     "pellucid.verbs.explain": ("explain",),
     "pellucid.verbs.verify": ("Verification", "read", "verify"),
 }
 _HOME = {name: module for module, names in _HOMES.items() for name in names}
-_ROOMS = ("engine", "errors", "evaluation", "explanation", "heatmaps", "media", "models", "render", "storage")
+_ROOMS = (
+    "engine",
+    "errors",
+    "evaluation",
+    "explanation",
+    "heatmaps",
+    "importance",
+    "media",
+    "models",
+    "render",
+    "storage",
+)
 
 __all__ = [
     "Class",
@@ -55,6 +67,7 @@ __all__ = [
     "Geometry",
     "Heatmap",
     "Heatmaps",
+    "Importance",
     "LayerError",
     "MediaError",
     "MethodError",
@@ -72,6 +85,7 @@ __all__ = [
     "VisionModel",
     "__version__",
     "explain",
+    "importance",
     "layers",
     "load",
     "read",
@@ -93,4 +107,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted([*__all__, *_ROOMS])
+    return sorted({*__all__, *_ROOMS})
