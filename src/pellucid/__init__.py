@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from pellucid.results import Heatmap, Heatmaps, Importance
     from pellucid.verbs.explain import explain
     from pellucid.verbs.importance import importance
+    from pellucid.verbs.more import more
     from pellucid.verbs.verify import Verification, read, verify
 
 _HOMES = {
@@ -45,6 +46,7 @@ _HOMES = {
     "pellucid.models.targets": ("Class", "Contrast", "PerSample", "Target", "TopClass", "Unit"),
     "pellucid.results": ("Heatmap", "Heatmaps", "Importance"),
     "pellucid.verbs.explain": ("explain",),
+    "pellucid.verbs.more": ("more",),
     "pellucid.verbs.verify": ("Verification", "read", "verify"),
 }
 _HOME = {name: module for module, names in _HOMES.items() for name in names}
@@ -88,6 +90,7 @@ __all__ = [
     "importance",
     "layers",
     "load",
+    "more",
     "read",
     "read_image",
     "to_onnx",

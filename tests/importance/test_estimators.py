@@ -288,10 +288,10 @@ def test_dropped_patches_equal_running_the_rest_of_the_tokens():
             rest = torch.cat([tokens[:, : 1 + patch], tokens[:, 2 + patch :]], 1)
             lost = net(x)[0, 1] - net.forward_head(net.norm(net.blocks(rest)))[0, 1]
             assert float(found.values[patch, 0]) == pytest.approx(float(lost), abs=1e-4)
-    for settings in ({"count": 4}, {}):
-        with pytest.raises(MethodError, match="choose another baseline"):
-            measure(
-                get_players("patches", baseline="dropped", **settings),
-                get_estimator("ablation"),
-                prepare(net if settings else pooled(), x, [0]),
-            )
+    few = measure(get_players("patches", baseline="dropped", count=4), get_estimator("ablation"), prepare(net, x, [1]))
+    assert len(few.names) == 4
+    with pytest.raises(MethodError, match="sound only on a plain vision transformer"):
+        measure(get_players("patches", baseline="dropped"), get_estimator("ablation"), prepare(pooled(), x, [0]))
+    tiny = Regions(labels=grid((64, 64), 1024), baseline="dropped")
+    with pytest.raises(MethodError, match="cut coarser, or choose another baseline"):
+        measure(tiny, get_estimator("ablation"), prepare(net, x, [0]))

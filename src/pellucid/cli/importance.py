@@ -54,7 +54,8 @@ def importance(
     baseline: Annotated[
         str | None,
         typer.Option(
-            "--baseline", help="What shows where a region is out: zero, mean, blur, uniform, dropped (tokens)."
+            "--baseline",
+            help="What shows where a region is out: zero, mean, blur, uniform, inpaint, noisy-linear, dropped.",
         ),
     ] = None,
     count: Annotated[int | None, typer.Option("--count", help="About how many superpixels, patches or bands.")] = None,

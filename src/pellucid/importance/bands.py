@@ -14,7 +14,7 @@ from torch import Tensor
 
 from pellucid.engine import adaptive_batches
 from pellucid.engine.baselines import blur
-from pellucid.engine.perturb import Scorer
+from pellucid.engine.perturb import MaskScorer
 from pellucid.errors import MethodError
 from pellucid.heatmaps.base import Job
 from pellucid.heatmaps.perturbation import masked
@@ -46,7 +46,7 @@ class _Made(Players):
             yield Game(lambda coalitions: _scored(scorer, make, coalitions), names, scorer.cost, looks)
 
 
-def _scored(scorer: Scorer, make: Make, coalitions: Tensor) -> Tensor:
+def _scored(scorer: MaskScorer, make: Make, coalitions: Tensor) -> Tensor:
     out = torch.empty(len(coalitions), scorer.targets, dtype=torch.float64)
 
     def run(start: int, stop: int) -> None:

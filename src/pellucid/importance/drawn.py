@@ -32,7 +32,7 @@ class Drawn(Cut):
     Args:
         labels: `(H, W)` integers, the region of each pixel; or None.
         boxes: name -> (left, top, right, bottom) in pixels, right and bottom not included; a later box lies on top.
-        baseline: what shows where one is out: `zero`, `mean`, `blur`, `uniform`, or a tensor.
+        baseline: what shows where one is out: a name such as `blur` (see the page on baselines), or a tensor.
         seed: of a random baseline.
     """
 

@@ -15,12 +15,12 @@ from pellucid.engine.baselines import make_baseline
 from pellucid.engine.masks import SegmentMasks, grid_labels
 from pellucid.errors import MethodError
 from pellucid.heatmaps.base import Job
-from pellucid.heatmaps.perturbation import freeze, masked, score_of
+from pellucid.heatmaps.perturbation import masked
 from pellucid.importance.game import Cut, Game, Players, place_names, summed_by
 from pellucid.importance.path import Path
 from pellucid.media.geometry import Geometry
 from pellucid.media.segments import SEGMENTATIONS
-from pellucid.models.tokens import entries, token_scorer
+from pellucid.models.tokens import entries
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,7 +31,7 @@ class Regions(Players):
         labels: `(*space)` integers, the region of each place, 0 to K - 1.
         names: of the regions; None numbers them and says where they lie.
         noun: what one of them is called.
-        baseline: `zero`, `mean`, `blur`, `uniform`, or a tensor.
+        baseline: a name such as `blur` (see the page on baselines), or a tensor.
         seed: of a random baseline.
         comparable: whether region k is the same thing in another picture.
     """
@@ -55,12 +55,17 @@ class Regions(Players):
         if self.names is not None and len(self.names) != count:
             raise MethodError(f"There are {count} regions but {len(self.names)} names: give one each.")
         names = list(self.names or (f"{self.noun} {k + 1}, {_where(self.labels, k)}" for k in range(count)))
-        labels = self.labels.to(job.inputs.device)
-
-        def value(coalitions: Tensor) -> Tensor:
-            return scorer(SegmentMasks(coalitions.float().to(labels.device), labels), label="coalitions")[0]
-
         with masked(job, self.baseline, self.seed) as scorer:
+            labels = scorer.fit_segments(self.labels).to(job.inputs.device)
+            if int(labels.max()) + 1 != count:
+                raise MethodError(
+                    f"Some {self.noun} is smaller than a patch, so its tokens can't be dropped: cut coarser, "
+                    "or choose another baseline."
+                )
+
+            def value(coalitions: Tensor) -> Tensor:
+                return scorer(SegmentMasks(coalitions.float().to(labels.device), labels), label="coalitions")[0]
+
             yield Game(value, names, scorer.cost, {"labels": self.labels})
 
     def _ground(self, job: Job) -> Tensor:
@@ -114,7 +119,7 @@ class Superpixels(Cut):
     Args:
         segments: `slic`, `felzenszwalb` or `grid`.
         count: about how many.
-        baseline: what shows where one is out: `zero`, `mean`, `blur`, `uniform`, or a tensor.
+        baseline: what shows where one is out: a name such as `blur` (see the page on baselines), or a tensor.
         seed: of a random baseline.
     """
 
@@ -154,8 +159,7 @@ class Patches(Players):
 
     Args:
         count: about how many; None: the transformer's own patches, or 7 x 7.
-        baseline: what shows where one is out: `zero`, `mean`, `blur`, `uniform`, or a tensor; `dropped`: nothing, its
-            token is left out of a plain transformer, which also makes the pass cheaper.
+        baseline: what shows where one is out: a name such as `blur` (see the page on baselines), or a tensor.
         seed: of a random baseline.
     """
 
@@ -183,22 +187,9 @@ class Patches(Players):
 
     @contextmanager
     def game(self, job: Job) -> Iterator[Game]:
-        """As regions; or sets of tokens, if the others are dropped."""
-        with self._dropped(job) if self.baseline == "dropped" else self._of(job).game(job) as game:
+        """As regions."""
+        with self._of(job).game(job) as game:
             yield game
-
-    @contextmanager
-    def _dropped(self, job: Job) -> Iterator[Game]:
-        targets = freeze(job)
-        scorer = token_scorer(job.module, job.inputs, score_of(targets), targets=len(targets), watch=job.watch)
-        if scorer is None or self.count is not None:
-            raise MethodError(
-                "Only a plain vision transformer's own patches can be dropped (and then there is no count): choose "
-                "another baseline."
-            )
-        with scorer:
-            looks = {"labels": torch.arange(scorer.layout.cells).reshape(scorer.grid)}
-            yield Game(lambda kept: scorer(kept.bool())[0], place_names(scorer.grid), scorer.cost, looks)
 
     def first_order(self, job: Job) -> Tensor:
         """As regions."""
