@@ -30,8 +30,9 @@ if TYPE_CHECKING:
     from pellucid.models.preprocess import Preprocess
     from pellucid.models.sources import load, wrap
     from pellucid.models.targets import Class, Contrast, PerSample, Target, TopClass, Unit
-    from pellucid.results import Heatmap, Heatmaps
+    from pellucid.results import Heatmap, Heatmaps, Importance
     from pellucid.verbs.explain import explain
+    from pellucid.verbs.importance import importance
     from pellucid.verbs.more import more
     from pellucid.verbs.verify import Verification, read, verify
 
@@ -43,13 +44,24 @@ _HOMES = {
     "pellucid.models.blackbox": ("to_onnx",),
     "pellucid.models.sources": ("load", "wrap"),
     "pellucid.models.targets": ("Class", "Contrast", "PerSample", "Target", "TopClass", "Unit"),
-    "pellucid.results": ("Heatmap", "Heatmaps"),
+    "pellucid.results": ("Heatmap", "Heatmaps", "Importance"),
     "pellucid.verbs.explain": ("explain",),
     "pellucid.verbs.more": ("more",),
     "pellucid.verbs.verify": ("Verification", "read", "verify"),
 }
 _HOME = {name: module for module, names in _HOMES.items() for name in names}
-_ROOMS = ("engine", "errors", "evaluation", "explanation", "heatmaps", "media", "models", "render", "storage")
+_ROOMS = (
+    "engine",
+    "errors",
+    "evaluation",
+    "explanation",
+    "heatmaps",
+    "importance",
+    "media",
+    "models",
+    "render",
+    "storage",
+)
 
 __all__ = [
     "Class",
@@ -57,6 +69,7 @@ __all__ = [
     "Geometry",
     "Heatmap",
     "Heatmaps",
+    "Importance",
     "LayerError",
     "MediaError",
     "MethodError",
@@ -74,6 +87,7 @@ __all__ = [
     "VisionModel",
     "__version__",
     "explain",
+    "importance",
     "layers",
     "load",
     "more",
@@ -96,4 +110,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted([*__all__, *_ROOMS])
+    return sorted({*__all__, *_ROOMS})
