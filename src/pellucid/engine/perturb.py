@@ -53,7 +53,7 @@ class Scorer:
     ) -> None:
         self.inputs, self.baseline = inputs.detach(), baseline.detach().expand_as(inputs)
         self.score, self.targets = score, targets
-        self.batch = batch or default_batch(inputs.device)
+        self.batch = batch or default_batch(self.inputs)
         self.cost = Cost()
         self._capture = Capture(module, watch=watch)
 
