@@ -27,12 +27,11 @@ LAYER = "layer4"
 def resnet(device: str) -> tuple[nn.Module, Tensor, int, str]:
     """ResNet-50, a picture `(1, 3, 224, 224)`, its top class, and where the weights are from."""
     folder = data_folder()
+    vision = pl.load("torchvision:resnet50", random_weights=True, device=device)
+    module, x, origin = vision.module, inputs_of("cat", vision), "random weights"
     if (folder / "code" / "zoo.py").is_file():
         with zoo_of(folder) as zoo:
             module, origin = zoo.resnet50()[0].to(device), "ImageNet weights"
-    else:
-        module, origin = pl.load("torchvision:resnet50", random_weights=True, device=device).module, "random weights"
-    x = inputs_of("cat", pl.wrap(module, transform=pl.Preprocess(input_size=(SIZE, SIZE)), device=device))
     with torch.no_grad():
         return module, x, int(module(x).argmax()), origin
 

@@ -27,11 +27,12 @@ Run it again with
 ```console
 pip install -e ".[dev]"
 python -m benchmarks heatmaps --markdown docs/benchmarks.md   # about twenty minutes
-python -m benchmarks perturbation --markdown docs/benchmarks.md
-python -m benchmarks perturbation cams samples --quick        # some sections, less work, fewer rounds
+python -m benchmarks perturbation --markdown docs/benchmarks.md   # about an hour, half of it for 80000 forwards once
+python -m benchmarks perturbation cams samples --quick            # some sections, less work, fewer rounds
 ```
 
-`PELLUCID_DATA` names a folder of labelled pictures for the pointing game; without one that part is left out.
+`PELLUCID_DATA` names a folder of labelled pictures and weights; without one the pointing game is left out, and other
+sections take random weights and crops of the samples.
 """
 
 
