@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from pellucid.models.targets import Class, Contrast, PerSample, Target, TopClass, Unit
     from pellucid.results import Heatmap, Heatmaps
     from pellucid.verbs.explain import explain
+    from pellucid.verbs.more import more
     from pellucid.verbs.verify import Verification, read, verify
 
 _HOMES = {
@@ -44,6 +45,7 @@ _HOMES = {
     "pellucid.models.targets": ("Class", "Contrast", "PerSample", "Target", "TopClass", "Unit"),
     "pellucid.results": ("Heatmap", "Heatmaps"),
     "pellucid.verbs.explain": ("explain",),
+    "pellucid.verbs.more": ("more",),
     "pellucid.verbs.verify": ("Verification", "read", "verify"),
 }
 _HOME = {name: module for module, names in _HOMES.items() for name in names}
@@ -74,6 +76,7 @@ __all__ = [
     "explain",
     "layers",
     "load",
+    "more",
     "read",
     "read_image",
     "to_onnx",
