@@ -1,0 +1,1 @@
+"""Feature visualisation: what the units of a model have learned."""
