@@ -7,11 +7,8 @@ Only the pictures chosen are run once more, for the unit's map in each and the c
 
 from __future__ import annotations
 
-import hashlib
-import os
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,60 +20,36 @@ from torch import Tensor
 
 from pellucid.engine import default_batch, task, unwrap
 from pellucid.errors import MediaError, MethodError, ModelError
+from pellucid.features.folder import Folder, Loader, Origin, Patch
 from pellucid.features.measures import Measure, resized
 from pellucid.features.receptive_field import Box, ReceptiveField, receptive_field
 from pellucid.features.table import ScoreTable, user_cache
-from pellucid.media import Geometry, Picture, expand, read_image, sample_path
+from pellucid.media import Geometry
 from pellucid.models.blackbox import BlackBox
 from pellucid.models.model import VisionModel
-from pellucid.models.preprocess import Preprocess
 from pellucid.storage import strict
 
 Role = Literal["top", "bottom", "middle"]
 
-SAMPLE = "sample:"
 PERCENTILES = tuple(range(101))
 LEAST_CROP = 0.2  # of the input's shorter side: smaller crops are not recognisable
 
 
 @dataclass(frozen=True)
-class Exemplar:
-    """One picture as a unit sees it.
+class Exemplar(Patch):
+    """One picture as a unit sees it: the patch is the effective receptive field of the cell that fires most.
 
     Attributes:
-        source: what opens the picture.
-        name: the picture's name.
-        sha256: of its file.
         role: `top`, `bottom` or `middle`.
         rank: its place, counted from the top (0) or from the bottom (0); for `middle` the share of pictures below.
         score: the unit's number.
-        cell: where the unit fires most, on the layer's grid.
-        box: the effective receptive field of that cell, in pixels of the model's input.
         map: the unit's map `(*grid)`.
-        geometry: the way from the model's input to the picture.
     """
 
-    source: str
-    name: str
-    sha256: str
     role: Role
     rank: float
     score: float
-    cell: tuple[int, ...]
-    box: Box
     map: Tensor
-    geometry: Geometry
-
-    def source_box(self) -> Box:
-        """`box` in the picture's own pixels, cut at its borders."""
-        spans = zip(self.box, self.geometry.input_size, self.geometry.box, self.geometry.source_size, strict=True)
-        return tuple(
-            (
-                min(max(0.0, low + start / n * (high - low)), float(size)),
-                min(max(0.0, low + stop / n * (high - low)), float(size)),
-            )
-            for (start, stop), n, (low, high), size in spans
-        )
 
 
 @dataclass(frozen=True)
@@ -163,7 +136,7 @@ def find_exemplars(
     folder = Folder.of(pictures)
     wanted = list(measure.units if units is None else units)
     columns = [measure.units.index(u) for u in wanted]
-    loader = _Loader(model, folder, batch or default_batch(model.device))
+    loader = Loader(model, folder, batch or default_batch(model.device))
     with ExitStack() as stack:
         if cache is False:
             home = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="pellucid-")))
@@ -187,94 +160,7 @@ def find_exemplars(
     return Exemplars(measure, found, looked.field, forwards + looked.forwards, cached, folder.digest, notes)
 
 
-class Folder:
-    """Pictures by source, with the hash of each one's bytes."""
-
-    def __init__(self, sources: Sequence[str]) -> None:
-        self.sources = list(sources)
-        self.hashes: list[str] = []
-        with task("hashing pictures", len(self.sources)) as advance:
-            for source in self.sources:
-                self.hashes.append(_file_hash(source))
-                advance(1)
-        self.digest = hashlib.sha256("\n".join(self.hashes).encode()).hexdigest()
-        first = {h: row for row, h in reversed(list(enumerate(self.hashes)))}
-        self.copies = {row for row, h in enumerate(self.hashes) if first[h] != row}
-
-    @classmethod
-    def of(cls, pictures: str | Path | Sequence[str | Path]) -> Folder:
-        """Whatever names pictures."""
-        return cls(expand([pictures] if isinstance(pictures, str | Path) else list(pictures)))
-
-    def __len__(self) -> int:
-        return len(self.sources)
-
-    def left_out(self, ranked: int) -> str:
-        """Why fewer pictures were ranked than are there, in a sentence."""
-        copies, unread = len(self.copies), len(self) - ranked - len(self.copies)
-        parts = [f"{copies} of {len(self)} pictures are copies of another"] if copies else []
-        parts += [f"{unread} of {len(self)} pictures could not be read"] if unread else []
-        return " and ".join(parts) + ": they were left out."
-
-
-def _file_hash(source: str) -> str:
-    path = sample_path(source) if source.startswith(SAMPLE) else Path(os.path.expanduser(source))
-    try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError:
-        return f"unreadable {source}"
-
-
-Loaded = tuple[Picture, Tensor, Geometry]
-
-
-class _Loader:
-    """Reads pictures for a model, the next batch while this one is run."""
-
-    def __init__(self, model: VisionModel, folder: Folder, batch: int) -> None:
-        self.model, self.folder, self.batch = model, folder, batch
-        # Transforms of others may draw random numbers, which threads share: they are run in this one.
-        self._ahead = isinstance(model.preprocess, Preprocess)
-
-    def batches(self, rows: Sequence[int]) -> Iterator[tuple[list[int], list[Loaded | None]]]:
-        """`(rows, their pictures)` in order; None for a picture that can't be read."""
-        parts = [list(rows[i : i + self.batch]) for i in range(0, len(rows), self.batch)]
-        if not self._ahead:
-            yield from ((part, [self.load(row) for row in part]) for part in parts)
-            return
-        with ThreadPoolExecutor(1, thread_name_prefix="pellucid-reader") as reader:
-            coming = [reader.submit(self.load, row) for row in parts[0]] if parts else []
-            try:
-                for part, following in zip(parts, [*parts[1:], []], strict=True):
-                    now, coming = coming, [reader.submit(self.load, row) for row in following]
-                    yield part, [future.result() for future in now]
-            finally:
-                for future in coming:
-                    future.cancel()
-
-    def load(self, row: int) -> Loaded | None:
-        """One picture as the model takes it."""
-        if row in self.folder.copies:
-            return None
-        try:
-            picture = read_image(self.folder.sources[row])
-            return picture, *self.model.preprocess(picture)
-        except MediaError:
-            return None
-
-    def stacked(self, loaded: Sequence[Loaded | None]) -> Iterator[tuple[list[int], Tensor]]:
-        """`(places in the batch, inputs (n, C, *space))`, pictures of one size together."""
-        sizes: dict[tuple[int, ...], list[int]] = {}
-        for i, item in enumerate(loaded):
-            if item is not None:
-                sizes.setdefault(tuple(item[1].shape), []).append(i)
-        for places in sizes.values():
-            inputs = torch.stack([item[1] for i in places if (item := loaded[i]) is not None])
-            yield places, inputs.to(self.model.device, self.model.dtype)
-
-
-def _rank(loader: _Loader, measure: Measure, table: ScoreTable) -> int:
+def _rank(loader: Loader, measure: Measure, table: ScoreTable) -> int:
     """Fill what is missing of the table; the forward passes it took."""
     rows = range(table.done, len(loader.folder))
     forwards = 0
@@ -331,7 +217,7 @@ class _Look:
     field: ReceptiveField
     forwards: int
     local: bool
-    seen: dict[int, tuple[Picture, Geometry]]
+    seen: dict[int, tuple[Origin, Geometry]]
     maps: dict[tuple[int, int], Tensor]
     fields: dict[tuple[int, ...], ReceptiveField]
 
@@ -344,24 +230,24 @@ class _Look:
         )
 
     def _exemplar(self, column: int, row: int, role: Role, rank: float, score: float) -> Exemplar:
-        picture, geometry = self.seen[row]
+        origin, geometry = self.seen[row]
         values = self.maps[row, column]
         cell = tuple(int(i) for i in torch.unravel_index(values.argmax(), values.shape))
         field = self.fields[geometry.input_size]
         box: Box = tuple((0.0, float(n)) for n in geometry.input_size)
         if self.local:
             box = field.crop(cell, LEAST_CROP * min(geometry.input_size))
-        return Exemplar(picture.source, picture.name, picture.sha256, role, rank, score, cell, box, values, geometry)
+        return Exemplar(origin, cell, box, geometry, role, rank, score, values)
 
 
-def _look(loader: _Loader, measure: Measure, picks: Mapping[int, _Picked], seed: int) -> _Look:
+def _look(loader: Loader, measure: Measure, picks: Mapping[int, _Picked], seed: int) -> _Look:
     """Run the chosen pictures for the units' maps, and measure what the layer's cells see."""
     wanted: dict[int, set[int]] = {}
     for column, picked in picks.items():
         for row, *_ in picked.chosen:
             wanted.setdefault(row, set()).add(column)
     module = unwrap(loader.model.module)
-    seen: dict[int, tuple[Picture, Geometry]] = {}
+    seen: dict[int, tuple[Origin, Geometry]] = {}
     maps: dict[tuple[int, int], Tensor] = {}
     samples: dict[tuple[int, ...], Tensor] = {}
     with task("looking at exemplars", len(wanted)) as advance, measure.opened(module) as capture:
@@ -371,7 +257,7 @@ def _look(loader: _Loader, measure: Measure, picks: Mapping[int, _Picked], seed:
                 for place, found in zip(places, batch, strict=True):
                     row, item = part[place], loaded[place]
                     assert item is not None
-                    seen[row] = item[0], item[2]
+                    seen[row] = Origin.of(item[0]), item[2]
                     maps |= {(row, column): found[column].clone() for column in wanted[row]}
                 samples.setdefault(tuple(inputs.shape[2:]), inputs[:4].clone())
             advance(len(part))
