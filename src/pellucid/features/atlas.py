@@ -229,7 +229,8 @@ def _spread(plane: Tensor, outliers: float = 0.01) -> Tensor:
     """A plane stretched to [0, 1] an axis; the outermost points are moved in, so that they do not shrink the rest."""
     edges = torch.tensor([outliers / 2, 1 - outliers / 2], dtype=plane.dtype)
     low, high = torch.quantile(plane, edges, dim=0)
-    return ((plane - low) / (high - low).clamp(min=1e-12)).clamp(0, 1)
+    stretched: Tensor = ((plane - low) / (high - low).clamp(min=1e-12)).clamp(0, 1)
+    return stretched
 
 
 def neighbours_kept(

@@ -10,7 +10,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
@@ -21,7 +21,7 @@ from torch import Tensor
 from pellucid.engine import default_batch, task, unwrap
 from pellucid.errors import MediaError, MethodError, ModelError
 from pellucid.features.folder import Folder, Loader, Origin, Patch
-from pellucid.features.measures import Measure, resized
+from pellucid.features.measures import Look, Measure, look, resized
 from pellucid.features.receptive_field import Box, ReceptiveField, receptive_field
 from pellucid.features.table import ScoreTable, user_cache
 from pellucid.media import Geometry
@@ -44,12 +44,14 @@ class Exemplar(Patch):
         rank: its place, counted from the top (0) or from the bottom (0); for `middle` the share of pictures below.
         score: the unit's number.
         map: the unit's map `(*grid)`.
+        features: `(C,)`, what the whole layer answers in that cell (for a target: on average); not stored.
     """
 
     role: Role
     rank: float
     score: float
     map: Tensor
+    features: Tensor = field(default_factory=lambda: torch.zeros(0), compare=False, repr=False)
 
 
 @dataclass(frozen=True)
@@ -153,7 +155,7 @@ def find_exemplars(
         forwards = _rank(loader, measure, table)
         picks = {c: _pick(scores, top, bottom, quantiles) for c, scores in table.columns_at(columns)}
         table.close()
-    looked = _look(loader, measure, picks, seed)
+    looked = _look_at(loader, measure, picks, seed)
     found = tuple(looked.unit(u, c, picks[c]) for u, c in zip(wanted, columns, strict=True))
     ranked = found[0].count if found else 0
     notes = () if ranked == len(folder) else (folder.left_out(ranked),)
@@ -211,14 +213,14 @@ def _pick(scores: Tensor, top: int, bottom: int, quantiles: Sequence[float]) -> 
 
 
 @dataclass
-class _Look:
+class _Looked:
     """The chosen pictures, run once more."""
 
     field: ReceptiveField
     forwards: int
     local: bool
     seen: dict[int, tuple[Origin, Geometry]]
-    maps: dict[tuple[int, int], Tensor]
+    looks: dict[tuple[int, int], Look]
     fields: dict[tuple[int, ...], ReceptiveField]
 
     def unit(self, unit: int, column: int, picked: _Picked) -> UnitExemplars:
@@ -231,16 +233,15 @@ class _Look:
 
     def _exemplar(self, column: int, row: int, role: Role, rank: float, score: float) -> Exemplar:
         origin, geometry = self.seen[row]
-        values = self.maps[row, column]
-        cell = tuple(int(i) for i in torch.unravel_index(values.argmax(), values.shape))
+        look = self.looks[row, column]
         field = self.fields[geometry.input_size]
         box: Box = tuple((0.0, float(n)) for n in geometry.input_size)
         if self.local:
-            box = field.crop(cell, LEAST_CROP * min(geometry.input_size))
-        return Exemplar(origin, cell, box, geometry, role, rank, score, values)
+            box = field.crop(look.cell, LEAST_CROP * min(geometry.input_size))
+        return Exemplar(origin, look.cell, box, geometry, role, rank, score, look.map, look.features)
 
 
-def _look(loader: Loader, measure: Measure, picks: Mapping[int, _Picked], seed: int) -> _Look:
+def _look_at(loader: Loader, measure: Measure, picks: Mapping[int, _Picked], seed: int) -> _Looked:
     """Run the chosen pictures for the units' maps, and measure what the layer's cells see."""
     wanted: dict[int, set[int]] = {}
     for column, picked in picks.items():
@@ -248,17 +249,17 @@ def _look(loader: Loader, measure: Measure, picks: Mapping[int, _Picked], seed: 
             wanted.setdefault(row, set()).add(column)
     module = unwrap(loader.model.module)
     seen: dict[int, tuple[Origin, Geometry]] = {}
-    maps: dict[tuple[int, int], Tensor] = {}
+    looks: dict[tuple[int, int], Look] = {}
     samples: dict[tuple[int, ...], Tensor] = {}
     with task("looking at exemplars", len(wanted)) as advance, measure.opened(module) as capture:
         for part, loaded in loader.batches(sorted(wanted)):
             for places, inputs in loader.stacked(loaded):
-                batch = measure.maps(capture, inputs).detach().cpu()
-                for place, found in zip(places, batch, strict=True):
+                seen_by = look(measure, capture, inputs)
+                for i, place in enumerate(places):
                     row, item = part[place], loaded[place]
                     assert item is not None
                     seen[row] = Origin.of(item[0]), item[2]
-                    maps |= {(row, column): found[column].clone() for column in wanted[row]}
+                    looks |= {(row, column): seen_by(i, column) for column in wanted[row]}
                 samples.setdefault(tuple(inputs.shape[2:]), inputs[:4].clone())
             advance(len(part))
     fields = {
@@ -266,4 +267,4 @@ def _look(loader: Loader, measure: Measure, picks: Mapping[int, _Picked], seed: 
         for size, inputs in samples.items()
     }
     first = next(iter(fields.values()))
-    return _Look(first, len(seen), measure.local, seen, maps, fields)
+    return _Looked(first, len(seen), measure.local, seen, looks, fields)

@@ -7,7 +7,7 @@ a cache knows it again.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
@@ -66,6 +66,37 @@ class Measure(ABC):
         gradient = capture.gradients([score])[0][self.layer.name]
         product = capture.activations[self.layer.name].detach() * gradient
         return score.detach(), self.read(capture, product, inputs)
+
+
+@dataclass(frozen=True)
+class Look:
+    """How a unit answers one input.
+
+    Attributes:
+        map: `(*grid)`.
+        cell: where the map is largest.
+        features: `(C,)`, the whole layer in that cell; on average over the cells where the unit has no place.
+    """
+
+    map: Tensor
+    cell: tuple[int, ...]
+    features: Tensor
+
+
+def look(measure: Measure, capture: Capture, inputs: Tensor) -> Callable[[int, int], Look]:
+    """How units answer a batch: a function of the input's place in the batch and of the measure's column."""
+    maps = measure.maps(capture, inputs).detach().cpu()
+    activation = capture.activations[measure.layer.name].detach()
+    layer = measure.read(capture, activation, inputs).cpu()
+
+    def at(row: int, column: int) -> Look:
+        values = maps[row, column].clone()
+        cell = tuple(int(i) for i in torch.unravel_index(values.argmax(), values.shape))
+        flat = layer[row].flatten(1)
+        features = flat[:, int(values.argmax())] if measure.local else flat.mean(1)
+        return Look(values, cell, features.clone())
+
+    return at
 
 
 def resized(layer: Layer, module: nn.Module, inputs: Tensor) -> Layer:

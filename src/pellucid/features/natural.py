@@ -7,22 +7,17 @@ arXiv:2010.12606, in which people did so in 82 +- 4 % of the cases, and in 92 +-
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from pellucid.engine import Capture, default_batch, unwrap
+from pellucid.engine import unwrap
 from pellucid.features.exemplars import UnitExemplars
-from pellucid.features.folder import Patch
-from pellucid.media import read_image
-from pellucid.models.layers import Layer
+from pellucid.features.measures import Measure, look
 from pellucid.models.model import VisionModel
-
-Embed = Callable[[Tensor], Tensor]
-"""Model inputs `(N, C, *space)` -> features `(N, D)`."""
 
 
 @dataclass(frozen=True)
@@ -117,26 +112,35 @@ def _told(first: Tensor, second: Tensor) -> Tensor:
     return (gap > 0).double() + 0.5 * (gap == 0).double()
 
 
-def embedding(model: VisionModel, layer: Layer) -> Embed:
-    """Features of a layer, averaged over its cells."""
+def compare(
+    model: VisionModel, measure: Measure, natural: Sequence[UnitExemplars], synthetic: Tensor
+) -> list[tuple[Standing, Choice | None]]:
+    """Each unit's synthetic picture against its natural ones.
 
-    def embed(inputs: Tensor) -> Tensor:
-        parts = []
-        with Capture(unwrap(model.module), [layer.name], stop_early=True) as capture:
-            for part in inputs.split(default_batch(model.device)):  # type: ignore[no-untyped-call]
-                capture.forward(part.to(model.device, model.dtype))
-                maps = layer.layout.to_map(capture.activations[layer.name])
-                parts.append(maps.float().flatten(2).mean(2).cpu())
-        return torch.cat(parts)
+    Pictures are compared by what the other units of the layer answer in the cell where the unit fires most; for a
+    target, by the layer's average answer.
 
-    return embed
+    Args:
+        model: left as it was.
+        measure: what the pictures are ranked by.
+        natural: the units' exemplars, with top and bottom ones.
+        synthetic: the units' synthetic pictures as the model takes them, `(K, C, *space)`.
+    """
+    found: list[tuple[Standing, Choice | None]] = []
+    with measure.opened(unwrap(model.module)) as capture:
+        for unit, x in zip(natural, synthetic, strict=True):
+            inputs, column = x[None].to(model.device, model.dtype), measure.units.index(unit.unit)
+            value = float(measure.scores(capture, inputs)[0, column])
+            made = look(measure, capture, inputs)(0, column).features
+            choice = None
+            if unit.top and unit.bottom:
+                sides = [torch.stack([e.features for e in side]) for side in (unit.top, unit.bottom)]
+                made, *sides = (_others(f, unit.unit) if measure.local else f for f in (made, *sides))
+                choice = forced_choice(made, *sides)
+            found.append((standing(value, unit), choice))
+    return found
 
 
-def crops(model: VisionModel, patches: Sequence[Patch], size: Sequence[int]) -> Tensor:
-    """What is looked at in each picture, enlarged to the model's input: `(K, C, *size)`."""
-    parts = []
-    for patch in patches:
-        x, _ = model.preprocess(read_image(patch.origin.source))
-        region = tuple(slice(int(start), max(int(start) + 1, round(stop))) for start, stop in patch.box)
-        parts.append(torch.nn.functional.interpolate(x[None, :, *region], tuple(size), mode="bilinear")[0])
-    return torch.stack(parts)
+def _others(features: Tensor, unit: int) -> Tensor:
+    """Features `(..., C)` without the unit's own, which would give the answer away."""
+    return torch.cat([features[..., :unit], features[..., unit + 1 :]], -1)

@@ -131,6 +131,8 @@ def _energy(
     """Squared gradients `(cells, samples, *space)` of some cells, their channels summed with random weights."""
     weights = torch.randn(layer.layout.channels, generator=generator).to(samples)
     with Capture(unwrap(module), watch=[layer.name], input_gradient=True) as capture:
+        capture.forward(samples[:1])
+        capture.shorten()
         capture.forward(samples)
         with torch.enable_grad():
             mixed = torch.einsum("nc...,c->n...", layer.layout.to_map(capture.watched[layer.name]), weights).flatten(1)
