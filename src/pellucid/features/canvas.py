@@ -42,9 +42,7 @@ class Canvas:
         preprocess = model.preprocess
         found = tuple(shape) if shape is not None else (preprocess.channels, *preprocess.input_size)
         if len(found) not in (3, 4) or min(found) < 1 or min(found[-2:]) < 2:
-            raise ModelError(
-                f"A canvas is (C, H, W) or (C, T, H, W), each at least 1 and H, W at least 2; got {found}."
-            )
+            raise ModelError(f"A canvas is (C, H, W) or (C, T, H, W), with H and W of 2 at least; got {found}.")
         black, white = (level.to(model.device, torch.float32) for level in preprocess.levels)
         if len(black) not in (1, found[0]):
             raise ModelError(

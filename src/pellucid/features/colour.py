@@ -44,9 +44,7 @@ class Colours:
         """
         points = pictures.detach().double().movedim(1, -1).reshape(-1, pictures.shape[1])
         if len(points) < 2 or not points.isfinite().all():
-            raise MethodError(
-                "Colours are measured on pictures (N, C, *space) of finite values, with two pixels at least."
-            )
+            raise MethodError("Colours are measured on pictures (N, C, *space) of finite values, two pixels at least.")
         mean = points.mean(0)
         covariance = (points - mean).T @ (points - mean) / len(points)
         values, vectors = torch.linalg.eigh(covariance)

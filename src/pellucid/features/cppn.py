@@ -17,7 +17,7 @@ from pellucid.features.parametrisations import Parameters, Parametrisation, para
 @parametrisation("cppn")
 @dataclass(frozen=True, kw_only=True)
 class CPPN(Parametrisation):
-    """`sigmoid(root W_n h(... h(W_1 (t, y, x, r))))` (Mordvintsev et al. 2018, "Differentiable image parameterizations").
+    """`sigmoid(root W_n h(... h(W_1 (t, y, x, r))))` (Mordvintsev et al. 2018, "Differentiable parameterizations").
 
     Each hidden layer gives `atan(u)` and `atan(u)^2`, both brought to zero mean and unit variance for Gaussian `u`, so
     that depth neither blows up nor blurs the picture.

@@ -20,14 +20,16 @@ from pellucid.features.canvas import Canvas, Generators, uniform
 from pellucid.features.colour import Colours, samples
 from pellucid.features.parametrisations import Parameters, Parametrisation, falloff, half_spectrum, parametrisation
 
+_POWER = 0.5  # variance of a synthetic picture's decorrelated channels; all natural pictures together have 1
+
 
 @parametrisation("maco")
 @dataclass(frozen=True, kw_only=True, eq=False)
 class MACO(Parametrisation):
     """`mean + root F^-1(r e^(i phi))`: the phases `phi` are optimised, the magnitudes `r` are kept exactly.
 
-    The magnitudes are those of the decorrelated channels, of unit variance in all. There is no squashing function behind
-    them that would change them; the few values that leave [0, 1] are clipped at the end only, and counted.
+    The magnitudes are those of the decorrelated channels. No squashing function behind them would change them; the few
+    values that leave [0, 1] are clipped at the end only, and counted.
 
     Attributes:
         rate: of NAdam.
@@ -61,8 +63,10 @@ class MACO(Parametrisation):
             raise MethodError(f"A spectrum is natural, synthetic or a tensor, not {self.spectrum!r}.")
         found = falloff(canvas.space, self.decay, self.decay)
         if self.spectrum == "natural" and canvas.channels in (1, 3):
-            found = found / falloff(canvas.space[-2:], self.decay, 0.0) * _natural(canvas, colours)
-        return replace(self, spectrum=_unit_variance(found.expand(shape).clone(), canvas.space))
+            curve, natural_power = _natural(canvas, colours)
+            found = found / falloff(canvas.space[-2:], self.decay, 0.0) * curve
+            return replace(self, spectrum=_of_power(found, canvas.space, natural_power))
+        return replace(self, spectrum=_of_power(found.expand(shape), canvas.space, _POWER))
 
     def start(self, canvas: Canvas, generators: Generators) -> Parameters:
         """Even phases."""
@@ -101,34 +105,40 @@ def measured_spectrum(pictures: Tensor, colours: Colours | None = None) -> Tenso
         colours: as used in the synthesis; default: measured on these pictures.
     """
     colours = colours or Colours.measured(pictures)
-    return _unit_variance(_magnitudes(pictures, colours).mean(0), pictures.shape[2:])
+    return _magnitudes(pictures, colours).mean(0)
 
 
 def _magnitudes(pictures: Tensor, colours: Colours) -> Tensor:
     z = colours.decorrelate(pictures)
     axes = tuple(range(2, z.ndim))
-    return torch.fft.rfftn(z - z.mean(axes, keepdim=True), dim=axes).abs()
+    magnitude: Tensor = torch.fft.rfftn(z - z.mean(axes, keepdim=True), dim=axes).abs()
+    return magnitude
 
 
-def _unit_variance(magnitude: Tensor, space: Sequence[int]) -> Tensor:
-    """No mean, and a mean power over the channels of 1 when transformed back: `colours` holds mean and contrast."""
-    magnitude[(slice(None), *[0] * len(space))] = 0
-    width = magnitude.shape[-1]
-    twice = torch.full((width,), 2.0)
+def _power(magnitude: Tensor, space: Sequence[int]) -> float:
+    """The variance of what is transformed back, mean over the channels (Parseval)."""
+    twice = torch.full(magnitude.shape[-1:], 2.0)
     twice[0] = 1
     if space[-1] % 2 == 0:
         twice[-1] = 1
-    power = (magnitude.square() * twice).flatten(1).sum(1).mean() / math.prod(space) ** 2
-    return magnitude / power.sqrt()
+    return float((magnitude.square() * twice).flatten(1).sum(1).mean()) / math.prod(space) ** 2
 
 
-def _natural(canvas: Canvas, colours: Colours) -> Tensor:
-    """The sample pictures' mean magnitude as a function of the frequency alone: `(C, *half_spectrum of H, W)`.
+def _of_power(magnitude: Tensor, space: Sequence[int], power: float) -> Tensor:
+    """Scaled to this variance, without a mean: `colours` holds that."""
+    magnitude = magnitude.clone()
+    magnitude.flatten(1)[:, 0] = 0
+    return magnitude * math.sqrt(power / _power(magnitude, space))
+
+
+def _natural(canvas: Canvas, colours: Colours) -> tuple[Tensor, float]:
+    """The sample pictures' mean magnitude by the frequency alone, `(C, *half_spectrum of H, W)`, and its power.
 
     Five pictures are too few for every frequency by itself, and many for a curve.
     """
     pictures = samples(canvas.channels, 256)
     found = _magnitudes(pictures, colours).mean(0)
+    power = _power(found, pictures.shape[2:])
     y, x = torch.fft.fftfreq(256), torch.fft.rfftfreq(256)
     rings = (torch.hypot(y[:, None], x[None]) * 256).round().long()
     count = torch.zeros(int(rings.max()) + 1).index_add(0, rings.flatten(), torch.ones(rings.numel()))
@@ -138,4 +148,4 @@ def _natural(canvas: Canvas, colours: Colours) -> Tensor:
     y, x = torch.fft.fftfreq(height), torch.fft.rfftfreq(width)
     at = (torch.hypot(y[:, None], x[None]) * 256).clamp(min=1, max=len(count) - 1)
     low = at.floor().long().clamp(max=len(count) - 2)
-    return torch.lerp(curve[:, low], curve[:, low + 1], at - low)
+    return torch.lerp(curve[:, low], curve[:, low + 1], at - low), power

@@ -10,6 +10,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from numbers import Real
 from typing import Any, cast
 
 import torch
@@ -117,12 +118,11 @@ class Objective(ABC):
     def __str__(self) -> str:
         return self.name()
 
-    def __add__(self, other: Objective | float) -> Objective:
-        if not isinstance(other, Objective):
-            return self if other == 0 else NotImplemented  # 0: where `sum` starts
-        return Sum((*_terms(self), *_terms(other)))
+    def __add__(self, other: Objective) -> Objective:
+        return Sum((*_terms(self), *_terms(other))) if isinstance(other, Objective) else NotImplemented
 
-    __radd__ = __add__
+    def __radd__(self, other: int) -> Objective:
+        return self if other == 0 else NotImplemented  # where `sum` starts
 
     def __neg__(self) -> Objective:
         return -1.0 * self
@@ -131,11 +131,15 @@ class Objective(ABC):
         return self + (-other) if isinstance(other, Objective) else NotImplemented
 
     def __mul__(self, factor: float) -> Objective:
-        if isinstance(factor, Objective) or not math.isfinite(factor):
+        if not _is_number(factor):
             raise TargetError(f"An objective is weighted by a finite number, not {factor!r}.")
         return Sum(tuple((float(factor) * weight, term) for weight, term in _terms(self)))
 
     __rmul__ = __mul__
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, Real) and math.isfinite(value)
 
 
 def _terms(objective: Objective) -> tuple[tuple[float, Objective], ...]:
@@ -286,12 +290,16 @@ class Neuron(Channel):
 
     def score(self, seen: Seen) -> Tensor:
         """`A_c` there."""
-        assert self.position is not None
+        return self.cells(seen)[:, self.channel, self.cell]
+
+    @property
+    def cell(self) -> int:
+        """The number of the place, row by row."""
         grid = () if self.layout is None else self.layout.grid
         at = 0
-        for p, g in zip(self.position, grid, strict=True):
+        for p, g in zip(self.position or (), grid, strict=True):
             at = at * g + p
-        return self.cells(seen)[:, self.channel, at]
+        return at
 
     def name(self, labels: Sequence[str] | None = None) -> str:
         """`channel c of layer at (y, x)`."""
@@ -389,11 +397,11 @@ class Direction(_AtLayer):
 
 def dot_cosine(a: Tensor, v: Tensor, dim: int, power: float, floor: float) -> Tensor:
     """`a.v max(floor, cos(a, v))^power` along `dim`; each sample by itself."""
-    dot = (a * v).sum(dim)
+    dot: Tensor = (a * v).sum(dim)
     if not power:
         return dot
-    cosine = dot / (a.norm(dim=dim) * v.norm(dim=dim)).clamp(min=1e-12)
-    return dot * cosine.clamp(min=floor) ** power
+    lengths = torch.linalg.vector_norm(a, dim=dim) * torch.linalg.vector_norm(v, dim=dim)
+    return dot * (dot / lengths.clamp(min=1e-12)).clamp(min=floor).pow(power)
 
 
 @dataclass(frozen=True, eq=False)

@@ -8,7 +8,7 @@ generators, learning rate and history of its own, so that one of many comes out 
 from __future__ import annotations
 
 import statistics
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -205,7 +205,7 @@ class _Piece:
 class _Run:
     """Some pieces, optimised side by side."""
 
-    def __init__(self, passes: Passes, studio: _Studio, pieces: Sequence[_Piece], tick: object) -> None:
+    def __init__(self, passes: Passes, studio: _Studio, pieces: Sequence[_Piece], tick: Callable[[int], None]) -> None:
         self.passes, self.studio, self.pieces, self.tick = passes, studio, list(pieces), tick
         self.settings = studio.settings
         for piece in self.pieces:
@@ -219,7 +219,7 @@ class _Run:
         while live := [piece for piece in self.pieces if not piece.done]:
             self.step(live)
             for piece in live:
-                self.tick(self._advance(piece))  # type: ignore[operator]
+                self.tick(self._advance(piece))
 
     def _advance(self, piece: _Piece) -> int:
         """Whether the piece is finished; the steps it is further, the spared ones included."""

@@ -69,9 +69,7 @@ def get_parametrisation(name: str, **parameters: Any) -> Parametrisation:
         raise MethodError(f"There is no parametrisation {name!r}: choose {', '.join(PARAMETRISATIONS)}.")
     known = {f.name for f in fields(PARAMETRISATIONS[name])}  # type: ignore[arg-type]
     if unknown := sorted(set(parameters) - known):
-        raise MethodError(
-            f"Parametrisation {name!r} has no parameter {unknown[0]!r}; it has {', '.join(sorted(known))}."
-        )
+        raise MethodError(f"{name!r} has no parameter {unknown[0]!r}; it has {', '.join(sorted(known))}.")
     return PARAMETRISATIONS[name](**parameters)
 
 
@@ -139,18 +137,5 @@ def falloff(space: Sequence[int], decay: float, temporal_decay: float) -> Tensor
     scale = (torch.hypot(y[:, None], x[None]).clamp(min=lowest) / lowest) ** -decay
     if len(space) == 2:
         return scale
-    harmonic = (torch.fft.fftfreq(space[0]).abs() * space[0]).clamp(min=1)
-    return harmonic[:, None, None] ** -temporal_decay * scale
-
-
-def high_share(picture: Tensor, cutoff: float = 0.25) -> float:
-    """The share of a picture's contrast at spatial frequencies above `cutoff` cycles a pixel (0.5 is the finest).
-
-    Natural pictures have a few thousandths there, white noise 80 percent.
-    """
-    space = tuple(picture.shape[-2:])
-    power = torch.fft.fft2(picture.double() - picture.double().mean((-2, -1), keepdim=True)).abs().square()
-    y, x = torch.fft.fftfreq(space[0]), torch.fft.fftfreq(space[1])
-    high = torch.hypot(y[:, None], x[None]) > cutoff
-    total = float(power.sum())
-    return float(power[..., high].sum()) / total if total > 0 else math.nan
+    harmonic: Tensor = (torch.fft.fftfreq(space[0]).abs() * space[0]).clamp(min=1)
+    return harmonic[:, None, None].pow(-temporal_decay) * scale

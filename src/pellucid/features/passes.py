@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 
@@ -87,14 +87,15 @@ class Passes:
             self.capture.input_gradient = before
         return found
 
-    def _batches(self, run: object, objectives: Sequence[Objective], ends: list[int], rows: int) -> None:
-        call = run  # type: ignore[assignment]
+    def _batches(
+        self, run: Callable[[int, int], None], objectives: Sequence[Objective], ends: list[int], rows: int
+    ) -> None:
         self.batch = self.batch or default_batch(self.canvas.black.device)
         if all(o.pictures == 1 for o in objectives):
-            self.batch = adaptive_batches(call, rows, self.batch)  # type: ignore[arg-type]
+            self.batch = adaptive_batches(run, rows, self.batch)
         else:  # pictures that are compared with each other are run together
             for start, stop in zip([0, *ends], ends, strict=False):
-                call(start, stop)  # type: ignore[operator]
+                run(start, stop)
         self.cost.forwards += rows
 
 

@@ -1,9 +1,9 @@
 """Dead rectifiers: a way back for the gradient where a unit does not fire at all.
 
-A unit behind a ReLU that is silent on the first grey noise has no gradient, and nothing ever changes. For such a picture
-(and for no other) the backward pass of every rectifier that would stop its gradient altogether lets it through, where
-following it would make the rectifier fire (after Mordvintsev & Olah's lucid, "redirected ReLU"). The rule is at function
-level: `F.relu`, tensor methods, in-place and module rectifiers are all met, and no module is changed.
+A unit behind a ReLU that is silent on the first grey noise has no gradient, and nothing ever changes. For such a
+picture (and for no other) the backward pass of every rectifier that would stop its gradient altogether lets it through,
+where following it would make the rectifier fire (the idea of lucid's "redirected ReLU"). The rule is at function level:
+`functional.relu`, tensor methods, in-place and module rectifiers are all met, and no module is changed.
 """
 
 from __future__ import annotations
@@ -12,14 +12,23 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
+from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
-_RELU = (F.relu, F.relu_, torch.relu, torch.relu_, Tensor.relu, Tensor.relu_, torch.clamp_min, Tensor.clamp_min)
-_CAPPED = (F.relu6, F.hardtanh, F.hardtanh_)
-_CLAMP = (torch.clamp, Tensor.clamp, Tensor.clamp_, torch.clip, Tensor.clip)
-_SMOOTH_ENDS = (F.hardswish, F.hardsigmoid)
+_RELU = (
+    functional.relu,
+    functional.relu_,
+    torch.relu,
+    torch.relu_,
+    Tensor.relu,
+    Tensor.relu_,
+    torch.clamp_min,
+    Tensor.clamp_min,
+)
+_CAPPED = (functional.relu6, functional.hardtanh, functional.hardtanh_)
+_CLAMP = (torch.clamp, torch.clamp_min, torch.clip, Tensor.clamp, Tensor.clamp_, Tensor.clamp_min, Tensor.clip)
+_SMOOTH_ENDS = (functional.hardswish, functional.hardsigmoid)
 
 
 class _Redirected(torch.autograd.Function):
@@ -32,7 +41,7 @@ class _Redirected(torch.autograd.Function):
         return value.clone()
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:  # type: ignore[override]
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
         """`g slope`; for a sample where that is zero everywhere, `g` where it leads back to the sloping part."""
         x, slope = ctx.saved_tensors
         g = grads[0]
@@ -58,17 +67,23 @@ class RedirectedRectifiers(TorchFunctionMode):
             x = args[0].detach().clone().requires_grad_()
             value = func(x.clone(), *args[1:], **kwargs)
             (slope,) = torch.autograd.grad(value.sum(), x)
-        redirected = _Redirected.apply(args[0].clone(), value.detach(), slope)  # type: ignore[no-untyped-call]
+        redirected = _Redirected.apply(args[0].clone(), value.detach(), slope)
         return args[0].copy_(redirected) if _in_place(func, args, kwargs) else redirected
 
 
 _RULED = frozenset((*_RELU, *_CAPPED, *_CLAMP, *_SMOOTH_ENDS))
 
 
+_INPLACE_ARGUMENT = {
+    functional.relu: 1,
+    functional.relu6: 1,
+    functional.hardtanh: 3,
+    functional.hardswish: 1,
+    functional.hardsigmoid: 1,
+}
+
+
 def _in_place(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
-    """Whether the call writes to its input: by its name, or by its last argument."""
-    named = getattr(func, "__name__", "").endswith("_")
-    flag = bool(kwargs.get("inplace", False)) or (func in (F.relu, F.relu6) and args[1:2] == (True,))
-    return (
-        named or flag or (func is F.hardtanh and args[3:4] == (True,)) or (func is F.hardswish and args[1:2] == (True,))
-    )
+    """Whether the call writes to its input: by its name, or by a flag."""
+    at = _INPLACE_ARGUMENT.get(func, len(args))
+    return func.__name__.endswith("_") or kwargs.get("inplace") is True or args[at : at + 1] == (True,)

@@ -100,7 +100,8 @@ class Diversity(_AtLayer):
         A = self.cells(seen)
         if len(A) % self.count:
             return A.flatten(1).sum(1) * 0
-        grams = torch.nn.functional.normalize((A @ A.mT).flatten(1), dim=1).unflatten(0, (self.count, -1))
+        grams = torch.nn.functional.normalize((A @ A.mT).flatten(1), dim=1)
+        grams = grams.reshape(self.count, -1, grams.shape[1])
         alike = torch.einsum("pvd,qvd->pvq", grams, grams)
         return -((alike.sum(2) - alike.diagonal(dim1=0, dim2=2).mT) / (self.count - 1)).flatten()
 

@@ -83,7 +83,7 @@ class Robustness:
         else:
             shown = pictures.repeat_interleave(count, 0)
         folded = shown.flatten(1, -3)  # one map for all channels and frames
-        maps = self.maps(count, generators, tuple(pictures.shape[-2:])).to(folded)
+        maps = self.maps(count, generators, (pictures.shape[-2], pictures.shape[-1])).to(folded)
         grid = affine_grid(maps, [len(folded), folded.shape[1], *size], align_corners=False)
         offset = 0.5 if self.pad == "grey" else 0.0
         mode = "zeros" if self.pad == "grey" else self.pad

@@ -54,8 +54,8 @@ class Settings:
     def __post_init__(self) -> None:
         if self.steps < 1 or self.views < 1 or self.patience < 1 or not self.zoom > 0 or self.plateau < 0:
             raise MethodError(
-                "A synthesis takes at least one step, one view and a patience of one step, a zoom above 0 and a plateau "
-                "of at least 0."
+                "A synthesis takes at least one step, one view and a patience of one step, a zoom above 0 and a "
+                "plateau of at least 0."
             )
         if self.factor is not None and not self.factor >= 1:
             raise MethodError(f"The factor over the natural maximum is at least 1, not {self.factor}.")
@@ -100,7 +100,9 @@ class Settings:
         name = own.pop("name")
         if isinstance(own.get("spectrum"), list):
             own["spectrum"] = torch.tensor(own["spectrum"])
-        views = {k: tuple(v) if isinstance(v, list) else v for k, v in changes.pop("robustness").items()}
+        views: dict[str, Any] = {
+            k: tuple(v) if isinstance(v, list) else v for k, v in changes.pop("robustness").items()
+        }
         if changes.get("colours") is not None:
             changes["colours"] = Colours(**{k: torch.tensor(v) for k, v in changes["colours"].items()})
         if changes.get("shape") is not None:
