@@ -8,15 +8,17 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from pellucid.engine import Capture, unwrap
-from pellucid.errors import MethodError
+from pellucid.errors import LayerError, MethodError
+from pellucid.explanation import Prediction, Record
 from pellucid.heatmaps import ChannelRelevance
+from pellucid.media import Geometry, Picture
 from pellucid.models.layers import Layer, layers
 from pellucid.models.model import VisionModel
 from pellucid.models.targets import TargetLike
@@ -49,6 +51,43 @@ class ActivationMaps:
     def norm(self) -> Tensor:
         """The length of each cell's activation vector, `(*grid)`."""
         return self.values.float().square().sum(0).sqrt()
+
+
+@dataclass
+class InputActivations:
+    """What some layers answer to one input.
+
+    Attributes:
+        maps: one entry a layer, in the order in which they run.
+        target: what relevance is to, as people call it; empty where channels are ranked by activation.
+        prediction: the model's top classes.
+        geometry: where the model looked on the original picture.
+        record: provenance.
+        picture: the original, while in memory; not stored.
+        seen: the input `(C, *space)` in display values, while in memory; not stored.
+    """
+
+    maps: list[ActivationMaps]
+    target: str
+    prediction: list[Prediction]
+    geometry: Geometry
+    record: Record
+    picture: Picture | None = field(default=None, repr=False)
+    seen: Tensor | None = field(default=None, repr=False)
+
+    @property
+    def name(self) -> str:
+        """The name of the input."""
+        return str(self.record.input.get("name") or "input")
+
+    def __getitem__(self, layer: str) -> ActivationMaps:
+        """The maps of a layer, by its name."""
+        found = next((m for m in self.maps if m.layer.name == layer), None)
+        if found is None:
+            raise LayerError(
+                f"There are no maps of layer {layer!r}, only of {', '.join(m.layer.name for m in self.maps)}."
+            )
+        return found
 
 
 def activation_maps(

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from pellucid.engine import default_batch, task, unwrap
 from pellucid.errors import MediaError, MethodError
+from pellucid.explanation import Record
 from pellucid.features.exemplars import LEAST_CROP
 from pellucid.features.folder import Folder, Loader, Origin, Patch
 from pellucid.features.measures import ByActivation
@@ -74,6 +75,39 @@ class Atlas:
     data: str
     kept: float
     chance: float
+
+
+@dataclass
+class DrawnAtlas:
+    """An atlas with a picture for each of its cells.
+
+    Attributes:
+        layer: the layer's name.
+        projection, size, points, cells, kept, chance: see `Atlas`.
+        count: pictures that were read.
+        pictures: `(cells, C, H, W)`, display values in [0, 1], made for the cells' directions.
+        record: provenance.
+    """
+
+    layer: str
+    projection: str
+    size: tuple[int, int]
+    points: Tensor
+    cells: tuple[AtlasCell, ...]
+    count: int
+    kept: float
+    chance: float
+    pictures: Tensor
+    record: Record
+
+    @property
+    def line(self) -> str:
+        """How far the layout may be believed, in plain words."""
+        keeps = (
+            f"of a vector's 10 nearest neighbours {self.kept:.0%} are neighbours here too (chance {self.chance:.0%})"
+        )
+        sure = "near means alike" if self.kept > 0.3 else "near often means nothing, so read cells one by one"
+        return f"{keeps}: {sure}; far apart does not mean different."
 
 
 def make_atlas(

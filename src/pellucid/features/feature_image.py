@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -27,7 +27,7 @@ class FeatureQuality:
         line: the figures, and what they mean, in plain words.
         standing: the unit's answer among its answers to natural pictures.
         choice: whether the picture tells exciting natural pictures from others.
-        figures: further measured figures by name (see `features.quality`).
+        figures: further measured figures by name (see `features.figures`).
     """
 
     verdict: str
@@ -121,19 +121,15 @@ def judge(
 
     Args:
         standing, choice: against natural pictures, where there are any.
-        figures: `robust` (share of the activation that random views keep) and `rank` (the unit's place among the
-            channels of its layer, 1 is first) are read, if there; the others are passed on.
+        figures: see `figures`.
         never_fired: no gradient was ever found.
         not_finite: the synthesis ended in NaN.
     """
     parts = []
     if standing is not None:
         parts.append(_stands(standing))
-    robust, rank = figures.get("robust", math.nan), figures.get("rank", math.nan)
-    if math.isfinite(robust):
-        parts.append(f"random views keep {max(0.0, robust):.0%} of it")
-    if math.isfinite(rank):
-        parts.append("first of its layer" if rank == 1 else f"only {_nth(int(rank))} of its layer")
+    robust = figures.get("robust", math.nan)
+    parts += _told(figures)
     if choice is not None:
         parts.append(_chooses(choice))
     verdict, meaning = _verdict(standing, choice, robust, never_fired or not_finite)
@@ -143,6 +139,20 @@ def judge(
         meaning = "the model answered with NaN or infinity: the picture means nothing"
     figures_told = "; ".join(parts)
     return FeatureQuality(verdict, f"{figures_told}: {meaning}." if parts else f"{meaning}.", standing, choice, figures)
+
+
+_FIGURES: dict[str, Callable[[float], str]] = {
+    "robust": lambda v: f"random views keep {max(0.0, v):.0%}",
+    "rank": lambda v: f"{_nth(int(v))} of its layer",
+    "path": lambda v: f"processed like natural ones {v:.2f} of 1",
+    "fine": lambda v: f"{v:.0%} fine detail",
+    "seeds": lambda v: f"seeds agree {v:.2f}",
+    "still": lambda v: f"standing still {v:.0%}",
+}
+
+
+def _told(figures: Mapping[str, float]) -> list[str]:
+    return [tell(figures[name]) for name, tell in _FIGURES.items() if math.isfinite(figures.get(name, math.nan))]
 
 
 def _stands(s: Standing) -> str:

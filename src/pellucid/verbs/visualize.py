@@ -11,22 +11,27 @@ import torch
 from torch import Tensor
 
 from pellucid import storage
-from pellucid.engine import unwrap
-from pellucid.errors import LayerError, MediaError, MethodError, PellucidError, StorageError, TargetError
+from pellucid.engine import task, unwrap
+from pellucid.errors import LayerError, MethodError, StorageError, TargetError
 from pellucid.explanation import Record
 from pellucid.features import Channel, Objective, Settings, as_objective, parse_objective, synthesise
 from pellucid.features import Layer as WholeLayer
+from pellucid.features.activations import stages
 from pellucid.features.feature_image import FeatureQuality, Given, judge
+from pellucid.features.figures import before, figures
 from pellucid.features.natural import Choice, Standing
-from pellucid.features.nature import By, compared, find_natural, measure_of
+from pellucid.features.nature import By, Natural, compared, find_natural, measure_of
 from pellucid.features.result import Synthesis
+from pellucid.models.layers import layers
 from pellucid.models.model import VisionModel
 from pellucid.models.targets import Target, TargetLike, as_target
 from pellucid.results.features import FeatureImage, FeatureImages, arrays
-from pellucid.verbs.inputs import Input, ModelLike, Prepared, as_model, prepared
+from pellucid.verbs.inputs import Input, ModelLike, as_model, one
 from pellucid.verbs.records import record, reloaded
 
 SAMPLES = "sample:*"
+BROKEN = ("never_fired", "not_finite")
+_SEEDS = {"fast": 1, "standard": 2, "fine": 2}
 
 
 def visualize(
@@ -45,6 +50,7 @@ def visualize(
     by: By = "activation",
     top: int = 4,
     seed: int = 0,
+    seeds: int | None = None,
     cache: bool | str | Path = True,
 ) -> Any:
     """What has this unit learned?
@@ -67,6 +73,8 @@ def visualize(
         by: rank natural pictures by `activation`, or by `relevance` to the target.
         top: exemplars a unit.
         seed: for whatever is random.
+        seeds: how many seeds pictures are made from: the first's is shown, the others' are compared with it; default
+            1 for `fast`, else 2.
         cache: keep the ranking in the user's cache folder (True), in a folder of your own, or not at all (False).
 
     Returns:
@@ -84,6 +92,7 @@ def visualize(
         by=by,
         target=as_target(target) if by == "relevance" else None,
         top=top,
+        seeds=seeds if seeds is not None else _SEEDS.get(preset, 1),
         seed=seed,
     )
     found = run(loaded, asked, inputs, cache)
@@ -100,6 +109,7 @@ class Asked:
     by: By
     target: Target | None
     top: int
+    seeds: int
     seed: int
 
     def as_dict(self) -> dict[str, Any]:
@@ -111,6 +121,7 @@ class Asked:
             "by": self.by,
             "target": self.target.spec() if self.target else None,
             "top": self.top,
+            "seeds": self.seeds,
         }
 
     @classmethod
@@ -130,6 +141,7 @@ class Asked:
             values["by"],
             as_target(values["target"]) if values["target"] else None,
             values["top"],
+            values["seeds"],
             about.run["seed"],
         )
 
@@ -139,7 +151,7 @@ def run(model: VisionModel, asked: Asked, inputs: Input | None, cache: bool | st
     if asked.by not in ("activation", "relevance"):
         raise MethodError(f"Natural pictures are ranked by 'activation' or 'relevance', not {asked.by!r}.")
     weights = model.fingerprint()
-    item = None if inputs is None else _one(model, inputs)
+    item = None if inputs is None else one(model, inputs)
     sample = _sample(model, asked.settings) if item is None else item.x[None].to(model.device, model.dtype)
     model.outputs(sample)  # says in a sentence if the model does not take such inputs
     nature = None
@@ -150,10 +162,11 @@ def run(model: VisionModel, asked: Asked, inputs: Input | None, cache: bool | st
         )  # fmt: skip
     naturals = nature.objectives if nature else (None,) * len(asked.objectives)
     levels = [n.levels.percentiles if n else None for n in naturals]
-    made = iter(synthesise(model, asked.objectives, asked.settings, seed=asked.seed, natural=levels))
-    groups = [[next(made) for _ in range(o.pictures)] for o in asked.objectives]
+    by_seed = [_made(model, asked, asked.seed + i, levels) for i in range(asked.seeds)]
+    groups = by_seed[0]
     firsts = [group[0] for group in groups]
     against = compared(model, nature, [s.input for s in firsts]) if nature else [None] * len(groups)
+    measured = _measured(model, asked, by_seed, naturals, sample)
     about = record(
         model,
         weights,
@@ -179,7 +192,7 @@ def run(model: VisionModel, asked: Asked, inputs: Input | None, cache: bool | st
             alphas=_stacked([s.alpha for s in group]),
             reached=group[0].reached,
             history=group[0].history,
-            quality=_quality(group[0], found),
+            quality=_quality(group[0], found, measured[i]),
             record=about,
             natural=natural.shown if natural else None,
             fires=None if item is None else _fires(model, objective, sample),
@@ -187,14 +200,48 @@ def run(model: VisionModel, asked: Asked, inputs: Input | None, cache: bool | st
             notes=[*group[0].notes, *(nature.notes if nature else ())],
             facts=group[0].facts,
         )
-        for objective, group, natural, found in zip(asked.objectives, groups, naturals, against, strict=True)
+        for i, (objective, group, natural, found) in enumerate(
+            zip(asked.objectives, groups, naturals, against, strict=True)
+        )
     )
 
 
-def _quality(made: Synthesis, found: tuple[Standing, Choice | None] | None) -> FeatureQuality:
+def _made(model: VisionModel, asked: Asked, seed: int, levels: Sequence[Tensor | None]) -> list[list[Synthesis]]:
+    """The pictures of each objective."""
+    made = iter(synthesise(model, asked.objectives, asked.settings, seed=seed, natural=levels))
+    return [[next(made) for _ in range(o.pictures)] for o in asked.objectives]
+
+
+def _measured(
+    model: VisionModel,
+    asked: Asked,
+    by_seed: Sequence[Sequence[Sequence[Synthesis]]],
+    naturals: Sequence[Natural | None],
+    sample: Tensor,
+) -> list[dict[str, float]]:
+    """The figures of each objective's first picture."""
+    module = unwrap(model.module)
+    order = {layer.name: i for i, layer in enumerate(layers(module, sample, key="output"))}
+    depth = stages(module, sample)
+    found: list[dict[str, float]] = []
+    with task("measuring", len(asked.objectives)) as advance:
+        for i, (objective, natural) in enumerate(zip(asked.objectives, naturals, strict=True)):
+            made = [groups[i][0] for groups in by_seed]
+            if any(s.facts.get(name) for s in made for name in BROKEN):
+                found.append({})
+            else:
+                along = before(depth, objective, order)
+                levels = natural.levels if natural else None
+                found.append(figures(model, objective, made, levels, along, seed=asked.seed))
+            advance(1)
+    return found
+
+
+def _quality(
+    made: Synthesis, found: tuple[Standing, Choice | None] | None, measured: dict[str, float]
+) -> FeatureQuality:
     standing, choice = found if found is not None else (None, None)
-    broken = {name: bool(made.facts.get(name)) for name in ("never_fired", "not_finite")}
-    return judge(standing, choice, {}, **broken)
+    return judge(standing, choice, measured, **{name: bool(made.facts.get(name)) for name in BROKEN})
 
 
 def _fires(model: VisionModel, objective: Objective, x: Tensor) -> Tensor | None:
@@ -209,15 +256,6 @@ def _fires(model: VisionModel, objective: Objective, x: Tensor) -> Tensor | None
 def _stacked(alphas: Sequence[Tensor | None]) -> Tensor | None:
     given = [a for a in alphas if a is not None]
     return torch.stack(given) if given and len(given) == len(alphas) else None
-
-
-def _one(model: VisionModel, inputs: Input) -> Prepared:
-    found = [item for _, item in prepared(model, inputs)]
-    if len(found) != 1:
-        raise MediaError(f"Units are shown on one picture, not on {len(found)}: name one.")
-    if isinstance(found[0], PellucidError):
-        raise found[0]
-    return found[0]
 
 
 def _sample(model: VisionModel, settings: Settings) -> Tensor:
