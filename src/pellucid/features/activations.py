@@ -6,6 +6,7 @@ whose maps keep their further axis.
 
 from __future__ import annotations
 
+import warnings
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -169,13 +170,16 @@ def _pca(cells: Tensor) -> tuple[Tensor, Tensor]:
 
 def _nmf(cells: Tensor, seed: int) -> tuple[Tensor, Tensor]:
     from sklearn.decomposition import NMF
+    from sklearn.exceptions import ConvergenceWarning
 
     parts, share = torch.zeros(len(cells), 3, dtype=cells.dtype), torch.zeros(3, dtype=cells.dtype)
     if not cells.any():
         return parts, share
     count = min(3, *cells.shape)
-    fitted = NMF(count, init="nndsvda", random_state=seed, max_iter=500, tol=1e-4)
-    weights = torch.from_numpy(fitted.fit_transform(cells.numpy()))
+    fitted = NMF(count, init="nndsvd", random_state=seed, max_iter=500, tol=1e-4)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)  # near enough for a picture
+        weights = torch.from_numpy(fitted.fit_transform(cells.numpy()))
     basis = torch.from_numpy(fitted.components_)
     scale = basis.norm(dim=1)  # parts of unit length, so that weights compare
     weights = weights * scale

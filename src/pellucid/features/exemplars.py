@@ -21,11 +21,12 @@ from torch import Tensor
 from pellucid.engine import default_batch, task, unwrap
 from pellucid.errors import MediaError, MethodError, ModelError
 from pellucid.features.folder import Folder, Loader, Origin, Patch
-from pellucid.features.measures import Look, Measure, look, resized
+from pellucid.features.measures import Look, Measure, look
 from pellucid.features.receptive_field import Box, ReceptiveField, receptive_field
 from pellucid.features.table import ScoreTable, user_cache
 from pellucid.media import Geometry
 from pellucid.models.blackbox import BlackBox
+from pellucid.models.layers import describe
 from pellucid.models.model import VisionModel
 from pellucid.storage import strict
 
@@ -263,7 +264,7 @@ def _look_at(loader: Loader, measure: Measure, picks: Mapping[int, _Picked], see
                 samples.setdefault(tuple(inputs.shape[2:]), inputs[:4].clone())
             advance(len(part))
     fields = {
-        size: receptive_field(module, inputs, resized(measure.layer, module, inputs), seed=seed)
+        size: receptive_field(module, inputs, describe(module, inputs, measure.layer.name), seed=seed)
         for size, inputs in samples.items()
     }
     first = next(iter(fields.values()))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -16,7 +16,8 @@ from torch import Tensor, nn
 
 from pellucid.engine import Capture
 from pellucid.errors import LayerError, MethodError
-from pellucid.models.layers import Layer, describe
+from pellucid.models.layers import Layer
+from pellucid.models.layouts import readings
 from pellucid.models.targets import Target
 
 Reduction = Literal["max", "mean"]
@@ -56,9 +57,7 @@ class Measure(ABC):
 
     def read(self, capture: Capture, activation: Tensor, inputs: Tensor) -> Tensor:
         """An activation of the layer as a map `(N, C, *grid)`."""
-        fits = self.layer.layout.fits(tuple(activation.shape))
-        layer = self.layer if fits else resized(self.layer, capture.module, inputs)
-        return layer.layout.to_map(activation).float()
+        return resized(self.layer, tuple(activation.shape), tuple(inputs.shape[2:])).layout.to_map(activation).float()
 
     def relevance(self, capture: Capture, inputs: Tensor, target: Target) -> tuple[Tensor, Tensor]:
         """The target's scores `(N,)`, and activation x gradient `(N, C, *grid)`; the capture must cut at the layer."""
@@ -99,9 +98,23 @@ def look(measure: Measure, capture: Capture, inputs: Tensor) -> Callable[[int, i
     return at
 
 
-def resized(layer: Layer, module: nn.Module, inputs: Tensor) -> Layer:
-    """The layer as it reads for inputs of this size."""
-    return describe(module, inputs, layer.name)
+def resized(layer: Layer, shape: tuple[int, ...], space: tuple[int, ...]) -> Layer:
+    """The layer as it reads for an input of another size: of the same kind, with another grid.
+
+    Args:
+        layer: with the layout that was proven at one size.
+        shape: of its activation.
+        space: the input's size.
+    """
+    if layer.layout.fits(shape):
+        return layer
+    was = layer.layout
+    for reading in readings(shape, space):
+        if (reading.kind, reading.channels, reading.prefix) == (was.kind, was.channels, was.prefix):
+            return replace(layer, layout=reading)
+    raise LayerError(
+        f"The output of layer {layer.name!r}, of shape {shape}, does not read as it did: use one input size."
+    )
 
 
 @dataclass(frozen=True)

@@ -155,8 +155,10 @@ def _axis(energy: Tensor, axis: int, cells: list[int], grid: int) -> tuple[float
     starts = [int(row.argmax()) for row in seen]
     stops = [n - int(row.flip(0).argmax()) for row in seen]
     alive = [bool(row.any()) for row in seen]
-    left = [(p, s) for p, s, ok in zip(cells, starts, alive, strict=True) if ok and s > 0]
-    right = [(p, s) for p, s, ok in zip(cells, stops, alive, strict=True) if ok and s < n]
+    # An edge counts where it is far from the border that could cut it (and of a dilated field might leave a gap).
+    ends = list(zip(cells, starts, stops, alive, strict=True))
+    left = [(p, a) for p, a, _, ok in ends if ok and a > 0 and p >= grid - 2]
+    right = [(p, b) for p, _, b, ok in ends if ok and b < n and p <= 1]
     stride = _slope(right) or _slope(left) or n / grid
     start = min((s - stride * p for p, s in left), default=-math.inf)
     stop = max((s - stride * p for p, s in right), default=math.inf)
