@@ -40,7 +40,7 @@ class MACO(Parametrisation):
 
     optimiser = "nadam"
 
-    rate: float = 1.0
+    rate: float = 0.1
     spectrum: Literal["natural", "synthetic"] | Tensor = "natural"
     decay: float = 1.0
 
