@@ -15,8 +15,10 @@ from helpers.nets import Busy, Output, noise, pooled, random_net, seeded
 from helpers.oracles import activation_and_gradient
 from pellucid.engine import Capture
 from pellucid.errors import ModelError, PellucidError
+from pellucid.features import PARAMETRISATIONS, Channel, Settings, TotalVariation, synthesise
 from pellucid.heatmaps import METHODS, GradCAM, HiResCAM, InputXGradient, Saliency, get_method
 from pellucid.models.layers import layers
+from pellucid.models.layouts import Layout
 from pellucid.models.model import VisionModel
 from pellucid.models.preprocess import Preprocess
 from pellucid.models.targets import Class, Unit
@@ -177,6 +179,54 @@ def test_after_memory_ran_out(error):
     before = state(net, x)
     with pytest.raises(type(error)):
         Saliency().attribute(net, x, 1)
+    assert state(net, x) == before
+
+
+GRID = Layout("channels-first", (6, 6), 6)  # of the layer `tail`, whose zeros prove nothing
+
+
+def synthesis(net, target=1, **settings):
+    """A class and a unit, through views, with alpha and a regulariser; the picture model is made anew each time."""
+    model = VisionModel(net, Preprocess(input_size=(24, 24), mean=(0, 0, 0), std=(1, 1, 1)))
+    quick = Settings(**({"steps": 3, "views": 2, "alpha": "gradient"} | settings))
+    return synthesise(model, [target, Channel("tail", 2, layout=GRID) - 0.1 * TotalVariation()], quick)
+
+
+@pytest.mark.parametrize("name", PARAMETRISATIONS)
+def test_syntheses_leave_none_either(name):
+    """After success, an error or a cancel in the forward pass or the objective, and a refusal."""
+    net, x = busy()
+    before = state(net, x)
+    found = synthesis(net, parametrisation=PARAMETRISATIONS[name]())
+    assert not any(t.requires_grad for s in found for t in (s.picture, s.input, s.alpha))
+    assert state(net, x) == before
+    for error in ERRORS.values():
+        for at in (1, 3, 5):  # bound, on the way, measured at the end
+            with pytest.raises(type(error)):
+                synthesis(net, failing_target(error, at), parametrisation=PARAMETRISATIONS[name]())
+            assert state(net, x) == before
+    with pytest.raises(PellucidError):
+        synthesis(net, 99)
+    assert state(net, x) == before
+    Failing.passes, Failing.at, Failing.error = 0, 0, ERRORS["cancel"]
+    net, x = busy(Failing)
+    synthesis(net, parametrisation=PARAMETRISATIONS[name]())
+    last, Failing.passes = Failing.passes, 0
+    before = state(net, x)
+    for at in (1, last - 2, last):
+        Failing.passes, Failing.at = 0, at
+        with pytest.raises(KeyboardInterrupt):
+            synthesis(net, parametrisation=PARAMETRISATIONS[name]())
+        assert state(net, x) == before
+
+
+def test_syntheses_wake_dead_units_without_a_trace():
+    net, x = busy()
+    with torch.no_grad():
+        net.body[1].bias.fill_(-100)  # everything behind the first rectifier is silent
+    before = state(net, x)
+    found = synthesis(net)
+    assert found[1].facts["rescued_steps"] == 3
     assert state(net, x) == before
 
 

@@ -40,7 +40,7 @@ class MACO(Parametrisation):
 
     optimiser = "nadam"
 
-    rate: float = 1.0
+    rate: float = 0.1
     spectrum: Literal["natural", "synthetic"] | Tensor = "natural"
     decay: float = 1.0
 
@@ -61,11 +61,12 @@ class MACO(Parametrisation):
             return replace(self, spectrum=found.expand(shape))
         if self.spectrum not in ("natural", "synthetic"):
             raise MethodError(f"A spectrum is natural, synthetic or a tensor, not {self.spectrum!r}.")
-        found = falloff(canvas.space, self.decay, self.decay)
         if self.spectrum == "natural" and canvas.channels in (1, 3):
             curve, natural_power = _natural(canvas, colours)
-            found = found / falloff(canvas.space[-2:], self.decay, 0.0) * curve
+            over_time = falloff(canvas.space, 0.0, self.decay)
+            found = over_time * (curve if len(canvas.space) == 2 else curve[:, None])
             return replace(self, spectrum=_of_power(found, canvas.space, natural_power))
+        found = falloff(canvas.space, self.decay, self.decay)
         return replace(self, spectrum=_of_power(found.expand(shape), canvas.space, _POWER))
 
     def start(self, canvas: Canvas, generators: Generators) -> Parameters:

@@ -224,7 +224,7 @@ def _width(model: VisionModel, sample: Tensor, layer: str, layout: Layout | None
 
 @dataclass(frozen=True)
 class _AtLayer(Objective):
-    """Base of what reads one layer."""
+    """Base of what reads one layer, by its proven layout or by one that is given."""
 
     layer: str
     layout: Layout | None = field(default=None, compare=False, repr=False, kw_only=True)
@@ -235,8 +235,8 @@ class _AtLayer(Objective):
         return (self.layer,)
 
     def bind(self, model: VisionModel, sample: Tensor) -> _AtLayer:
-        """The layout found."""
-        return replace(self, layout=layout_of(model, sample, self.layer))
+        """The layout found, unless it is given."""
+        return replace(self, layout=self.layout or layout_of(model, sample, self.layer))
 
     def cells(self, seen: Seen) -> Tensor:
         """The layer's activation `(R, C, cells)`."""
@@ -400,8 +400,9 @@ def dot_cosine(a: Tensor, v: Tensor, dim: int, power: float, floor: float) -> Te
     dot: Tensor = (a * v).sum(dim)
     if not power:
         return dot
-    lengths = torch.linalg.vector_norm(a, dim=dim) * torch.linalg.vector_norm(v, dim=dim)
-    return dot * (dot / lengths.clamp(min=1e-12)).clamp(min=floor).pow(power)
+    lengths: Tensor = torch.linalg.vector_norm(a, dim=dim) * torch.linalg.vector_norm(v, dim=dim)
+    cosine: Tensor = dot / lengths.clamp(min=1e-12)
+    return dot * cosine.clamp(min=floor).pow(power)
 
 
 @dataclass(frozen=True, eq=False)

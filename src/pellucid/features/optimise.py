@@ -157,7 +157,7 @@ class _Piece:
         self.parameters = studio.start(self.generators)
         self.history, self.gradient = [], None
 
-    def finish(self, studio: _Studio, note: str = "", **facts: float) -> None:
+    def finish(self, note: str = "", **facts: float) -> None:
         """No more steps."""
         self.done = True
         self.notes += [note] if note else []
@@ -226,11 +226,11 @@ class _Run:
         steps = len(piece.history)
         if not piece.done:
             if steps >= self.settings.steps:
-                piece.finish(self.studio)
+                piece.finish()
             elif piece.limit is not None and steps >= 16 and statistics.fmean(piece.history[-8:]) > piece.limit:
-                piece.finish(self.studio, stopped_beyond_natural=1.0)
+                piece.finish(stopped_beyond_natural=1.0)
             elif self._on_plateau(piece.history):
-                piece.finish(self.studio, stopped_on_plateau=1.0)
+                piece.finish(stopped_on_plateau=1.0)
         return 1 + (self.settings.steps - steps) * piece.done
 
     def _on_plateau(self, history: Sequence[float]) -> bool:
@@ -249,7 +249,7 @@ class _Run:
         views = self.studio.views(drawn, alpha, generators)
         objectives = [piece.objective for piece in live]
         scores, to_views, to_pictures = self.passes.slopes(objectives, views.detach(), drawn.detach())
-        self._rescue(live, scores, to_views, to_pictures, views.detach(), drawn.detach())
+        self._rescue(live, scores, to_views, views.detach(), drawn.detach())
         ends, slopes = [views, drawn], [to_views, to_pictures]
         if alpha is not None:  # what is opaque costs its share of the score
             each = scores.reshape(len(drawn), -1).mean(1).abs()
@@ -264,17 +264,16 @@ class _Run:
         live: Sequence[_Piece],
         scores: Tensor,
         to_views: Tensor,
-        to_pictures: Tensor,
         views: Tensor,
         drawn: Tensor,
     ) -> None:
-        """Where a piece has no gradient at all, take it again with redirected rectifiers; written into the tensors."""
+        """Where a piece has no gradient at all, take it again with redirected rectifiers; written into `to_views`."""
         each, first = len(views) // len(drawn), 0
         for piece in live:
             count = piece.objective.pictures
             pictures, rows = slice(first, first + count), slice(first * each, (first + count) * each)
             first += count
-            if to_views[rows].any() or to_pictures[pictures].any() or not scores[rows].isfinite().all():
+            if to_views[rows].any() or piece.objective.regulariser or not scores[rows].isfinite().all():
                 continue
             piece.rescues += 1
             if piece.rescues <= _RESCUES:
@@ -282,7 +281,6 @@ class _Run:
                 to_views[rows] = slopes
             if not to_views[rows].any():
                 piece.finish(
-                    self.studio,
                     "The unit never fired and no gradient leads to it, not even past silent rectifiers: it is dead, or "
                     "the model cuts its graph before it. The picture is noise.",
                     never_fired=1.0,
@@ -321,7 +319,6 @@ class _Run:
         piece.restarts += 1
         if piece.restarts > 1:
             piece.finish(
-                self.studio,
                 f"The model answered with NaN or infinity twice, the second time after {len(piece.history)} steps from "
                 "other noise at half the learning rate: run it in single precision, or check its weights. The picture "
                 "is where it stood.",

@@ -249,7 +249,8 @@ def high_share(picture: Tensor, cutoff: float = 0.25) -> float:
     """
     space = tuple(picture.shape[-2:])
     centred = picture.double() - picture.double().mean((-2, -1), keepdim=True)
-    power = torch.fft.fft2(centred).abs().square()
+    hann = [torch.hann_window(n, periodic=False, dtype=torch.float64) for n in space]  # no leakage from the borders
+    power = torch.fft.fft2(centred * hann[0][:, None] * hann[1]).abs().square()
     y, x = torch.fft.fftfreq(space[0]), torch.fft.fftfreq(space[1])
     high = torch.hypot(y[:, None], x[None]) > cutoff
     total = float(power.sum())
