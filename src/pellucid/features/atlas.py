@@ -254,7 +254,7 @@ def project(vectors: Tensor, projection: Projection, seed: int) -> Tensor:
         except ImportError as error:
             raise MethodError("The projection umap needs a further package: pip install 'pellucid[umap]'.") from error
         neighbours = min(15, len(data) - 1)
-        plane = UMAP(2, n_neighbors=neighbours, metric="cosine", random_state=seed).fit_transform(reduced)
+        plane = UMAP(n_neighbors=neighbours, metric="cosine", random_state=seed, n_jobs=1).fit_transform(reduced)
     found: Tensor = torch.from_numpy(np.asarray(plane)).double()
     return found
 

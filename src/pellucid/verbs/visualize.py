@@ -90,7 +90,7 @@ def visualize(
         settings=chosen,
         exemplars=None if exemplars is None else tuple(_absolute(exemplars)),
         by=by,
-        target=as_target(target) if by == "relevance" else None,
+        target=as_target(target) if by == "relevance" and target is not None else None,
         top=top,
         seeds=seeds if seeds is not None else _SEEDS.get(preset, 1),
         seed=seed,
