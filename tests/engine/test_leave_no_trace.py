@@ -238,7 +238,7 @@ def test_syntheses_wake_dead_units_without_a_trace():
 def looks(net, folder, error=None, at=0):
     """Everything that looks at units of natural pictures: search, relevance, receptive field, maps, atlas."""
     model = net_model(net)
-    layer = Layer("body", "", Layout("channels-first", (12, 12), 4), 1.0)
+    layer = Layer("tail", "", GRID, 1.0)
     target = as_target(failing_target(error, at)) if error else Class(1)
     x = noise(1, 3, 24, 24)
     return [
@@ -269,7 +269,7 @@ def test_looking_at_natural_pictures_leaves_none_either(few_pictures):
                 looks(net, few_pictures, error, at)
             assert state(net, x) == before
     with pytest.raises(PellucidError):
-        find_exemplars(net_model(net), few_pictures / "none", ByActivation(Layer("body", "", GRID, 1.0)), cache=False)
+        find_exemplars(net_model(net), few_pictures / "none", ByActivation(Layer("tail", "", GRID, 1.0)), cache=False)
     assert state(net, x) == before
     Failing.passes, Failing.at, Failing.error = 0, 0, ERRORS["cancel"]
     net, x = busy(Failing)

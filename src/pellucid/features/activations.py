@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from pellucid.engine import Capture, unwrap
 from pellucid.errors import LayerError, MethodError
 from pellucid.explanation import Prediction, Record
+from pellucid.features.learn import learn
 from pellucid.heatmaps import ChannelRelevance
 from pellucid.media import Geometry, Picture
 from pellucid.models.layers import Layer, layers
@@ -153,14 +154,12 @@ def summary(values: Tensor, kind: Summary = "pca", *, seed: int = 0) -> tuple[Te
 
 
 def _pca(cells: Tensor) -> tuple[Tensor, Tensor]:
-    from sklearn.decomposition import PCA
-
     centred = cells - cells.mean(0)
     parts, share = torch.zeros(len(cells), 3, dtype=cells.dtype), torch.zeros(3, dtype=cells.dtype)
     if not centred.any():
         return parts, share
     count = min(3, *cells.shape)
-    fitted = PCA(count, svd_solver="full").fit(centred.numpy())
+    fitted = learn("decomposition").PCA(count, svd_solver="full").fit(centred.numpy())
     scores = torch.from_numpy(fitted.transform(centred.numpy()))
     peaks = scores.gather(0, scores.abs().argmax(0, keepdim=True)).sign()  # the sign of a component is arbitrary
     parts[:, :count] = scores * torch.where(peaks == 0, 1.0, peaks)
@@ -169,16 +168,13 @@ def _pca(cells: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _nmf(cells: Tensor, seed: int) -> tuple[Tensor, Tensor]:
-    from sklearn.decomposition import NMF
-    from sklearn.exceptions import ConvergenceWarning
-
     parts, share = torch.zeros(len(cells), 3, dtype=cells.dtype), torch.zeros(3, dtype=cells.dtype)
     if not cells.any():
         return parts, share
     count = min(3, *cells.shape)
-    fitted = NMF(count, init="nndsvd", random_state=seed, max_iter=500, tol=1e-4)
+    fitted = learn("decomposition").NMF(count, init="nndsvd", random_state=seed, max_iter=500, tol=1e-4)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)  # near enough for a picture
+        warnings.simplefilter("ignore", learn("exceptions").ConvergenceWarning)  # near enough for a picture
         weights = torch.from_numpy(fitted.fit_transform(cells.numpy()))
     basis = torch.from_numpy(fitted.components_)
     scale = basis.norm(dim=1)  # parts of unit length, so that weights compare

@@ -22,6 +22,7 @@ from pellucid.errors import MediaError, MethodError
 from pellucid.explanation import Record
 from pellucid.features.exemplars import LEAST_CROP
 from pellucid.features.folder import Folder, Loader, Origin, Patch
+from pellucid.features.learn import learn
 from pellucid.features.measures import ByActivation
 from pellucid.features.receptive_field import ReceptiveField, receptive_field
 from pellucid.media import Geometry
@@ -235,19 +236,16 @@ def project(vectors: Tensor, projection: Projection, seed: int) -> Tensor:
     Raises:
         MethodError: `umap` without the package of that name.
     """
-    from sklearn.decomposition import PCA
-
     data = vectors.double().numpy()
-    fitted = PCA(min(2 if projection == "pca" else 50, *data.shape), random_state=seed)
+    fitted = learn("decomposition").PCA(min(2 if projection == "pca" else 50, *data.shape), random_state=seed)
     reduced = fitted.fit_transform(data - data.mean(0))
     if projection == "pca":
         plane = np.zeros((len(data), 2))
         plane[:, : reduced.shape[1]] = reduced
     elif projection == "tsne":
-        from sklearn.manifold import TSNE
-
         perplexity = min(30.0, (len(data) - 1) / 3)
-        plane = TSNE(2, perplexity=perplexity, init="pca", metric="cosine", random_state=seed).fit_transform(reduced)
+        tsne = learn("manifold").TSNE(2, perplexity=perplexity, init="pca", metric="cosine", random_state=seed)
+        plane = tsne.fit_transform(reduced)
     else:
         try:
             from umap import UMAP

@@ -21,12 +21,12 @@ from torch import Tensor
 from pellucid.engine import default_batch, task, unwrap
 from pellucid.errors import MediaError, MethodError, ModelError
 from pellucid.features.folder import Folder, Loader, Origin, Patch
-from pellucid.features.measures import Look, Measure, look
+from pellucid.features.measures import Look, Measure, look, resized
 from pellucid.features.receptive_field import Box, ReceptiveField, receptive_field
 from pellucid.features.table import ScoreTable, user_cache
 from pellucid.media import Geometry
 from pellucid.models.blackbox import BlackBox
-from pellucid.models.layers import describe
+from pellucid.models.layers import Layer
 from pellucid.models.model import VisionModel
 from pellucid.storage import strict
 
@@ -251,7 +251,7 @@ def _look_at(loader: Loader, measure: Measure, picks: Mapping[int, _Picked], see
     module = unwrap(loader.model.module)
     seen: dict[int, tuple[Origin, Geometry]] = {}
     looks: dict[tuple[int, int], Look] = {}
-    samples: dict[tuple[int, ...], Tensor] = {}
+    samples: dict[tuple[int, ...], tuple[Tensor, Layer]] = {}
     with task("looking at exemplars", len(wanted)) as advance, measure.opened(module) as capture:
         for part, loaded in loader.batches(sorted(wanted)):
             for places, inputs in loader.stacked(loaded):
@@ -261,11 +261,11 @@ def _look_at(loader: Loader, measure: Measure, picks: Mapping[int, _Picked], see
                     assert item is not None
                     seen[row] = Origin.of(item[0]), item[2]
                     looks |= {(row, column): seen_by(i, column) for column in wanted[row]}
-                samples.setdefault(tuple(inputs.shape[2:]), inputs[:4].clone())
+                space = tuple(inputs.shape[2:])
+                if space not in samples:
+                    shape = tuple(capture.activations[measure.layer.name].shape)
+                    samples[space] = inputs[:4].clone(), resized(measure.layer, shape, space)
             advance(len(part))
-    fields = {
-        size: receptive_field(module, inputs, describe(module, inputs, measure.layer.name), seed=seed)
-        for size, inputs in samples.items()
-    }
+    fields = {space: receptive_field(module, inputs, layer, seed=seed) for space, (inputs, layer) in samples.items()}
     first = next(iter(fields.values()))
     return _Looked(first, len(seen), measure.local, seen, looks, fields)
