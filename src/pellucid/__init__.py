@@ -31,8 +31,14 @@ if TYPE_CHECKING:
     from pellucid.models.sources import load, wrap
     from pellucid.models.targets import Class, Contrast, PerSample, Target, TopClass, Unit
     from pellucid.results import Heatmap, Heatmaps
+    from pellucid.results.activations import Activations
+    from pellucid.results.atlas import AtlasSheet
+    from pellucid.results.features import FeatureImage, FeatureImages
+    from pellucid.verbs.activations import activations
+    from pellucid.verbs.atlas import atlas
     from pellucid.verbs.explain import explain
     from pellucid.verbs.verify import Verification, read, verify
+    from pellucid.verbs.visualize import visualize
 
 _HOMES = {
     "pellucid.media": ("Geometry", "Picture", "read_image"),
@@ -43,15 +49,25 @@ _HOMES = {
     "pellucid.models.sources": ("load", "wrap"),
     "pellucid.models.targets": ("Class", "Contrast", "PerSample", "Target", "TopClass", "Unit"),
     "pellucid.results": ("Heatmap", "Heatmaps"),
+    "pellucid.results.activations": ("Activations",),
+    "pellucid.results.atlas": ("AtlasSheet",),
+    "pellucid.results.features": ("FeatureImage", "FeatureImages"),
+    "pellucid.verbs.activations": ("activations",),
+    "pellucid.verbs.atlas": ("atlas",),
     "pellucid.verbs.explain": ("explain",),
     "pellucid.verbs.verify": ("Verification", "read", "verify"),
+    "pellucid.verbs.visualize": ("visualize",),
 }
 _HOME = {name: module for module, names in _HOMES.items() for name in names}
-_ROOMS = ("engine", "errors", "evaluation", "explanation", "heatmaps", "media", "models", "render", "storage")
+_ROOMS = ("engine", "errors", "evaluation", "explanation", "features", "heatmaps", "media", "models", "render", "storage")
 
 __all__ = [
+    "Activations",
+    "AtlasSheet",
     "Class",
     "Contrast",
+    "FeatureImage",
+    "FeatureImages",
     "Geometry",
     "Heatmap",
     "Heatmaps",
@@ -71,6 +87,8 @@ __all__ = [
     "Verification",
     "VisionModel",
     "__version__",
+    "activations",
+    "atlas",
     "explain",
     "layers",
     "load",
@@ -78,6 +96,7 @@ __all__ = [
     "read_image",
     "to_onnx",
     "verify",
+    "visualize",
     "wrap",
 ]
 

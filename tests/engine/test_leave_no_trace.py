@@ -11,17 +11,22 @@ import timm
 import torch
 from torch import nn
 
+from helpers.cases import pixels, save
 from helpers.nets import Busy, Output, noise, pooled, random_net, seeded
 from helpers.oracles import activation_and_gradient
 from pellucid.engine import Capture
 from pellucid.errors import ModelError, PellucidError
 from pellucid.features import PARAMETRISATIONS, Channel, Settings, TotalVariation, synthesise
+from pellucid.features.activations import activation_maps
+from pellucid.features.atlas import make_atlas
+from pellucid.features.exemplars import find_exemplars
+from pellucid.features.measures import ByActivation, ByRelevance, ByScore
 from pellucid.heatmaps import METHODS, GradCAM, HiResCAM, InputXGradient, Saliency, get_method
-from pellucid.models.layers import layers
+from pellucid.models.layers import Layer, layers
 from pellucid.models.layouts import Layout
 from pellucid.models.model import VisionModel
 from pellucid.models.preprocess import Preprocess
-from pellucid.models.targets import Class, Unit
+from pellucid.models.targets import Class, Unit, as_target
 
 HOOKS = [name for name in vars(nn.Module()) if "hook" in name]
 
@@ -228,6 +233,60 @@ def test_syntheses_wake_dead_units_without_a_trace():
     found = synthesis(net)
     assert found[1].facts["rescued_steps"] == 3
     assert state(net, x) == before
+
+
+def looks(net, folder, error=None, at=0):
+    """Everything that looks at units of natural pictures: search, relevance, receptive field, maps, atlas."""
+    model = net_model(net)
+    layer = Layer("body", "", Layout("channels-first", (12, 12), 4), 1.0)
+    target = as_target(failing_target(error, at)) if error else Class(1)
+    x = noise(1, 3, 24, 24)
+    return [
+        find_exemplars(model, folder, ByActivation(layer), top=2, bottom=1, cache=False, batch=2),
+        find_exemplars(model, folder, ByRelevance(layer, (1,), target=target), top=2, cache=False, batch=2),
+        find_exemplars(model, folder, ByScore(layer, target), top=2, cache=False, batch=2),
+        activation_maps(model, x, [layer], by="relevance", target=1),
+        make_atlas(model, folder, layer, size=2, projection="pca", samples=12, least=1),
+    ]
+
+
+@pytest.fixture
+def few_pictures(tmp_path):
+    for i in range(3):
+        save(tmp_path / f"{i}.png", pixels(24, 24, seed=i))
+    return tmp_path
+
+
+def test_looking_at_natural_pictures_leaves_none_either(few_pictures):
+    """After success, after an error or a cancel in a pass or in the target, and after a refusal."""
+    net, x = busy()
+    before = state(net, x)
+    looks(net, few_pictures)
+    assert state(net, x) == before
+    for error in ERRORS.values():
+        for at in (1, 2, 4):
+            with pytest.raises(type(error)):
+                looks(net, few_pictures, error, at)
+            assert state(net, x) == before
+    with pytest.raises(PellucidError):
+        find_exemplars(net_model(net), few_pictures / "none", ByActivation(Layer("body", "", GRID, 1.0)), cache=False)
+    assert state(net, x) == before
+    Failing.passes, Failing.at, Failing.error = 0, 0, ERRORS["cancel"]
+    net, x = busy(Failing)
+    looks(net, few_pictures)  # finds what is kept for later
+    Failing.passes = 0
+    looks(net, few_pictures)
+    last = Failing.passes
+    before = state(net, x)
+    for at in range(1, last + 1, 3):
+        Failing.passes, Failing.at = 0, at
+        with pytest.raises(KeyboardInterrupt):
+            looks(net, few_pictures)
+        assert state(net, x) == before
+
+
+def net_model(net):
+    return VisionModel(net, Preprocess(input_size=(24, 24), resize=24, mean=(0, 0, 0), std=(1, 1, 1)))
 
 
 def test_after_refusals():

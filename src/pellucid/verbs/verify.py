@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -16,7 +17,12 @@ from pellucid.media import read_image
 from pellucid.results import Heatmap
 from pellucid.verbs.inputs import Input, ModelLike
 
-RECOMPUTE = {storage.FORMAT: "pellucid.verbs.explain"}
+RECOMPUTE = {
+    storage.FORMAT: "pellucid.verbs.explain",
+    "pellucid-feature/1": "pellucid.verbs.visualize",
+    "pellucid-activations/1": "pellucid.verbs.activations",
+    "pellucid-atlas/1": "pellucid.verbs.atlas",
+}
 """Format of an artefact -> the module that makes it, whose `recompute(artefact, model, inputs)` returns the arrays of
 the same names, computed again, and a sentence for whatever is not as the record says."""
 
@@ -81,16 +87,28 @@ def _compared(
     return Verification("same" if difference == 0 else "within tolerance", difference)
 
 
-def read(file: str | Path) -> Heatmap:
-    """A saved explanation, with its picture if that can still be opened.
+READERS = {
+    "pellucid-feature/1": ("pellucid.results.features", "read_features"),
+    "pellucid-activations/1": ("pellucid.results.activations", "read_activations"),
+    "pellucid-atlas/1": ("pellucid.results.atlas", "read_atlas"),
+}
+"""Format of an artefact that is no explanation -> the module and the function that make the result out of it."""
+
+
+def read(file: str | Path) -> Any:
+    """A saved result; an explanation with its picture, if that can still be opened.
 
     Raises:
         StorageError: no such file, or its files were changed after they were written.
     """
-    stored, tampered = storage.load(file)
-    if tampered:
-        raise StorageError(f"{'; '.join(tampered)}: make the explanation again, or see `pellucid verify`.")
-    result = Heatmap(**{f.name: getattr(stored, f.name) for f in fields(stored)})
+    stored = storage.read_artefact(file, RECOMPUTE)
+    if stored.tampered:
+        raise StorageError(f"{'; '.join(stored.tampered)}: make the explanation again, or see `pellucid verify`.")
+    if stored.format in READERS:
+        module, function = READERS[stored.format]
+        return getattr(import_module(module), function)(stored)
+    explained = storage.explanation(stored)
+    result = Heatmap(**{f.name: getattr(explained, f.name) for f in fields(explained)})
     source = result.record.input["source"]
     if source and result.geometry.known:
         try:
