@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from benchmarks import synthesis
+from benchmarks import exemplars, synthesis
 from benchmarks.report import Section
 
 
@@ -17,10 +17,11 @@ class Size:
     heavy_steps: int
     views: int
     repeats: int
+    pictures: int
 
 
-FULL = Size(steps=16, heavy_steps=6, views=4, repeats=5)
-QUICK = Size(steps=8, heavy_steps=3, views=2, repeats=2)
+FULL = Size(steps=16, heavy_steps=6, views=4, repeats=5, pictures=300)
+QUICK = Size(steps=8, heavy_steps=3, views=2, repeats=2, pictures=150)
 
 
 def sections(size: Size, device: str) -> Iterator[Section]:
@@ -28,6 +29,7 @@ def sections(size: Size, device: str) -> Iterator[Section]:
     work: list[Callable[[], Section]] = [
         lambda: synthesis.steps("ResNet-18", size.steps, size.views, size.repeats, device),
         lambda: synthesis.steps("ViT-B/16", size.heavy_steps, 2, size.repeats, device),
+        lambda: exemplars.search(size.pictures, size.repeats, device),
         lambda: synthesis.sheet(device),
     ]
     for measure in work:
