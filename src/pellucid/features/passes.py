@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from pellucid.engine import Capture, Cost, adaptive_batches, default_batch, unwrap
+from pellucid.engine import Capture, adaptive_batches, default_batch, unwrap
 from pellucid.engine.capture import gradients
 from pellucid.errors import MethodError
 from pellucid.features.canvas import Canvas
@@ -19,6 +19,8 @@ from pellucid.models.blackbox import BlackBox
 from pellucid.models.model import VisionModel
 from pellucid.models.targets import TargetLike
 
+_GRAPH = 4  # a row with a graph keeps every activation: so many times fewer go together
+
 
 @dataclass
 class Passes:
@@ -27,7 +29,6 @@ class Passes:
     capture: Capture
     canvas: Canvas
     dtype: torch.dtype
-    cost: Cost = field(default_factory=Cost)
     batch: int = 0
 
     def slopes(
@@ -62,7 +63,6 @@ class Passes:
                 to_input, to_leaf = gradients([found / each], wrt, needed=True)[0]
             scores[start:stop], to_views[start:stop] = found.detach(), to_input
             to_pictures.add_(to_leaf)
-            self.cost.backwards += stop - start
 
         self._batches(run, objectives, ends.tolist(), len(views))
         return scores, to_views, to_pictures
@@ -77,7 +77,6 @@ class Passes:
             shown = self.canvas.to_display(x.float())
             seen = Seen(output, self.capture.watched, shown, torch.arange(stop - start))
             found[:, start:stop] = torch.stack([o.score(seen).detach().float() for o in objectives])
-            self.cost.forwards += stop - start
 
         before, self.capture.input_gradient = self.capture.input_gradient, False
         try:
@@ -90,13 +89,12 @@ class Passes:
     def _batches(
         self, run: Callable[[int, int], None], objectives: Sequence[Objective], ends: list[int], rows: int
     ) -> None:
-        self.batch = self.batch or default_batch(self.canvas.black.device)
+        self.batch = self.batch or max(1, default_batch(self.canvas.black.device) // _GRAPH)
         if all(o.pictures == 1 for o in objectives):
             self.batch = adaptive_batches(run, rows, self.batch)
         else:  # pictures that are compared with each other are run together
             for start, stop in zip([0, *ends], ends, strict=False):
                 run(start, stop)
-        self.cost.forwards += rows
 
 
 def _shares(
