@@ -43,7 +43,13 @@ class Canvas:
         found = tuple(shape) if shape is not None else (preprocess.channels, *preprocess.input_size)
         if len(found) not in (3, 4) or min(found) < 1 or min(found[-2:]) < 2:
             raise ModelError(f"A canvas is (C, H, W) or (C, T, H, W), with H and W of 2 at least; got {found}.")
-        black, white = (level.to(model.device, torch.float32) for level in preprocess.levels)
+        levels = getattr(preprocess, "levels", None)
+        if levels is None:
+            raise ModelError(
+                "The model's preprocessing does not tell which input values are black and white: wrap the model with "
+                "pl.wrap(module, transform=...)."
+            )
+        black, white = (level.to(model.device, torch.float32) for level in levels)
         if len(black) not in (1, found[0]):
             raise ModelError(
                 f"The model's preprocessing makes {len(black)} channels, and the shape {found} asks for {found[0]}: "
