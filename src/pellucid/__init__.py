@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from pellucid.verbs.activations import activations
     from pellucid.verbs.atlas import atlas
     from pellucid.verbs.explain import explain
+    from pellucid.verbs.more import more
     from pellucid.verbs.verify import Verification, read, verify
     from pellucid.verbs.visualize import visualize
 
@@ -55,6 +56,7 @@ _HOMES = {
     "pellucid.verbs.activations": ("activations",),
     "pellucid.verbs.atlas": ("atlas",),
     "pellucid.verbs.explain": ("explain",),
+    "pellucid.verbs.more": ("more",),
     "pellucid.verbs.verify": ("Verification", "read", "verify"),
     "pellucid.verbs.visualize": ("visualize",),
 }
@@ -92,6 +94,7 @@ __all__ = [
     "explain",
     "layers",
     "load",
+    "more",
     "read",
     "read_image",
     "to_onnx",
