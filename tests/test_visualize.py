@@ -79,6 +79,13 @@ def test_a_class_and_its_relevance(model, folder):
         units(model, folder, by="relevance")
 
 
+def test_what_was_left_out_is_said_once(model, folder):
+    (folder / "copy.png").write_bytes((folder / "0.png").read_bytes())
+    found = units(model, folder)
+    assert "1 of 10 pictures are copies of another: they were left out" in found.about()
+    assert found.figure()
+
+
 def test_on_a_picture_of_ones_own(model, folder):
     given = str(folder / "8.png")
     found = units(model, folder, inputs=given, channel=2)
@@ -134,6 +141,20 @@ def test_saved_read_and_verified(model, folder, tmp_path):
     changed = pl.verify(files[0], model=model)
     assert changed.status == "different"
     assert any("natural pictures are not those" in r for r in changed.reasons)
+
+
+def test_the_ascent_stops_beyond_nature_when_told_to(model, folder):
+    """The limit is on what is climbed, the mean of the channel, not on its peak."""
+    patient = Settings(steps=200, views=1, plateau=0, factor=1.0)
+    found = units(model, folder, settings=patient, channel=1)
+    with torch.no_grad():
+        means = torch.stack(
+            [model.module[:4](model.preprocess(pl.read_image(f))[0][None])[0, 1].mean() for f in folder.iterdir()]
+        )
+    assert found.facts["stopped_beyond_natural"] == 1
+    assert found.facts["steps"] < 200
+    assert found.history[-1] > means.max()
+    assert sum(h > means.max() for h in found.history) <= 16
 
 
 def test_a_saved_function_cannot_be_recomputed(model, tmp_path):

@@ -84,7 +84,7 @@ class Exemplars:
     Attributes:
         measure: what the pictures were ranked by.
         units: one entry a unit, in the measure's order.
-        field: the receptive field of the layer's cells.
+        field: the receptive field of the layer's cells; None where no exemplar was asked for.
         forwards: forward passes of one picture that were run (0 for the ranking if it was cached).
         cached: whether the ranking was on disk already.
         data: hash of the pictures, in order.
@@ -93,7 +93,7 @@ class Exemplars:
 
     measure: Measure
     units: tuple[UnitExemplars, ...]
-    field: ReceptiveField
+    field: ReceptiveField | None
     forwards: int
     cached: bool
     data: str
@@ -217,7 +217,7 @@ def _pick(scores: Tensor, top: int, bottom: int, quantiles: Sequence[float]) -> 
 class _Looked:
     """The chosen pictures, run once more."""
 
-    field: ReceptiveField
+    field: ReceptiveField | None
     forwards: int
     local: bool
     seen: dict[int, tuple[Origin, Geometry]]
@@ -267,5 +267,5 @@ def _look_at(loader: Loader, measure: Measure, picks: Mapping[int, _Picked], see
                     samples[space] = inputs[:4].clone(), resized(measure.layer, shape, space)
             advance(len(part))
     fields = {space: receptive_field(module, inputs, layer, seed=seed) for space, (inputs, layer) in samples.items()}
-    first = next(iter(fields.values()))
+    first = next(iter(fields.values()), None)
     return _Looked(first, len(seen), measure.local, seen, looks, fields)

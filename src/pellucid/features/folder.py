@@ -123,7 +123,7 @@ class Loader:
         with ThreadPoolExecutor(1, thread_name_prefix="pellucid-reader") as reader:
             coming = [reader.submit(self.load, row) for row in parts[0]] if parts else []
             try:
-                for part, following in zip(parts, [*parts[1:], []], strict=True):
+                for part, following in zip(parts, [*parts[1:], []], strict=False):
                     now, coming = coming, [reader.submit(self.load, row) for row in following]
                     yield part, [future.result() for future in now]
             finally:

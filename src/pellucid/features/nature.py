@@ -35,11 +35,13 @@ class Natural:
         shown: the exemplars to show.
         levels: the unit's own distribution and the pictures for the forced choice: `shown`, or by activation.
         measure: what `levels` is of.
+        means: `(101,)` percentiles of the channel's mean rather than its peak, where they were asked for.
     """
 
     shown: UnitExemplars
     levels: UnitExemplars
     measure: Measure
+    means: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -92,6 +94,7 @@ def find_natural(
     by: By = "activation",
     target: Target | None = None,
     top: int = 4,
+    means: bool = False,
     cache: Path | str | bool = True,
     seed: int = 0,
 ) -> Nature:
@@ -105,6 +108,7 @@ def find_natural(
         by: `relevance`: show those in which a channel counts most for `target`.
         target: what relevance is to.
         top: exemplars to show.
+        means: rank by the channels' means too, which is what the ascent on a channel climbs.
         cache, seed: see `find_exemplars`.
     """
     measures = [measure_of(model, o, sample) for o in objectives]
@@ -124,8 +128,11 @@ def find_natural(
             ranking = ByRelevance(measure.layer, measure.channels, target=bound)
             shown = find_exemplars(model, pictures, ranking, top=top, **common)  # type: ignore[arg-type]
             forwards += shown.forwards
-        for i, a, b in zip(together, shown.units, levels.units, strict=True):
-            found[i] = Natural(a, b, measure)
+        mean: Sequence[UnitExemplars | None] = [None] * len(units)
+        if means and isinstance(measure, ByActivation):
+            mean = find_exemplars(model, pictures, replace(measure, reduction="mean"), top=0, **common).units  # type: ignore[arg-type]
+        for i, a, b, m in zip(together, shown.units, levels.units, mean, strict=True):
+            found[i] = Natural(a, b, measure, m.percentiles if m else None)
         notes += [n for n in levels.notes if n not in notes]
         ranked, data = levels.units[0].count, levels.data
     return Nature(tuple(found), ranked, data, forwards, tuple(notes))

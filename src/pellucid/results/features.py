@@ -74,6 +74,7 @@ class FeatureImages(list[FeatureImage]):
         if run.get("pictures"):
             by = "" if asked["by"] == "activation" else f", ranked by relevance to {asked['target']}"
             said.append(f"{run['pictures']} natural pictures{by}")
+        said += [note.rstrip(".") for note in run["notes"]]
         return " · ".join(said)
 
     def figure(self) -> Figure:

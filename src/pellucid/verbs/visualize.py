@@ -14,7 +14,7 @@ from pellucid import storage
 from pellucid.engine import task, unwrap
 from pellucid.errors import LayerError, MethodError, StorageError, TargetError
 from pellucid.explanation import Record
-from pellucid.features import Channel, Objective, Settings, as_objective, parse_objective, synthesise
+from pellucid.features import Channel, Neuron, Objective, Settings, as_objective, parse_objective, synthesise
 from pellucid.features import Layer as WholeLayer
 from pellucid.features.activations import stages
 from pellucid.features.feature_image import FeatureQuality, Given, judge
@@ -158,10 +158,11 @@ def run(model: VisionModel, asked: Asked, inputs: Input | None, cache: bool | st
     if asked.exemplars is not None:
         nature = find_natural(
             model, asked.objectives, asked.exemplars, sample, by=asked.by, target=asked.target, top=asked.top,
+            means=asked.settings.factor is not None,
             cache=cache, seed=asked.seed,
         )  # fmt: skip
     naturals = nature.objectives if nature else (None,) * len(asked.objectives)
-    levels = [n.levels.percentiles if n else None for n in naturals]
+    levels = [_limits(o, n) for o, n in zip(asked.objectives, naturals, strict=True)]
     by_seed = [_made(model, asked, asked.seed + i, levels) for i in range(asked.seeds)]
     groups = by_seed[0]
     firsts = [group[0] for group in groups]
@@ -180,6 +181,7 @@ def run(model: VisionModel, asked: Asked, inputs: Input | None, cache: bool | st
             "pictures": nature.pictures if nature else 0,
             "data": nature.data if nature else "",
             "forwards": nature.forwards if nature else 0,
+            "notes": list(nature.notes) if nature else [],
         },
     )
     return FeatureImages(
@@ -197,7 +199,7 @@ def run(model: VisionModel, asked: Asked, inputs: Input | None, cache: bool | st
             natural=natural.shown if natural else None,
             fires=None if item is None else _fires(model, objective, sample),
             given=None if item is None or item.picture is None else Given(item.picture, item.geometry),
-            notes=[*group[0].notes, *(nature.notes if nature else ())],
+            notes=list(group[0].notes),
             facts=group[0].facts,
         )
         for i, (objective, group, natural, found) in enumerate(
@@ -235,6 +237,14 @@ def _measured(
                 found.append(figures(model, objective, made, levels, along, seed=asked.seed))
             advance(1)
     return found
+
+
+def _limits(objective: Objective, natural: Natural | None) -> Tensor | None:
+    """The objective's own natural values: a channel climbs its mean, a neuron and a class what they are ranked by."""
+    if natural is None:
+        return None
+    plain = isinstance(objective, Channel) and not isinstance(objective, Neuron)
+    return natural.means if plain else natural.levels.percentiles
 
 
 def _quality(
