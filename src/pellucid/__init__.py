@@ -61,7 +61,18 @@ _HOMES = {
     "pellucid.verbs.visualize": ("visualize",),
 }
 _HOME = {name: module for module, names in _HOMES.items() for name in names}
-_ROOMS = ("engine", "errors", "evaluation", "explanation", "features", "heatmaps", "media", "models", "render", "storage")
+_ROOMS = (
+    "engine",
+    "errors",
+    "evaluation",
+    "explanation",
+    "features",
+    "heatmaps",
+    "media",
+    "models",
+    "render",
+    "storage",
+)
 
 __all__ = [
     "Activations",
