@@ -30,13 +30,15 @@ if TYPE_CHECKING:
     from pellucid.models.preprocess import Preprocess
     from pellucid.models.sources import load, wrap
     from pellucid.models.targets import Class, Contrast, PerSample, Target, TopClass, Unit
-    from pellucid.results import Heatmap, Heatmaps
+    from pellucid.results import Heatmap, Heatmaps, Importance
     from pellucid.results.activations import Activations
     from pellucid.results.atlas import AtlasSheet
     from pellucid.results.features import FeatureImage, FeatureImages
     from pellucid.verbs.activations import activations
     from pellucid.verbs.atlas import atlas
     from pellucid.verbs.explain import explain
+    from pellucid.verbs.importance import importance
+    from pellucid.verbs.more import more
     from pellucid.verbs.verify import Verification, read, verify
     from pellucid.verbs.visualize import visualize
 
@@ -48,18 +50,31 @@ _HOMES = {
     "pellucid.models.blackbox": ("to_onnx",),
     "pellucid.models.sources": ("load", "wrap"),
     "pellucid.models.targets": ("Class", "Contrast", "PerSample", "Target", "TopClass", "Unit"),
-    "pellucid.results": ("Heatmap", "Heatmaps"),
+    "pellucid.results": ("Heatmap", "Heatmaps", "Importance"),
     "pellucid.results.activations": ("Activations",),
     "pellucid.results.atlas": ("AtlasSheet",),
     "pellucid.results.features": ("FeatureImage", "FeatureImages"),
     "pellucid.verbs.activations": ("activations",),
     "pellucid.verbs.atlas": ("atlas",),
     "pellucid.verbs.explain": ("explain",),
+    "pellucid.verbs.more": ("more",),
     "pellucid.verbs.verify": ("Verification", "read", "verify"),
     "pellucid.verbs.visualize": ("visualize",),
 }
 _HOME = {name: module for module, names in _HOMES.items() for name in names}
-_ROOMS = ("engine", "errors", "evaluation", "explanation", "features", "heatmaps", "media", "models", "render", "storage")
+_ROOMS = (
+    "engine",
+    "errors",
+    "evaluation",
+    "explanation",
+    "features",
+    "heatmaps",
+    "importance",
+    "media",
+    "models",
+    "render",
+    "storage",
+)
 
 __all__ = [
     "Activations",
@@ -71,6 +86,7 @@ __all__ = [
     "Geometry",
     "Heatmap",
     "Heatmaps",
+    "Importance",
     "LayerError",
     "MediaError",
     "MethodError",
@@ -90,8 +106,10 @@ __all__ = [
     "activations",
     "atlas",
     "explain",
+    "importance",
     "layers",
     "load",
+    "more",
     "read",
     "read_image",
     "to_onnx",
@@ -112,4 +130,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted([*__all__, *_ROOMS])
+    return sorted({*__all__, *_ROOMS})
