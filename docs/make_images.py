@@ -64,6 +64,22 @@ def depth(model: pl.VisionModel) -> pl.Heatmaps:
     return pl.explain(model, "sample:coffee", method=methods)
 
 
+def superpixels(model: pl.VisionModel) -> pl.Importance:
+    """What each superpixel adds to the score, with intervals."""
+    return pl.importance(model, "sample:cat", "superpixels", "shapley")
+
+
+def importance_channels(model: pl.VisionModel) -> pl.Importance:
+    """What each channel of a layer adds."""
+    return pl.importance(model, "sample:coffee", "channels", "shapley", layer="blocks.6")
+
+
+def importance_folder(model: pl.VisionModel) -> pl.Importance:
+    """What each channel adds over many pictures."""
+    names = ("cat", "coffee", "rocket", "motorcycle", "astronaut", "camera", "clock", "coins", "horse", "page")
+    return pl.importance(model, [f"sample:{name}" for name in names], "channels", "gradient", layer="blocks.6")
+
+
 def units(model: pl.VisionModel) -> pl.FeatureImages:
     """Six channels of a middle layer."""
     return pl.visualize(model, layer="blocks.3", channel=UNITS)
@@ -85,8 +101,12 @@ def atlas(model: pl.VisionModel) -> pl.AtlasSheet:
 
 
 PICTURES: dict[str, Callable[[pl.VisionModel], Drawn]] = {
-    f.__name__: f for f in (coffee, cams, gradients, channels, depth, contrast, units, espresso, layers, atlas)
-}
+    f.__name__: f
+    for f in (
+        coffee, cams, gradients, channels, depth, contrast, superpixels, importance_channels, importance_folder,
+        units, espresso, layers, atlas,
+    )
+}  # fmt: skip
 
 
 def write(name: str, found: Drawn) -> Path:
@@ -113,6 +133,11 @@ def main(names: list[str]) -> None:
         found = PICTURES[name](model)
         path = write(name, found)
         print(f"{path.name}: {path.stat().st_size // 1000} kB")
+        if isinstance(found, pl.Importance):
+            print(
+                *(f"  {row['rank']}. {row['player']} {row['importance']:+.3g}" for row in found.table()[:5]), sep="\n"
+            )
+            continue
         for e in found if isinstance(found, list) else []:
             asked = f"{e.method} for {e.target}" if isinstance(e, pl.Heatmap) else e.objective
             print(f"  {asked}", *([e.quality.line] if e.quality else []), *e.notes, sep="\n    ")

@@ -30,13 +30,14 @@ if TYPE_CHECKING:
     from pellucid.models.preprocess import Preprocess
     from pellucid.models.sources import load, wrap
     from pellucid.models.targets import Class, Contrast, PerSample, Target, TopClass, Unit
-    from pellucid.results import Heatmap, Heatmaps
+    from pellucid.results import Heatmap, Heatmaps, Importance
     from pellucid.results.activations import Activations
     from pellucid.results.atlas import AtlasSheet
     from pellucid.results.features import FeatureImage, FeatureImages
     from pellucid.verbs.activations import activations
     from pellucid.verbs.atlas import atlas
     from pellucid.verbs.explain import explain
+    from pellucid.verbs.importance import importance
     from pellucid.verbs.more import more
     from pellucid.verbs.verify import Verification, read, verify
     from pellucid.verbs.visualize import visualize
@@ -49,7 +50,7 @@ _HOMES = {
     "pellucid.models.blackbox": ("to_onnx",),
     "pellucid.models.sources": ("load", "wrap"),
     "pellucid.models.targets": ("Class", "Contrast", "PerSample", "Target", "TopClass", "Unit"),
-    "pellucid.results": ("Heatmap", "Heatmaps"),
+    "pellucid.results": ("Heatmap", "Heatmaps", "Importance"),
     "pellucid.results.activations": ("Activations",),
     "pellucid.results.atlas": ("AtlasSheet",),
     "pellucid.results.features": ("FeatureImage", "FeatureImages"),
@@ -68,6 +69,7 @@ _ROOMS = (
     "explanation",
     "features",
     "heatmaps",
+    "importance",
     "media",
     "models",
     "render",
@@ -84,6 +86,7 @@ __all__ = [
     "Geometry",
     "Heatmap",
     "Heatmaps",
+    "Importance",
     "LayerError",
     "MediaError",
     "MethodError",
@@ -103,6 +106,7 @@ __all__ = [
     "activations",
     "atlas",
     "explain",
+    "importance",
     "layers",
     "load",
     "more",
@@ -126,4 +130,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted([*__all__, *_ROOMS])
+    return sorted({*__all__, *_ROOMS})

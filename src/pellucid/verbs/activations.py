@@ -15,7 +15,7 @@ from pellucid.features.activations import Ranking, activation_maps, stages
 from pellucid.models.blackbox import BlackBox
 from pellucid.models.layers import describe
 from pellucid.models.targets import TargetLike, as_target, parse_target
-from pellucid.results.activations import Activations, arrays
+from pellucid.results.activations import Activations, arrays, read_activations
 from pellucid.verbs.inputs import Input, ModelLike, as_model, one
 from pellucid.verbs.records import parameters, record, reloaded
 
@@ -63,6 +63,11 @@ def activations(
     called = bound.name(loaded.labels) if bound is not None else ""
     seen = Canvas.of(loaded, tuple(item.x.shape)).to_display(x)[0].clamp(0, 1).float().cpu()
     return Activations(maps, called, loaded.ranked(output)[0], item.geometry, about, item.picture, seen)
+
+
+def opened(artefact: storage.Artefact) -> Activations:
+    """The stored result as it was."""
+    return read_activations(artefact)
 
 
 def recompute(

@@ -17,7 +17,7 @@ from pellucid.features.atlas import Projection, make_atlas
 from pellucid.models.blackbox import BlackBox
 from pellucid.models.layers import best_layer, describe
 from pellucid.models.model import VisionModel
-from pellucid.results.atlas import AtlasSheet, arrays
+from pellucid.results.atlas import AtlasSheet, arrays, read_atlas
 from pellucid.verbs.inputs import Input, ModelLike, as_model
 from pellucid.verbs.records import parameters, record, reloaded
 
@@ -97,6 +97,11 @@ def _shape(model: VisionModel, layer: str, sample: Tensor) -> tuple[int, ...] | 
     except (ModelError, LayerError):
         return None
     return (sample.shape[1], *small) if there.channels == here.channels else None
+
+
+def opened(artefact: storage.Artefact) -> AtlasSheet:
+    """The stored result as it was."""
+    return read_atlas(artefact)
 
 
 def recompute(

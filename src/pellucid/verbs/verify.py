@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -14,17 +14,18 @@ from torch import Tensor
 from pellucid import storage
 from pellucid.errors import MediaError, StorageError
 from pellucid.media import read_image
-from pellucid.results import Heatmap
 from pellucid.verbs.inputs import Input, ModelLike
 
 RECOMPUTE = {
     storage.FORMAT: "pellucid.verbs.explain",
+    "pellucid-importance/1": "pellucid.verbs.importance",
     "pellucid-feature/1": "pellucid.verbs.visualize",
     "pellucid-activations/1": "pellucid.verbs.activations",
     "pellucid-atlas/1": "pellucid.verbs.atlas",
 }
 """Format of an artefact -> the module that makes it, whose `recompute(artefact, model, inputs)` returns the arrays of
-the same names, computed again, and a sentence for whatever is not as the record says."""
+the same names, computed again, and a sentence for whatever is not as the record says; its `opened(artefact)` returns
+the result as it was."""
 
 
 @dataclass(frozen=True)
@@ -87,30 +88,20 @@ def _compared(
     return Verification("same" if difference == 0 else "within tolerance", difference)
 
 
-READERS = {
-    "pellucid-feature/1": ("pellucid.results.features", "read_features"),
-    "pellucid-activations/1": ("pellucid.results.activations", "read_activations"),
-    "pellucid-atlas/1": ("pellucid.results.atlas", "read_atlas"),
-}
-"""Format of an artefact that is no explanation -> the module and the function that make the result out of it."""
-
-
 def read(file: str | Path) -> Any:
-    """A saved result; an explanation with its picture, if that can still be opened.
+    """A saved result (a `Heatmap`, an `Importance`, ...), with its picture if that can still be opened.
 
     Raises:
         StorageError: no such file, or its files were changed after they were written.
     """
     stored = storage.read_artefact(file, RECOMPUTE)
     if stored.tampered:
-        raise StorageError(f"{'; '.join(stored.tampered)}: make the explanation again, or see `pellucid verify`.")
-    if stored.format in READERS:
-        module, function = READERS[stored.format]
-        return getattr(import_module(module), function)(stored)
-    explained = storage.explanation(stored)
-    result = Heatmap(**{f.name: getattr(explained, f.name) for f in fields(explained)})
+        raise StorageError(f"{'; '.join(stored.tampered)}: make it again, or see `pellucid verify`.")
+    result = import_module(RECOMPUTE[stored.format]).opened(stored)
+    if not hasattr(result, "geometry"):  # of no single picture
+        return result
     source = result.record.input["source"]
-    if source and result.geometry.known:
+    if source and result.geometry.known and "pictures" not in result.record.input:
         try:
             picture = read_image(source)
         except MediaError:

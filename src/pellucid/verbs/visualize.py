@@ -25,7 +25,7 @@ from pellucid.features.result import Synthesis
 from pellucid.models.layers import layers
 from pellucid.models.model import VisionModel
 from pellucid.models.targets import Target, TargetLike, as_target
-from pellucid.results.features import FeatureImage, FeatureImages, arrays
+from pellucid.results.features import FeatureImage, FeatureImages, arrays, read_features
 from pellucid.verbs.inputs import Input, ModelLike, as_model, one
 from pellucid.verbs.records import record, reloaded
 
@@ -334,6 +334,11 @@ def channels(given: int | str | Sequence[int]) -> list[int]:
 def _absolute(given: str | Path | Sequence[str | Path]) -> list[str]:
     items = [given] if isinstance(given, str | Path) else list(given)
     return [str(i) if str(i).startswith("sample:") else str(Path(i).expanduser().absolute()) for i in items]
+
+
+def opened(artefact: storage.Artefact) -> FeatureImages:
+    """The stored result as it was."""
+    return read_features(artefact)
 
 
 def recompute(
