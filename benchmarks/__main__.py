@@ -7,10 +7,10 @@ import os
 
 import torch
 
-from benchmarks import heatmaps, perturbation, report
+from benchmarks import features, heatmaps, perturbation, report
 from benchmarks.timing import machine, source_digest
 
-_SUITES = {"heatmaps": heatmaps, "perturbation": perturbation}
+_SUITES = {"heatmaps": heatmaps, "perturbation": perturbation, "features": features}
 
 
 def main() -> int:

@@ -31,10 +31,16 @@ if TYPE_CHECKING:
     from pellucid.models.sources import load, wrap
     from pellucid.models.targets import Class, Contrast, PerSample, Target, TopClass, Unit
     from pellucid.results import Heatmap, Heatmaps, Importance
+    from pellucid.results.activations import Activations
+    from pellucid.results.atlas import AtlasSheet
+    from pellucid.results.features import FeatureImage, FeatureImages
+    from pellucid.verbs.activations import activations
+    from pellucid.verbs.atlas import atlas
     from pellucid.verbs.explain import explain
     from pellucid.verbs.importance import importance
     from pellucid.verbs.more import more
     from pellucid.verbs.verify import Verification, read, verify
+    from pellucid.verbs.visualize import visualize
 
 _HOMES = {
     "pellucid.media": ("Geometry", "Picture", "read_image"),
@@ -45,9 +51,15 @@ _HOMES = {
     "pellucid.models.sources": ("load", "wrap"),
     "pellucid.models.targets": ("Class", "Contrast", "PerSample", "Target", "TopClass", "Unit"),
     "pellucid.results": ("Heatmap", "Heatmaps", "Importance"),
+    "pellucid.results.activations": ("Activations",),
+    "pellucid.results.atlas": ("AtlasSheet",),
+    "pellucid.results.features": ("FeatureImage", "FeatureImages"),
+    "pellucid.verbs.activations": ("activations",),
+    "pellucid.verbs.atlas": ("atlas",),
     "pellucid.verbs.explain": ("explain",),
     "pellucid.verbs.more": ("more",),
     "pellucid.verbs.verify": ("Verification", "read", "verify"),
+    "pellucid.verbs.visualize": ("visualize",),
 }
 _HOME = {name: module for module, names in _HOMES.items() for name in names}
 _ROOMS = (
@@ -55,6 +67,7 @@ _ROOMS = (
     "errors",
     "evaluation",
     "explanation",
+    "features",
     "heatmaps",
     "importance",
     "media",
@@ -64,8 +77,12 @@ _ROOMS = (
 )
 
 __all__ = [
+    "Activations",
+    "AtlasSheet",
     "Class",
     "Contrast",
+    "FeatureImage",
+    "FeatureImages",
     "Geometry",
     "Heatmap",
     "Heatmaps",
@@ -86,6 +103,8 @@ __all__ = [
     "Verification",
     "VisionModel",
     "__version__",
+    "activations",
+    "atlas",
     "explain",
     "importance",
     "layers",
@@ -95,6 +114,7 @@ __all__ = [
     "read_image",
     "to_onnx",
     "verify",
+    "visualize",
     "wrap",
 ]
 
