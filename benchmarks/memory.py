@@ -66,7 +66,7 @@ def growth(call: Callable[[], object], device: str) -> int:
 
 
 def contestant(name: str, size: int, device: str) -> Callable[[], object]:
-    """Grad-CAM of `size` pictures, integrated gradients of `size` nodes, or Score-CAM of `size` channels."""
+    """Grad-CAM or importance of `size` pictures, integrated gradients of `size` nodes, Score-CAM of `size` channels."""
     if name in _PATHS:
         from benchmarks.paths import path_call
 
@@ -75,6 +75,10 @@ def contestant(name: str, size: int, device: str) -> Callable[[], object]:
         from benchmarks.score_cam import memory_call
 
         return memory_call(name, size, device)
+    if name == "importance-folder":
+        from benchmarks.folder import memory_call as folder_call
+
+        return folder_call(size, device)
     # The rivals need the layer; Pellucid finds it in its first call, which is measured by itself.
     setting = rivals.Setting.make("ResNet-50", size, device, probe=name != "pellucid")
     return rivals.GRAD_CAMS[name](setting)

@@ -13,12 +13,13 @@ import pellucid as pl
 from benchmarks.paths import inputs_of
 from benchmarks.report import Row, Section, at_most
 from benchmarks.rivals import MODELS
+from benchmarks.score_cam import Subset
 from benchmarks.timing import paired
 from pellucid.engine.masks import grid_labels
 from pellucid.heatmaps import Method, get_method
 
 _LIMIT = 1.1
-_NARROW = "layer1.0.bn1"  # 64 channels, so that score-cam and its kin are affordable
+_CHANNELS = 16  # of a layer made for score-cam and its kin, so that they are affordable
 _TAILS = "ablation-cam and recipro-cam run no whole passes per sample (see their section), tis drops tokens"
 
 
@@ -106,13 +107,15 @@ def contestants(samples: int, space: tuple[int, ...], narrow: str | None) -> dic
 def overhead(model: str, samples: int, repeats: int, device: str) -> Section:
     """Each method : its passes, in processor time where that is the clock."""
     vision = pl.load(MODELS[model], random_weights=True, device=device)
-    module, x = vision.module, inputs_of("cat", vision)
-    methods = contestants(samples, tuple(x.shape[2:]), _NARROW if model == "ResNet-50" else None)
-    if model != "ResNet-50":
+    x = inputs_of("cat", vision)
+    convolutional = model == "ResNet-50"
+    module = Subset(vision.module, 2048 // _CHANNELS).eval() if convolutional else vision.module
+    methods = contestants(samples, tuple(x.shape[2:]), "chosen" if convolutional else None)
+    if not convolutional:
         methods["vit-cx"] = get_method("vit-cx", threshold=0.9)
+    get_method("grad-cam").explain(module, x, [0])  # finds the layer, which is kept for the others
     rows = []
     for name, method in methods.items():
-        method.explain(module, x, [0])  # finds the layer, where there is one to find
         passes = passes_of(method, module, x)
         calls = {"method": lambda m=method: m.explain(module, x, [0]), "bare": bare(module, x, passes)}
         found = paired(calls, repeats, warmup=0)
@@ -127,10 +130,14 @@ def overhead(model: str, samples: int, repeats: int, device: str) -> Section:
                 note=f"{done} forwards" + f" and {back} backwards" * bool(back),
             )
         )
-    left_out = "" if model == "ResNet-50" else " No layer has fewer than 768 channels, so score-cam is left out."
+    cams = (
+        f"Score-cam and its kin run over {_CHANNELS} channels of `layer4`."
+        if convolutional
+        else "No layer has fewer than 768 channels, so score-cam is left out."
+    )
     about = (
         f"{model} with random weights, one picture, few samples, so that fixed costs weigh more than they do in "
         "use. Each method runs beside a loop of the very passes it made: the same number, batch by batch of the same "
-        f"size, with a backward pass where it had one, on ready inputs.{left_out} {_TAILS}."
+        f"size, with a backward pass where it had one, on ready inputs. {cams} {_TAILS}."
     )
     return Section(f"Overhead beyond the passes, {model}", about, rows)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from benchmarks import black_box, channels, deletion, overhead, score_cam, tokens
+from benchmarks import black_box, channels, deletion, folder, overhead, score_cam, tokens
 from benchmarks.report import Section
 
 
@@ -19,15 +19,16 @@ class Size:
     channels: int
     cam_repeats: int
     coalitions: int
+    folder: int
     pictures: int
     masks: int
 
 
 FULL = Size(
-    samples=24, repeats=3, vit_repeats=2, channels=128, cam_repeats=3, coalitions=500, pictures=10, masks=8000
+    samples=24, repeats=2, vit_repeats=1, channels=64, cam_repeats=2, coalitions=500, folder=8, pictures=10, masks=8000
 )  # fmt: skip
 QUICK = Size(
-    samples=24, repeats=1, vit_repeats=1, channels=32, cam_repeats=1, coalitions=200, pictures=2, masks=1024
+    samples=24, repeats=1, vit_repeats=1, channels=16, cam_repeats=1, coalitions=100, folder=4, pictures=1, masks=512
 )  # fmt: skip
 
 
@@ -57,6 +58,7 @@ def _deletion(size: Size, device: str) -> Iterator[Section]:
 
 def _importance(size: Size, device: str) -> Iterator[Section]:
     yield channels.importance(size.channels // 2, size.cam_repeats, device)
+    yield folder.folder(size.folder, size.cam_repeats, device)
 
 
 TITLE = "Perturbation methods and importance"

@@ -27,7 +27,7 @@ Run it again with
 ```console
 pip install -e ".[dev]"
 python -m benchmarks heatmaps --markdown docs/benchmarks.md   # about twenty minutes
-python -m benchmarks perturbation --markdown docs/benchmarks.md   # about an hour, half of it for 80000 forwards once
+python -m benchmarks perturbation --markdown docs/benchmarks.md   # about half an hour
 python -m benchmarks perturbation cams samples --quick            # some sections, less work, fewer rounds
 python -m benchmarks features --markdown docs/benchmarks.md       # about ten minutes
 ```

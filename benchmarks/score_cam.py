@@ -17,7 +17,7 @@ from benchmarks.report import Row, Section, at_least, at_most
 from benchmarks.timing import paired
 from pellucid.engine import Capture
 from pellucid.heatmaps import get_method
-from pellucid.heatmaps.masked_cam import channel_masks
+from pellucid.heatmaps.masked_cam import channel_masks, rounded
 
 _SMALL = 160  # pixels, where only memory is measured
 MEMORY = ("score-cam-pellucid", "score-cam-grad-cam", "score-cam-torchcam")
@@ -77,7 +77,7 @@ def score_cam(channels: int, repeats: int, device: str) -> Section:
     module = Subset(net, step).eval()
     method = get_method("score-cam", layer="chosen")
     ours = method.explain(module, x, [target])[0]
-    runs = {n: len(channel_masks(a, (SIZE, SIZE)).distinct()[0]) for n, a in (("all", A), ("few", A[::step]))}
+    runs = {n: len(rounded(channel_masks(a, (SIZE, SIZE))).distinct()[0]) for n, a in (("all", A), ("few", A[::step]))}
     theirs = {
         "grad-cam": package_score_cam(module, module.chosen, x, target, _BATCHES["grad-cam"]),
         "torchcam": torchcam_score_cam(module, module.chosen, x, target, _BATCHES["torchcam"]),

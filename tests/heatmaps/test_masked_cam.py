@@ -15,7 +15,7 @@ from pellucid.engine.tail import Tail
 from pellucid.errors import LayerError, MethodError
 from pellucid.heatmaps import tail_cam
 from pellucid.heatmaps.cam import GradCAM, HiResCAM
-from pellucid.heatmaps.masked_cam import ISCAM, SSCAM, GroupCAM, NoisyMasks, ScoreCAM, channel_masks
+from pellucid.heatmaps.masked_cam import ISCAM, SSCAM, GroupCAM, NoisyMasks, ScoreCAM, channel_masks, rounded
 from pellucid.heatmaps.tail_cam import AblationCAM, ReciproCAM
 from pellucid.models.layers import describe
 from pellucid.models.layouts import Layout
@@ -248,7 +248,7 @@ def test_channels_of_one_cell_share_a_mask_whatever_their_height():
     A = torch.zeros(80, 7, 7)
     A[torch.arange(40), 2, 3] = heights
     A[torch.arange(40, 80), 6, 0] = heights
-    masks = channel_masks(A, (224, 224))
+    masks = rounded(channel_masks(A, (224, 224)))
     assert masks.values.flatten(1).unique(dim=0).shape[0] == 2
     unique, which = masks.distinct()
     assert len(unique) == 2

@@ -137,14 +137,15 @@ class Capture:
         self.watched = {}
         self._guard.__exit__(*error)
 
-    def forward(self, inputs: Tensor, module: nn.Module | None = None) -> Any:
+    def forward(self, inputs: Tensor, module: nn.Module | None = None, *, scratch: bool = False) -> Any:
         """Run the model on `inputs` `(N, C, *space)`; the user's tensor is never written to.
 
         Args:
             inputs: a batch.
             module: what runs in the model's place: a copy of it that shares its hooks.
+            scratch: the inputs are nobody's: the model may write to them, so they are not copied.
         """
-        output = self._run(inputs, module or self.module)
+        output = self._run(inputs, module or self.module, scratch)
         missing = [n for n in (*self.layers, *self.watch) if n not in self.activations and n not in self.watched]
         if missing:
             raise LayerError(
@@ -160,11 +161,11 @@ class Capture:
         """
         self._until = Counter(self._runs)
 
-    def _run(self, inputs: Tensor, module: nn.Module) -> Any:
+    def _run(self, inputs: Tensor, module: nn.Module, scratch: bool) -> Any:
         self.activations.clear()
         self.watched.clear()
         self._runs.clear()
-        x = inputs.detach().clone()  # the model may write to its input
+        x = inputs.detach() if scratch else inputs.detach().clone()  # the model may write to its input
         if self.input_gradient:
             self.activations["input"] = x.requires_grad_()
             x = x.clone()

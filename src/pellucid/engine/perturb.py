@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
+from itertools import accumulate
 from types import TracebackType
 from typing import Any, Self
 
@@ -69,14 +70,16 @@ class MaskScorer(ABC):
     def score_masks(self, masks: Sequence[Masks], out: Sequence[Tensor], label: str) -> None:
         """Write the scores of each input's masks, all different, to `out`, `(M_n, targets)` each, as they come."""
 
-    def evaluate(self, inputs: Tensor, rows: Tensor) -> Tensor:
+    def evaluate(self, inputs: Tensor, rows: Tensor, *, scratch: bool = False) -> Tensor:
         """Scores `(m, targets)` of ready inputs `(m, C, *space)`, which belong to the samples `rows` `(m,)`.
+
+        With `scratch` the model may write to the inputs, so they are not copied.
 
         Raises:
             ModelError: the model answers with something else than one finite score a sample.
         """
         with torch.no_grad():
-            output = self._capture.forward(inputs)
+            output = self._capture.forward(inputs, scratch=scratch)
             scores = torch.stack([s.double() for s in self.score(output, self._capture.watched, rows)], dim=1)
         self.cost.forwards += len(inputs)
         if len(scores) != len(inputs):
@@ -181,28 +184,26 @@ class Scorer(MaskScorer):
 
     def score_masks(self, masks: Sequence[Masks], out: Sequence[Tensor], label: str) -> None:
         """Masks are drawn and blended batch by batch, batches filled across inputs."""
-        counts = [len(m) for m in masks]
-        owner = torch.repeat_interleave(torch.arange(len(counts)), torch.tensor(counts))
-        which = torch.cat([torch.arange(c) for c in counts])
-        if not len(owner):
+        ends = list(accumulate(map(len, masks), initial=0))  # where each input's masks begin and end, one after another
+        if not ends[-1]:
             return
-        buffer = torch.empty((min(self.batch, len(owner)), *self.inputs.shape[1:])).to(self.inputs)
+        owner = torch.repeat_interleave(torch.arange(len(masks)), torch.tensor(ends).diff())
+        buffer = torch.empty((min(self.batch, ends[-1]), *self.inputs.shape[1:])).to(self.inputs)
 
         def run(start: int, stop: int) -> None:
             blended = buffer[: stop - start]
             parts = []
-            for n in sorted(set(owner[start:stop].tolist())):
-                mine = (owner[start:stop] == n).nonzero()[:, 0]
-                low, high = int(mine[0]), int(mine[-1]) + 1
-                rows = slice(int(which[start + low]), int(which[start + high - 1]) + 1)
+            for n in range(int(owner[start]), int(owner[stop - 1]) + 1):
+                low, high = max(start, ends[n]), min(stop, ends[n + 1])
+                rows, at = slice(low - ends[n], high - ends[n]), slice(low - start, high - start)
                 mask = masks[n].render(rows).to(self.inputs)
-                torch.lerp(self.baseline.behind(n, mask), self.inputs[n : n + 1], mask, out=blended[low:high])
-                parts.append((n, rows, slice(low, high)))
-            scores = self.evaluate(blended, owner[start:stop])
+                torch.lerp(self.baseline.behind(n, mask), self.inputs[n : n + 1], mask, out=blended[at])
+                parts.append((n, rows, at))
+            scores = self.evaluate(blended, owner[start:stop], scratch=True)
             for n, rows, at in parts:
                 out[n][rows] = scores[at]
 
-        self.batch = adaptive_batches(run, len(owner), self.batch, label=label)
+        self.batch = adaptive_batches(run, ends[-1], self.batch, label=label)
 
     def plain(self) -> Tensor:
         """Scores `(N, targets)` of the inputs as they are."""

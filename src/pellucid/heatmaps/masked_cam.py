@@ -44,9 +44,7 @@ def channel_masks(maps: Tensor, space: tuple[int, ...]) -> GridMasks:
     """The masks `s(U(A_c))` of channels `(C, *grid)`; a channel without variation masks everything.
 
     Drawing is linear, and its weights add up to one: to scale the small values by the extremes of the drawn ones is
-    to scale the drawing. Nothing of the input's size is kept. Values are cut to steps of 1.5e-5, a fraction of what
-    eight-bit pixels tell apart: many channels live on the same single cell, and their masks, equal up to rounding, are
-    then equal to the bit and scored once.
+    to scale the drawing. Nothing of the input's size is kept.
     """
     drawing = GridMasks(maps, space, "linear")
     step = max(1, _DRAWN_VALUES // torch.Size(space).numel())
@@ -56,7 +54,16 @@ def channel_masks(maps: Tensor, space: tuple[int, ...]) -> GridMasks:
     high = torch.cat([e.max for e in extremes]).reshape(shape)
     dead = high - low <= _ROUNDING * torch.maximum(high.abs(), low.abs())
     values = torch.where(dead, 0.0, (maps - low) / torch.where(dead, 1.0, high - low))
-    return GridMasks((values / _STEP).round() * _STEP, space, "linear")
+    return GridMasks(values, space, "linear")
+
+
+def rounded(masks: GridMasks) -> GridMasks:
+    """The masks in steps of 1.5e-5, a fraction of what eight-bit pixels tell apart.
+
+    Many channels live on the same single cell, and their masks, equal up to rounding, are then equal to the bit and
+    scored once.
+    """
+    return replace(masks, values=(masks.values / _STEP).round() * _STEP)
 
 
 @dataclass(frozen=True)
@@ -142,7 +149,7 @@ class ScoreCAM(MaskedCAM):
         """The channels of all inputs are scored together, for all targets at once."""
         layer = _choose(self.layer, job)
         A = layer.layout.to_map(_activation_and_gradients(job, layer.name, False)[0]).detach().float()
-        masks = [channel_masks(maps, job.space) for maps in A]
+        masks = [rounded(channel_masks(maps, job.space)) for maps in A]
         scores = probability_of if self.weights == "probability" else score_of
         with self.scorer(job, self.baseline, self.seed, scores) as scorer:
             passes = [

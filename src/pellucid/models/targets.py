@@ -135,7 +135,7 @@ def _column(output: Any, index: Tensor | int) -> Tensor:
 
 
 def _class_probability(output: Any, index: Tensor | int) -> Tensor:
-    scores = class_scores(output)
+    scores = class_scores(output).double()  # small differences of probabilities are what methods live on
     if scores.shape[1] == 1:
         return scores[:, 0].sigmoid()
     return _column(scores.softmax(1), index)
