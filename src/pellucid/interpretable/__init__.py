@@ -1,0 +1,1 @@
+"""Models that a person can read."""
