@@ -11,7 +11,7 @@ from importlib.util import find_spec
 from pellucid._version import __version__
 from pellucid.cli import options
 
-_CORE = ("torch", "torchvision", "timm", "numpy", "pillow", "scikit-image", "matplotlib", "safetensors")
+_CORE = ("torch", "torchvision", "timm", "numpy", "pillow", "scikit-image", "scikit-learn", "matplotlib", "safetensors")
 _EXTRAS = {"dev": ("pytest", "captum", "grad-cam", "torchcam")}
 
 

@@ -1,10 +1,24 @@
 """Bytes to pixels, and back to where they came from: pictures of any common kind and depth, upright and
-capped in size (image), the ready-made ones (samples), what a person types for them (inputs), and the exact
+capped in size (image), the ready-made ones (samples, digits), what a person types for them (inputs), many of them
+with their classes (folders), and the exact
 map between the model's input and the original (geometry). Nothing here knows a model."""
 
+from pellucid.media.folders import Pictures, PictureSet, read_folder
 from pellucid.media.geometry import Geometry
 from pellucid.media.image import MAX_BYTES, MAX_PIXELS, Picture, read_image
 from pellucid.media.inputs import expand
 from pellucid.media.samples import SAMPLES, sample_path
 
-__all__ = ["MAX_BYTES", "MAX_PIXELS", "SAMPLES", "Geometry", "Picture", "expand", "read_image", "sample_path"]
+__all__ = [
+    "MAX_BYTES",
+    "MAX_PIXELS",
+    "SAMPLES",
+    "Geometry",
+    "Picture",
+    "PictureSet",
+    "Pictures",
+    "expand",
+    "read_folder",
+    "read_image",
+    "sample_path",
+]

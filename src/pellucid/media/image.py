@@ -8,7 +8,7 @@ import re
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import sha256
 from importlib import import_module
 from pathlib import Path
@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from pellucid.errors import MediaError
+from pellucid.media.digits import DIGITS, digit
 from pellucid.media.samples import PREFIX, sample_path
 
 MAX_PIXELS = 100_000_000
@@ -75,7 +76,7 @@ class Picture:
 
 
 def read_image(source: Source, *, max_pixels: int = MAX_PIXELS, max_bytes: int = MAX_BYTES) -> Picture:
-    """Read a picture from a path, ``sample:NAME``, a PIL image or an array, upright and in RGB.
+    """Read a picture from a path, ``sample:NAME``, ``digits:17``, a PIL image or an array, upright and in RGB.
 
     Arrays are (H, W), (H, W, 1), (H, W, 3) or (H, W, 4) of uint8, uint16, or floats in [0, 1]. The
     orientation tag is obeyed, transparency is laid on white, the first frame of an animation is taken, colour
@@ -101,6 +102,8 @@ def read_image(source: Source, *, max_pixels: int = MAX_PIXELS, max_bytes: int =
             f"{type(source).__name__}; for a tensor (C, H, W) give tensor.permute(1, 2, 0).numpy()."
         )
     text = os.fspath(source)
+    if text.startswith(DIGITS):
+        return replace(_in_memory(_from_array(digit(text), max_pixels), text.replace(":", "-")), source=text)
     if text.startswith(PREFIX):
         path, name = sample_path(text), text.removeprefix(PREFIX)
     else:

@@ -11,6 +11,7 @@ from glob import glob, has_magic
 from pathlib import Path
 
 from pellucid.errors import MediaError
+from pellucid.media.digits import DIGITS, digit, load_digits
 from pellucid.media.image import refuse_url
 from pellucid.media.samples import PREFIX, SAMPLES, sample_path
 
@@ -36,7 +37,8 @@ def expand(inputs: Sequence[str | Path]) -> list[str]:
     sources: dict[str, str] = {}  # real path -> what to show, so that a.jpg and ./a.jpg are one picture
     for item in inputs:
         for source in _expand(os.fspath(item)):
-            sources.setdefault(source if source.startswith(PREFIX) else os.path.realpath(source), source)
+            known = source.startswith((PREFIX, DIGITS))
+            sources.setdefault(source if known else os.path.realpath(source), source)
     return list(sources.values())
 
 
@@ -49,6 +51,8 @@ def natural(text: str) -> list[tuple[int, int, str]]:
 def _expand(item: str) -> list[str]:
     if item.startswith(PREFIX):
         return _samples(item.removeprefix(PREFIX))
+    if item.startswith(DIGITS):
+        return _digits(item)
     refuse_url(item)
     path = os.path.expanduser(item)
     if os.path.isdir(path):
@@ -73,6 +77,13 @@ def _pictures(paths: Sequence[str], otherwise: str) -> list[str]:
     if not pictures:
         raise MediaError(otherwise)
     return sorted(pictures, key=natural)
+
+
+def _digits(item: str) -> list[str]:
+    if item == DIGITS:
+        return [f"{DIGITS}{i}" for i in range(len(load_digits()[1]))]
+    digit(item)  # raises where there is none
+    return [item]
 
 
 def _samples(name: str) -> list[str]:
