@@ -7,7 +7,8 @@ from typing import Any, ClassVar, Self
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from pellucid.interpretable.base import Array, FitError, Readable, Reason, number
+from pellucid.errors import DataError
+from pellucid.interpretable.base import Array, Readable, Reason, number
 from pellucid.interpretable.linear import SparseLinear
 
 _WIDEST = 50  # columns: more are neither read nor fitted in reasonable memory
@@ -25,7 +26,7 @@ class Additive(Readable):
         seed: of the boosting.
 
     Raises:
-        FitError: the package is not installed.
+        DataError: the package is not installed.
     """
 
     kind: ClassVar[str] = "additive"
@@ -40,15 +41,15 @@ class Additive(Readable):
         try:
             from interpret.glassbox import ExplainableBoostingClassifier
         except ImportError as error:
-            raise FitError(
+            raise DataError(
                 "Additive models need the package interpret-core: pip install 'pellucid[gam]', or take --into linear."
             ) from error
         if not 1 <= self.features <= _WIDEST:
-            raise FitError(f"An additive model uses 1 to {_WIDEST} columns, not {self.features}.")
+            raise DataError(f"An additive model uses 1 to {_WIDEST} columns, not {self.features}.")
         codes = answers.argmax(1)
         present = np.unique(codes)
         if len(present) < 2:
-            raise FitError("There is only one class in the answers, so there is nothing to tell apart: add pictures.")
+            raise DataError("There is only one class in the answers, so there is nothing to tell apart: add pictures.")
         self.columns_ = self._chosen(X, answers)
         boosting = ExplainableBoostingClassifier(
             interactions=0, max_bins=self.bins, outer_bags=4, n_jobs=1, random_state=self.seed

@@ -13,13 +13,9 @@ from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from pellucid.errors import MethodError
+from pellucid.errors import DataError
 
 Array = NDArray[np.float64]
-
-
-class FitError(MethodError, ValueError):
-    """Data that a model cannot be fitted to, or an unknown model. A `ValueError` too, as scikit-learn expects."""
 
 
 @dataclass(frozen=True)
@@ -69,19 +65,19 @@ class Readable(ClassifierMixin, BaseEstimator, ABC):  # type: ignore[misc]
             names: of the columns.
 
         Raises:
-            FitError: fewer than two classes, or shapes that do not fit.
+            DataError: fewer than two classes, or shapes that do not fit.
         """
         columns: Array
         columns, y = validate_data(self, X, y, dtype=np.float64)
         check_classification_targets(y)
         self.classes_, codes = np.unique(y, return_inverse=True)
         if len(self.classes_) < 2:
-            raise FitError("There is only one class in the answers, so there is nothing to tell apart: add pictures.")
+            raise DataError("There is only one class in the answers, so there is nothing to tell apart: add pictures.")
         answers = np.eye(len(self.classes_))[codes]
         if soft is not None:
             answers = np.asarray(soft, dtype=np.float64)
             if answers.shape != (len(columns), len(self.classes_)):
-                raise FitError(
+                raise DataError(
                     f"The soft answers are {answers.shape}, not one row for each of {len(columns)} and one column for each "
                     f"of {len(self.classes_)} classes."
                 )
@@ -89,7 +85,7 @@ class Readable(ClassifierMixin, BaseEstimator, ABC):  # type: ignore[misc]
         given = names if names is not None else getattr(self, "feature_names_in_", None)
         self.names_ = [str(n) for n in given] if given is not None else [f"x{j}" for j in range(columns.shape[1])]
         if len(self.names_) != columns.shape[1]:
-            raise FitError(f"There are {columns.shape[1]} columns but {len(self.names_)} names: give one each.")
+            raise DataError(f"There are {columns.shape[1]} columns but {len(self.names_)} names: give one each.")
         self._learn(columns, answers)
         return self
 
@@ -146,6 +142,10 @@ class Readable(ClassifierMixin, BaseEstimator, ABC):  # type: ignore[misc]
         self._learn(X, answers)
         return self
 
+    def refitted(self, models: Sequence[Self], X: Array, answers: Array) -> list[Self]:
+        """Models with the settings of these, fitted to other rows; this one's classes and names."""
+        return [type(m)(**m.get_params()).learned(X, answers, self) for m in models]
+
     def as_dict(self) -> dict[str, Any]:
         """Kind, settings, classes and names as plain values; the rest is in `arrays`."""
         check_is_fitted(self)
@@ -177,7 +177,7 @@ class Readable(ClassifierMixin, BaseEstimator, ABC):  # type: ignore[misc]
             return int(self._scores(self.row(x)).argmax())
         found = np.flatnonzero(self.classes_ == label)
         if not len(found):
-            raise FitError(f"There is no class {label!r}: choose among {', '.join(map(str, self.classes_[:10]))} ...")
+            raise DataError(f"There is no class {label!r}: choose among {', '.join(map(str, self.classes_[:10]))} ...")
         return int(found[0])
 
 

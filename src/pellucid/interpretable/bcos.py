@@ -18,7 +18,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pellucid.engine.progress import task
-from pellucid.interpretable.base import Array, FitError, Readable, Reason, number
+from pellucid.errors import DataError
+from pellucid.interpretable.base import Array, Readable, Reason, number
 
 _TINY = 1e-6
 _fixed: ContextVar[bool] = ContextVar("pellucid_bcos_fixed", default=False)
@@ -157,7 +158,7 @@ class BcosHead(Readable):
 
     def _learn(self, X: Array, answers: Array) -> None:
         if self.width < 1 or self.epochs < 1:
-            raise FitError("A B-cos head needs at least one unit and one epoch: give 1 or more.")
+            raise DataError("A B-cos head needs at least one unit and one epoch: give 1 or more.")
         self.mean_, self.scale_ = X.mean(0), X.std(0)
         self.scale_ = np.where(self.scale_ > 1e-12 * np.maximum(1, np.abs(self.mean_)), self.scale_, 1.0)
         with torch.random.fork_rng(devices=[]):

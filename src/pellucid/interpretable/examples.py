@@ -8,7 +8,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.cluster import KMeans
 
-from pellucid.interpretable.base import Array, FitError, Readable, Reason, log_probabilities, number
+from pellucid.errors import DataError
+from pellucid.interpretable.base import Array, Readable, Reason, log_probabilities, number
 
 
 class _ByExample(Readable):
@@ -63,7 +64,7 @@ class Prototypes(_ByExample):
         seed: of k-means.
     """
 
-    kind: ClassVar[str] = "prototypes"
+    kind: ClassVar[str] = "nearest"
     unit: ClassVar[str] = "prototypes"
 
     def __init__(self, per_class: int = 3, seed: int = 0) -> None:
@@ -72,7 +73,7 @@ class Prototypes(_ByExample):
 
     def _learn(self, X: Array, answers: Array) -> None:
         if self.per_class < 1:
-            raise FitError("A class needs at least one prototype: give 1 or more.")
+            raise DataError("A class needs at least one prototype: give 1 or more.")
         Z, codes = self._standardise(X), answers.argmax(1)
         chosen: list[int] = []
         for k in range(answers.shape[1]):
@@ -147,7 +148,7 @@ class Neighbours(_ByExample):
 
     def _learn(self, X: Array, answers: Array) -> None:
         if self.count < 1:
-            raise FitError("Neighbours are counted from 1: give 1 or more.")
+            raise DataError("Neighbours are counted from 1: give 1 or more.")
         self.rows_, self.answers_ = self._standardise(X), answers
         self.index_, self.width_ = np.arange(len(X)), 1.0
 

@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 from sklearn.model_selection import StratifiedKFold
 
 from pellucid.engine.progress import task
-from pellucid.interpretable.base import Array, FitError, Readable
+from pellucid.errors import DataError
+from pellucid.interpretable.base import Array, Readable
 
 _FOLDS = 4
 
@@ -46,7 +47,7 @@ def choose(model: M, X: Array, answers: Array, seed: int = 0) -> tuple[M, list[P
         seed: of the folds.
 
     Raises:
-        FitError: a class with fewer rows than folds.
+        DataError: a class with fewer rows than folds.
     """
     models = model.simpler(X, answers)
     if len(models) == 1:
@@ -55,8 +56,8 @@ def choose(model: M, X: Array, answers: Array, seed: int = 0) -> tuple[M, list[P
     held = [np.zeros(len(X)) for _ in models]
     with task("choosing a complexity", len(folds)) as advance:
         for train, test in folds:
-            for m, right in zip(models, held, strict=True):
-                twin = type(m)(**m.get_params()).learned(X[train], answers[train], model)
+            twins = model.refitted(models, X[train], answers[train])
+            for twin, right in zip(twins, held, strict=True):
                 right[test] = twin._scores(X[test]).argmax(1) == answers[test].argmax(1)
             advance(1)
     means = np.array([right.mean() for right in held])
@@ -71,13 +72,13 @@ def splits(codes: NDArray[np.int64], seed: int) -> list[tuple[NDArray[np.int64],
     """Stratified folds (train, test).
 
     Raises:
-        FitError: a class with fewer rows than folds.
+        DataError: a class with fewer rows than folds.
     """
     counts = np.bincount(codes)
     least = int(counts[counts > 0].min())
     folds = min(_FOLDS, least)
     if folds < 2:
-        raise FitError(
+        raise DataError(
             f"A class has only {least} training picture, too few to choose a complexity by cross-validation: give "
             "more pictures, or fix the complexity (--depth, --features)."
         )

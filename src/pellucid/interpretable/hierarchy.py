@@ -8,7 +8,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.cluster import AgglomerativeClustering
 
-from pellucid.interpretable.base import Array, FitError, Readable, Reason, number
+from pellucid.errors import DataError
+from pellucid.interpretable.base import Array, Readable, Reason, number
 from pellucid.interpretable.elastic_net import path
 
 
@@ -52,7 +53,7 @@ class Hierarchy(Readable):
 
     def _group(self, weights: Array, intercept: Array) -> None:
         if self.rule not in ("max", "mean"):
-            raise FitError(f"There is no rule {self.rule!r}: choose max or mean.")
+            raise DataError(f"There is no rule {self.rule!r}: choose max or mean.")
         self.weights_, self.intercept_ = weights, intercept
         directions = weights / np.maximum(np.linalg.norm(weights, axis=1, keepdims=True), 1e-12)
         self.children_ = np.asarray(AgglomerativeClustering(linkage="ward").fit(directions).children_, np.int64)

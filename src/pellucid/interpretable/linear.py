@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.utils.validation import check_is_fitted
 
-from pellucid.interpretable.base import Array, FitError, Readable, Reason, number
+from pellucid.errors import DataError
+from pellucid.interpretable.base import Array, Readable, Reason, number
 from pellucid.interpretable.elastic_net import Fit, largest_penalty, path
 
 _POINTS, _SPAN = 16, 1e-2  # penalties of the path, and the last one relative to the first
@@ -44,7 +45,7 @@ class SparseLinear(Readable):
 
     def _learn(self, X: Array, answers: Array) -> None:
         if self.features is not None and self.features < 1:
-            raise FitError(f"A model of {self.features} features says nothing: give 1 or more.")
+            raise DataError(f"A model of {self.features} features says nothing: give 1 or more.")
         found = None
         shares = np.geomspace(1, _SPAN, _POINTS) if self.features is not None else self._shares()
         for fit in self._path(X, answers, shares):
@@ -70,17 +71,29 @@ class SparseLinear(Readable):
     def simpler(self, X: Array, answers: Array) -> list[Self]:
         """The path from the first weights on, up to this model's own limit."""
         models: dict[int, Self] = {}
-        for fit in self._path(X, answers, np.geomspace(1, _SPAN, _POINTS)):
-            if self.features is not None and _used(fit) > self.features and models:
+        shares = np.geomspace(1, _SPAN, _POINTS)
+        for model in self._along(X, answers, shares):
+            used = model.complexity_ / len(self.classes_)
+            if self.features is not None and used > self.features and models:
                 break
-            share = fit.penalty / largest_penalty((X - self.mean_) / self.scale_, answers, self.l1_ratio)
-            model = type(self)(self.features, float(share), self.l1_ratio, self.positive)
-            model.classes_, model.names_, model.n_features_in_ = self.classes_, self.names_, self.n_features_in_
-            model.mean_, model.scale_, model.weights_ = self.mean_, self.scale_, fit.weights
-            model.intercept_ = fit.intercept
             if model.complexity_:
                 models[model.complexity_] = model
         return list(models.values())
+
+    def refitted(self, models: Sequence[Self], X: Array, answers: Array) -> list[Self]:
+        """All along one path, which is much quicker than a path each."""
+        return self._along(X, answers, np.array([m.penalty for m in models]))
+
+    def _along(self, X: Array, answers: Array, shares: Array) -> list[Self]:
+        """A model for each penalty of a path; their own limit is that penalty."""
+        models = []
+        for share, fit in zip(shares, self._path(X, answers, shares), strict=True):
+            model = type(self)(None, float(share), self.l1_ratio, self.positive)
+            model.classes_, model.names_, model.n_features_in_ = self.classes_, self.names_, self.n_features_in_
+            model.mean_, model.scale_ = self.mean_, self.scale_
+            model.weights_, model.intercept_ = fit.weights, fit.intercept
+            models.append(model)
+        return models
 
     def longest(self, X: Array, answers: Array, columns: int) -> Array:
         """The weights `(d, K)` of the first model on the path that uses that many columns, or of the last one."""
@@ -115,13 +128,13 @@ class SparseLinear(Readable):
         """Scores `(K,)` of a row whose named columns are set by hand: each moves by `w (new - old) / sd`.
 
         Raises:
-            FitError: no such column.
+            DataError: no such column.
         """
         check_is_fitted(self)
         row = self.row(x).copy()
         for name, value in changes.items():
             if name not in self.names_:
-                raise FitError(f"There is no column {name!r} to set: choose among {', '.join(self.names_[:10])} ...")
+                raise DataError(f"There is no column {name!r} to set: choose among {', '.join(self.names_[:10])} ...")
             row[0, self.names_.index(name)] = value
         scores: Array = self._scores(row)[0]
         return scores

@@ -8,7 +8,8 @@ from typing import Any, ClassVar, Self
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from pellucid.interpretable.base import Array, FitError, Readable, Reason, log_probabilities, number
+from pellucid.errors import DataError
+from pellucid.interpretable.base import Array, Readable, Reason, log_probabilities, number
 
 _CUTS, _COLUMNS, _BEAM = 8, 64, 6  # thresholds a column, columns looked at, rules kept while one grows
 _TRUST = 2.0  # prior rows in a rule's estimate
@@ -51,7 +52,7 @@ class Rules(Readable):
 
     def _learn(self, X: Array, answers: Array) -> None:
         if self.most < 1 or self.conditions < 1:
-            raise FitError("A list needs at least one rule, and a rule one condition: give 1 or more.")
+            raise DataError("A list needs at least one rule, and a rule one condition: give 1 or more.")
         literals = _literals(X, answers)
         holds = np.stack([c.holds(X) for c in literals]) if literals else np.zeros((0, len(X)), bool)
         left = np.ones(len(X), bool)

@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.tree import DecisionTreeRegressor
 
-from pellucid.interpretable.base import Array, FitError, Readable, Reason, log_probabilities, number
+from pellucid.errors import DataError
+from pellucid.interpretable.base import Array, Readable, Reason, log_probabilities, number
 
 _STEPS = 12  # pruned trees to choose from
 
@@ -63,7 +64,7 @@ class Tree(Readable):
 
     def _learn(self, X: Array, answers: Array) -> None:
         if self.depth < 1:
-            raise FitError(f"A tree of depth {self.depth} asks nothing: give 1 or more.")
+            raise DataError(f"A tree of depth {self.depth} asks nothing: give 1 or more.")
         impurity = float(answers.var(0).mean())
         grown = self._grower(self.pruning * impurity).fit(X, answers).tree_
         self.feature_ = np.where(grown.children_left < 0, -1, grown.feature).astype(np.int64)
