@@ -149,12 +149,14 @@ class TopKSAE(Dictionary):
                 lost = total = 0.0
                 fired = torch.zeros(self.count, dtype=torch.bool)
                 worst: list[tuple[Tensor, Tensor]] = []
-                for rows in torch.randperm(len(A), generator=generator).split(self.batch):
+                order = torch.randperm(len(A), generator=generator)
+                for start in range(0, len(A), self.batch):
+                    rows = order[start : start + self.batch]
                     x = (torch.from_numpy(A[rows.numpy()]) - mean) / std
                     z = self._sparse(net.units(x))
                     residual = x - z @ net.V - net.v
                     adam.zero_grad()
-                    residual.square().mean().backward(inputs=net.parameters)
+                    torch.autograd.backward(residual.square().mean(), inputs=net.parameters)
                     adam.step()
                     fall.step()
                     net.shorten()
@@ -165,8 +167,8 @@ class TopKSAE(Dictionary):
                     fired |= (z.detach() > 0).any(0)
                 dead = torch.nonzero(~fired)[:, 0]
                 if epoch + 1 < self.epochs:
-                    order = torch.cat([e for e, _ in worst]).argsort(descending=True, stable=True)
-                    net.revive(dead, torch.cat([r for _, r in worst])[order], adam)
+                    largest = torch.cat([e for e, _ in worst]).argsort(descending=True, stable=True)
+                    net.revive(dead, torch.cat([r for _, r in worst])[largest], adam)
                 self.losses_.append(lost / max(total, 1e-30))
                 self.dead_.append(len(dead))
                 self.seconds_.append(time.perf_counter() - begun)
@@ -200,7 +202,7 @@ class BatchTopKSAE(TopKSAE):
         self._smallest: list[float] = []
         net = super()._trained(A, mean, std)
         last = self._smallest[-math.ceil(len(A) / self.batch) :]
-        self.threshold_ = np.float32([np.mean(last)])
+        self.threshold_ = np.array([np.mean(last)], np.float32)
         del self._smallest
         return net
 

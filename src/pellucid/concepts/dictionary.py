@@ -108,7 +108,8 @@ class Dictionary(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimato
             raise DataError(f"Give the number of concepts, at least 1; got {count!r}.")
         if rows < count:
             raise DataError(
-                f"{count} concepts can't be found in n_samples = {rows} activations: ask for fewer, or give more pictures."
+                f"{count} concepts can't be found in n_samples = {rows} activations: ask for fewer, or give more "
+                "pictures."
             )
         lowest = float(A.min())
         if self.positive_input and lowest < 0:

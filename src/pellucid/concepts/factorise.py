@@ -88,18 +88,20 @@ class SemiNMF(Dictionary):
         self.tolerance = tolerance
 
     def _fit(self, A: Array) -> None:
-        A = A.astype(np.float64)
-        labels = _clusters(A, self.count, self.seed, starts=1).labels_
-        U = np.full((len(A), self.count), 0.2)
-        U[np.arange(len(A)), labels] += 1
+        X = A.astype(np.float64)
+        labels = _clusters(X, self.count, self.seed, starts=4).labels_
+        U = np.full((len(X), self.count), 0.2)
+        U[np.arange(len(X)), labels] += 1
+        ridge = 1e-9 * np.eye(self.count)
         loss = np.inf
         with task("semi-NMF", self.iterations) as advance:
             for _ in range(self.iterations):
-                D = np.linalg.lstsq(U.T @ U + 1e-9 * np.eye(self.count) * np.trace(U.T @ U), U.T @ A, rcond=None)[0]
+                gram = U.T @ U
+                D = np.linalg.solve(gram + ridge * np.trace(gram), U.T @ X)
                 scale = np.maximum(np.linalg.norm(D, axis=1), 1e-12)
                 D, U = D / scale[:, None], U * scale
-                U = nonnegative_codes(A, D, U, sweeps=1).astype(np.float64)
-                loss, last = float(((A - U @ D) ** 2).sum()), loss
+                U = nonnegative_codes(X, D, U, sweeps=1).astype(np.float64)
+                loss, last = float(((X - U @ D) ** 2).sum()), loss
                 advance(1)
                 if last - loss < self.tolerance * loss:
                     break
@@ -118,12 +120,11 @@ class PCA(Dictionary):
     def _fit(self, A: Array) -> None:
         count = min(self.count, *A.shape)
         model = decomposition.PCA(count, svd_solver="full" if A.shape[1] > len(A) else "covariance_eigh")
-        codes = model.fit_transform(A.astype(np.float64))
-        self._keep(model.components_ * _long_tail(codes)[:, None], model.mean_)
+        found: NDArray[Any] = model.fit_transform(A.astype(np.float64))
+        self._keep(model.components_ * _long_tail(found)[:, None], model.mean_)
 
     def _encode(self, A: Array) -> Array:
-        codes: Array = (A - self.offset_) @ self.components_.T
-        return codes
+        return np.asarray((A - self.offset_) @ self.components_.T, np.float32)
 
 
 @dictionary("ica", about="directions whose amounts are independent", paper="Hyvarinen & Oja 2000, FastICA")
@@ -140,15 +141,14 @@ class ICA(Dictionary):
         model = decomposition.FastICA(count, whiten="unit-variance", random_state=self.seed, max_iter=400, tol=1e-3)
         with task("ICA"), warnings.catch_warnings():
             warnings.simplefilter("ignore", ConvergenceWarning)
-            codes = model.fit_transform(A.astype(np.float64))
-        sign = _long_tail(codes)
+            found = model.fit_transform(A.astype(np.float64))
+        sign = _long_tail(found)
         length = np.linalg.norm(model.mixing_, axis=0)
         self._keep((model.mixing_ * sign).T, model.mean_)
         self.filters_ = (model.components_ * (sign * length)[:, None]).astype(np.float32)
 
     def _encode(self, A: Array) -> Array:
-        codes: Array = (A - self.offset_) @ self.filters_.T
-        return codes
+        return np.asarray((A - self.offset_) @ self.filters_.T, np.float32)
 
 
 @dictionary("kmeans", about="each place is of one kind", paper="Lloyd 1982; as concepts: Ghorbani et al. 2019 (ACE)")
@@ -192,8 +192,7 @@ class Random(Dictionary):
         self.filters_ = np.linalg.pinv(self.components_.astype(np.float64)).T.astype(np.float32)
 
     def _encode(self, A: Array) -> Array:
-        codes: Array = (A - self.offset_) @ self.filters_.T
-        return codes
+        return np.asarray((A - self.offset_) @ self.filters_.T, np.float32)
 
 
 def _clusters(A: NDArray[Any], count: int, seed: int, starts: int) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +16,7 @@ from pellucid.engine import task
 
 def matched(
     a: NDArray[np.floating], b: NDArray[np.floating], *, signed: bool = False
-) -> tuple[NDArray[np.intp], Array]:  # type: ignore[type-arg]
+) -> tuple[NDArray[np.intp], Array]:
     """Pair each direction of `a` `(K, C)` with another of `b` `(M, C)`, M >= K, so that cosines add up to the most.
 
     Args:
@@ -47,9 +48,11 @@ def stability(dictionary: Dictionary, A: Array, seeds: Sequence[int] = (1, 2)) -
             other = clone(dictionary).set_params(seed=dictionary.seed + seed).fit(A[np.sort(rows)])
             found.append(matched(dictionary.components_, other.components_, signed=not dictionary.nonnegative)[1])
             advance(1)
-    return np.mean(found, axis=0, dtype=np.float32)
+    mean: Array = np.mean(found, axis=0, dtype=np.float32)
+    return mean
 
 
-def _unit(directions: NDArray[np.floating]) -> NDArray[np.float64]:  # type: ignore[type-arg]
+def _unit(directions: NDArray[Any]) -> NDArray[np.float64]:
     D = directions.astype(np.float64)
-    return D / np.maximum(np.linalg.norm(D, axis=1, keepdims=True), 1e-30)
+    unit: NDArray[np.float64] = D / np.maximum(np.linalg.norm(D, axis=1, keepdims=True), 1e-30)
+    return unit

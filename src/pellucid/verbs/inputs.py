@@ -66,7 +66,7 @@ def _items(inputs: Input | Sequence[Input]) -> Iterable[Input | Picture]:
 def _from_picture(model: VisionModel, picture: Picture) -> Prepared:
     x, geometry = model.preprocess(picture)
     source = picture.source
-    if source and not source.startswith("sample:"):
+    if source and not source.startswith(("sample:", "digits:")):
         source = str(Path(source).resolve())
     about = {"source": source, "name": picture.name, "sha256": picture.sha256}
     return Prepared(x, geometry, picture if geometry.known else _as_seen(model, x, picture), about)
