@@ -78,8 +78,8 @@ class Readable(ClassifierMixin, BaseEstimator, ABC):  # type: ignore[misc]
             answers = np.asarray(soft, dtype=np.float64)
             if answers.shape != (len(columns), len(self.classes_)):
                 raise DataError(
-                    f"The soft answers are {answers.shape}, not one row for each of {len(columns)} and one column for each "
-                    f"of {len(self.classes_)} classes."
+                    f"The soft answers are {answers.shape}, not one row for each of {len(columns)} pictures and one "
+                    f"column for each of {len(self.classes_)} classes."
                 )
             answers = answers / answers.sum(1, keepdims=True)
         given = names if names is not None else getattr(self, "feature_names_in_", None)

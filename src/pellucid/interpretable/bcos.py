@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor, nn
-from torch.nn import functional as F
+from torch.nn import functional
 
 from pellucid.engine.progress import task
 from pellucid.errors import DataError
@@ -51,7 +51,9 @@ class BcosLinear(nn.Linear):
 
     def forward(self, x: Tensor) -> Tensor:
         """The sum, scaled by the cosine."""
-        return _scaled(F.linear(x, F.normalize(self.weight, dim=1)), x.norm(dim=1, keepdim=True), self.b)
+        return _scaled(
+            functional.linear(x, functional.normalize(self.weight, dim=1)), x.norm(dim=1, keepdim=True), self.b
+        )
 
 
 class BcosConv2d(nn.Conv2d):
@@ -63,10 +65,10 @@ class BcosConv2d(nn.Conv2d):
 
     def forward(self, x: Tensor) -> Tensor:
         """The sum over each patch, scaled by the cosine with the patch."""
-        weight = F.normalize(self.weight.flatten(1), dim=1).view_as(self.weight)
-        linear = F.conv2d(x, weight, None, self.stride, self.padding)
+        weight = functional.normalize(self.weight.flatten(1), dim=1).view_as(self.weight)
+        linear = functional.conv2d(x, weight, None, self.stride, self.padding)
         ones = torch.ones_like(self.weight[:1])
-        squares = F.conv2d(x.square(), ones, None, self.stride, self.padding)
+        squares = functional.conv2d(x.square(), ones, None, self.stride, self.padding)
         return _scaled(linear, (squares + _TINY**2).sqrt(), self.b)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -23,10 +23,10 @@ from pellucid.interpretable.hierarchy import Hierarchy
 from pellucid.interpretable.linear import SparseLinear
 from pellucid.interpretable.rules import Rules
 from pellucid.interpretable.tree import Tree
-from pellucid.interpretable.words import Channels, Concepts, Parts, Words
+from pellucid.interpretable.words import Channels, Concepts, Parts, Pool, Words
 
 _HELD_OUT, _RESAMPLES = 0.3, 5
-_TOKENS = 20_000  # places that concepts are found in
+_TOKENS, _PICTURES = 20_000, 200  # places that concepts are found in; pictures of a class that parts are
 _LEAST = 4  # pictures of a class: fewer cannot be split into training, folds and held-out
 
 
@@ -38,24 +38,30 @@ class Kind:
         about: one line for people.
         make: `(limit or None, seed)` -> the model at its most complex.
         words: the words it takes where none are named: `concepts`, `none` or `parts`.
-        limit: what the limit is called: `depth`, `features`, ...; empty where there is none.
+        limit: what the limit is called: `depth`, `features`; empty where there is none.
+        pool: how a concept's places become one number: `max` (it is there), `mean` (how much there is).
     """
 
     about: str
     make: Callable[[int | None, int], Readable]
     words: str
     limit: str = ""
+    pool: Pool = "mean"
 
 
 KINDS: dict[str, Kind] = {
     "tree": Kind(
-        "questions about single words, asked one after the other", lambda n, s: Tree(n or 6, seed=s), "concepts", "depth"
+        "questions about single words, asked one after the other",
+        lambda n, s: Tree(n or 6, seed=s),
+        "concepts",
+        "depth",
+        "max",
     ),
     "linear": Kind("a few weights a class, which add up", lambda n, s: SparseLinear(n), "none", "features"),
     "additive": Kind(
         "a curve a word, which add up (extra gam)", lambda n, s: Additive(n or 12, seed=s), "concepts", "features"
     ),
-    "rules": Kind("the first rule that fits answers", lambda n, s: Rules(n or 12), "concepts", "features"),
+    "rules": Kind("the first rule that fits answers", lambda n, s: Rules(n or 12), "concepts", "features", "max"),
     "prototypes": Kind(
         "looks like these real patches", lambda n, s: SparseLinear(n, positive=True), "parts", "features"
     ),
@@ -68,7 +74,9 @@ KINDS: dict[str, Kind] = {
         "features",
     ),
     "hierarchy": Kind("from large groups of classes to one, top-down", lambda n, s: Hierarchy(), "none"),
-    "bcos": Kind("a small network whose answer is an exact sum", lambda n, s: BcosHead(n or 64, seed=s), "none", "features"),
+    "bcos": Kind(
+        "a small network whose answer is an exact sum", lambda n, s: BcosHead(n or 64, seed=s), "none", "features"
+    ),
 }
 
 
@@ -114,37 +122,59 @@ def split(codes: NDArray[np.int64], names: NDArray[Any], seed: int) -> Split:
     return Split(np.sort(train), np.sort(held))
 
 
-def find_concepts(values: NDArray[Any], by: str, count: int, seed: int) -> Dictionary:
-    """A dictionary of the places of `(N, *grid, C)`, of some of them if there are many."""
-    tokens = values.reshape(-1, values.shape[-1])
-    if len(tokens) > _TOKENS:
-        tokens = tokens[np.sort(np.random.default_rng(seed).choice(len(tokens), _TOKENS, replace=False))]
-    return get_dictionary(by, count=min(count, len(tokens) // 2), seed=seed).fit(np.array(tokens))
+def find_concepts(values: NDArray[Any], rows: NDArray[np.int64], by: str, count: int, seed: int) -> Dictionary:
+    """A dictionary of the places of some of the pictures `(N, *grid, C)`; of 20,000 places if there are more."""
+    cells = int(np.prod(values.shape[1:-1], dtype=int))
+    generator = np.random.default_rng(seed)
+    total = len(rows) * cells
+    chosen = np.sort(generator.choice(total, min(total, _TOKENS), replace=False))
+    tokens = values.reshape(len(values), cells, -1)[rows[chosen // cells], chosen % cells]
+    return get_dictionary(by, count=min(count, max(1, len(tokens) // 2)), seed=seed).fit(np.array(tokens))
 
 
-def find_parts(values: NDArray[Any], codes: NDArray[np.int64], per_class: int, seed: int) -> Parts:
-    """Real patches, a few a class: those nearest to the centres of k-means over the directions of the class's places."""
+def find_parts(
+    values: NDArray[Any],
+    rows: NDArray[np.int64],
+    codes: NDArray[np.int64],
+    labels: Sequence[str],
+    per_class: int,
+    seed: int,
+) -> Parts:
+    """Real patches, a few a class: those nearest to the centres of k-means over the directions of its places.
+
+    Args:
+        values: `(N, *grid, C)`.
+        rows: which pictures may be looked at; at most 200 of a class are.
+        codes: the class of each of these.
+        labels: names of the classes.
+        per_class: patches of a class.
+        seed: of the start.
+    """
     from sklearn.cluster import KMeans
 
     cells = int(np.prod(values.shape[1:-1], dtype=int))
-    patches, where = [], []
-    with task("parts", int(codes.max()) + 1) as advance:
-        for k in range(int(codes.max()) + 1):
-            mine = np.flatnonzero(codes == k)
-            rows = np.array(values[mine], np.float32).reshape(-1, values.shape[-1])
-            length = np.linalg.norm(rows, axis=1)
+    patches: list[Array] = []
+    where: list[tuple[int, int]] = []
+    names: list[str] = []
+    with task("parts", len(labels)) as advance:
+        for k, label in enumerate(labels):
+            mine = rows[codes == k][:_PICTURES]
+            places = np.array(values[mine], np.float32).reshape(-1, values.shape[-1])
+            length = np.linalg.norm(places, axis=1)
             keep = np.flatnonzero(length > 0)
-            if not len(keep):
-                continue
-            unit = rows[keep] / length[keep, None]
-            count = min(per_class, len(np.unique(unit, axis=0)))
-            fitted = KMeans(count, n_init=1, random_state=seed).fit(unit)
-            for i in dict.fromkeys(fitted.transform(unit).argmin(0).tolist()):
-                picture, cell = divmod(int(keep[i]), cells)
-                patches.append(rows[keep[i]])
-                where.append((int(mine[picture]), cell))
+            if len(keep):
+                unit = places[keep] / length[keep, None]
+                count = min(per_class, len(np.unique(unit, axis=0)))
+                fitted = KMeans(count, n_init=1, random_state=seed).fit(unit)
+                for i in dict.fromkeys(fitted.transform(unit).argmin(0).tolist()):
+                    picture, cell = divmod(int(keep[i]), cells)
+                    patches.append(places[keep[i]])
+                    where.append((int(mine[picture]), cell))
+                    names.append(f"{label} part {sum(n.startswith(f'{label} part ') for n in names) + 1}")
             advance(1)
-    return Parts(np.stack(patches), np.array(where))
+    if not patches:
+        raise DataError("The layer is zero at every place, so there are no parts: choose another layer.")
+    return Parts(np.stack(patches), np.array(where), names)
 
 
 def learn(

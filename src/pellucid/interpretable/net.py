@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -33,7 +34,7 @@ class ReadableNet(nn.Module):
         layout: how the layer reads; None for a vector a picture.
         words: what the model speaks of.
         head: the readable model.
-        mean, std: of the backbone's normalisation, `(C,)`, for words about the picture.
+        display: input -> pixels in [0, 1], for words about the picture.
     """
 
     def __init__(
@@ -43,14 +44,11 @@ class ReadableNet(nn.Module):
         layout: Layout | None,
         words: Words,
         head: Readable,
-        mean: Tensor,
-        std: Tensor,
+        display: Callable[[Tensor], Tensor],
     ) -> None:
         super().__init__()
         self.backbone, self.words = backbone, words
-        self.layer, self.layout, self.head = layer, layout, head
-        self.register_buffer("mean", mean.float(), persistent=False)
-        self.register_buffer("std", std.float(), persistent=False)
+        self.layer, self.layout, self.head, self.display = layer, layout, head, display
         for name, array in {**words.arrays(), **head.arrays()}.items():  # so that the fingerprint sees them
             self.register_buffer(f"learned_{name.replace('.', '_')}", torch.from_numpy(np.asarray(array)))
 
@@ -61,8 +59,7 @@ class ReadableNet(nn.Module):
     def activation(self, x: Tensor) -> Tensor:
         """What the words are computed from: `(N, cells, C)`, or pixels."""
         if self.words.domain == "picture":
-            shape = (1, -1, *[1] * (x.ndim - 2))
-            return (x * getattr(self, "std").reshape(shape) + getattr(self, "mean").reshape(shape)).clamp(0, 1)  # noqa: B009
+            return self.display(x)
         seen: list[Tensor] = []
         thread = threading.get_ident()
 

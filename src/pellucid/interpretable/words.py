@@ -1,7 +1,7 @@
-"""Words: the named numbers that a readable model speaks of, computed from one layer of a network or from the picture.
+"""Words: the named numbers that a readable model speaks of, from one layer of a network or from the picture.
 
-Each kind of words is a small module `(N, cells, C) -> (N, words)` through which gradients pass, so that a readable model
-on top of a network can itself be explained by any method.
+Each kind of words is a small module `(N, cells, C) -> (N, words)` through which gradients pass, so that a readable
+model on top of a network can itself be explained by any method.
 """
 
 from __future__ import annotations
@@ -14,11 +14,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.nn import functional as F
+from torch.nn import functional
 
 from pellucid.concepts import Dictionary, restore
 from pellucid.errors import DataError
-
 
 Pool = Literal["mean", "max"]
 Domain = Literal["layer", "picture"]
@@ -53,11 +52,11 @@ class Words(nn.Module):
     def arrays(self) -> dict[str, NDArray[Any]]:
         """What was learned."""
 
-    def rows(self, values: NDArray[np.float32], batch: int = 256) -> NDArray[np.float64]:
-        """Words `(N, words)` of activations `(N, *grid, C)`, in batches."""
+    def rows(self, values: NDArray[np.float32], which: NDArray[np.int64], batch: int = 256) -> NDArray[np.float64]:
+        """Words `(n, words)` of some of the activations `(N, *grid, C)`, in batches."""
         parts = []
-        for start in range(0, len(values), batch):
-            A = torch.from_numpy(np.array(values[start : start + batch], np.float32))
+        for start in range(0, len(which), batch):
+            A = torch.from_numpy(np.array(values[which[start : start + batch]], np.float32))
             with torch.no_grad():
                 parts.append(self(A.reshape(len(A), -1, A.shape[-1])).double().numpy())
         return np.concatenate(parts)
@@ -132,7 +131,8 @@ def _pull(dictionary: Dictionary, codes: Tensor, grad: Tensor) -> Tensor:
     gram = (D @ D.T)[None] * alive[:, :, None] * alive[:, None]
     gram = gram + torch.diag_embed(1 - alive) + 1e-9 * torch.eye(len(D)).to(grad)
     solved = torch.linalg.solve(gram, (grad * alive)[:, :, None])[:, :, 0]
-    return (solved * alive) @ D
+    pulled: Tensor = (solved * alive) @ D
+    return pulled
 
 
 class Concepts(Words):
@@ -189,7 +189,7 @@ class Parts(Words):
 
     def places(self, A: Tensor) -> Tensor:
         """Cosines at each place."""
-        return F.normalize(A, dim=-1) @ F.normalize(self.patches, dim=-1).T
+        return functional.normalize(A, dim=-1) @ functional.normalize(self.patches, dim=-1).T
 
     def arrays(self) -> dict[str, NDArray[Any]]:
         """The patches and where they are from."""
@@ -220,7 +220,7 @@ class Attributes(Words):
         from sklearn.linear_model import RidgeCV
 
         if len(pooled) != len(attributes):
-            raise DataError(f"There are {len(attributes)} rows of attributes for {len(pooled)} pictures: give one each.")
+            raise DataError(f"There are {len(attributes)} rows for {len(pooled)} pictures: give one each.")
         scale = pooled.std(0)
         scale = np.where(scale > 0, scale, 1.0)
         model = RidgeCV(alphas=np.geomspace(1, 1e5, 11), alpha_per_target=True).fit(pooled / scale, attributes)
@@ -260,7 +260,7 @@ class Properties(Words):
         horizontal, vertical = dx.abs().mean((1, 2)), dy.abs().mean((1, 2))
         h, w = grey.shape[-2:]
         middle = grey[:, h // 4 : h - h // 4, w // 4 : w - w // 4].mean((1, 2))
-        smooth = F.avg_pool2d(grey[:, None], 3, 1, 1, count_include_pad=False)[:, 0]
+        smooth = functional.avg_pool2d(grey[:, None], 3, 1, 1, count_include_pad=False)[:, 0]
         columns = [
             grey.mean((1, 2)),
             grey.flatten(1).std(1),
