@@ -53,7 +53,7 @@ class Surrogate:
         held: numbers of the held-out pictures.
         sources: the pictures, each by what opens it.
         taught: whether there was a teacher.
-        network: weights of a network trained on the spot, which no name loads again.
+        trained: weights of a network trained on the spot, which no name loads again.
         notes: what a reader must know.
     """
 
@@ -73,7 +73,7 @@ class Surrogate:
     held: NDArray[np.int64]
     sources: list[str]
     taught: bool = True
-    network: dict[str, torch.Tensor] = field(default_factory=dict, repr=False)
+    trained: dict[str, torch.Tensor] = field(default_factory=dict, repr=False)
     notes: list[str] = field(default_factory=list)
 
     @property
@@ -102,7 +102,7 @@ def to_files(surrogate: Surrogate, path: Path, files: storage.Files | None = Non
     arrays["probabilities"] = s.probabilities()[s.held]
     arrays |= {f"head.{n}": a for n, a in s.head.arrays().items()}
     arrays |= {f"words.{n}": a for n, a in s.words.arrays().items()}
-    arrays |= {f"network.{n}": t.numpy() for n, t in s.network.items()}
+    arrays |= {f"network.{n}": t.numpy() for n, t in s.trained.items()}
     meta = {
         "into": s.into,
         "head": s.head.as_dict(),
@@ -162,7 +162,7 @@ def surrogate(artefact: storage.Artefact) -> Surrogate:
             held=arrays["held"],
             sources=meta["sources"],
             taught=meta["taught"],
-            network={n: torch.from_numpy(a) for n, a in part("network.").items()},
+            trained={n: torch.from_numpy(a) for n, a in part("network.").items()},
             notes=meta["notes"],
         )
 

@@ -27,9 +27,9 @@ def open_surrogate(path: str | Path) -> tuple[ReadableNet, Preprocess, list[str]
 def backbone(surrogate: Surrogate) -> VisionModel:
     """The network that the words are read from."""
     source = surrogate.record.model["source"]
-    if surrogate.network:
+    if surrogate.trained:
         return small_cnn.assemble(
-            [str(i) for i in range(len(surrogate.network["head.bias"]))], preprocessing(surrogate), surrogate.network
+            [str(i) for i in range(len(surrogate.trained["head.bias"]))], preprocessing(surrogate), surrogate.trained
         )
     if not source:
         raise ModelError(

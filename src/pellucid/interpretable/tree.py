@@ -139,8 +139,8 @@ class Tree(Readable):
         return nodes
 
     def question(self, node: int) -> str:
-        """What is asked at a node; yes goes left."""
-        return f"{self.names_[self.feature_[node]]} ≤ {number(self.threshold_[node])}"
+        """What is asked at a node; yes goes right."""
+        return f"{self.names_[self.feature_[node]]} > {number(self.threshold_[node])}"
 
     def reasons(self, x: ArrayLike, label: Any = None) -> list[Reason]:
         """The answers on a row's way; each contributes what it changes in the label's probability."""
@@ -179,9 +179,9 @@ class Tree(Readable):
                 lines.append(f"{indent}{self.classes_[k]} ({self.value_[at, k]:.0%}; {self.share_[at]:.0%} of rows)")
                 return
             lines.append(f"{indent}if {self.question(at)}:")
-            write(int(self.left_[at]), indent + "    ")
-            lines.append(f"{indent}else:")
             write(int(self.right_[at]), indent + "    ")
+            lines.append(f"{indent}else:")
+            write(int(self.left_[at]), indent + "    ")
 
         write(0, "")
         return "\n".join(lines)

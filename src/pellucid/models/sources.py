@@ -8,6 +8,7 @@ import os
 import socket
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlparse
@@ -186,6 +187,8 @@ def _source(name: str) -> tuple[Source, str]:
         return SOURCES["embedded"], name
     if colon and scheme in SOURCES and scheme != "embedded":
         return SOURCES[scheme], short
+    if Path(f"{name.removesuffix('.json').removesuffix('.npz')}.json").is_file():
+        return SOURCES["readable"], name
     import timm
 
     hints = difflib.get_close_matches(name, [embedded.NAME], cutoff=0.6)
@@ -332,6 +335,16 @@ def _build_onnx(
     return box, _imagenet_preprocess((height, width), channels), meta.labels
 
 
+def _build_surrogate(
+    name: str, classes: int | None, pretrained: bool
+) -> tuple[nn.Module, Preprocessing, Sequence[str] | None]:
+    if not pretrained:
+        raise ModelError("A readable model holds its own weights: leave out --weights and --random-weights.")
+    opening = import_module("pellucid.interpretable.opening")  # above this room: it asks this one for its network
+    found: tuple[nn.Module, Preprocessing, Sequence[str]] = opening.open_surrogate(name)
+    return found
+
+
 def _timm_names() -> list[str]:
     import timm
 
@@ -343,6 +356,7 @@ SOURCES = {
     for source in (
         Source("embedded", "real ImageNet weights, nothing to download", _build_embedded, lambda: [embedded.NAME]),
         Source("onnx", "an ONNX file, through onnxruntime (extra `onnx`): onnx:FILE", _build_onnx, list),
+        Source("readable", "what `pellucid distill` saved: readable:FILE, or just FILE", _build_surrogate, list),
         Source("timm", "PyTorch Image Models; weights from the Hugging Face hub", _build_timm, _timm_names),
         Source(
             "torchvision",

@@ -32,6 +32,7 @@ from pellucid.models.model import VisionModel
 from pellucid.models.sources import load
 from pellucid.verbs.inputs import Input, ModelLike, as_model
 from pellucid.verbs.records import parameters, record
+from pellucid.verbs.surrogates import Distilled
 
 CONCEPTS = ("auto", "none", "attributes", "properties", *(name for name in DICTIONARIES if name != "random"))
 _COUNT, _PARTS, _CHANCE = 40, 3, 40  # concepts, patches a class, and random concepts of the baseline
@@ -49,7 +50,7 @@ def distill(
     layer: str | None = None,
     seed: int = 0,
     cache: Path | str | None = "default",
-) -> Surrogate:
+) -> Distilled:
     """Learn a model that a person can read, and measure it on pictures it has not seen.
 
     Args:
@@ -116,7 +117,7 @@ def distill(
     digest = hashlib.sha256("".join(features.digests).encode()).hexdigest()
     source = {"source": _source(pictures), "name": found.name, "sha256": digest}
     run = {"seed": seed, "layer": features.layer, "forwards": features.cost.forwards, "pictures": len(found)}
-    return Surrogate(
+    made = Surrogate(
         into=into,
         head=learned.head,
         words=words,
@@ -133,9 +134,10 @@ def distill(
         held=setting.at.test,
         sources=[found.sources[i] for i in setting.kept],
         taught=taught is not None,
-        network=network if base is taught else {},
+        trained=network if base is taught else {},
         notes=setting.notes,
     )
+    return Distilled.of(made, base)
 
 
 def _path(cache: Path | str | None) -> Path | None:
@@ -255,6 +257,7 @@ def _words(
     if concepts == "parts":
         codes = setting.answers[setting.at.train].argmax(1)
         words = find_parts(values, train, codes, setting.labels, count or _PARTS, seed)
+        words.where[:, 0] = np.searchsorted(setting.kept, words.where[:, 0])
     elif concepts == "none":
         words = Channels([f"{features.layer}[{c}]" for c in range(features.channels)])
     elif concepts == "attributes":
