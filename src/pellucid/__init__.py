@@ -31,7 +31,9 @@ if TYPE_CHECKING:
     from pellucid.models.sources import load, wrap
     from pellucid.models.targets import Class, Contrast, PerSample, Target, TopClass, Unit
     from pellucid.results import Heatmap, Heatmaps
+    from pellucid.verbs.distill import distill
     from pellucid.verbs.explain import explain
+    from pellucid.verbs.surrogates import Distilled
     from pellucid.verbs.verify import Verification, read, verify
 
 _HOMES = {
@@ -43,7 +45,9 @@ _HOMES = {
     "pellucid.models.sources": ("load", "wrap"),
     "pellucid.models.targets": ("Class", "Contrast", "PerSample", "Target", "TopClass", "Unit"),
     "pellucid.results": ("Heatmap", "Heatmaps"),
+    "pellucid.verbs.distill": ("distill",),
     "pellucid.verbs.explain": ("explain",),
+    "pellucid.verbs.surrogates": ("Distilled",),
     "pellucid.verbs.verify": ("Verification", "read", "verify"),
 }
 _HOME = {name: module for module, names in _HOMES.items() for name in names}
@@ -52,6 +56,7 @@ _ROOMS = ("engine", "errors", "evaluation", "explanation", "heatmaps", "media", 
 __all__ = [
     "Class",
     "Contrast",
+    "Distilled",
     "Geometry",
     "Heatmap",
     "Heatmaps",
@@ -71,6 +76,7 @@ __all__ = [
     "Verification",
     "VisionModel",
     "__version__",
+    "distill",
     "explain",
     "layers",
     "load",

@@ -114,7 +114,7 @@ def split(codes: NDArray[np.int64], names: NDArray[Any], seed: int) -> Split:
     if counts.min() < _LEAST:
         few = found[counts.argmin()]
         raise DataError(
-            f"The class {names[few]} has {counts.min()} picture{'s' * (counts.min() > 1)}, and {_LEAST} are needed to "
+            f"The class {names[few]} has {counts.min()} picture{'s' * int(counts.min() > 1)}, and {_LEAST} are needed to "
             "learn, choose and check: add some, or leave the class out."
         )
     test = max(round(_HELD_OUT * len(codes)), len(found))

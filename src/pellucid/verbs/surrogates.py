@@ -212,7 +212,7 @@ class Distilled(Surrogate):
 
         return figure_png(self.figure())
 
-    def html(self) -> str:
+    def html(self, figure: Figure | None = None) -> str:
         """One page that needs nothing else: the sheet as SVG, the card, the model as text; for a tree, pictures whose
         way through it is shown when they are pointed at.
         """
@@ -222,7 +222,7 @@ class Distilled(Surrogate):
         if isinstance(self.head, Tree):
             for i in [*self.card.wrong[:6], *(int(h) for h in self.held if int(h) not in set(self.card.wrong))][:14]:
                 ways.append((self._square(i), self.head.path(self.X[i]), self.labels[int(self.answers[i].argmax())]))
-        return surrogate_page(self, self.figure(), ways)
+        return surrogate_page(self, figure or self.figure(), ways)
 
     def show(self) -> None:
         """Show the sheet in the system's picture viewer."""
@@ -232,13 +232,15 @@ class Distilled(Surrogate):
 
     def save(self, folder: str | Path, name: str | None = None) -> list[Path]:
         """Write values, record, sheet (.png, .svg) and page (.html) into `folder`; returns the files."""
+        from pellucid.render import figure_png
         from pellucid.render.surrogate_page import figure_svg
 
         stem = Path(folder) / (name or f"{slug(self.name)}.{self.into}")
+        sheet = self.figure()
         beside = {
-            stem.with_name(f"{stem.name}.png"): self.png(),
-            stem.with_name(f"{stem.name}.svg"): figure_svg(self.figure()).encode(),
-            stem.with_name(f"{stem.name}.html"): self.html().encode(),
+            stem.with_name(f"{stem.name}.png"): figure_png(sheet),
+            stem.with_name(f"{stem.name}.svg"): figure_svg(sheet).encode(),
+            stem.with_name(f"{stem.name}.html"): self.html(sheet).encode(),
         }
         return to_files(self, stem, beside)
 
