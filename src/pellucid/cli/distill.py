@@ -96,10 +96,16 @@ def distill(
             for note in [*found.notes, *found.card.notes]:
                 print(f"  note: {note}")
         if picture is not None:
+            from pellucid.render import figure_png
+            from pellucid.storage import write_bytes
+
             evidence = found.explain(picture)
-            report["results"][0]["explained"] = {"picture": picture, "text": str(evidence)}
+            drawn = Path(saved[0]).with_suffix("")
+            drawn = write_bytes(drawn.with_name(f"{drawn.name}.why.png"), figure_png(found.evidence(picture)))
+            report["results"][0]["explained"] = {"picture": picture, "text": str(evidence), "file": str(drawn)}
             if not as_json:
                 print(f"  {picture}: " + str(evidence).replace("\n", "\n  "))
+                print(f"  why: {drawn}")
         if not as_json:
             page = next(path for path in saved if path.endswith(".html"))
             print(f"  page: {page}")

@@ -49,6 +49,7 @@ class Fidelity:
         count: held-out pictures.
         wrong: numbers of the held-out pictures on which model and teacher disagree.
         notes: what a reader must know.
+        taught: whether there was a teacher; otherwise `agreement` is with the truth.
     """
 
     agreement: Interval
@@ -63,18 +64,18 @@ class Fidelity:
     baselines: dict[str, Interval] = field(default_factory=dict)
     wrong: list[int] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    taught: bool = True
 
     @property
     def line(self) -> str:
         """The card in one sentence."""
         rivals = ", ".join(f"{name} {b.value:.0%}" for name, b in self.baselines.items())
         a = self.agreement
-        text = f"agrees with the teacher on {a.value:.0%} [{a.low:.0%}, {a.high:.0%}] of {self.count} held-out pictures"
+        what = "agrees with the teacher" if self.taught else "right"
+        text = f"{what} on {a.value:.0%} [{a.low:.0%}, {a.high:.0%}] of {self.count} held-out pictures"
         text += f" ({rivals})" if rivals else ""
         if self.accuracy and self.teacher_accuracy:
             text += f"; right on {self.accuracy.value:.0%}, the teacher on {self.teacher_accuracy.value:.0%}"
-        elif self.accuracy:
-            text += f"; right on {self.accuracy.value:.0%}"
         return f"{text}; {self.complexity} {self.unit}"
 
     def as_dict(self) -> dict[str, Any]:
@@ -135,6 +136,7 @@ def measure(
         accuracy=None if truth is None else Interval.of(top == truth, seed),
         teacher_accuracy=None if truth is None or not taught else Interval.of(best == truth, seed),
         wrong=[int(i) for i in np.flatnonzero(top != best)],
+        taught=taught,
     )
 
 

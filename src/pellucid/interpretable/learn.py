@@ -112,10 +112,10 @@ def split(codes: NDArray[np.int64], names: NDArray[Any], seed: int) -> Split:
             "another, or name a teacher that tells them apart."
         )
     if counts.min() < _LEAST:
-        few = found[counts.argmin()]
+        few, left = names[found[counts.argmin()]], int(counts.min())
         raise DataError(
-            f"The class {names[few]} has {counts.min()} picture{'s' * int(counts.min() > 1)}, and {_LEAST} are needed to "
-            "learn, choose and check: add some, or leave the class out."
+            f"The class {few} has {left} picture{'s' * (left > 1)}, and {_LEAST} are needed to learn, choose and "
+            "check: add some, or leave the class out."
         )
     test = max(round(_HELD_OUT * len(codes)), len(found))
     train, held = train_test_split(np.arange(len(codes)), test_size=test, stratify=codes, random_state=seed)

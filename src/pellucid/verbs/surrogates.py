@@ -184,27 +184,71 @@ class Distilled(Surrogate):
         return sorted({c.feature for rule in getattr(head, "rules_", []) for c in rule})
 
     def _crop(self, index: int, cell: int) -> NDArray[np.uint8]:
-        """The part of a picture around a cell of the layer's grid, twice as large as the cell at least."""
+        """The part of a picture around a cell of the layer's grid, twice as large, at least a quarter of a side."""
         picture = read_image(self.sources[index])
-        _, geometry = self.network().preprocess(picture)
+        box = self._box(picture, cell)
         image = picture.pil()
-        if self.layout is None or not geometry.known:
+        if box is None:
             return _fitted(image)
-        grid = self.layout.grid
-        at = np.unravel_index(cell, grid)[-2:]
+        sides = (image.width, image.height, image.width, image.height)
+        return _fitted(image.crop([round(share * side) for share, side in zip(box, sides, strict=True)]))  # type: ignore[arg-type]
+
+    def _box(self, picture: Picture, cell: int) -> tuple[float, float, float, float] | None:
+        """Left, top, right, bottom of what `_crop` shows, as shares of the picture; None where that is not known."""
+        _, geometry = self.network().preprocess(picture)
+        if self.layout is None or not geometry.known:
+            return None
+        at = np.unravel_index(cell, self.layout.grid)[-2:]
         sides = []
-        for (start, stop), n, c, size in zip(geometry.box[-2:], grid[-2:], at, picture.size, strict=True):
+        for (start, stop), n, c, size in zip(geometry.box[-2:], self.layout.grid[-2:], at, picture.size, strict=True):
             width = (stop - start) / n
-            middle, half = start + (c + 0.5) * width, max(width, 0.11 * size)
-            sides.append((middle - half, middle + half))
+            middle, half = start + (c + 0.5) * width, max(width, 0.125 * size)
+            sides.append((max(0.0, middle - half) / size, min(float(size), middle + half) / size))
         (top, bottom), (left, right) = sides
-        box = (
-            max(0, round(left)),
-            max(0, round(top)),
-            min(image.width, round(right)),
-            min(image.height, round(bottom)),
-        )
-        return _fitted(image.crop(box))
+        return left, top, right, bottom
+
+    def evidence(self, picture: Any, label: str | None = None, most: int = 6) -> Figure:
+        """Why it answers what it does for a picture: the strongest reasons, each where it is in the picture, beside
+        what it is about in pictures it was made from (for prototypes: the pairs that match).
+        """
+        from pellucid.render.surrogate_evidence import Match, Row, evidence_figure
+
+        opened = picture if isinstance(picture, Picture) else read_image(picture)
+        found = self.explain(opened, label)
+        x, _ = self.network().preprocess(opened)
+        net = self._net()
+        with torch.no_grad():
+            places = net.words.places(net.activation(x[None])) if self.words.domain == "layer" else None
+        here = _shown(opened)
+        rows = []
+        for reason in found.reasons[:most]:
+            box = None
+            if reason.feature >= 0 and places is not None:
+                box = self._box(opened, int(places[0, :, reason.feature].argmax()))
+            there = [Match(*shown) for shown in self._elsewhere(net, reason)]
+            rows.append(Row(reason, None if box is None else Match(here, box), there))
+        return evidence_figure(opened.name, Match(here), found.label, found.probability, rows)
+
+    def _elsewhere(
+        self, net: ReadableNet, reason: Reason
+    ) -> list[tuple[NDArray[np.uint8], tuple[float, float, float, float] | None]]:
+        """What a reason points to among the pictures it was made from, with boxes."""
+        train = np.ones(len(self.X), bool)
+        train[self.held] = False
+        if reason.row >= 0:
+            return [(_shown(read_image(self.sources[int(np.flatnonzero(train)[reason.row])])), None)]
+        if reason.feature < 0 or self.words.domain != "layer":
+            return []
+        if isinstance(self.words, Parts):
+            where = [(int(self.words.where[reason.feature, 0]), int(self.words.where[reason.feature, 1]))]
+        else:
+            where = []
+            for i in self.exemplars(reason.feature, 2, rows=train):
+                places = self._places(net, i)
+                if places.numel():
+                    where.append((i, int(places[:, reason.feature].argmax())))
+        opened = [(read_image(self.sources[i]), cell) for i, cell in where]
+        return [(_shown(p), self._box(p, cell)) for p, cell in opened]
 
     def png(self) -> bytes:
         """The sheet as PNG."""
@@ -246,6 +290,15 @@ class Distilled(Surrogate):
 
     def __str__(self) -> str:
         return f"{self.head}\n{self.card.line}"
+
+
+def _shown(picture: Picture, size: int = 256) -> NDArray[np.uint8]:
+    """A picture small enough to draw, its sides in proportion."""
+    image = picture.pil()
+    scale = size / max(image.size)
+    how = Image.Resampling.NEAREST if scale > 4 else Image.Resampling.LANCZOS
+    sides = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
+    return np.asarray(image.resize(sides, how).convert("RGB"))
 
 
 def _fitted(image: Image.Image) -> NDArray[np.uint8]:
