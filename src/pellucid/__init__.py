@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from pellucid.results import Heatmap, Heatmaps
     from pellucid.verbs.distill import distill
     from pellucid.verbs.explain import explain
+    from pellucid.verbs.more import more
     from pellucid.verbs.surrogates import Distilled
     from pellucid.verbs.verify import Verification, read, verify
 
@@ -48,6 +49,7 @@ _HOMES = {
     "pellucid.verbs.distill": ("distill",),
     "pellucid.verbs.explain": ("explain",),
     "pellucid.verbs.surrogates": ("Distilled",),
+    "pellucid.verbs.more": ("more",),
     "pellucid.verbs.verify": ("Verification", "read", "verify"),
 }
 _HOME = {name: module for module, names in _HOMES.items() for name in names}
@@ -80,6 +82,7 @@ __all__ = [
     "explain",
     "layers",
     "load",
+    "more",
     "read",
     "read_image",
     "to_onnx",
