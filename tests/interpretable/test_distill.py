@@ -1,5 +1,6 @@
 """From pictures to readable models: words, cards, files, the command; on a planted world and on real digits."""
 
+import csv
 import json
 from pathlib import Path
 
@@ -352,20 +353,45 @@ def test_digits():
     assert sparse.head.complexity_ < 0.5 * sparse.X.shape[1] * 10
 
 
-@pytest.mark.slow
-@pytest.mark.skipif(not SHARED.is_dir(), reason="needs the real pictures of ../shared/data, which are not here")
-def test_skin_lesions_on_the_embedded_models_features(tmp_path):
-    import csv
+real = pytest.mark.skipif(not SHARED.is_dir(), reason="needs the real pictures of ../shared/data, which are not here")
 
-    rows = list(csv.DictReader((SHARED / "medical/skin_ham10000/labels.csv").open()))
-    file_column = next(c for c in rows[0] if rows[0][c].endswith((".jpg", ".png")) and "mask" not in c)
-    label_column = next(c for c in rows[0] if c in ("dx", "label", "class", "diagnosis"))
-    lines = ["file,class", *(f"{r[file_column]},{r[label_column]}" for r in rows)]
-    for r in rows:
-        target = tmp_path / r[file_column]
-        target.parent.mkdir(parents=True, exist_ok=True)
-        source = next((SHARED / "medical/skin_ham10000").rglob(Path(r[file_column]).name))
-        target.write_bytes(source.read_bytes())
+
+@pytest.mark.slow
+@real
+@pytest.mark.parametrize(("into", "least"), [("tree", 0.4), ("bottleneck", 0.6), ("linear", 0.7)])
+def test_cifars_network_as_a_teacher(into, least, tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(str(SHARED / "code"))
+    import zoo
+
+    stored = np.load(SHARED / "images/cifar10_test_500.npz")
+    for i, (pixels, k) in enumerate(zip(stored["x"], stored["y"].ravel(), strict=True)):
+        (tmp_path / zoo.CIFAR[int(k)]).mkdir(exist_ok=True)
+        picture = pixels if pixels.shape[-1] == 3 else pixels.transpose(1, 2, 0)
+        Image.fromarray(np.ascontiguousarray(picture)).save(tmp_path / zoo.CIFAR[int(k)] / f"{i}.png")
+    module, about = zoo.resnet20_cifar()
+    look = pl.Preprocess(input_size=(32, 32), resize=(32, 32), mean=about["mean"], std=about["std"])
+    made = distill(tmp_path, into, pl.wrap(module, transform=look, labels=about["labels"]), cache=None)
+    assert made.card.teacher_accuracy.value > 0.85
+    assert made.card.agreement.value >= least
+    assert made.card.agreement.low > made.card.baselines["majority class"].value
+    print(made.card.line)
+
+
+@pytest.mark.slow
+@real
+@pytest.mark.parametrize(
+    ("table", "column", "least"),
+    [("medical/skin_ham10000/labels.csv", "dx", 0.3), ("images/gtsrb_test/labels.csv", "class_id", 0.3)],
+)
+def test_real_pictures_on_the_embedded_models_features(table, column, least, tmp_path):
+    with (SHARED / table).open() as file:
+        rows = list(csv.DictReader(file))
+    lines = ["file,class"]
+    for row in rows:
+        (tmp_path / row["file"]).write_bytes((SHARED / table).with_name(row["file"]).read_bytes())
+        lines.append(f"{row['file']},{row[column]}")
     (tmp_path / "labels.csv").write_text("\n".join(lines))
-    made = distill(tmp_path, "linear")
-    assert made.card.accuracy.value > made.card.baselines["majority class"].value
+    made = distill(tmp_path, "bottleneck", cache=None)
+    assert made.card.accuracy.value >= least
+    assert made.card.accuracy.low > made.card.baselines["majority class"].value
+    print(made.card.line)
