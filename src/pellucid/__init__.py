@@ -30,12 +30,19 @@ if TYPE_CHECKING:
     from pellucid.models.preprocess import Preprocess
     from pellucid.models.sources import load, wrap
     from pellucid.models.targets import Class, Contrast, PerSample, Target, TopClass, Unit
-    from pellucid.results import Heatmap, Heatmaps
+    from pellucid.results import Heatmap, Heatmaps, Importance
+    from pellucid.results.activations import Activations
+    from pellucid.results.atlas import AtlasSheet
+    from pellucid.results.distilled import Distilled
+    from pellucid.results.features import FeatureImage, FeatureImages
+    from pellucid.verbs.activations import activations
+    from pellucid.verbs.atlas import atlas
     from pellucid.verbs.distill import distill
     from pellucid.verbs.explain import explain
+    from pellucid.verbs.importance import importance
     from pellucid.verbs.more import more
-    from pellucid.verbs.surrogates import Distilled
     from pellucid.verbs.verify import Verification, read, verify
+    from pellucid.verbs.visualize import visualize
 
 _HOMES = {
     "pellucid.media": ("Geometry", "Picture", "read_image"),
@@ -45,23 +52,46 @@ _HOMES = {
     "pellucid.models.blackbox": ("to_onnx",),
     "pellucid.models.sources": ("load", "wrap"),
     "pellucid.models.targets": ("Class", "Contrast", "PerSample", "Target", "TopClass", "Unit"),
-    "pellucid.results": ("Heatmap", "Heatmaps"),
     "pellucid.verbs.distill": ("distill",),
+    "pellucid.results": ("Heatmap", "Heatmaps", "Importance"),
+    "pellucid.results.activations": ("Activations",),
+    "pellucid.results.atlas": ("AtlasSheet",),
+    "pellucid.results.features": ("FeatureImage", "FeatureImages"),
+    "pellucid.verbs.activations": ("activations",),
+    "pellucid.verbs.atlas": ("atlas",),
     "pellucid.verbs.explain": ("explain",),
-    "pellucid.verbs.surrogates": ("Distilled",),
+    "pellucid.results.distilled": ("Distilled",),
     "pellucid.verbs.more": ("more",),
     "pellucid.verbs.verify": ("Verification", "read", "verify"),
+    "pellucid.verbs.visualize": ("visualize",),
 }
 _HOME = {name: module for module, names in _HOMES.items() for name in names}
-_ROOMS = ("engine", "errors", "evaluation", "explanation", "heatmaps", "media", "models", "render", "storage")
+_ROOMS = (
+    "engine",
+    "errors",
+    "evaluation",
+    "explanation",
+    "features",
+    "heatmaps",
+    "importance",
+    "media",
+    "models",
+    "render",
+    "storage",
+)
 
 __all__ = [
+    "Activations",
+    "AtlasSheet",
     "Class",
     "Contrast",
     "Distilled",
+    "FeatureImage",
+    "FeatureImages",
     "Geometry",
     "Heatmap",
     "Heatmaps",
+    "Importance",
     "LayerError",
     "MediaError",
     "MethodError",
@@ -78,8 +108,11 @@ __all__ = [
     "Verification",
     "VisionModel",
     "__version__",
+    "activations",
+    "atlas",
     "distill",
     "explain",
+    "importance",
     "layers",
     "load",
     "more",
@@ -87,6 +120,7 @@ __all__ = [
     "read_image",
     "to_onnx",
     "verify",
+    "visualize",
     "wrap",
 ]
 
@@ -102,4 +136,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted([*__all__, *_ROOMS])
+    return sorted({*__all__, *_ROOMS})

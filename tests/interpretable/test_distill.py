@@ -17,8 +17,8 @@ from pellucid.interpretable.learn import KINDS, find_concepts, find_parts, learn
 from pellucid.interpretable.linear import SparseLinear
 from pellucid.interpretable.tree import Tree
 from pellucid.interpretable.words import Attributes, Channels, Concepts, Parts, Properties, words_from
+from pellucid.results.distilled import Distilled
 from pellucid.verbs.distill import distill
-from pellucid.verbs.surrogates import Distilled
 
 SHARED = Path(__file__).parents[2].parent / "shared" / "data"
 

@@ -102,6 +102,15 @@ class Sheet:
             line.set_gid(name)
         self.figure.add_artist(line)
 
+    def dots(self, xs: Sequence[float], ys: Sequence[float], size: float, *, colour: str, alpha: float = 1.0) -> None:
+        """Discs at points, ``size`` inches wide."""
+        self.figure.add_artist(
+            Line2D(
+                list(xs), list(ys), transform=self._place, linestyle="none", marker="o", markersize=72 * size,
+                markerfacecolor=colour, markeredgewidth=0, alpha=alpha, antialiased=True,
+            )
+        )  # fmt: skip
+
     def line(
         self,
         text: str,

@@ -30,9 +30,9 @@ from pellucid.models.layers import describe
 from pellucid.models.layouts import Layout
 from pellucid.models.model import VisionModel
 from pellucid.models.sources import load
+from pellucid.results.distilled import Distilled
 from pellucid.verbs.inputs import Input, ModelLike, as_model
 from pellucid.verbs.records import parameters, record
-from pellucid.verbs.surrogates import Distilled
 
 CONCEPTS = ("auto", "none", "attributes", "properties", *(name for name in DICTIONARIES if name != "random"))
 _COUNT, _PARTS, _CHANCE = 40, 3, 40  # concepts, patches a class, and random concepts of the baseline
@@ -345,3 +345,8 @@ def recompute(
         reasons.append("the model's weights are not those of the record")
     found = again.probabilities()[again.held]
     return {"probabilities": torch.from_numpy(found), "X": torch.from_numpy(again.X)}, reasons
+
+
+def opened(artefact: storage.Artefact) -> Distilled:
+    """A stored readable model as it was; its network is opened when a picture is to be looked at."""
+    return Distilled.of(surrogate(artefact))

@@ -24,7 +24,7 @@ from pellucid.interpretable.tree import Tree
 from pellucid.interpretable.words import Parts
 from pellucid.media import Picture, read_image
 from pellucid.models.model import VisionModel
-from pellucid.results import slug
+from pellucid.results.shown import slug
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
