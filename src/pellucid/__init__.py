@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from pellucid.models.sources import load, wrap
     from pellucid.models.targets import Class, Contrast, PerSample, Target, TopClass, Unit
     from pellucid.results import Heatmap, Heatmaps
+    from pellucid.verbs.concepts import Concepts, concepts
     from pellucid.verbs.explain import explain
     from pellucid.verbs.verify import Verification, read, verify
 
@@ -43,14 +44,27 @@ _HOMES = {
     "pellucid.models.sources": ("load", "wrap"),
     "pellucid.models.targets": ("Class", "Contrast", "PerSample", "Target", "TopClass", "Unit"),
     "pellucid.results": ("Heatmap", "Heatmaps"),
+    "pellucid.verbs.concepts": ("Concepts",),
     "pellucid.verbs.explain": ("explain",),
     "pellucid.verbs.verify": ("Verification", "read", "verify"),
 }
 _HOME = {name: module for module, names in _HOMES.items() for name in names}
-_ROOMS = ("engine", "errors", "evaluation", "explanation", "heatmaps", "media", "models", "render", "storage")
+_ROOMS = (
+    "concepts",
+    "engine",
+    "errors",
+    "evaluation",
+    "explanation",
+    "heatmaps",
+    "media",
+    "models",
+    "render",
+    "storage",
+)
 
 __all__ = [
     "Class",
+    "Concepts",
     "Contrast",
     "Geometry",
     "Heatmap",
@@ -71,6 +85,7 @@ __all__ = [
     "Verification",
     "VisionModel",
     "__version__",
+    "concepts",
     "explain",
     "layers",
     "load",
@@ -93,4 +108,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted([*__all__, *_ROOMS])
+    return sorted({*__all__, *_ROOMS})

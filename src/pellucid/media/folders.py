@@ -48,6 +48,9 @@ class Pictures(Protocol):
     def digest(self, index: int) -> str:
         """SHA-256 of one, without decoding it."""
 
+    def source(self, index: int) -> str:
+        """What opens one again; empty for a picture in memory."""
+
 
 @dataclass(frozen=True, eq=False)
 class PictureSet:
@@ -83,6 +86,11 @@ class PictureSet:
             return sha256(path.read_bytes()).hexdigest()
         except OSError as error:
             raise MediaError(f"{source} can't be read ({error.strerror}); check the path.") from error
+
+    def source(self, index: int) -> str:
+        """The file (in full), sample or digit."""
+        source = self.sources[index]
+        return source if source.startswith((PREFIX, DIGITS)) else str(Path(source).resolve())
 
     def select(self, indices: Sequence[int] | NDArray[np.int64]) -> PictureSet:
         """Some of the pictures, in the order given; the classes stay the same."""

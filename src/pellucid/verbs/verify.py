@@ -16,7 +16,7 @@ from pellucid.media import read_image
 from pellucid.results import Heatmap
 from pellucid.verbs.inputs import Input, ModelLike
 
-RECOMPUTE = {storage.FORMAT: "pellucid.verbs.explain"}
+RECOMPUTE = {storage.FORMAT: "pellucid.verbs.explain", "pellucid-concepts/1": "pellucid.verbs.concepts"}
 """Format of an artefact -> the module that makes it, whose `recompute(artefact, model, inputs)` returns the arrays of
 the same names, computed again, and a sentence for whatever is not as the record says."""
 
