@@ -16,7 +16,7 @@ from pellucid.concepts.quality import Reconstruction, monosemanticity
 from pellucid.engine import task
 from pellucid.engine.statistics import bootstrap_mean
 from pellucid.errors import DataError
-from pellucid.media import Geometry
+from pellucid.media import Geometry, Origin
 from pellucid.models.features import Features
 from pellucid.models.model import VisionModel
 
@@ -66,8 +66,7 @@ class Group:
 class Shown:
     """A picture in which some concept is strongest: how to open it, where the model looked, what it said."""
 
-    source: str
-    sha256: str
+    origin: Origin
     geometry: Geometry
     answer: str
 
@@ -277,7 +276,7 @@ def _exemplars(model: VisionModel, features: Features, dictionary: Dictionary, s
 def _shown(model: VisionModel, features: Features, index: int) -> Shown:
     scores = features.outputs[index]
     answer = model.label(int(scores.argmax())) if len(scores) > 1 else ""
-    return Shown(features.pictures.source(index), features.digests[index], features.geometries[index], answer)
+    return Shown(features.pictures.origin(index), features.geometries[index], answer)
 
 
 def _effect(

@@ -10,12 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pellucid.errors import MediaError
-from pellucid.media.folders import Pictures
+from pellucid.media.folders import Box, Origin, Pictures
 from pellucid.media.geometry import Geometry
 from pellucid.media.image import Picture
 
 
-def around(geometry: Geometry, grid: Sequence[int], cell: int, share: float = 0.4) -> tuple[int, int, int, int]:
+def around(geometry: Geometry, grid: Sequence[int], cell: int, share: float = 0.4) -> Box:
     """The square of a picture about one cell of a grid over what the model saw of it.
 
     Args:
@@ -39,10 +39,10 @@ def around(geometry: Geometry, grid: Sequence[int], cell: int, share: float = 0.
     return top, left, top + height, left + width
 
 
-def cut(picture: Picture, box: tuple[int, int, int, int]) -> NDArray[np.generic]:
-    """The pixels of a picture inside (top, left, bottom, right)."""
+def cut(picture: Picture, box: Box) -> Picture:
+    """A part of a picture, as a picture in memory that keeps the name."""
     top, left, bottom, right = box
-    return picture.pixels[top:bottom, left:right]
+    return replace(picture, pixels=picture.pixels[top:bottom, left:right].copy(), source="", sha256="")
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,20 +86,23 @@ class Crops:
         """One crop."""
         number, place = divmod(index, self.along**2)
         whole = self.pictures.read(number)
-        side = max(1, round(self.share * min(whole.size)))
-        steps = [(size - side) / max(self.along - 1, 1) for size in whole.size]
+        return replace(cut(whole, self._box(whole.size, place)), sha256=self.digest(index))
+
+    def _box(self, size: tuple[int, int], place: int) -> Box:
+        side = max(1, round(self.share * min(size)))
         row, column = divmod(place, self.along)
-        top, left = round(row * steps[0]), round(column * steps[1])
-        if self.along == 1:
-            top, left = (round((size - side) / 2) for size in whole.size)
-        pixels = np.ascontiguousarray(cut(whole, (top, left, top + side, left + side)))
-        return replace(whole, pixels=pixels, name=f"{whole.name}-{place}", source="", sha256=self.digest(index))
+        top, left = (
+            round(at * (n - side) / (self.along - 1)) if self.along > 1 else round((n - side) / 2)
+            for at, n in zip((row, column), size, strict=True)
+        )
+        return top, left, top + side, left + side
 
     def digest(self, index: int) -> str:
         """SHA-256 over the picture's and how it is cut."""
         number, place = divmod(index, self.along**2)
         return sha256(f"{self.pictures.digest(number)} {self.share} {self.along} {place}".encode()).hexdigest()
 
-    def source(self, index: int) -> str:
-        """The whole picture."""
-        return self.pictures.source(index // self.along**2)
+    def origin(self, index: int) -> Origin:
+        """The whole picture, and which part of it."""
+        number, place = divmod(index, self.along**2)
+        return self.pictures.origin(number).part(self._box(self.pictures.read(number).size, place))

@@ -13,7 +13,7 @@ from PIL import Image
 
 from pellucid.concepts.bank import Bank
 from pellucid.errors import MediaError
-from pellucid.media import Picture, read_image
+from pellucid.media import Box, Origin, Picture, read_image
 from pellucid.media.crops import around, cut
 from pellucid.render.colour import limits
 from pellucid.render.display import display_geometry, spread
@@ -50,7 +50,7 @@ def exemplars(bank: Bank, concept: int, count: int) -> Iterator[Exemplar]:
         if index < 0 or given == count:
             return
         shown = bank.shown[index]
-        picture = _opened(shown.source, shown.sha256)
+        picture = _opened(shown.origin)
         if picture is None:
             continue
         given += 1
@@ -68,20 +68,19 @@ def exemplars(bank: Bank, concept: int, count: int) -> Iterator[Exemplar]:
         )
 
 
-def _square(picture: Picture, box: tuple[int, int, int, int]) -> Pixels:
-    pixels = cut(picture, box)
-    if pixels.dtype != np.uint8:
-        pixels = np.rint(pixels.astype(np.float32) * 255).astype(np.uint8)
-    image = Image.fromarray(np.ascontiguousarray(pixels))
+def _square(picture: Picture, box: Box) -> Pixels:
+    image = cut(picture, box).pil()
     coarse = max(image.size) < _SIZE // 4  # few pixels, as in the digits: show them as they are
     how = Image.Resampling.NEAREST if coarse else Image.Resampling.BICUBIC
     return np.asarray(image.resize((_SIZE, _SIZE), how))
 
 
 @lru_cache(maxsize=64)
-def _opened(source: str, digest: str) -> Picture | None:
+def _opened(origin: Origin) -> Picture | None:
     try:
-        picture = read_image(source) if source else None
+        picture = read_image(origin.source)
     except MediaError:
         return None
-    return picture if picture is not None and picture.sha256 == digest else None
+    if picture.sha256 != origin.sha256:
+        return None
+    return picture if origin.box is None else cut(picture, origin.box)

@@ -18,7 +18,7 @@ from pellucid.concepts.bank import Bank, Group, Shown, Standing
 from pellucid.concepts.dictionary import Array, restore
 from pellucid.errors import MethodError, StorageError
 from pellucid.explanation import Explanation, Record
-from pellucid.media import Geometry
+from pellucid.media import Geometry, Origin
 from pellucid.models.features import activations
 from pellucid.models.model import VisionModel
 from pellucid.results import names_of_inputs, slug, unused
@@ -144,7 +144,7 @@ class Concepts(Bank):
             The files; the sheet comes last.
         """
         name = f"{slug(str(self.record.input.get('name') or 'pictures'))}.concepts.{slug(self.dictionary.name)}"
-        stem = Path(folder) / unused(name, names_of_inputs(folder, [s.source for s in self.shown.values()]))
+        stem = Path(folder) / unused(name, names_of_inputs(folder, [s.origin.source for s in self.shown.values()]))
         further = {
             stem.with_name(f"{stem.name}.csv"): self.csv().encode(),
             stem.with_name(f"{stem.name}.html"): self.html().encode(),
@@ -182,7 +182,10 @@ def _meta(found: Concepts) -> dict[str, Any]:
         "untouched": found.untouched,
         "whole": [found.whole.name, found.whole.count] if found.whole is not None else None,
         "groups": [[g.name, g.count] for g in found.groups],
-        "shown": {str(i): {**asdict(s), "geometry": s.geometry.as_dict()} for i, s in found.shown.items()},
+        "shown": {
+            str(i): {"origin": asdict(s.origin), "geometry": s.geometry.as_dict(), "answer": s.answer}
+            for i, s in found.shown.items()
+        },
         "record": asdict(found.record),
     }
 
@@ -204,10 +207,7 @@ def read_concepts(artefact: storage.Artefact) -> Concepts:
             **{name: arrays[name] for name in _ARRAYS},
             layer=meta["layer"],
             layout=meta["layout"],
-            shown={
-                int(i): Shown(s["source"], s["sha256"], Geometry.from_dict(s["geometry"]), s["answer"])
-                for i, s in meta["shown"].items()
-            },
+            shown={int(i): _shown(about) for i, about in meta["shown"].items()},
             whole=group(meta["whole"][0], meta["whole"][1], "whole") if meta["whole"] else None,
             groups=[group(name, count, "groups", i) for i, (name, count) in enumerate(meta["groups"])],
             standing=Standing(**_figures(meta["standing"])),
@@ -223,6 +223,12 @@ def read_concepts(artefact: storage.Artefact) -> Concepts:
             backwards=meta["backwards"],
             record=storage.record_from(meta),
         )
+
+
+def _shown(about: dict[str, Any]) -> Shown:
+    box = about["origin"]["box"]
+    origin = Origin(about["origin"]["source"], about["origin"]["sha256"], None if box is None else tuple(box))
+    return Shown(origin, Geometry.from_dict(about["geometry"]), about["answer"])
 
 
 def _figures(values: dict[str, float | None]) -> dict[str, float]:
