@@ -1,4 +1,4 @@
-"""`python -m benchmarks heatmaps [--quick] [--json FILE] [--markdown FILE]`."""
+"""`python -m benchmarks heatmaps|interpretable [--quick] [--json FILE] [--markdown FILE]`."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ import os
 
 import torch
 
-from benchmarks import heatmaps, report
+from benchmarks import heatmaps, interpretable, report
 from benchmarks.timing import machine, source_digest
 
-_SUITES = {"heatmaps": heatmaps}
+_SUITES = {"heatmaps": heatmaps, "interpretable": interpretable}
 
 
 def main() -> int:

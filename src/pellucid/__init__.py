@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from pellucid.results import Heatmap, Heatmaps
     from pellucid.verbs.concepts import Concepts, concepts
     from pellucid.verbs.explain import explain
+    from pellucid.verbs.tcav import tcav
     from pellucid.verbs.verify import Verification, read, verify
 
 _HOMES = {
@@ -46,6 +47,7 @@ _HOMES = {
     "pellucid.results": ("Heatmap", "Heatmaps"),
     "pellucid.verbs.concepts": ("Concepts",),
     "pellucid.verbs.explain": ("explain",),
+    "pellucid.verbs.tcav": ("tcav",),
     "pellucid.verbs.verify": ("Verification", "read", "verify"),
 }
 _HOME = {name: module for module, names in _HOMES.items() for name in names}
@@ -91,6 +93,7 @@ __all__ = [
     "load",
     "read",
     "read_image",
+    "tcav",
     "to_onnx",
     "verify",
     "wrap",

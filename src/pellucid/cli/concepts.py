@@ -31,6 +31,16 @@ def concepts(
         bool, typer.Option("--stability/--no-stability", help="Whether concepts are found again: two more fits.")
     ] = True,
     limit: Annotated[int, typer.Option("--limit", help="Pictures on which the effect is measured.")] = 200,
+    regions: Annotated[
+        Path | None, typer.Option("--regions", help="Label images of the pictures, to name concepts by.")
+    ] = None,
+    examples: Annotated[
+        Path | None, typer.Option("--examples", help="Sub-folders of example pictures, to name concepts by.")
+    ] = None,
+    words: Annotated[
+        Path | None, typer.Option("--words", help="Words, one a line, to name concepts by (extra `clip`).")
+    ] = None,
+    clip: Annotated[str | None, typer.Option("--clip", help="Weights for --words: a file, or a name.")] = None,
     settings: Annotated[
         list[str] | None,
         typer.Option("--set", metavar="PARAMETER=VALUE", help="A parameter of the dictionary; may be repeated."),
@@ -51,7 +61,7 @@ def concepts(
 
     report: dict[str, Any] = {"format": "pellucid-report/1", "results": [], "failed": []}
     with document(report, as_json):
-        from pellucid.media import read_folder
+        from pellucid.media import read_folder, read_lines
         from pellucid.storage import check_writable
 
         given = read_folder(pictures)
@@ -80,6 +90,10 @@ def concepts(
                 crops=crops,
                 stable=stable,
                 limit=limit,
+                regions=regions,
+                examples=examples,
+                words=read_lines(words) if words is not None else (),
+                clip=clip,
                 **chosen,
             )
             saved = [str(path) for path in found.save(out)]

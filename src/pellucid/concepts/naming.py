@@ -103,8 +103,8 @@ def by_regions(
     names, iou = overlap.iou()
     best = iou.argmax(1)
     return [
-        Name(names[l], float(iou[k, l]), f"overlap {iou[k, l]:.2f}") if iou[k, l] >= least else NAMELESS
-        for k, l in enumerate(best)
+        Name(names[n], float(iou[k, n]), f"overlap {iou[k, n]:.2f}") if iou[k, n] >= least else NAMELESS
+        for k, n in enumerate(best)
     ]
 
 
@@ -131,6 +131,15 @@ def _shrunk(mask: NDArray[np.bool_], size: Sequence[int]) -> NDArray[np.bool_]:
     return small
 
 
+def responses(features: Features, dictionary: Dictionary) -> NDArray[np.float32]:
+    """How much each concept responds to each picture at its strongest place, `(N, K)`."""
+    rows = [
+        dictionary.encode(np.array(features.values[i]).reshape(-1, features.channels)).max(0)
+        for i in range(len(features))
+    ]
+    return np.stack(rows)
+
+
 def by_examples(dictionary: Dictionary, examples: Features, least: float = _AREA, level: float = _LEVEL) -> list[Name]:
     """Names by folders of example pictures, one for each attribute (stripes, fur, wheels ...).
 
@@ -148,19 +157,14 @@ def by_examples(dictionary: Dictionary, examples: Features, least: float = _AREA
 
     if not len(examples.labels) or len(examples.pictures.classes) < 2:
         raise DataError("Example pictures lie in at least two sub-folders, each named for what its pictures show.")
-    responses = np.stack(
-        [
-            dictionary.encode(np.array(examples.values[i]).reshape(-1, examples.channels)).max(0)
-            for i in range(len(examples))
-        ]
-    )
+    strongest = responses(examples, dictionary)
     count = len(examples.pictures.classes)
-    areas, p = np.zeros((responses.shape[1], count)), np.ones((responses.shape[1], count))
+    areas, p = np.zeros((strongest.shape[1], count)), np.ones((strongest.shape[1], count))
     for c in range(count):
         own = examples.labels == c
         if not own.any() or own.all():
             continue
-        test = mannwhitneyu(responses[own], responses[~own], alternative="greater", axis=0)
+        test = mannwhitneyu(strongest[own], strongest[~own], alternative="greater", axis=0)
         areas[:, c] = test.statistic / (own.sum() * (~own).sum())
         p[:, c] = np.nan_to_num(test.pvalue, nan=1.0)
     sure = adjusted(p.ravel()).reshape(p.shape) <= level

@@ -6,7 +6,7 @@ map between the model's input and the original (geometry). Nothing here knows a 
 from pellucid.media.folders import Box, Origin, Pictures, PictureSet, read_folder
 from pellucid.media.geometry import Geometry
 from pellucid.media.image import MAX_BYTES, MAX_PIXELS, Picture, read_image
-from pellucid.media.inputs import expand
+from pellucid.media.inputs import expand, read_lines
 from pellucid.media.samples import SAMPLES, sample_path
 
 __all__ = [
@@ -22,5 +22,6 @@ __all__ = [
     "expand",
     "read_folder",
     "read_image",
+    "read_lines",
     "sample_path",
 ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
@@ -12,12 +13,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pellucid.concepts.bank import find
+from pellucid.concepts.bank import Bank, find
 from pellucid.concepts.dictionary import Dictionary
+from pellucid.concepts.naming import Name, by_examples, by_regions, clip_names, responses
 from pellucid.errors import MediaError, StorageError
-from pellucid.media import Pictures, read_folder
+from pellucid.media import Pictures, PictureSet, read_folder
 from pellucid.media.crops import Crops
-from pellucid.models.features import extract
+from pellucid.media.regions import read_regions
+from pellucid.models.features import Features, extract
+from pellucid.models.model import VisionModel
 from pellucid.storage import Artefact
 from pellucid.verbs.found_concepts import FORMAT, Concepts, read_concepts
 from pellucid.verbs.inputs import ModelLike, as_model
@@ -38,6 +42,10 @@ def concepts(
     stable: bool = True,
     limit: int = 200,
     tokens: int = 50_000,
+    regions: str | Path | None = None,
+    examples: str | Path | None = None,
+    words: Sequence[str] = (),
+    clip: str | None = None,
     cache: str | Path | None = "default",
     **settings: Any,
 ) -> Concepts:
@@ -55,6 +63,10 @@ def concepts(
         stable: whether to measure how well each concept is found again (two more fits).
         limit: pictures on which the effect on the answer is measured.
         tokens: places that the dictionary is fitted to, drawn at random where there are more.
+        regions: folder of label images, to name the concepts by (see `media.regions.read_regions`).
+        examples: folder with a sub-folder of example pictures for each attribute, to name the concepts by.
+        words: what concepts may be called, by CLIP (extra `clip`); `clip` names its weights: a file, or open_clip's
+            name.
         cache: folder for the layer's features; None keeps none.
         settings: further parameters of the dictionary, such as `active` of a sparse autoencoder.
 
@@ -73,6 +85,7 @@ def concepts(
     bank = find(
         loaded, features, by, count=count, seed=seed, tokens=tokens, limit=limit, stable=stable, settings=settings
     )
+    _name(bank, loaded, features, home, regions, examples, words, clip)
     source = str(pictures) if isinstance(pictures, str | Path) else ""
     path = Path(source).expanduser()
     about = {
@@ -98,6 +111,34 @@ def concepts(
     }
     provenance = record(loaded, features.weights, about, "concepts", asked, None, run)
     return Concepts(**{f.name: getattr(bank, f.name) for f in fields(bank)}, record=provenance)
+
+
+def _name(
+    bank: Bank,
+    model: VisionModel,
+    features: Features,
+    cache: Any,
+    regions: str | Path | None,
+    examples: str | Path | None,
+    words: Sequence[str],
+    clip: str | None,
+) -> None:
+    """Names from each source asked for; where several know one, the first does."""
+    found: list[list[Name]] = []
+    if regions is not None:
+        if not isinstance(features.pictures, PictureSet):
+            raise MediaError("Regions name concepts of whole pictures: leave out crops.")
+        found.append(by_regions(features, bank.dictionary, read_regions(regions, features.pictures)))
+    if examples is not None:
+        given = extract(model, read_folder(examples), features.layer, pool=None, cache=cache)
+        found.append(by_examples(bank.dictionary, given))
+    if words:
+        strongest = responses(features, bank.dictionary)
+        found.append(clip_names(strongest, features.pictures, list(words), weights=clip))
+    for k in range(len(bank)):
+        best = next((names[k] for names in found if names[k].name), None)
+        if best is not None:
+            bank.names[k], bank.named_by[k] = best.name, best.words
 
 
 def recompute(artefact: Artefact, model: ModelLike | None, inputs: Any) -> tuple[dict[str, Tensor], list[str]]:
