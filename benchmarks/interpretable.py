@@ -90,8 +90,8 @@ def features(count: int, repeats: int, device: str) -> Section:
     ]
     rows.append(single(f"peak memory, {count} : {count // 4} pictures", (many + 1) / (few + 1), limit=at_most(2)))
     about = (
-        "The embedded EfficientNet-Lite0. The bare forward reads the same pictures, prepares them and runs the model on "
-        "batches of the same size. The features come with the class scores and are written to a memory-mapped file."
+        "The embedded EfficientNet-Lite0. The bare forward reads the same pictures, prepares them and runs the model "
+        "on batches of the same size. The features come with the class scores and are written to a memory-mapped file."
     )
     return Section("Features of a folder", about, rows)
 
