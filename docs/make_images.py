@@ -53,16 +53,24 @@ def depth(model: pl.VisionModel) -> pl.Heatmaps:
     return pl.explain(model, "sample:coffee", method=methods)
 
 
-PICTURES: dict[str, Callable[[pl.VisionModel], pl.Heatmaps]] = {
-    f.__name__: f for f in (coffee, cams, gradients, channels, depth, contrast)
+def concepts(model: pl.VisionModel) -> pl.Concepts:
+    """What the last layer tells apart in crops of a few photos."""
+    photos = ("astronaut", "cat", "coffee", "rocket", "motorcycle", "retina", "coins", "galaxies", "ihc", "page")
+    given = [f"sample:{name}" for name in photos]
+    return pl.concepts(model, given, "bn2", "nmf", count=12, crops=4, limit=80)
+
+
+PICTURES: dict[str, Callable[[pl.VisionModel], pl.Heatmaps | pl.Concepts]] = {
+    f.__name__: f for f in (coffee, cams, gradients, channels, depth, contrast, concepts)
 }
 
 
-def write(name: str, found: pl.Heatmaps) -> Path:
+def write(name: str, found: pl.Heatmaps | pl.Concepts) -> Path:
     """The panel as PNG, in true colour if that is small enough, else with a palette of its own, dithered."""
     buffer = io.BytesIO()
     for dpi in (100, 90, 80, 70, 60):
-        panel = Image.open(io.BytesIO(figure_png(found.figure(), dpi)))
+        figure = found.figure(top=6, pictures=6) if isinstance(found, pl.Concepts) else found.figure()
+        panel = Image.open(io.BytesIO(figure_png(figure, dpi)))
         palette = panel.quantize(256, method=Image.Quantize.MAXCOVERAGE, kmeans=2)
         for picture in (panel, panel.quantize(palette=palette, dither=Image.Dither.FLOYDSTEINBERG)):
             buffer = io.BytesIO()
@@ -82,7 +90,7 @@ def main(names: list[str]) -> None:
         found = PICTURES[name](model)
         path = write(name, found)
         print(f"{path.name}: {path.stat().st_size // 1000} kB")
-        for e in found:
+        for e in found if isinstance(found, pl.Heatmaps) else ():
             print(f"  {e.method} for {e.target}", *([e.quality.line] if e.quality else []), *e.notes, sep="\n    ")
 
 

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from pellucid.results import Heatmap, Heatmaps
     from pellucid.verbs.concepts import Concepts, concepts
     from pellucid.verbs.explain import explain
+    from pellucid.verbs.more import more
     from pellucid.verbs.tcav import tcav
     from pellucid.verbs.verify import Verification, read, verify
 
@@ -47,6 +48,7 @@ _HOMES = {
     "pellucid.results": ("Heatmap", "Heatmaps"),
     "pellucid.verbs.concepts": ("Concepts",),
     "pellucid.verbs.explain": ("explain",),
+    "pellucid.verbs.more": ("more",),
     "pellucid.verbs.tcav": ("tcav",),
     "pellucid.verbs.verify": ("Verification", "read", "verify"),
 }
@@ -91,6 +93,7 @@ __all__ = [
     "explain",
     "layers",
     "load",
+    "more",
     "read",
     "read_image",
     "tcav",

@@ -14,7 +14,7 @@ from torch import Tensor
 from pellucid.engine import Capture, adaptive_batches
 from pellucid.engine.baselines import blur, make_baseline
 from pellucid.engine.masks import SegmentMasks
-from pellucid.engine.perturb import Scorer
+from pellucid.engine.perturb import MaskScorer
 from pellucid.errors import MethodError
 from pellucid.heatmaps.base import Job
 from pellucid.heatmaps.perturbation import masked
@@ -88,7 +88,7 @@ class _Made(Players):
             yield Game(lambda coalitions: _scored(scorer, make, coalitions), names, scorer.cost)
 
 
-def _scored(scorer: Scorer, make: Callable[[Tensor], Tensor], coalitions: Tensor) -> Tensor:
+def _scored(scorer: MaskScorer, make: Callable[[Tensor], Tensor], coalitions: Tensor) -> Tensor:
     out = torch.empty(len(coalitions), scorer.targets, dtype=torch.float64)
 
     def run(start: int, stop: int) -> None:

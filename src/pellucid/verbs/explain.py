@@ -11,6 +11,7 @@ from torch import Tensor
 
 from pellucid import storage
 from pellucid.engine import default_batch
+from pellucid.engine.memory import Memory
 from pellucid.errors import PellucidError, StorageError, TargetError
 from pellucid.explanation import Prediction
 from pellucid.heatmaps import Attribution, Method, explain_all, get_method
@@ -72,10 +73,12 @@ def explain_each(
     *,
     seed: int = 0,
     batch: int | None = None,
+    memory: Memory | None = None,
 ) -> Iterator[tuple[str, Heatmaps | PellucidError]]:
     """Explain inputs one after the other, in batches, as they come: `(name, explanations or what went wrong)`.
 
     A picture that can't be read does not stop the others; a model, method or target that does not work is raised.
+    `memory`, of one input, one method and one target, holds scores that are known already.
     """
     waiting: list[Prepared] = []
     size = batch or max(1, default_batch(model.device) // 2)
@@ -86,11 +89,11 @@ def explain_each(
             yield name, item
             continue
         if waiting and (len(waiting) == size or waiting[0].x.shape != item.x.shape):
-            yield from _explain_batch(model, waiting, methods, targets, seed)
+            yield from _explain_batch(model, waiting, methods, targets, seed, memory)
             waiting = []
         waiting.append(replace(item, position=given - 1))
     if waiting:
-        yield from _explain_batch(model, waiting, methods, targets, seed)
+        yield from _explain_batch(model, waiting, methods, targets, seed, memory)
     for t in targets:
         if isinstance(t, PerSample) and len(t.indices) > given > 0:
             raise TargetError(_ILL_PAIRED.format(len(t.indices), given))
@@ -110,7 +113,12 @@ def _for_batch(target: Target, items: list[Prepared]) -> Target:
 
 
 def _explain_batch(
-    model: VisionModel, items: list[Prepared], methods: Sequence[Method], targets: Sequence[Target], seed: int
+    model: VisionModel,
+    items: list[Prepared],
+    methods: Sequence[Method],
+    targets: Sequence[Target],
+    seed: int,
+    memory: Memory | None = None,
 ) -> Iterator[tuple[str, Heatmaps]]:
     weights = model.fingerprint()
     x = torch.stack([item.x for item in items]).to(model.device, model.dtype)
@@ -118,7 +126,7 @@ def _explain_batch(
     predictions = model.ranked(output)
     named = [_for_batch(t, items).bind(model.module, x, model.labels) for t in targets]
     bound = [t.freeze(output) for t in named]
-    found = explain_all(methods, model, x, bound)
+    found = explain_all(methods, model, x, bound, memory)
     for i, item in enumerate(items):
         session = Session(model, x[i : i + 1], seed, weights)
         row = torch.tensor([i])
