@@ -53,6 +53,22 @@ def depth(model: pl.VisionModel) -> pl.Heatmaps:
     return pl.explain(model, "sample:coffee", method=methods)
 
 
+def superpixels(model: pl.VisionModel) -> pl.Importance:
+    """What each superpixel adds to the score, with intervals."""
+    return pl.importance(model, "sample:cat", "superpixels", "shapley")
+
+
+def importance_channels(model: pl.VisionModel) -> pl.Importance:
+    """What each channel of a layer adds."""
+    return pl.importance(model, "sample:coffee", "channels", "shapley", layer="blocks.6")
+
+
+def importance_folder(model: pl.VisionModel) -> pl.Importance:
+    """What each channel adds over many pictures."""
+    names = ("cat", "coffee", "rocket", "motorcycle", "astronaut", "camera", "clock", "coins", "horse", "page")
+    return pl.importance(model, [f"sample:{name}" for name in names], "channels", "gradient", layer="blocks.6")
+
+
 def concepts(model: pl.VisionModel) -> pl.Concepts:
     """What the last layer tells apart in crops of a few photos."""
     photos = ("astronaut", "cat", "coffee", "rocket", "motorcycle", "retina", "coins", "galaxies", "ihc", "page")
@@ -60,12 +76,18 @@ def concepts(model: pl.VisionModel) -> pl.Concepts:
     return pl.concepts(model, given, "bn2", "nmf", count=12, crops=4, limit=80)
 
 
-PICTURES: dict[str, Callable[[pl.VisionModel], pl.Heatmaps | pl.Concepts]] = {
-    f.__name__: f for f in (coffee, cams, gradients, channels, depth, contrast, concepts)
-}
+Drawn = pl.Heatmaps | pl.Importance | pl.Concepts
+
+PICTURES: dict[str, Callable[[pl.VisionModel], Drawn]] = {
+    f.__name__: f
+    for f in (
+        coffee, cams, gradients, channels, depth, contrast, superpixels, importance_channels, importance_folder,
+        concepts,
+    )
+}  # fmt: skip
 
 
-def write(name: str, found: pl.Heatmaps | pl.Concepts) -> Path:
+def write(name: str, found: Drawn) -> Path:
     """The panel as PNG, in true colour if that is small enough, else with a palette of its own, dithered."""
     buffer = io.BytesIO()
     for dpi in (100, 90, 80, 70, 60):
@@ -90,6 +112,10 @@ def main(names: list[str]) -> None:
         found = PICTURES[name](model)
         path = write(name, found)
         print(f"{path.name}: {path.stat().st_size // 1000} kB")
+        if isinstance(found, pl.Importance):
+            print(
+                *(f"  {row['rank']}. {row['player']} {row['importance']:+.3g}" for row in found.table()[:5]), sep="\n"
+            )
         for e in found if isinstance(found, pl.Heatmaps) else ():
             print(f"  {e.method} for {e.target}", *([e.quality.line] if e.quality else []), *e.notes, sep="\n    ")
 

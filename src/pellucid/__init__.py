@@ -30,9 +30,10 @@ if TYPE_CHECKING:
     from pellucid.models.preprocess import Preprocess
     from pellucid.models.sources import load, wrap
     from pellucid.models.targets import Class, Contrast, PerSample, Target, TopClass, Unit
-    from pellucid.results import Heatmap, Heatmaps
-    from pellucid.verbs.concepts import Concepts, concepts
+    from pellucid.results import Concepts, Heatmap, Heatmaps, Importance
+    from pellucid.verbs.concepts import concepts
     from pellucid.verbs.explain import explain
+    from pellucid.verbs.importance import importance
     from pellucid.verbs.more import more
     from pellucid.verbs.tcav import tcav
     from pellucid.verbs.verify import Verification, read, verify
@@ -45,8 +46,7 @@ _HOMES = {
     "pellucid.models.blackbox": ("to_onnx",),
     "pellucid.models.sources": ("load", "wrap"),
     "pellucid.models.targets": ("Class", "Contrast", "PerSample", "Target", "TopClass", "Unit"),
-    "pellucid.results": ("Heatmap", "Heatmaps"),
-    "pellucid.verbs.concepts": ("Concepts",),
+    "pellucid.results": ("Concepts", "Heatmap", "Heatmaps", "Importance"),
     "pellucid.verbs.explain": ("explain",),
     "pellucid.verbs.more": ("more",),
     "pellucid.verbs.tcav": ("tcav",),
@@ -60,6 +60,7 @@ _ROOMS = (
     "evaluation",
     "explanation",
     "heatmaps",
+    "importance",
     "media",
     "models",
     "render",
@@ -73,6 +74,7 @@ __all__ = [
     "Geometry",
     "Heatmap",
     "Heatmaps",
+    "Importance",
     "LayerError",
     "MediaError",
     "MethodError",
@@ -91,6 +93,7 @@ __all__ = [
     "__version__",
     "concepts",
     "explain",
+    "importance",
     "layers",
     "load",
     "more",

@@ -21,7 +21,7 @@ from pellucid.models.features import extract
 from pellucid.models.places import Places
 from pellucid.models.sources import wrap
 from pellucid.render import figure_png
-from pellucid.verbs.found_concepts import load_concepts
+from pellucid.results.concepts import load_concepts
 
 NAMES = ("blue", "green", "red", "yellow")  # as folders are ordered
 COLOURS = np.array([[30, 40, 220], [30, 200, 40], [220, 30, 30], [210, 200, 40]], np.uint8)
@@ -224,6 +224,7 @@ def test_saved_concepts_come_back_the_same(found, tmp_path):
     np.testing.assert_array_equal(again.dictionary.encode(A), found.dictionary.encode(A))
     np.testing.assert_array_equal(again.maps, found.maps)
     assert again.table() == found.table()
+    assert pl.read(files[1]).table() == found.table()
     assert again.standing == found.standing
     assert again.shown == found.shown
     assert figure_png(again.figure(top=1, pictures=2)) == figure_png(found.figure(top=1, pictures=2))

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import typer
 
-from pellucid.cli import concepts, doctor, explain, listings, tcav, verify
+from pellucid.cli import concepts, doctor, explain, importance, listings, tcav, verify
 from pellucid.errors import PellucidError
 
 app = typer.Typer(
@@ -20,6 +20,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.command("explain")(explain.explain)
+app.command("importance")(importance.importance)
 app.command("concepts")(concepts.concepts)
 app.command("tcav")(tcav.tcav)
 app.command("methods")(listings.methods)

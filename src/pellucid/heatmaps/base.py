@@ -145,10 +145,11 @@ class Method(ABC):
 
     def parameters(self) -> dict[str, Any]:
         """Hyper-parameters as plain values, for the record; tensors are named by their hash."""
-        return {f.name: _plain(getattr(self, f.name)) for f in dataclasses.fields(self)}  # type: ignore[arg-type]
+        return {f.name: plain_setting(getattr(self, f.name)) for f in dataclasses.fields(self)}  # type: ignore[arg-type]
 
 
-def _plain(value: Any) -> Any:
+def plain_setting(value: Any) -> Any:
+    """A setting as JSON can hold it; a tensor by its hash."""
     if not isinstance(value, Tensor):
         return value
     data = value.detach().cpu().contiguous()

@@ -22,12 +22,13 @@ from pellucid.media.crops import Crops
 from pellucid.media.regions import read_regions
 from pellucid.models.features import Features, extract
 from pellucid.models.model import VisionModel
+from pellucid.results.concepts import Concepts
+from pellucid.results.concepts import read_concepts as opened
 from pellucid.storage import Artefact
-from pellucid.verbs.found_concepts import FORMAT, Concepts, read_concepts
 from pellucid.verbs.inputs import ModelLike, as_model
 from pellucid.verbs.records import record, reloaded
 
-__all__ = ["FORMAT", "Concepts", "concepts", "recompute"]
+__all__ = ["Concepts", "concepts", "opened", "recompute"]
 
 
 def concepts(
@@ -143,7 +144,7 @@ def _name(
 
 def recompute(artefact: Artefact, model: ModelLike | None, inputs: Any) -> tuple[dict[str, Tensor], list[str]]:
     """Stored concepts found again from their record: arrays of the same names (see `verify`)."""
-    stored = read_concepts(artefact)
+    stored = opened(artefact)
     about, reasons = stored.record, list[str]()
     if inputs is None and not about.input["source"]:
         raise StorageError("The pictures were given as a list: give them with pl.verify(file, inputs=...).")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 from typing import Any
 
 import torch
@@ -190,6 +190,12 @@ def _heatmap(
         explained=target,
         facts={name: values[row] for name, values in found.facts.items()},
     )
+
+
+def opened(artefact: storage.Artefact) -> Heatmap:
+    """A stored explanation as it was."""
+    stored = storage.explanation(artefact)
+    return Heatmap(**{f.name: getattr(stored, f.name) for f in fields(stored)})
 
 
 def recompute(

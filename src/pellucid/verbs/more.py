@@ -41,6 +41,8 @@ def more(
         StorageError: a saved one whose model or picture is not the one of its record.
     """
     e = explanation if isinstance(explanation, Heatmap) else read(explanation)
+    if not isinstance(e, Heatmap):
+        raise StorageError("Only explanations can be continued: give the .json or .npz of one.")
     method = _with_budget(e, e.ran or get_method(e.record.method["name"], **parameters(e.record)), budget)
     reasons: list[str] = []
     source = _picture(e) if inputs is None else inputs

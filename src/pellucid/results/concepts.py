@@ -21,7 +21,7 @@ from pellucid.explanation import Explanation, Record
 from pellucid.media import Geometry, Origin
 from pellucid.models.features import activations
 from pellucid.models.model import VisionModel
-from pellucid.results import names_of_inputs, slug, unused
+from pellucid.results.shown import display, names_of_inputs, slug, unused
 
 if TYPE_CHECKING:
     import torch
@@ -128,14 +128,12 @@ class Concepts(Bank):
 
     def show(self) -> None:
         """Show the sheet: in the notebook, or in the system's picture viewer."""
-        from io import BytesIO
+        display(self)
 
-        from PIL import Image
+    def _repr_html_(self) -> str:
+        from pellucid.render import figure_html
 
-        Image.open(BytesIO(self.png())).show()
-
-    def _repr_png_(self) -> bytes:
-        return self.png()
+        return figure_html(self.figure(), self.title)
 
     def save(self, folder: str | Path) -> list[Path]:
         """Write values (.npz), record (.json), table (.csv), all concepts (.html) and the sheet (.png) into `folder`.
