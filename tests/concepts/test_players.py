@@ -55,3 +55,12 @@ def test_names_must_fit(setting):
         ConceptPlayers(dictionary=words, layer="3", names=("a",)).game(prepare(net, x, [0])),
     ):
         pass
+
+
+def test_importance_of_concepts_by_the_verb(setting, folder):  # noqa: F811
+    net, _, _, words = setting
+    players = ConceptPlayers(dictionary=words, layer="3", names=("a", "b", "c"))
+    found = pl.importance(net, read_folder(folder).sources[8], players, "shapley")
+    assert found.names == ["a", "b", "c"]
+    assert found.features == "concepts"
+    assert abs(found.efficiency_gap) < 1e-4
