@@ -25,7 +25,7 @@ class Size:
 
 
 FULL = Size(pictures=128, repeats=5, tokens=50_000, epochs=3)
-QUICK = Size(pictures=24, repeats=3, tokens=10_000, epochs=1)
+QUICK = Size(pictures=64, repeats=3, tokens=10_000, epochs=1)
 
 
 def sections(size: Size, device: str) -> Iterator[Section]:
