@@ -31,12 +31,18 @@ if TYPE_CHECKING:
     from pellucid.models.sources import load, wrap
     from pellucid.models.targets import Class, Contrast, PerSample, Target, TopClass, Unit
     from pellucid.results import Concepts, Heatmap, Heatmaps, Importance
+    from pellucid.results.activations import Activations
+    from pellucid.results.atlas import AtlasSheet
+    from pellucid.results.features import FeatureImage, FeatureImages
+    from pellucid.verbs.activations import activations
+    from pellucid.verbs.atlas import atlas
     from pellucid.verbs.concepts import concepts
     from pellucid.verbs.explain import explain
     from pellucid.verbs.importance import importance
     from pellucid.verbs.more import more
     from pellucid.verbs.tcav import tcav
     from pellucid.verbs.verify import Verification, read, verify
+    from pellucid.verbs.visualize import visualize
 
 _HOMES = {
     "pellucid.media": ("Geometry", "Picture", "read_image"),
@@ -47,10 +53,16 @@ _HOMES = {
     "pellucid.models.sources": ("load", "wrap"),
     "pellucid.models.targets": ("Class", "Contrast", "PerSample", "Target", "TopClass", "Unit"),
     "pellucid.results": ("Concepts", "Heatmap", "Heatmaps", "Importance"),
+    "pellucid.results.activations": ("Activations",),
+    "pellucid.results.atlas": ("AtlasSheet",),
+    "pellucid.results.features": ("FeatureImage", "FeatureImages"),
+    "pellucid.verbs.activations": ("activations",),
+    "pellucid.verbs.atlas": ("atlas",),
     "pellucid.verbs.explain": ("explain",),
     "pellucid.verbs.more": ("more",),
     "pellucid.verbs.tcav": ("tcav",),
     "pellucid.verbs.verify": ("Verification", "read", "verify"),
+    "pellucid.verbs.visualize": ("visualize",),
 }
 _HOME = {name: module for module, names in _HOMES.items() for name in names}
 _ROOMS = (
@@ -59,6 +71,7 @@ _ROOMS = (
     "errors",
     "evaluation",
     "explanation",
+    "features",
     "heatmaps",
     "importance",
     "media",
@@ -68,9 +81,13 @@ _ROOMS = (
 )
 
 __all__ = [
+    "Activations",
+    "AtlasSheet",
     "Class",
     "Concepts",
     "Contrast",
+    "FeatureImage",
+    "FeatureImages",
     "Geometry",
     "Heatmap",
     "Heatmaps",
@@ -91,6 +108,8 @@ __all__ = [
     "Verification",
     "VisionModel",
     "__version__",
+    "activations",
+    "atlas",
     "concepts",
     "explain",
     "importance",
@@ -102,6 +121,7 @@ __all__ = [
     "tcav",
     "to_onnx",
     "verify",
+    "visualize",
     "wrap",
 ]
 

@@ -19,6 +19,9 @@ from pellucid.verbs.inputs import Input, ModelLike
 RECOMPUTE = {
     storage.FORMAT: "pellucid.verbs.explain",
     "pellucid-importance/1": "pellucid.verbs.importance",
+    "pellucid-feature/1": "pellucid.verbs.visualize",
+    "pellucid-activations/1": "pellucid.verbs.activations",
+    "pellucid-atlas/1": "pellucid.verbs.atlas",
     "pellucid-concepts/1": "pellucid.verbs.concepts",
 }
 """Format of an artefact -> the module that makes it, whose `recompute(artefact, model, inputs)` returns the arrays of
@@ -87,7 +90,7 @@ def _compared(
 
 
 def read(file: str | Path) -> Any:
-    """A saved result (a `Heatmap`, an `Importance`, `Concepts`), with its picture if that can still be opened.
+    """A saved result (a `Heatmap`, an `Importance`, ...), with its picture if that can still be opened.
 
     Raises:
         StorageError: no such file, or its files were changed after they were written.
@@ -96,9 +99,10 @@ def read(file: str | Path) -> Any:
     if stored.tampered:
         raise StorageError(f"{'; '.join(stored.tampered)}: make it again, or see `pellucid verify`.")
     result = import_module(RECOMPUTE[stored.format]).opened(stored)
+    if not hasattr(result, "geometry"):  # of no single picture
+        return result
     source = result.record.input["source"]
-    geometry = getattr(result, "geometry", None)  # of many pictures there is none
-    if source and geometry is not None and geometry.known and "pictures" not in result.record.input:
+    if source and result.geometry.known and "pictures" not in result.record.input:
         try:
             picture = read_image(source)
         except MediaError:
