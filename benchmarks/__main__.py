@@ -7,10 +7,15 @@ import os
 
 import torch
 
-from benchmarks import features, heatmaps, perturbation, report
+from benchmarks import features, heatmaps, interpretable, perturbation, report
 from benchmarks.timing import machine, source_digest
 
-_SUITES = {"heatmaps": heatmaps, "perturbation": perturbation, "features": features}
+_SUITES = {
+    "heatmaps": heatmaps,
+    "perturbation": perturbation,
+    "features": features,
+    "interpretable": interpretable,
+}
 
 
 def main() -> int:

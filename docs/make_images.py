@@ -80,6 +80,13 @@ def importance_folder(model: pl.VisionModel) -> pl.Importance:
     return pl.importance(model, [f"sample:{name}" for name in names], "channels", "gradient", layer="blocks.6")
 
 
+def concepts(model: pl.VisionModel) -> pl.Concepts:
+    """What the last layer tells apart in crops of a few photos."""
+    photos = ("astronaut", "cat", "coffee", "rocket", "motorcycle", "retina", "coins", "galaxies", "ihc", "page")
+    given = [f"sample:{name}" for name in photos]
+    return pl.concepts(model, given, "bn2", "nmf", count=12, crops=4, limit=80)
+
+
 def units(model: pl.VisionModel) -> pl.FeatureImages:
     """Six channels of a middle layer."""
     return pl.visualize(model, layer="blocks.3", channel=UNITS)
@@ -104,7 +111,7 @@ PICTURES: dict[str, Callable[[pl.VisionModel], Drawn]] = {
     f.__name__: f
     for f in (
         coffee, cams, gradients, channels, depth, contrast, superpixels, importance_channels, importance_folder,
-        units, espresso, layers, atlas,
+        units, espresso, layers, atlas, concepts,
     )
 }  # fmt: skip
 
@@ -113,7 +120,8 @@ def write(name: str, found: Drawn) -> Path:
     """The panel as PNG, in true colour if that is small enough, else with a palette of its own, dithered."""
     buffer = io.BytesIO()
     for dpi in (100, 90, 80, 70, 60, 50):
-        panel = Image.open(io.BytesIO(figure_png(found.figure(), dpi)))
+        figure = found.figure(top=6, pictures=6) if isinstance(found, pl.Concepts) else found.figure()
+        panel = Image.open(io.BytesIO(figure_png(figure, dpi)))
         palette = panel.quantize(256, method=Image.Quantize.MAXCOVERAGE, kmeans=2)
         for picture in (panel, panel.quantize(palette=palette, dither=Image.Dither.FLOYDSTEINBERG)):
             buffer = io.BytesIO()

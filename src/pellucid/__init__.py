@@ -30,17 +30,19 @@ if TYPE_CHECKING:
     from pellucid.models.preprocess import Preprocess
     from pellucid.models.sources import load, wrap
     from pellucid.models.targets import Class, Contrast, PerSample, Target, TopClass, Unit
-    from pellucid.results import Heatmap, Heatmaps, Importance
+    from pellucid.results import Concepts, Heatmap, Heatmaps, Importance
     from pellucid.results.activations import Activations
     from pellucid.results.atlas import AtlasSheet
     from pellucid.results.distilled import Distilled
     from pellucid.results.features import FeatureImage, FeatureImages
     from pellucid.verbs.activations import activations
     from pellucid.verbs.atlas import atlas
+    from pellucid.verbs.concepts import concepts
     from pellucid.verbs.distill import distill
     from pellucid.verbs.explain import explain
     from pellucid.verbs.importance import importance
     from pellucid.verbs.more import more
+    from pellucid.verbs.tcav import tcav
     from pellucid.verbs.verify import Verification, read, verify
     from pellucid.verbs.visualize import visualize
 
@@ -54,6 +56,7 @@ _HOMES = {
     "pellucid.models.targets": ("Class", "Contrast", "PerSample", "Target", "TopClass", "Unit"),
     "pellucid.verbs.distill": ("distill",),
     "pellucid.results": ("Heatmap", "Heatmaps", "Importance"),
+    "pellucid.results": ("Concepts", "Heatmap", "Heatmaps", "Importance"),
     "pellucid.results.activations": ("Activations",),
     "pellucid.results.atlas": ("AtlasSheet",),
     "pellucid.results.features": ("FeatureImage", "FeatureImages"),
@@ -62,11 +65,13 @@ _HOMES = {
     "pellucid.verbs.explain": ("explain",),
     "pellucid.results.distilled": ("Distilled",),
     "pellucid.verbs.more": ("more",),
+    "pellucid.verbs.tcav": ("tcav",),
     "pellucid.verbs.verify": ("Verification", "read", "verify"),
     "pellucid.verbs.visualize": ("visualize",),
 }
 _HOME = {name: module for module, names in _HOMES.items() for name in names}
 _ROOMS = (
+    "concepts",
     "engine",
     "errors",
     "evaluation",
@@ -74,6 +79,7 @@ _ROOMS = (
     "features",
     "heatmaps",
     "importance",
+    "interpretable",
     "media",
     "models",
     "render",
@@ -84,6 +90,7 @@ __all__ = [
     "Activations",
     "AtlasSheet",
     "Class",
+    "Concepts",
     "Contrast",
     "Distilled",
     "FeatureImage",
@@ -110,6 +117,7 @@ __all__ = [
     "__version__",
     "activations",
     "atlas",
+    "concepts",
     "distill",
     "explain",
     "importance",
@@ -118,6 +126,7 @@ __all__ = [
     "more",
     "read",
     "read_image",
+    "tcav",
     "to_onnx",
     "verify",
     "visualize",

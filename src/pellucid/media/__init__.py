@@ -3,22 +3,25 @@ capped in size (image), the ready-made ones (samples, digits), what a person typ
 with their classes (folders), and the exact
 map between the model's input and the original (geometry). Nothing here knows a model."""
 
-from pellucid.media.folders import Pictures, PictureSet, read_folder
+from pellucid.media.folders import Box, Origin, Pictures, PictureSet, read_folder
 from pellucid.media.geometry import Geometry
 from pellucid.media.image import MAX_BYTES, MAX_PIXELS, Picture, read_image
-from pellucid.media.inputs import expand
+from pellucid.media.inputs import expand, read_lines
 from pellucid.media.samples import SAMPLES, sample_path
 
 __all__ = [
     "MAX_BYTES",
     "MAX_PIXELS",
     "SAMPLES",
+    "Box",
     "Geometry",
+    "Origin",
     "Picture",
     "PictureSet",
     "Pictures",
     "expand",
     "read_folder",
     "read_image",
+    "read_lines",
     "sample_path",
 ]

@@ -24,6 +24,24 @@ TABLE = "labels.csv"
 _LABEL_COLUMNS = ("class", "label")
 
 
+Box = tuple[int, int, int, int]
+"""(top, left, bottom, right) in pixels."""
+
+
+@dataclass(frozen=True)
+class Origin:
+    """What opens a picture again: its file (sample, digit), that file's SHA-256, and which part of it, if not all."""
+
+    source: str
+    sha256: str
+    box: Box | None = None
+
+    def part(self, box: Box) -> Origin:
+        """A part of it, given in its own pixels."""
+        top, left = (self.box[0], self.box[1]) if self.box is not None else (0, 0)
+        return replace(self, box=(top + box[0], left + box[1], top + box[2], left + box[3]))
+
+
 class Pictures(Protocol):
     """Pictures that are read one at a time: what works through many of them asks for no more than this."""
 
@@ -47,6 +65,9 @@ class Pictures(Protocol):
 
     def digest(self, index: int) -> str:
         """SHA-256 of one, without decoding it."""
+
+    def origin(self, index: int) -> Origin:
+        """What opens one again."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,6 +104,12 @@ class PictureSet:
             return sha256(path.read_bytes()).hexdigest()
         except OSError as error:
             raise MediaError(f"{source} can't be read ({error.strerror}); check the path.") from error
+
+    def origin(self, index: int) -> Origin:
+        """The file (in full), sample or digit."""
+        source = self.sources[index]
+        known = source.startswith((PREFIX, DIGITS))
+        return Origin(source if known else str(Path(source).resolve()), self.digest(index))
 
     def select(self, indices: Sequence[int] | NDArray[np.int64]) -> PictureSet:
         """Some of the pictures, in the order given; the classes stay the same."""

@@ -42,6 +42,21 @@ def expand(inputs: Sequence[str | Path]) -> list[str]:
     return list(sources.values())
 
 
+def read_lines(path: str | Path) -> list[str]:
+    """The lines of a text file that are not empty.
+
+    Raises:
+        MediaError: missing, no text, or nothing in it.
+    """
+    try:
+        lines = Path(path).expanduser().read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise MediaError(f"{path} can't be read as text ({error}); give a file with one entry a line.") from error
+    if not (found := [line.strip() for line in lines if line.strip()]):
+        raise MediaError(f"{path} is empty; give a file with one entry a line.")
+    return found
+
+
 def natural(text: str) -> list[tuple[int, int, str]]:
     """A sort key that puts frame2 before frame10."""
     parts = re.split(r"([0-9]+)", text.casefold())

@@ -27,11 +27,11 @@ from torch import Tensor, nn
 
 from pellucid.engine import Capture, Cost, default_batch, find_layer, task
 from pellucid.engine.capture import first_tensor
-from pellucid.errors import LayerError, MediaError, ModelError
+from pellucid.errors import MediaError, ModelError
 from pellucid.media import Geometry, Pictures
-from pellucid.models.layers import best_layer, describe
-from pellucid.models.layouts import Layout
+from pellucid.models.layers import best_layer
 from pellucid.models.model import VisionModel
+from pellucid.models.places import Places
 from pellucid.models.targets import logits
 
 Pool = Literal["mean", "max"]
@@ -181,58 +181,27 @@ def activations(
     rows, scores = [], []
     size = batch or default_batch(inputs.device)
     with Capture(module, watch=[layer]) as capture:
-        read = _Reader(capture.module, layer, pool)
+        places = Places(capture.module, layer)
         for start in range(0, len(inputs), size):
-            found, output = read(capture, inputs[start : start + size])
+            found, output = _read(capture, places, pool, inputs[start : start + size])
             rows.append(found.cpu())
             scores.append(output.cpu())
     return torch.cat(rows), torch.cat(scores)
 
 
-class _Reader:
-    """A layer's output in an open capture as rows `(N, *grid, C)` or `(N, C)`, whatever its layout."""
-
-    def __init__(self, module: nn.Module, layer: str, pool: Pool | None) -> None:
-        self.module, self.layer, self.pool = module, layer, pool
-        self.layouts: dict[tuple[int, ...], Layout | None] = {}
-
-    def layout(self, x: Tensor) -> Layout | None:
-        """How the layer reads on inputs of this size; None where it does not know places."""
-        size = tuple(x.shape[1:])
-        if size not in self.layouts:
-            try:
-                self.layouts[size] = describe(self.module, x, self.layer).layout
-            except LayerError:
-                self.layouts[size] = None
-        return self.layouts[size]
-
-    def __call__(self, capture: Capture, x: Tensor) -> tuple[Tensor, Tensor]:
-        layout = self.layout(x)
-        with torch.no_grad():
-            output = capture.forward(x)
-            A = capture.watched[self.layer].detach()
-            if not A.isfinite().all():
-                raise ModelError(f"Layer {self.layer!r} answers with NaN or infinity: check the model's weights.")
-            rows = self._rows(A.float(), layout, x)
-            return rows, _scores(output, len(x))
-
-    def _rows(self, A: Tensor, layout: Layout | None, x: Tensor) -> Tensor:
-        axes = x.ndim - 2
-        if layout is not None:
-            places = layout.to_map(A).movedim(1, -1)
-        elif A.ndim == 2 and len(A) == len(x):  # a vector a picture: one place
-            places = A.reshape(len(A), *[1] * axes, -1)
-        elif A.ndim == 3 and axes == 3 and A.shape[:2] == (x.shape[0], x.shape[2]):  # a vector a frame
-            places = A[:, :, None, None]
-        else:
-            raise LayerError(
-                f"The output of layer {self.layer!r}, of shape {tuple(A.shape)}, is neither a picture of the input nor "
-                "a vector for each: choose another (`pellucid layers` lists them)."
-            )
-        if self.pool is None:
-            return places
-        cells = places.flatten(1, -2)
-        return cells.mean(1) if self.pool == "mean" else cells.amax(1)
+def _read(capture: Capture, places: Places, pool: Pool | None, x: Tensor) -> tuple[Tensor, Tensor]:
+    """One pass in an open capture: the layer's rows, `(N, *grid, C)` or pooled, and the model's scores."""
+    places.layout(x)  # is found by running the model, which must not happen between the pass and its reading
+    with torch.no_grad():
+        output = capture.forward(x)
+        A = capture.watched[places.layer].detach()
+        if not A.isfinite().all():
+            raise ModelError(f"Layer {places.layer!r} answers with NaN or infinity: check the model's weights.")
+        rows = places.rows(A.float(), x)
+        if pool is not None:
+            cells = rows.flatten(1, -2)
+            rows = cells.mean(1) if pool == "mean" else cells.amax(1)
+        return rows, _scores(output, len(x))
 
 
 def _scores(output: Any, count: int) -> Tensor:
@@ -274,12 +243,11 @@ class _Run:
             task(f"features of {self.layer}", len(self.pictures)) as advance,
             Capture(model.module, watch=[self.layer]) as capture,
         ):
-            read = _Reader(capture.module, self.layer, self.pool)
+            places = Places(capture.module, self.layer)
             for inputs, geometries in self.inputs():
                 x = inputs.to(model.device, model.dtype)
-                rows, scores = read(capture, x)
-                layout = read.layout(x)
-                yield rows.cpu(), scores.cpu(), geometries, str(layout) if layout else "a vector a picture"
+                rows, scores = _read(capture, places, self.pool, x)
+                yield rows.cpu(), scores.cpu(), geometries, places.said(x)
                 advance(len(x))
 
 
