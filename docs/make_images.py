@@ -6,6 +6,7 @@ The photos are CC0 or public domain files inside scikit-image; the model is the 
 import io
 import sys
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
@@ -107,11 +108,33 @@ def atlas(model: pl.VisionModel) -> pl.AtlasSheet:
     return pl.atlas(model, "sample:*", layer="blocks.5")
 
 
+@dataclass(frozen=True)
+class Why:
+    """The reasons of a readable model for one picture."""
+
+    model: pl.Distilled
+    picture: str
+
+    def figure(self) -> Figure:
+        """The picture beside its reasons."""
+        return self.model.evidence(self.picture, most=4)
+
+
+def tree(_model: pl.VisionModel) -> pl.Distilled:
+    """A tree in place of a small network."""
+    return pl.distill("digits:", "tree", "cnn")
+
+
+def why(_model: pl.VisionModel) -> Why:
+    """Why a bottleneck says what it says of one digit."""
+    return Why(pl.distill("digits:", "bottleneck", "cnn"), "digits:7")
+
+
 PICTURES: dict[str, Callable[[pl.VisionModel], Drawn]] = {
     f.__name__: f
     for f in (
         coffee, cams, gradients, channels, depth, contrast, superpixels, importance_channels, importance_folder,
-        units, espresso, layers, atlas, concepts,
+        units, espresso, layers, atlas, concepts, tree, why,
     )
 }  # fmt: skip
 

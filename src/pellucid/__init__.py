@@ -55,7 +55,6 @@ _HOMES = {
     "pellucid.models.sources": ("load", "wrap"),
     "pellucid.models.targets": ("Class", "Contrast", "PerSample", "Target", "TopClass", "Unit"),
     "pellucid.verbs.distill": ("distill",),
-    "pellucid.results": ("Heatmap", "Heatmaps", "Importance"),
     "pellucid.results": ("Concepts", "Heatmap", "Heatmaps", "Importance"),
     "pellucid.results.activations": ("Activations",),
     "pellucid.results.atlas": ("AtlasSheet",),

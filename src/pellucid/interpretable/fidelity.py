@@ -7,10 +7,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
-from pellucid.importance.result import bootstrap
+from pellucid.engine.statistics import bootstrap_mean
 from pellucid.interpretable.base import Array, log_probabilities
 
 
@@ -28,7 +27,7 @@ class Interval:
     @classmethod
     def of(cls, rows: NDArray[Any], seed: int = 0) -> Interval:
         """The mean of one figure a picture."""
-        mean, low, high = bootstrap(torch.from_numpy(np.asarray(rows, np.float64))[:, None], seed=seed)
+        mean, low, high = bootstrap_mean(rows, seed=seed)
         return cls(float(mean), float(low), float(high))
 
 
