@@ -24,13 +24,22 @@ FULL = Size(steps=16, heavy_steps=6, views=4, repeats=5, pictures=300)
 QUICK = Size(steps=8, heavy_steps=3, views=2, repeats=2, pictures=150)
 
 
-def sections(size: Size, device: str) -> Iterator[Section]:
-    """Every section, one after the other as it is done."""
-    work: list[Callable[[], Section]] = [
-        lambda: synthesis.steps("ResNet-18", size.steps, size.views, size.repeats, device),
-        lambda: synthesis.steps("ViT-B/16", size.heavy_steps, 2, size.repeats, device),
-        lambda: exemplars.search(size.pictures, size.repeats, device),
-        lambda: synthesis.sheet(device),
-    ]
-    for measure in work:
-        yield measure()
+def _ascent(size: Size, device: str) -> Iterator[Section]:
+    yield synthesis.steps("ResNet-18", size.steps, size.views, size.repeats, device)
+    yield synthesis.steps("ViT-B/16", size.heavy_steps, 2, size.repeats, device)
+
+
+def _exemplars(size: Size, device: str) -> Iterator[Section]:
+    yield exemplars.search(size.pictures, size.repeats, device)
+
+
+def _sheet(size: Size, device: str) -> Iterator[Section]:
+    yield synthesis.sheet(device)
+
+
+TITLE = "Feature visualisation"
+SECTIONS: dict[str, Callable[[Size, str], Iterator[Section]]] = {
+    "ascent": _ascent,
+    "exemplars": _exemplars,
+    "sheet": _sheet,
+}

@@ -19,7 +19,7 @@ from pellucid.features import Channel, Fourier, Robustness, Settings, synthesise
 
 MODELS = {"ResNet-18": ("torchvision:resnet18", "layer3"), "ViT-B/16": ("timm:vit_base_patch16_224", "blocks.8")}
 CLASS = 7
-INSTALL = "pip install --no-deps torch-lucent 'kornia<=0.4.1' decorator future ipython horama einops"
+INSTALL = "pip install horama einops ipython decorator future, then pip install --no-deps torch-lucent 'kornia<=0.4.1'"
 
 
 @dataclass

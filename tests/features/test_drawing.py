@@ -257,6 +257,11 @@ def test_display_and_model_units():
     c = Canvas.of(model)
     torch.testing.assert_close(c.black, torch.full((3,), -2.0))
     torch.testing.assert_close(c.white, torch.full((3,), 2.0))
+    raw = model_of(pooled(), (3, 8, 8), white=255.0)
+    assert (Canvas.of(raw).black.tolist(), Canvas.of(raw).white.tolist()) == ([0.0] * 3, [255.0] * 3)
+    model.preprocess = TransformPreprocess(v2.Compose([*steps[:3], lambda x: x - x.mean()]))
+    assert Canvas.of(model).white.tolist() == [2.0] * 3
+    model.preprocess = preprocess
     with pytest.raises(ModelError, match="3 channels"):
         Canvas.of(model, (5, 8, 8))
     with pytest.raises(ModelError, match="canvas is"):

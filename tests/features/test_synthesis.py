@@ -8,7 +8,7 @@ from torch import nn
 from torch.nn import functional
 
 from helpers.canvases import model_of
-from helpers.nets import noise, pooled, seeded
+from helpers.nets import Output, noise, pooled, seeded
 from pellucid.errors import LayerError, MethodError, ModelError, TargetError
 from pellucid.features import (
     CPPN,
@@ -120,6 +120,27 @@ def test_zoomed_canvases_are_larger_and_measured_at_the_models_size(model):
     assert found.alpha.shape == (36, 36)
     assert found.input.shape == (3, SIDE, SIDE)
     assert float(activation(model, found.input[None], ["a"])) == pytest.approx(found.reached, rel=1e-5)
+
+
+class Wrapped(nn.Module):
+    """Scores in an object that no one but the target can cut into rows."""
+
+    def __init__(self):
+        super().__init__()
+        self.net = small()
+
+    def forward(self, x):
+        return Output(None, self.net(x))
+
+
+def test_outputs_in_objects():
+    settings = Settings(**QUICK)
+    for a, b in zip(
+        synthesise(model_of(Wrapped(), (3, SIDE, SIDE)), [2, 1], settings),
+        synthesise(model_of(small(), (3, SIDE, SIDE)), [2, 1], settings),
+        strict=True,
+    ):
+        close(a, b)
 
 
 # --- alpha ---

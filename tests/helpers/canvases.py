@@ -2,8 +2,6 @@
 
 from dataclasses import dataclass
 
-import torch
-
 from pellucid.models.model import VisionModel
 
 
@@ -15,10 +13,6 @@ class Levels:
     input_size: tuple
     black: float = 0.0
     white: float = 1.0
-
-    @property
-    def levels(self):
-        return torch.full((self.channels,), self.black), torch.full((self.channels,), self.white)
 
     def display(self, x):
         return ((x - self.black) / (self.white - self.black)).clamp(0, 1)

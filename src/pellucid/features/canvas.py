@@ -43,7 +43,7 @@ class Canvas:
         found = tuple(shape) if shape is not None else (preprocess.channels, *preprocess.input_size)
         if len(found) not in (3, 4) or min(found) < 1 or min(found[-2:]) < 2:
             raise ModelError(f"A canvas is (C, H, W) or (C, T, H, W), with H and W of 2 at least; got {found}.")
-        black, white = (level.to(model.device, torch.float32) for level in preprocess.levels)
+        black, white = (level.to(model.device) for level in levels(model))
         if len(black) not in (1, found[0]):
             raise ModelError(
                 f"The model's preprocessing makes {len(black)} channels, and the shape {found} asks for {found[0]}: "
@@ -79,6 +79,29 @@ class Canvas:
     def _levels(self, like: Tensor) -> tuple[Tensor, Tensor]:
         shape = (-1, *[1] * (like.ndim - 2))
         return self.black.to(like).reshape(shape), self.white.to(like).reshape(shape)
+
+
+def levels(model: VisionModel) -> tuple[Tensor, Tensor]:
+    """The input's values of black and white, `(C,)` each, read off the preprocessing's `display` of plain inputs.
+
+    Two deviations where `display` tells nothing, because every picture is normalised by itself.
+    """
+    preprocess = model.preprocess
+    channels, axes = preprocess.channels, len(preprocess.input_size)
+    for reach in (4.0, 400.0):  # most models normalise, some take values up to 255
+        ladder = torch.linspace(-reach, reach, 4001, dtype=torch.float64)
+        plain = ladder.reshape(-1, *[1] * (axes + 1)).expand(-1, channels, *[1] * axes)
+        shown = preprocess.display(plain).double().cpu().reshape(len(ladder), channels)
+        inside = (shown > 0) & (shown < 1)
+        if (inside.sum(0) < 2).any():
+            continue
+        low = inside.int().argmax(0)
+        high = len(ladder) - 1 - inside.flip(0).int().argmax(0)
+        bottom, top = (shown.gather(0, at[None])[0] for at in (low, high))
+        slope = (top - bottom) / (ladder[high] - ladder[low])
+        black = ladder[low] - bottom / slope
+        return black.float(), (black + 1 / slope).float()
+    return torch.full((channels,), -2.0), torch.full((channels,), 2.0)
 
 
 def normal(shape: Sequence[int], generators: Generators) -> Tensor:

@@ -42,12 +42,14 @@ class Seen:
         activations: of the layers asked for, R samples each.
         pictures: `(P, C, *space)` in display units.
         owner: `(R,)`, the picture each row shows.
+        start: the number of the first row in the batch.
     """
 
     output: Any
     activations: Mapping[str, Tensor]
     pictures: Tensor
     owner: Tensor
+    start: int = 0
 
     @property
     def rows(self) -> int:
@@ -65,6 +67,7 @@ class Seen:
             output=output,
             activations={name: a[start:stop] for name, a in self.activations.items()},
             owner=self.owner[start:stop],
+            start=self.start + start,
         )
 
 
@@ -431,7 +434,10 @@ class Score(Objective):
 
     def score(self, seen: Seen) -> Tensor:
         """The target's score: a logit rather than a probability, which saturates."""
-        return self.target.score(seen.output, seen.activations).float()
+        found = self.target.score(seen.output, seen.activations).float()
+        if len(found) == seen.rows:
+            return found
+        return found[seen.start : seen.start + seen.rows]  # an output whose rows only the target can tell apart
 
     def name(self, labels: Sequence[str] | None = None) -> str:
         """The target's name."""

@@ -48,10 +48,6 @@ class Preprocessing(Protocol):
     def display(self, x: Tensor) -> Tensor:
         """Undo the normalisation of (..., C, h, w): values in [0, 1]."""
 
-    @property
-    def levels(self) -> tuple[Tensor, Tensor]:
-        """The input's values of black and of white, `(C,)` each: `display` maps them to 0 and 1."""
-
     def as_dict(self) -> dict[str, Any]:
         """A plain description, ready for JSON."""
 
@@ -127,12 +123,6 @@ class Preprocess:
     def display(self, x: Tensor) -> Tensor:
         """Undo the normalisation of (..., C, h, w): values in [0, 1], clipped."""
         return (x * self._per_channel(self.std, x) + self._per_channel(self.mean, x)).clamp(0, 1)
-
-    @property
-    def levels(self) -> tuple[Tensor, Tensor]:
-        """The input's values of black and of white, `(C,)` each."""
-        mean, std = torch.tensor(self.mean), torch.tensor(self.std)
-        return -mean / std, (1 - mean) / std
 
     def as_dict(self) -> dict[str, Any]:
         """The settings as plain values, ready for JSON."""
@@ -287,15 +277,6 @@ class TransformPreprocess:
         if not (high - low).abs().min() > 1e-6:
             low, high = x.amin((-3, -2, -1), keepdim=True), x.amax((-3, -2, -1), keepdim=True) + 1e-12
         return ((x - low) / (high - low)).clamp(0, 1)
-
-    @property
-    def levels(self) -> tuple[Tensor, Tensor]:
-        """The input's values of black and of white, `(C,)` each; two deviations where each picture is normalised by
-        itself."""
-        low, high = self._black[:, 0, 0], self._white[:, 0, 0]
-        if not (high - low).abs().min() > 1e-6:
-            return torch.full_like(low, -2), torch.full_like(high, 2)
-        return low, high
 
     def as_dict(self) -> dict[str, Any]:
         """How the transform prints itself; it can't be rebuilt from that."""
