@@ -27,7 +27,8 @@ class Drawn(Protocol):
 
 IMAGES = Path(__file__).parent / "images"
 LARGEST = 250_000  # bytes a picture
-UNITS = [0, 2, 3, 4, 6, 13]
+SHEETS = 200_000  # of those that are all textures and crops
+UNITS = [0, 1, 2, 3, 4, 5]
 CAMS = "cam,grad-cam,grad-cam++,xgrad-cam,hires-cam,layer-cam"
 
 
@@ -100,7 +101,7 @@ def espresso(model: pl.VisionModel) -> pl.FeatureImages:
 
 def layers(model: pl.VisionModel) -> pl.Activations:
     """A picture through the layers."""
-    return pl.activations(model, "sample:cat")
+    return pl.activations(model, "sample:cat", layer=["blocks.0", "blocks.2", "blocks.4"])
 
 
 def atlas(model: pl.VisionModel) -> pl.AtlasSheet:
@@ -130,6 +131,9 @@ def why(_model: pl.VisionModel) -> Why:
     return Why(pl.distill("digits:", "bottleneck", "cnn"), "digits:7")
 
 
+SHEETLIKE = (pl.FeatureImages, pl.Activations, pl.AtlasSheet, pl.Distilled, Why)
+
+
 PICTURES: dict[str, Callable[[pl.VisionModel], Drawn]] = {
     f.__name__: f
     for f in (
@@ -139,17 +143,23 @@ PICTURES: dict[str, Callable[[pl.VisionModel], Drawn]] = {
 }  # fmt: skip
 
 
+def dithered(panel: Image.Image) -> Image.Image:
+    """The panel in the 256 colours that suit it best."""
+    palette = panel.quantize(256, method=Image.Quantize.MAXCOVERAGE, kmeans=2)
+    return panel.quantize(palette=palette, dither=Image.Dither.FLOYDSTEINBERG)
+
+
 def write(name: str, found: Drawn) -> Path:
     """The panel as PNG, in true colour if that is small enough, else with a palette of its own, dithered."""
     buffer = io.BytesIO()
     for dpi in (100, 90, 80, 70, 60, 50):
         figure = found.figure(top=6, pictures=6) if isinstance(found, pl.Concepts) else found.figure()
         panel = Image.open(io.BytesIO(figure_png(figure, dpi)))
-        palette = panel.quantize(256, method=Image.Quantize.MAXCOVERAGE, kmeans=2)
-        for picture in (panel, panel.quantize(palette=palette, dither=Image.Dither.FLOYDSTEINBERG)):
+        sheet = isinstance(found, SHEETLIKE)
+        for picture in (panel, panel.quantize(256, method=Image.Quantize.FASTOCTREE) if sheet else dithered(panel)):
             buffer = io.BytesIO()
             picture.save(buffer, "PNG", optimize=True)
-            if buffer.tell() < LARGEST:
+            if buffer.tell() < (SHEETS if sheet else LARGEST):
                 path = IMAGES / f"{name}.png"
                 path.write_bytes(buffer.getvalue())
                 return path
