@@ -131,7 +131,7 @@ def display_geometry(geometry: Geometry, size: int = DISPLAY_SIZE) -> tuple[Geom
     middle = count // 2
     start, stop = geometry.box[0]
     moved = ((start - middle, stop - middle), *box)
-    return replace(geometry, source_size=(1, *shown), box=moved), f"slice {middle + 1} of {count}"
+    return replace(geometry, source_size=(1, *shown), box=moved, ticks=()), f"slice {middle + 1} of {count}"
 
 
 def spread(values: Tensor, geometry: Geometry) -> Array:
