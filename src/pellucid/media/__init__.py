@@ -4,7 +4,7 @@ capped in size (image), the ready-made ones (samples), what a person types for t
 model's input and the original (geometry). Nothing here knows a model."""
 
 from pellucid.media.clip import Caps, Clip, Footage, FramesInMemory
-from pellucid.media.footage import is_video, open_clip, read_clip
+from pellucid.media.footage import SCHEMES, is_video, open_clip, read_clip
 from pellucid.media.geometry import Geometry
 from pellucid.media.image import MAX_BYTES, MAX_PIXELS, Picture, read_image
 from pellucid.media.inputs import expand
@@ -15,6 +15,7 @@ __all__ = [
     "MAX_BYTES",
     "MAX_PIXELS",
     "SAMPLES",
+    "SCHEMES",
     "Caps",
     "Clip",
     "Footage",

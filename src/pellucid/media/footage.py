@@ -15,8 +15,8 @@ from pellucid.media.clip import Caps, Clip, Footage, FramesInMemory
 from pellucid.media.frames import Animation, FrameFolder
 from pellucid.media.image import refuse_url
 from pellucid.media.inputs import SUFFIXES as PICTURES
+from pellucid.media.inputs import VIDEOS
 from pellucid.media.sampling import Plan
-from pellucid.media.video import SUFFIXES as VIDEOS
 from pellucid.media.video import open_video
 
 ClipSource = str | os.PathLike[str] | NDArray[Any] | Clip | Footage

@@ -26,15 +26,6 @@ from pellucid.errors import MediaError
 from pellucid.media.clip import Caps, Footage, Frames
 from pellucid.media.image import refuse_url
 
-SUFFIXES = frozenset(
-    f".{end}"
-    for end in (
-        *("mp4", "m4v", "mov", "3gp", "3g2", "mkv", "webm", "avi", "ts", "m2ts", "mts", "mpg", "mpeg", "vob"),
-        *("ogv", "ogg", "flv", "wmv", "asf", "y4m"),
-    )
-)
-"""What a file in a folder ends in to count as a video; one named outright may end in anything."""
-
 _CONTAINERS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,ogg,flv,asf,yuv4mpegpipe"
 _STAMPED = ("mov", "matroska", "webm", "mp4")  # containers whose packets carry the very times of the frames
 _DAMAGED = 0.95  # of the frames that the header promises must be there

@@ -306,8 +306,8 @@ def _moves(
 ) -> dict[str, Tensor]:
     """How each layer's activation moves when each corner is changed, `(corners * rows, ...)`; large inputs in turn.
 
-    A layer has `rows` rows for one input: one, or as many as it folds frames into the batch. Layers that do not keep the
-    inputs of a batch apart are left out.
+    A layer has `rows` rows for one input: one, or as many as it folds frames into the batch. Layers that do not keep
+    the inputs of a batch apart are left out.
     """
     moves: dict[str, list[Tensor]] = {name: [] for name in shapes}
     step = max(1, _AT_ONCE // sample.numel())
@@ -317,7 +317,7 @@ def _moves(
         for name, t in outputs.items():
             rows = shapes[name][0]
             if len(t) == rows * (len(some) + 1):
-                samples = t.unflatten(0, (-1, rows))
+                samples = t.reshape(-1, rows, *t.shape[1:])
                 moves[name].append((samples[1:] - samples[:1]).flatten(0, 1).float())
     return {n: torch.cat(found) for n, found in moves.items() if sum(map(len, found)) == shapes[n][0] * len(corners)}
 

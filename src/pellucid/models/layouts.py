@@ -70,7 +70,8 @@ class Layout:
                 "when it was probed; give inputs of one size, or name another layer."
             )
         if self.folded:
-            return self._frame.to_map(activation).unflatten(0, (-1, self.folded)).movedim(1, 2)
+            frames = self._frame.to_map(activation)
+            return frames.reshape(-1, self.folded, *frames.shape[1:]).movedim(1, 2)
         if self.kind == "channels-first":
             return activation
         if self.kind == "channels-last":
@@ -128,14 +129,16 @@ def readings(shape: tuple[int, ...], space: tuple[int, ...]) -> Iterator[Layout]
         if _plausible(shape[1:-1], space):
             yield Layout("channels-last", tuple(shape[1:-1]), shape[-1])
     if len(shape) == 3 and len(space) > 1:
-        for prefix in range(min(_MAX_PREFIX, shape[1] - 2) + 1):
-            for grid in _grids(shape[1] - prefix, space):
-                yield Layout("tokens", grid, shape[2], prefix)
+        rows = list(_token_rows(shape, space))
+        yield from rows
         if len(space) == 3:
-            for prefix in range(min(_MAX_PREFIX, shape[1] - 2) + 1):
-                for grid in _grids(shape[1] - prefix, space):
-                    if grid[0] > 1:
-                        yield Layout("tokens", grid, shape[2], prefix, _time_fastest(grid))
+            yield from (replace(r, order=_time_fastest(r.grid)) for r in rows if r.grid[0] > 1)
+
+
+def _token_rows(shape: tuple[int, ...], space: tuple[int, ...]) -> Iterator[Layout]:
+    for prefix in range(min(_MAX_PREFIX, shape[1] - 2) + 1):
+        for grid in _grids(shape[1] - prefix, space):
+            yield Layout("tokens", grid, shape[2], prefix)
 
 
 def _time_fastest(grid: tuple[int, ...]) -> tuple[int, ...]:
