@@ -45,6 +45,8 @@ class Animation(Footage):
                 raise MediaError(f"{label} is a single picture; give a clip of several frames.")
             for i in range(count):
                 image.seek(i)
+                if image.size != self.size[::-1]:
+                    raise MediaError(f"{label} is damaged (its frames differ in size); get or save it again.")
                 durations.append(float(image.info.get("duration", 0) or _AT_ONCE))
         starts = [
             at / 1000 for at in accumulate(durations, initial=0.0)
