@@ -15,6 +15,8 @@ from pellucid.errors import PellucidError, StorageError, TargetError
 from pellucid.explanation import Prediction
 from pellucid.heatmaps import Attribution, Method, explain_all, get_method
 from pellucid.media import Plan
+from pellucid.models.adapters import ClipInput
+from pellucid.models.layers import pathway_layers
 from pellucid.models.model import VisionModel
 from pellucid.models.targets import PerSample, Target, TargetLike, parse_target
 from pellucid.results import Heatmap, Heatmaps, Session, VideoHeatmap
@@ -131,6 +133,7 @@ def _explain_batch(
     predictions = model.ranked(output)
     named = [_for_batch(t, items).bind(model.module, x, model.labels) for t in targets]
     bound = [t.freeze(output) for t in named]
+    methods = _by_pathway(methods, model, x)
     found = explain_all(methods, model, x, bound)
     for i, item in enumerate(items):
         session = Session(model, x[i : i + 1], seed, weights)
@@ -143,6 +146,20 @@ def _explain_batch(
                 for a, m in enumerate(methods)
             ),
         )
+
+
+def _by_pathway(methods: Sequence[Method], model: VisionModel, x: Tensor) -> list[Method]:
+    """Methods that choose a layer by themselves, once for each pathway of a model that has several."""
+    if not isinstance(model.module, ClipInput) or not model.module.pathways:
+        return list(methods)
+    expanded: list[Method] = []
+    for m in methods:
+        if getattr(m, "layer", "") is not None:
+            expanded.append(m)
+            continue
+        found = pathway_layers(model.module, x, model.module.counts(x.shape[2]))
+        expanded += [replace(m, layer=layer.name) for layer in found]  # type: ignore[type-var]
+    return expanded
 
 
 _NO_WAY_BACK = (

@@ -80,7 +80,7 @@ def _absolute(source: str) -> str:
 
 
 def _name(item: Any) -> str:
-    return str(item) if isinstance(item, str | Path) else getattr(item, "name", "clip")
+    return str(item) if isinstance(item, str | Path) else getattr(item, "name", "The input")
 
 
 def _refuse_clip(model: VisionModel, item: Any) -> None:
@@ -95,8 +95,9 @@ def _refuse_clip(model: VisionModel, item: Any) -> None:
 
 
 def _from_clip(model: VisionModel, item: Any) -> Prepared:
-    if isinstance(item, Image.Image | Picture) or (isinstance(item, np.ndarray) and item.ndim < 4):
-        raise MediaError(f"The input is a picture, and {model.name} takes clips: {_CLIPS}.")
+    sample = isinstance(item, str | Path) and str(item).startswith("sample:")
+    if sample or isinstance(item, Image.Image | Picture) or (isinstance(item, np.ndarray) and item.ndim < 4):
+        raise MediaError(f"{_name(item)} is a picture, and {model.name} takes clips: {_CLIPS}.")
     try:
         clip = open_clip(item).clip(model.clips.plan)
     except MediaError as error:
