@@ -11,7 +11,7 @@ from torch import Tensor
 
 from pellucid import storage
 from pellucid.engine import default_batch
-from pellucid.errors import PellucidError, StorageError, TargetError
+from pellucid.errors import MediaError, PellucidError, StorageError, TargetError
 from pellucid.explanation import Prediction
 from pellucid.heatmaps import Attribution, Method, explain_all, get_method
 from pellucid.media import Plan
@@ -21,8 +21,9 @@ from pellucid.models.model import VisionModel
 from pellucid.models.targets import PerSample, Target, TargetLike, parse_target
 from pellucid.results import Heatmap, Heatmaps, Session, VideoHeatmap
 from pellucid.verbs.choices import as_methods, as_targets
-from pellucid.verbs.inputs import Input, ModelLike, Prepared, as_model, prepared
+from pellucid.verbs.inputs import Input, ModelLike, Prepared, absolute, as_model, opened, prepared
 from pellucid.verbs.records import parameters, record, reloaded
+from pellucid.verbs.windows import explain_windows
 
 
 def explain(
@@ -92,6 +93,13 @@ def explain_each(
 
     A picture that can't be read does not stop the others; a model, method or target that does not work is raised.
     """
+    if model.takes_clips and model.clips.plan.kind == "windows":
+        for name, footage in opened(inputs):
+            if isinstance(footage, MediaError):
+                yield name, footage
+            else:
+                yield name, explain_windows(model, footage, absolute(footage.source), methods, targets, seed)
+        return
     waiting: list[Prepared] = []
     size = batch or max(1, default_batch(model.device) // 2)
     given = 0

@@ -69,11 +69,22 @@ def _items(inputs: Input | Sequence[Input], *, clips: bool) -> Iterable[Input]:
 
 def _from_picture(model: VisionModel, picture: Picture) -> Prepared:
     x, geometry = model.pictures(picture)
-    about = {"source": _absolute(picture.source), "name": picture.name, "sha256": picture.sha256}
+    about = {"source": absolute(picture.source), "name": picture.name, "sha256": picture.sha256}
     return Prepared(x, geometry, picture if geometry.known else _as_seen(model, x, picture), about)
 
 
-def _absolute(source: str) -> str:
+def opened(inputs: Input | Sequence[Input]) -> Iterator[tuple[str, Footage | MediaError]]:
+    """Clips one after the other, opened but not decoded: `(name, footage or what is wrong with it)`."""
+    for item in _items(inputs, clips=True):
+        try:
+            if isinstance(item, Tensor):
+                raise MediaError("A tensor is what the model takes, so it has no windows: give the clip itself.")
+            yield _name(item), open_clip(item)  # type: ignore[arg-type]
+        except MediaError as error:
+            yield _name(item), error
+
+
+def absolute(source: str) -> str:
     """A path that opens it from anywhere; samples and generated clips as they are."""
     prefix = source.partition(":")[0]
     return str(Path(source).resolve()) if source and prefix not in ("sample", *SCHEMES) else source
@@ -106,7 +117,7 @@ def _from_clip(model: VisionModel, item: Any) -> Prepared:
         raise
     x, geometry = model.clips(clip)
     about = {
-        "source": _absolute(clip.source),
+        "source": absolute(clip.source),
         "name": clip.name,
         "sha256": clip.sha256,
         "plan": clip.plan,
