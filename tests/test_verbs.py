@@ -349,7 +349,8 @@ def test_nan_weights_are_named():
 
 
 def test_the_first_unreadable_picture_ends_a_call_but_not_explain_each(model, folder):
-    from pellucid.verbs import as_methods, as_targets, explain_each
+    from pellucid.verbs.choices import as_methods, as_targets
+    from pellucid.verbs.explain import explain_each
 
     bad = truncated_jpeg(folder / "bad.jpg")
     hole = nan_tiff(folder / "hole.tif")

@@ -11,7 +11,7 @@ import pellucid as pl
 from helpers.cases import bright_model, bright_net, pixels, save
 from pellucid import storage
 from pellucid.heatmaps import IntegratedGradients
-from pellucid.verbs import Verification, _compared
+from pellucid.verbs.verify import Verification, _compared
 
 NAME = "timm:test_resnet"  # 0.5 million weights
 
@@ -169,15 +169,27 @@ def test_another_shape_is_different_without_a_number(loaded, picture, tmp_path):
     assert "nan" not in str(found)
 
 
+def compared(a, b, reasons=()):
+    return _compared({"map": a}, {"map": b}, 1e-3, list(reasons))
+
+
 def test_comparing():
     a = torch.tensor([[1.0, torch.nan, torch.inf, -4.0]])
-    assert _compared(a, a.clone(), 1e-3, []) == Verification("same", 0.0)
-    assert _compared(torch.zeros(2), torch.zeros(2), 1e-3, []) == Verification("same", 0.0)
+    assert compared(a, a.clone()) == Verification("same", 0.0)
+    assert compared(torch.zeros(2), torch.zeros(2)) == Verification("same", 0.0)
     b = torch.tensor([2.0, -4.0])
-    assert _compared(b, torch.tensor([2.0, -3.0]), 1e-3, []) == Verification("different", 0.25)
-    assert _compared(b, torch.tensor([2.0, torch.nan]), 1e-3, []).status == "different"
-    assert _compared(torch.zeros(2), torch.tensor([0.0, 1e-4]), 1e-3, []).status == "within tolerance"
-    assert _compared(b, b.clone(), 1e-3, ["because"]) == Verification("different", 0.0, ("because",))
+    assert compared(b, torch.tensor([2.0, -3.0])) == Verification("different", 0.25)
+    assert compared(b, torch.tensor([2.0, torch.nan])).status == "different"
+    assert compared(torch.zeros(2), torch.tensor([0.0, 1e-4])).status == "within tolerance"
+    assert compared(b, b.clone(), ["because"]) == Verification("different", 0.0, ("because",))
+
+
+def test_of_several_arrays_the_one_that_differs_most_counts():
+    a, b = torch.tensor([1.0, 2.0]), torch.tensor([100.0, 0.0])
+    found = _compared({"x": a, "y": b}, {"x": a.clone(), "y": torch.tensor([100.0, 10.0])}, 1e-3, [])
+    assert found == Verification("different", 0.1)
+    found = _compared({"x": b, "y": a}, {"x": b.clone(), "y": torch.tensor([1.0, torch.nan])}, 1e-3, [])
+    assert found.status == "different"
 
 
 def test_what_no_record_can_hold_is_said(picture, tmp_path):

@@ -31,7 +31,8 @@ if TYPE_CHECKING:
     from pellucid.models.sources import load, wrap
     from pellucid.models.targets import Class, Contrast, PerSample, Target, TopClass, Unit
     from pellucid.results import Heatmap, Heatmaps
-    from pellucid.verbs import Verification, explain, read, verify
+    from pellucid.verbs.explain import explain
+    from pellucid.verbs.verify import Verification, read, verify
 
 _HOMES = {
     "pellucid.media": ("Geometry", "Picture", "read_image"),
@@ -42,7 +43,8 @@ _HOMES = {
     "pellucid.models.sources": ("load", "wrap"),
     "pellucid.models.targets": ("Class", "Contrast", "PerSample", "Target", "TopClass", "Unit"),
     "pellucid.results": ("Heatmap", "Heatmaps"),
-    "pellucid.verbs": ("Verification", "explain", "read", "verify"),
+    "pellucid.verbs.explain": ("explain",),
+    "pellucid.verbs.verify": ("Verification", "read", "verify"),
 }
 _HOME = {name: module for module, names in _HOMES.items() for name in names}
 _ROOMS = ("engine", "errors", "evaluation", "explanation", "heatmaps", "media", "models", "render", "storage")

@@ -231,7 +231,7 @@ def test_a_bug_is_called_one_without_a_traceback(explain, good, monkeypatch, out
     def broken(*_args, **_kwargs):
         raise ZeroDivisionError("division by zero\nand more")
 
-    monkeypatch.setattr("pellucid.verbs.explain_all", broken)
+    monkeypatch.setattr("pellucid.verbs.explain.explain_all", broken)
     ran = explain(good, "--out", out)
     assert (ran.code, ran.out) == (1, "")
     assert ran.err.count("\n") == 1

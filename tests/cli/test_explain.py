@@ -101,7 +101,7 @@ def test_a_single_picture_is_measured_and_several_are_not(run, tmp_path):
 
 def test_nan_facts_are_null_in_json(explain, tmp_path, monkeypatch):
     monkeypatch.setattr(
-        "pellucid.verbs.as_methods", lambda *_a, **_k: [IntegratedGradients(tolerance=None, max_steps=4)]
+        "pellucid.verbs.choices.as_methods", lambda *_a, **_k: [IntegratedGradients(tolerance=None, max_steps=4)]
     )
     (result,) = explain(save(tmp_path / "a.png"), "--json", "--out", "out").json["results"]
     assert result["facts"]["estimated_error"] is None

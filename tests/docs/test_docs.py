@@ -16,7 +16,6 @@ from PIL import Image
 
 import pellucid as pl
 from helpers.nets import seeded
-from pellucid import verbs
 from pellucid.cli import app, main
 from pellucid.heatmaps import METHODS
 from pellucid.models import sources
@@ -114,7 +113,7 @@ def workplace(tmp_path, monkeypatch, embedded_model):
         plain = name == sources.DEFAULT and options.get("weights") is None and not options.get("random_weights")
         return embedded_model if plain and options.get("labels") is None else load(*args, **options)
 
-    for module in (pl, sources, verbs):
+    for module in (pl, sources):
         monkeypatch.setattr(module, "load", load_once, raising=False)
     monkeypatch.chdir(tmp_path)
     threads = torch.get_num_threads()

@@ -54,7 +54,8 @@ def explain(
 
         from pellucid.cli.console import progress, with_progress
         from pellucid.results import names_of_inputs
-        from pellucid.verbs import as_methods, as_targets, explain_each, with_settings
+        from pellucid.verbs.choices import as_methods, as_targets, with_settings
+        from pellucid.verbs.explain import explain_each
 
         methods, targets = as_methods(method, layer=layer, seed=seed), as_targets(target)
         methods = with_settings(methods, settings or [])

@@ -20,7 +20,7 @@ def verify(
 
     report: dict[str, Any] = {}
     with document(report, as_json):
-        from pellucid.verbs import verify as recompute
+        from pellucid.verbs.verify import verify as recompute
 
         with progress():
             found = recompute(file, tolerance=tolerance)

@@ -1,0 +1,208 @@
+"""`explain`: where a model looked, by any method, for any target."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pellucid import storage
+from pellucid.engine import default_batch
+from pellucid.errors import PellucidError, StorageError, TargetError
+from pellucid.explanation import Prediction
+from pellucid.heatmaps import Attribution, Method, explain_all, get_method
+from pellucid.models.model import VisionModel
+from pellucid.models.targets import PerSample, Target, TargetLike, parse_target
+from pellucid.results import Heatmap, Heatmaps, Session
+from pellucid.verbs.choices import as_methods, as_targets
+from pellucid.verbs.inputs import Input, ModelLike, Prepared, as_model, prepared
+from pellucid.verbs.records import parameters, record, reloaded
+
+
+def explain(
+    model: ModelLike,
+    inputs: Input | Sequence[Input],
+    method: str | Method | Sequence[str | Method] = "grad-cam",
+    target: TargetLike | Sequence[TargetLike] = None,
+    *,
+    layer: str | None = None,
+    seed: int = 0,
+    check: bool = False,
+) -> Any:
+    """Why did this model say that about this picture?
+
+    Args:
+        model: a `VisionModel`, a model's name for `load`, or a bare module.
+        inputs: a picture (path, `sample:NAME`, PIL, array), a folder or glob of pictures, a tensor `(C, H, W)` or
+            `(N, C, H, W)` as the model takes it, or a list of these.
+        method: one or several, by name or as objects.
+        target: one or several: class numbers, labels, `a>b`, `Target` objects, functions of the output; None explains
+            each picture's top class.
+        layer: module path for the methods that explain a layer; None finds one.
+        seed: for whatever is random.
+        check: measure the quality at once (see `Heatmap.check`).
+
+    Returns:
+        A `Heatmap` for one picture, one method and one target, else `Heatmaps`.
+
+    Raises:
+        PellucidError: one sentence with the cure; the first picture that can't be read ends the work.
+    """
+    loaded = as_model(model)
+    methods, targets = as_methods(method, layer=layer, seed=seed), as_targets(target)
+    found = Heatmaps()
+    for _, result in explain_each(loaded, inputs, methods, targets, seed=seed):
+        if isinstance(result, PellucidError):
+            raise result
+        found += result
+    if check:
+        found.check()
+    single = len(found) == 1 and not (isinstance(inputs, Sequence) and not isinstance(inputs, str))
+    return found[0] if single else found
+
+
+def explain_each(
+    model: VisionModel,
+    inputs: Input | Sequence[Input],
+    methods: Sequence[Method],
+    targets: Sequence[Target],
+    *,
+    seed: int = 0,
+    batch: int | None = None,
+) -> Iterator[tuple[str, Heatmaps | PellucidError]]:
+    """Explain inputs one after the other, in batches, as they come: `(name, explanations or what went wrong)`.
+
+    A picture that can't be read does not stop the others; a model, method or target that does not work is raised.
+    """
+    waiting: list[Prepared] = []
+    size = batch or max(1, default_batch(model.device) // 2)
+    given = 0
+    for name, item in prepared(model, inputs):
+        given += 1
+        if isinstance(item, PellucidError):
+            yield name, item
+            continue
+        if waiting and (len(waiting) == size or waiting[0].x.shape != item.x.shape):
+            yield from _explain_batch(model, waiting, methods, targets, seed)
+            waiting = []
+        waiting.append(replace(item, position=given - 1))
+    if waiting:
+        yield from _explain_batch(model, waiting, methods, targets, seed)
+    for t in targets:
+        if isinstance(t, PerSample) and len(t.indices) > given > 0:
+            raise TargetError(_ILL_PAIRED.format(len(t.indices), given))
+
+
+_ILL_PAIRED = "{} targets for {} inputs: give one target for all, or one for each."
+
+
+def _for_batch(target: Target, items: list[Prepared]) -> Target:
+    """Of a class for each input, those of one batch; other targets as they are."""
+    if not isinstance(target, PerSample):
+        return target
+    last = items[-1].position
+    if last >= len(target.indices):
+        raise TargetError(_ILL_PAIRED.format(len(target.indices), f"at least {last + 1}"))
+    return target.select(torch.tensor([item.position for item in items]))
+
+
+def _explain_batch(
+    model: VisionModel, items: list[Prepared], methods: Sequence[Method], targets: Sequence[Target], seed: int
+) -> Iterator[tuple[str, Heatmaps]]:
+    weights = model.fingerprint()
+    x = torch.stack([item.x for item in items]).to(model.device, model.dtype)
+    output = model.outputs(x)
+    predictions = model.ranked(output)
+    named = [_for_batch(t, items).bind(model.module, x, model.labels) for t in targets]
+    bound = [t.freeze(output) for t in named]
+    found = explain_all(methods, model, x, bound)
+    for i, item in enumerate(items):
+        session = Session(model, x[i : i + 1], seed, weights)
+        row = torch.tensor([i])
+        yield (
+            item.source["name"],
+            Heatmaps(
+                _heatmap(item, session, m, asked.select(row), target.select(row), found[a][b], i, predictions[i])
+                for b, (asked, target) in enumerate(zip(named, bound, strict=True))
+                for a, m in enumerate(methods)
+            ),
+        )
+
+
+_NO_WAY_BACK = (
+    "The transform's way back to the original could not be measured (it flips, warps, or is random), so the map lies "
+    "on the model's own input."
+)
+
+
+def _heatmap(
+    item: Prepared,
+    session: Session,
+    method: Method,
+    asked: Target,
+    target: Target,
+    found: Attribution,
+    row: int,
+    prediction: list[Prediction],
+) -> Heatmap:
+    model = session.model
+    provenance = record(
+        model,
+        session.weights,
+        item.source,
+        method.name,
+        method.parameters(),
+        asked,
+        {
+            "seed": session.seed,
+            "layer": found.layer.name if found.layer else None,
+            "forwards": found.cost.forwards,
+            "backwards": found.cost.backwards,
+        },
+    )
+    return Heatmap(
+        attribution=found.values[row : row + 1].detach().cpu(),
+        method=method.name,
+        target=target.name(model.labels) if method.uses_target else "any target",
+        prediction=prediction,
+        geometry=item.geometry,
+        record=provenance,
+        layer=f"{found.layer.name} ({found.layer.layout})" if found.layer else None,
+        kind=method.kind,
+        signed=method.signed,
+        fold=method.channels,
+        notes=[*found.notes, *([] if item.geometry.known else [_NO_WAY_BACK])],
+        extras={name: value[row : row + 1].detach().cpu() for name, value in found.extras.items()},
+        picture=item.picture,
+        session=session,
+        ran=method,
+        explained=target,
+        facts={name: values[row] for name, values in found.facts.items()},
+    )
+
+
+def recompute(
+    artefact: storage.Artefact, model: ModelLike | None, inputs: Input | None
+) -> tuple[dict[str, Tensor], list[str]]:
+    """A stored explanation computed again from its record: its arrays, and what was found to differ (see `verify`)."""
+    reasons: list[str] = []
+    about = storage.explanation(artefact).record
+    if about.target is None:
+        raise StorageError("Its target was a function, which a record cannot hold: it cannot be recomputed.")
+    settings = parameters(about)
+    loaded = reloaded(about, model, inputs, reasons)
+    again = explain(
+        loaded,
+        about.input["source"] if inputs is None else inputs,
+        get_method(about.method["name"], **settings),
+        parse_target(about.target),
+        seed=about.run["seed"],
+    )
+    if not isinstance(again, Heatmap):
+        raise StorageError("An explanation is of one picture: give pl.verify(file, inputs=...) just that one.")
+    if again.record.input["sha256"] != about.input["sha256"]:
+        reasons.append("the picture is not the one of the record")
+    return {"attribution": again.attribution}, reasons

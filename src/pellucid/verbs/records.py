@@ -1,0 +1,101 @@
+"""Provenance of results, and the way back from it to a model."""
+
+from __future__ import annotations
+
+import platform
+from datetime import UTC, datetime
+from typing import Any
+
+import torch
+
+from pellucid import storage
+from pellucid._version import __version__
+from pellucid.errors import StorageError
+from pellucid.explanation import Record
+from pellucid.models import sources
+from pellucid.models.model import VisionModel
+from pellucid.models.targets import PerSample, Target
+from pellucid.verbs.inputs import ModelLike, as_model
+
+
+def software() -> dict[str, str]:
+    """Versions of what computes."""
+    import timm
+
+    return {
+        "pellucid": __version__,
+        "torch": torch.__version__,
+        "timm": timm.__version__,
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+    }
+
+
+def record(
+    model: VisionModel,
+    weights: str,
+    source: dict[str, Any],
+    method: str,
+    parameters: dict[str, Any],
+    target: Target | None,
+    run: dict[str, Any],
+) -> Record:
+    """The record of a result.
+
+    Args:
+        model: what was explained.
+        weights: its fingerprint when it was.
+        source: of the input: `source` (path or sample; empty for something in memory), `name`, `sha256`.
+        method: name of what was computed.
+        parameters: everything that shaped it.
+        target: as it was asked for; None where there is none.
+        run: `seed` and what was measured of the run; device and dtype are added.
+    """
+    return Record(
+        model={
+            "source": model.source,
+            "name": model.name,
+            "weights": weights,
+            "preprocess": storage.strict(model.preprocess.as_dict()),
+        },
+        input=source,
+        method={"name": method, "parameters": storage.strict(parameters)},
+        target=_spec(target),
+        run={"device": str(model.device), "dtype": str(model.dtype).removeprefix("torch."), **run},
+        software=software(),
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+    )
+
+
+def _spec(target: Target | None) -> str | None:
+    if target is None:
+        return None
+    return str(target.indices[0]) if isinstance(target, PerSample) else target.spec()
+
+
+def reloaded(record: Record, model: ModelLike | None, inputs: Any, reasons: list[str]) -> VisionModel:
+    """The model of a record, or the one given; `reasons` gets a sentence if its weights differ.
+
+    Raises:
+        StorageError: the record can load neither the model nor the input, and neither was given.
+    """
+    if model is None and not record.model["source"]:
+        raise StorageError(f"The model {record.model['name']!r} was wrapped: give it with pl.verify(file, model=...).")
+    if inputs is None and not record.input["source"]:
+        raise StorageError("The picture was only in memory: give it with pl.verify(file, inputs=...).")
+    loaded = as_model(model) if model is not None else sources.load(**record.model["source"])
+    if loaded.fingerprint() != record.model["weights"]:
+        reasons.append("the model's weights are not those of the record")
+    return loaded
+
+
+def parameters(record: Record) -> dict[str, Any]:
+    """The parameters of a record, as they were given.
+
+    Raises:
+        StorageError: one of them was a tensor.
+    """
+    for name, setting in record.method["parameters"].items():
+        if isinstance(setting, str) and setting.startswith("sha256:"):
+            raise StorageError(f"Its {name} was a tensor, which a record cannot hold: it cannot be recomputed.")
+    return {k: tuple(v) if isinstance(v, list) else v for k, v in record.method["parameters"].items()}

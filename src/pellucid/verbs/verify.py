@@ -1,0 +1,101 @@
+"""`verify` and `read`: results on disk, computed again and compared, or opened."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from importlib import import_module
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from pellucid import storage
+from pellucid.errors import MediaError, StorageError
+from pellucid.media import read_image
+from pellucid.results import Heatmap
+from pellucid.verbs.inputs import Input, ModelLike
+
+RECOMPUTE = {storage.FORMAT: "pellucid.verbs.explain"}
+"""Format of an artefact -> the module that makes it, whose `recompute(artefact, model, inputs)` returns the arrays of
+the same names, computed again, and a sentence for whatever is not as the record says."""
+
+
+@dataclass(frozen=True)
+class Verification:
+    """What `verify` found.
+
+    Attributes:
+        status: `same` (bit for bit), `within tolerance`, or `different`.
+        difference: largest absolute difference, relative to the largest absolute value; NaN if not comparable.
+        reasons: what differs, one sentence each.
+    """
+
+    status: str
+    difference: float
+    reasons: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        known = self.status != "same" and self.difference == self.difference
+        numbers = f" (largest difference {self.difference:.2g} of the largest value)" if known else ""
+        return f"{self.status}{numbers}" + "".join(f"; {r}" for r in self.reasons)
+
+
+def verify(
+    file: str | Path, *, model: ModelLike | None = None, inputs: Input | None = None, tolerance: float = 5e-3
+) -> Verification:
+    """Recompute a saved explanation from its record, and compare.
+
+    Args:
+        file: its .json or .npz.
+        model: needed where the record can't load it: a wrapped module.
+        inputs: needed where the record can't open it: a picture that was only in memory, or has moved.
+        tolerance: largest relative difference still called the same result.
+
+    Raises:
+        StorageError: the file can't be read, or cannot be recomputed from its record.
+    """
+    stored = storage.read_artefact(file, RECOMPUTE)
+    arrays, reasons = import_module(RECOMPUTE[stored.format]).recompute(stored, model, inputs)
+    before = {name: torch.from_numpy(stored.arrays[name]) for name in arrays}
+    return _compared(before, arrays, tolerance, [*stored.tampered, *reasons])
+
+
+def _compared(
+    before: Mapping[str, Tensor], after: Mapping[str, Tensor], tolerance: float, reasons: list[str]
+) -> Verification:
+    """Arrays of the same names, each relative to its own largest value."""
+    differences = [0.0]
+    for name, a in before.items():
+        b = after[name]
+        if a.shape != b.shape:
+            reasons.append(f"the {name} has shape {tuple(b.shape)}, not {tuple(a.shape)}")
+            return Verification("different", float("nan"), tuple(reasons))
+        scale = float(a.abs().max()) or 1.0
+        alike = (a == b) | (a.isnan() & b.isnan())
+        if not alike.all():
+            differences.append(float((a - b).abs().masked_fill(alike, 0).max()) / scale)
+    difference = float(torch.tensor(differences, dtype=torch.float64).max())  # which, unlike max, keeps a NaN
+    if reasons or not difference <= tolerance:
+        return Verification("different", difference, tuple(reasons))
+    return Verification("same" if difference == 0 else "within tolerance", difference)
+
+
+def read(file: str | Path) -> Heatmap:
+    """A saved explanation, with its picture if that can still be opened.
+
+    Raises:
+        StorageError: no such file, or its files were changed after they were written.
+    """
+    stored, tampered = storage.load(file)
+    if tampered:
+        raise StorageError(f"{'; '.join(tampered)}: make the explanation again, or see `pellucid verify`.")
+    result = Heatmap(**{f.name: getattr(stored, f.name) for f in fields(stored)})
+    source = result.record.input["source"]
+    if source and result.geometry.known:
+        try:
+            picture = read_image(source)
+        except MediaError:
+            return result
+        result.picture = picture if picture.sha256 == result.record.input["sha256"] else None
+    return result
