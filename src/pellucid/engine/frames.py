@@ -12,7 +12,7 @@ import math
 import threading
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Any
 
@@ -106,6 +106,11 @@ class FrameScorer:
         """Whether the fast path is proven and in use."""
         return self._prefix is not None
 
+    @property
+    def resumes(self) -> bool:
+        """Whether the recurrent layer can be started at any frame."""
+        return self._prefix is not None and bool(self._prefix.states)
+
     def __enter__(self) -> FrameScorer:
         self._capture.__enter__()
         try:
@@ -140,6 +145,22 @@ class FrameScorer:
         self.batch_of_rows = adaptive_batches(run, len(rows), self.batch * (_ROWS if self.recurrent else 1), label)
         back = torch.empty_like(order).scatter_(0, order, torch.arange(len(order)))
         return out[back[inverse]]
+
+    def forgetting(self) -> Tensor:
+        """Score lost, `(T, targets)`, when the state before frame t is set to zero, for each t; see `resumes`."""
+        assert self._prefix is not None
+        everything = torch.arange(self.frames)[None]
+        plain = self._fast(everything, 0).cpu()
+        lost = torch.zeros(self.frames, self.targets, dtype=torch.float64)
+        kept = self._prefix
+        blank = _zeros(kept.states[0])
+        try:
+            self._prefix = replace(kept, states=[blank] * self.frames)
+            for t in range(1, self.frames):
+                lost[t] = (plain - self._fast(everything, t).cpu())[0]
+        finally:
+            self._prefix = kept
+        return lost
 
     def _slow(self, rows: Tensor) -> Tensor:
         clips = self.bank[rows.to(self.bank.device)].transpose(1, 2)
@@ -313,10 +334,12 @@ def _stepped(layer: nn.RNNBase, features: Tensor) -> tuple[Tensor, list[State]]:
             output, state = layer(step[None, None], state)
             outputs.append(output)
             states.append(state)
-    first = states[0]
-    begin = (first[0] * 0, first[1] * 0) if isinstance(first, tuple) else first * 0
     sequence = torch.cat(outputs, dim=axis)
-    return (sequence if axis else sequence.transpose(0, 1)), [begin, *states[:-1]]
+    return (sequence if axis else sequence.transpose(0, 1)), [_zeros(states[0]), *states[:-1]]
+
+
+def _zeros(like: State) -> State:
+    return (like[0] * 0, like[1] * 0) if isinstance(like, tuple) else like * 0
 
 
 def _same(a: Tensor, b: Tensor) -> bool:
