@@ -1,4 +1,4 @@
-"""Attention read at the level of functions: whoever calls softmax or scaled dot-product attention, no module is touched.
+"""Attention read at the level of functions: whoever calls softmax or scaled dot-product attention; no module changes.
 
 `reading_attention` is a mode of torch. Inside it, every attention of the thread is computed by the same formulas as
 before, but with its weights written out, so that they can be kept, and have gradients.
@@ -13,11 +13,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-_SOFTMAX = (torch.softmax, F.softmax, Tensor.softmax, torch.special.softmax)
+_SOFTMAX = (torch.softmax, nn.functional.softmax, Tensor.softmax, torch.special.softmax)
 
 
 @dataclass
@@ -44,9 +43,9 @@ class _Mode(TorchFunctionMode):
         kwargs: dict[str, Any] | None = None,
     ) -> Any:
         kwargs = kwargs or {}
-        if func is F.scaled_dot_product_attention:
+        if func is nn.functional.scaled_dot_product_attention:
             return self._scaled_dot_product(*args, **kwargs)
-        if func is F.multi_head_attention_forward:
+        if func is nn.functional.multi_head_attention_forward:
             return self._multi_head(*args, **kwargs)
         out = func(*args, **kwargs)
         # Attention is a softmax over keys of a (heads, queries, keys) array; class probabilities have fewer axes.
@@ -83,7 +82,7 @@ class _Mode(TorchFunctionMode):
     def _multi_head(self, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor | None]:
         wanted, averaged = kwargs.get("need_weights", True), kwargs.get("average_attn_weights", True)
         kwargs |= {"need_weights": True, "average_attn_weights": False}
-        out, weights = F.multi_head_attention_forward(*args, **kwargs)
+        out, weights = nn.functional.multi_head_attention_forward(*args, **kwargs)
         assert weights is not None
         self._found.weights.append(weights)
         return out, (weights.mean(-3) if averaged else weights) if wanted else None

@@ -8,7 +8,7 @@ or the places of each frame first and whole frames after (factorised, as in ViVi
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
@@ -21,9 +21,11 @@ from pellucid.errors import MethodError
 from pellucid.heatmaps.base import Attribution, Job, Method, method
 from pellucid.models.layers import _noise_like
 from pellucid.models.layouts import readings
+from pellucid.models.targets import Target
 from pellucid.models.tokens import entries
 
 Together = Literal["all", "space", "time"]
+_ALL: Together = "all"
 
 
 @dataclass(frozen=True)
@@ -46,7 +48,7 @@ class TokenGrid:
 
 
 def token_grid(job: Job, shapes: Sequence[tuple[int, int]]) -> TokenGrid:
-    """Read the tokens' grid from the attentions of one input: `(attentions side by side, tokens in each)` of each layer.
+    """Read the tokens' grid from the attentions of one input, `(side by side, tokens in each)` for each layer.
 
     Raises:
         MethodError: no reading fits (windows, pooled attention), or none is proven.
@@ -54,14 +56,15 @@ def token_grid(job: Job, shapes: Sequence[tuple[int, int]]) -> TokenGrid:
     kinds = list(dict.fromkeys(shapes))
     if len(kinds) == 1 and kinds[0][0] == 1:
         return _joint(job, len(shapes), kinds[0][1])
-    if len(kinds) == 2 and job.inputs.ndim == 5:
+    if 0 < len(kinds) < 3 and job.inputs.ndim == 5:
+        kinds = [kinds[0], kinds[-1]]
         found = _factorised(job, shapes, kinds) or _divided(job, shapes, kinds)
         if found is not None:
             return found
+    sizes = ", ".join(f"{n} x {k} tokens" for n, k in dict.fromkeys(shapes))
     raise MethodError(
-        f"The attentions of this network are of sizes {', '.join(f'{n} x {k} tokens' for n, k in kinds) or 'none'}, which "
-        "is no joint, divided or factorised attention over one grid (windows and pooled tokens are none either): use "
-        "grad-cam or occlusion."
+        f"The attentions of this network are of sizes {sizes}, which is no joint, divided or factorised attention over "
+        "one grid (windows and pooled tokens are none either): use grad-cam or occlusion."
     )
 
 
@@ -71,7 +74,7 @@ def _joint(job: Job, layers: int, tokens: int) -> TokenGrid:
         raise MethodError(
             f"It is not proven which of the {tokens} tokens belongs to which place: use grad-cam or occlusion."
         )
-    return TokenGrid(layout.grid, layout.prefix, "joint", ("all",) * layers)
+    return TokenGrid(layout.grid, layout.prefix, "joint", tuple(_ALL for _ in range(layers)))
 
 
 def _frame_grid(job: Job, places: int) -> tuple[int, int] | None:
@@ -104,18 +107,26 @@ def _divided(job: Job, shapes: Sequence[tuple[int, int]], kinds: list[tuple[int,
         fits = temporal == frames and spatial - places in _PREFIXES and 1 < frames <= job.space[0]
         if grid is None or not fits:
             continue
-        together: tuple[Together, ...] = tuple("space" if s == space_kind else "time" for s in shapes)
-        found = TokenGrid((frames, *grid), spatial - places, "divided", together)
-        if _sits_where_read(job, found):
-            return found
+        for together in _turns(shapes, space_kind, time_kind):
+            found = TokenGrid((frames, *grid), spatial - places, "divided", together)
+            if _sits_where_read(job, found):
+                return found
     return None
+
+
+def _turns(shapes: Sequence[tuple[int, int]], space: Any, time: Any) -> list[tuple[Together, ...]]:
+    """Which attention goes over what: by their sizes, or in turn where as many frames as places leave them alike."""
+    if space != time:
+        return [tuple("space" if s == space else "time" for s in shapes)]
+    pairs: tuple[tuple[Together, Together], ...] = (("time", "space"), ("space", "time"))
+    return [tuple(pair[k % 2] for k in range(len(shapes))) for pair in pairs] if len(shapes) > 1 else []
 
 
 def _sits_where_read(job: Job, tokens: TokenGrid) -> bool:
     """Whether changing one cell of the input moves most the first attention of its frame, and of its place."""
     sample = _noise_like(job.inputs)
     frames, rows, columns = tokens.grid
-    first = {kind: tokens.together.index(kind) for kind in ("space", "time")}  # type: ignore[arg-type]
+    first = {kind: tokens.together.index(kind) for kind in ("space", "time")}
     plain = attention_weights(job, sample)
     for cell in ((0, 0, 0), (frames - 1, rows - 1, 0), (frames // 2, 0, columns - 1)):
         changed = sample.clone()
@@ -176,7 +187,8 @@ def flow_back(tokens: TokenGrid, steps: Sequence[Tensor], keep: float, take: flo
         if together == "time":  # each place by itself; prefix tokens take no part
             cells = keep * cells + take * torch.einsum("ts,stu->us", cells, matrix)
         else:
-            every = torch.cat([heads.expand(frames, -1) if len(heads) == frames else heads.expand(frames, -1) / frames, cells], 1)  # fmt: skip
+            shared = heads if tokens.kind == "factorised" else heads.expand(frames, -1) / frames
+            every = torch.cat([shared, cells], 1)
             every = keep * every + take * torch.einsum("fl,flm->fm", every, matrix)
             heads, cells = every[:, : tokens.prefix], every[:, tokens.prefix :]
             if tokens.kind != "factorised":
@@ -209,8 +221,8 @@ class _Rollout(Method):
 def _read(job: Job, weights: Sequence[Tensor]) -> TokenGrid:
     if not weights:
         raise MethodError(
-            "The model runs no attention that can be read (softmax or scaled dot-product attention over four axes): use "
-            "grad-cam or occlusion."
+            "The model runs no attention that can be read (a softmax or scaled dot-product attention over four axes): "
+            "use grad-cam or occlusion."
         )
     return token_grid(job, [(len(w), w.shape[-1]) for w in weights])
 
@@ -278,7 +290,7 @@ class AttentionRelevance(_Rollout):
             one = Job(job.module, job.inputs[n : n + 1].detach(), tuple(targets))
             with Capture(job.module, watch=job.watch, input_gradient=True) as capture:
                 with reading_attention() as found:
-                    _, scores = capture.scored(one.inputs, lambda y, w, ts=targets: [t.score(y, w) for t in ts])
+                    _, scores = capture.scored(one.inputs, _scored(targets))
                 weights = [w for w in found.weights if w.shape[-1] == w.shape[-2] > 1]
                 gradients = [
                     torch.autograd.grad(s.sum(), weights, retain_graph=True, allow_unused=True) if weights else ()
@@ -292,6 +304,10 @@ class AttentionRelevance(_Rollout):
                 ]
                 maps[k].append(flow_back(tokens, steps, 1.0, 1.0, self._begin(tokens)).float())
         return [_relevance(torch.stack(m), cost) for m in maps]
+
+
+def _scored(targets: Sequence[Target]) -> Callable[[Any, Mapping[str, Tensor]], list[Tensor]]:
+    return lambda output, watched: [t.score(output, watched) for t in targets]
 
 
 def _relevance(values: Tensor, cost: Cost) -> Attribution:
