@@ -16,6 +16,7 @@ from pellucid.heatmaps.cam import (
     GradCAMPlusPlus,
     HiResCAM,
     LayerCAM,
+    SaliencyTubes,
     XGradCAM,
 )
 from pellucid.heatmaps.gradient import InputXGradient, Saliency
@@ -28,6 +29,7 @@ from pellucid.heatmaps.recurrent import LSTMLRP, ContrastiveExcitationBackprop, 
 from pellucid.heatmaps.sampling import RISE
 from pellucid.heatmaps.sensitivity import HSIC, Sobol
 from pellucid.heatmaps.shapley import KernelSHAP, Owen, Shapley
+from pellucid.heatmaps.step import STEP
 from pellucid.heatmaps.tail_cam import AblationCAM, ReciproCAM
 from pellucid.heatmaps.trace_order import TraceOrder
 from pellucid.heatmaps.vit_masks import TIS, ViTCX
@@ -42,6 +44,7 @@ __all__ = [
     "METHODS",
     "RISE",
     "SSCAM",
+    "STEP",
     "TIS",
     "AblationCAM",
     "AttentionRelevance",
@@ -69,6 +72,7 @@ __all__ = [
     "Owen",
     "ReciproCAM",
     "Saliency",
+    "SaliencyTubes",
     "ScoreCAM",
     "Shapley",
     "Sobol",

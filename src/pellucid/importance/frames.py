@@ -151,7 +151,7 @@ class Tubes(Players):
 
     Args:
         cells: boxes along time, height and width.
-        out: a baseline that shows where a tube is out (`mean`, `blur`, `freeze`, `time-mean`, ...), or `drop`: a
+        out: a baseline that shows where a tube is out (`mean`, `blur`, `freeze`, `time-mean`, ...), or `dropped`: a
             transformer is not given its tokens at all, where that is proven sound.
         seed: of a random baseline.
     """
@@ -177,7 +177,7 @@ class Tubes(Players):
         labels = self._labels(job.space)
         places = torch.cartesian_prod(*[torch.arange(c) for c in self.cells]).reshape(-1, 3).tolist()
         names = [f"{self._span(t, job.space[0])}, row {r + 1}, column {c + 1}" for t, r, c in places]
-        if self.out == "drop":
+        if self.out == "dropped":
             targets = freeze(job)
             scorer = token_scorer(
                 job.module, job.inputs.detach(), score_of(targets), targets=len(targets), watch=job.watch
