@@ -39,7 +39,10 @@ def lstm_by_hand(rnn, xs, start, share):
     h, c, log = [0.0] * H, [0.0] * H, []
     for x in xs:
         z = [
-            sum(w * v for w, v in zip(W[r], x)) + sum(u * v for u, v in zip(U[r], h)) + b[r] + d[r]
+            sum(w * v for w, v in zip(W[r], x, strict=True))
+            + sum(u * v for u, v in zip(U[r], h, strict=True))
+            + b[r]
+            + d[r]
             for r in range(4 * H)
         ]
         i, f, g, o = ([z[q * H + k] for k in range(H)] for q in range(4))
@@ -68,7 +71,7 @@ def gru_by_hand(rnn, xs, start, share):
     W, U = rnn.weight_ih_l0.tolist(), rnn.weight_hh_l0.tolist()
     b, d = rnn.bias_ih_l0.tolist(), rnn.bias_hh_l0.tolist()
     H, sig = rnn.hidden_size, lambda v: 1 / (1 + math.exp(-v))
-    dot = lambda row, v: sum(p * q for p, q in zip(row, v))
+    dot = lambda row, v: sum(p * q for p, q in zip(row, v, strict=True))
     h, log = [0.0] * H, []
     for x in xs:
         r = [sig(dot(W[k], x) + b[k] + dot(U[k], h) + d[k]) for k in range(H)]
@@ -132,7 +135,8 @@ def test_without_biases_all_relevance_arrives(kind, bidirectional):
     (own,) = ContrastiveExcitationBackprop(contrastive=False).explain(net, x, [1])
     torch.testing.assert_close(own.extras["steps"].sum(1), torch.ones(2), rtol=1e-4, atol=1e-5)
     (both,) = ContrastiveExcitationBackprop().explain(net, x, [1])
-    assert both.extras["steps"].sum(1).abs().max() < 1e-4 and both.extras["steps"].abs().max() > 1e-3
+    assert both.extras["steps"].sum(1).abs().max() < 1e-4
+    assert both.extras["steps"].abs().max() > 1e-3
 
 
 def test_the_stated_gap_is_the_gap():
@@ -190,7 +194,7 @@ def test_state_ablation_is_the_loop(kind, read):
 
 @pytest.mark.parametrize("m", METHODS, ids=lambda m: m.name)
 def test_batch_is_the_loop_whatever_is_read_and_however_axes_lie(m):
-    nets = [seeded(lambda: FrameLSTM(read=read)).eval() for read in ("last", "state")]
+    nets = [seeded(lambda read=read: FrameLSTM(read=read)).eval() for read in ("last", "state")]
     x = noise(*CLIP)
     expected = torch.cat([m.attribute(nets[0], x[n : n + 1], 1) for n in range(2)])
     swapped = seeded(lambda: FrameLSTM(batch_first=False)).eval()

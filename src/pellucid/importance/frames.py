@@ -21,8 +21,8 @@ from pellucid.heatmaps.perturbation import freeze, masked, score_of
 from pellucid.importance.game import Game, Players
 from pellucid.models.tokens import TokenScorer, token_scorer
 
-Out = Literal["freeze", "drop", "blur", "mean", "zero"]
-OUTS = ("freeze", "drop", "blur", "mean", "zero")
+Baseline = Literal["freeze", "drop", "blur", "mean", "zero"]
+BASELINES = ("freeze", "drop", "blur", "mean", "zero")
 _BLUR = 0.15  # of a frame that is out, as a share of its sides: shapes go, the mean light of a quarter stays
 
 
@@ -66,36 +66,37 @@ def stand_ins(clip: Tensor, out: str) -> Tensor:
     return frames.mean((2, 3), keepdim=True).expand_as(frames) if out == "mean" else torch.zeros_like(frames)
 
 
+def _spans(owners: Tensor) -> list[str]:
+    """The names of stretches of frames, from the stretch of each frame: `frame 1`, or `frames 1-4`."""
+    stretches = [(owners == k).nonzero()[:, 0] + 1 for k in range(int(owners.max()) + 1)]
+    return [f"frame {int(s[0])}" if len(s) == 1 else f"frames {int(s[0])}-{int(s[-1])}" for s in stretches]
+
+
 @dataclass(frozen=True, kw_only=True)
 class Frames(Players):
     """The frames of a clip, each a player.
 
-    A frame that is out is not there to be seen, and `out` says what is seen instead: `freeze` holds the frame before
-    it (the first one kept, at the start), so that still evidence counts for nothing; `drop` shows the frames kept, in
-    their order, stretched over the whole time; `blur`, `mean` and `zero` put a picture without shapes in its place.
-    With no frame kept, `freeze` and `drop` show the mean of all frames.
+    A frame that is out is not there to be seen, and the baseline says what is seen instead: `freeze` holds the frame
+    before it (the first one kept, at the start), so that still evidence counts for nothing; `drop` shows the frames
+    kept, in their order, stretched over the whole time; `blur`, `mean` and `zero` put a picture without shapes in its
+    place. With no frame kept, `freeze` and `drop` show the mean of all frames.
 
     Args:
-        out: `freeze`, `drop`, `blur`, `mean` or `zero`.
+        baseline: `freeze`, `drop`, `blur`, `mean` or `zero`.
         fast: False shows whole clips even to a network that reads each frame by itself before its recurrent layer.
     """
 
-    out: Out = "freeze"
+    baseline: Baseline = "freeze"
     fast: bool = True
     kind: ClassVar[str] = "frames"
 
     def __post_init__(self) -> None:
-        if self.out not in OUTS:
-            raise MethodError(f"A frame is taken out by {', '.join(OUTS)}, not {self.out!r}.")
+        if self.baseline not in BASELINES:
+            raise MethodError(f"A frame is taken out by {', '.join(BASELINES)}, not {self.baseline!r}.")
 
     def owners(self, frames: int) -> Tensor:
         """The player of each frame, `(T,)`."""
         return torch.arange(frames)
-
-    def names(self, owners: Tensor) -> list[str]:
-        """`frame 1`, or `frames 1-4`."""
-        spans = [(owners == k).nonzero()[:, 0] + 1 for k in range(int(owners.max()) + 1)]
-        return [f"frame {int(s[0])}" if len(s) == 1 else f"frames {int(s[0])}-{int(s[-1])}" for s in spans]
 
     @contextmanager
     def game(self, job: Job) -> Iterator[Game]:
@@ -106,7 +107,7 @@ class Frames(Players):
         with FrameScorer(
             job.module,
             clip,
-            stand_ins(clip, self.out),
+            stand_ins(clip, self.baseline),
             score_of(targets),
             targets=len(targets),
             watch=job.watch,
@@ -115,8 +116,10 @@ class Frames(Players):
             scorer.cost.forwards += 1  # the pass that fixed the targets
             labels = owners[:, None, None].expand(job.space)
             yield Game(
-                lambda coalitions: scorer(shown_instead(coalitions.cpu()[:, owners], self.out), label="coalitions"),
-                self.names(owners),
+                lambda coalitions: scorer(
+                    shown_instead(coalitions.cpu()[:, owners], self.baseline), label="coalitions"
+                ),
+                _spans(owners),
                 scorer.cost,
                 {"labels": labels},
             )
@@ -128,7 +131,7 @@ class Segments(Frames):
 
     Args:
         count: how many, at most one a frame.
-        out: `freeze`, `drop`, `blur`, `mean` or `zero`, as for frames.
+        baseline: `freeze`, `drop`, `blur`, `mean` or `zero`, as for frames.
         fast: False shows whole clips even to a network that reads each frame by itself before its recurrent layer.
     """
 
@@ -150,34 +153,45 @@ class Tubes(Players):
     """Boxes of neighbouring frames and places.
 
     Args:
-        cells: boxes along time, height and width.
-        out: a baseline that shows where a tube is out (`mean`, `blur`, `freeze`, `time-mean`, ...), or `dropped`: a
+        count: about how many, as many cells along time as along height and width.
+        cells: along time, height and width, in place of a count.
+        baseline: what shows where a tube is out (`mean`, `blur`, `freeze`, `time-mean`, ...), or `dropped`: a
             transformer is not given its tokens at all, where that is proven sound.
         seed: of a random baseline.
     """
 
-    cells: tuple[int, int, int] = (4, 4, 4)
-    out: str = "mean"
+    count: int = 64
+    cells: tuple[int, int, int] | None = None
+    baseline: str = "mean"
     seed: int = 0
     kind: ClassVar[str] = "tubes"
 
     def __post_init__(self) -> None:
-        if len(self.cells) != 3 or min(self.cells) < 1 or math.prod(self.cells) < 2:
-            raise MethodError(f"Tubes are cells along time, height and width, such as (4, 4, 4); got {self.cells}.")
+        cells = self.cells
+        if self.count < 2 or (cells is not None and (len(cells) != 3 or min(cells) < 1 or math.prod(cells) < 2)):
+            raise MethodError(
+                f"Tubes are at least two, or cells along time, height and width such as (4, 4, 4); got {self.count} "
+                f"and {cells}."
+            )
 
-    def _labels(self, space: tuple[int, ...]) -> Tensor:
+    def _cells(self, space: tuple[int, ...]) -> tuple[int, ...]:
+        if self.cells is None:
+            side = max(2, round(self.count ** (1 / 3)))
+            return tuple(min(side, s) for s in space)
         if any(c > s for c, s in zip(self.cells, space, strict=True)):
             raise MethodError(f"{self.cells} tubes are finer than the clip {space}: give fewer cells.")
-        return grid_labels(space, self.cells)
+        return self.cells
 
     @contextmanager
     def game(self, job: Job) -> Iterator[Game]:
         """Masked clips, or tokens left out."""
         check_clip(job, "Importance of tubes")
-        labels = self._labels(job.space)
-        places = torch.cartesian_prod(*[torch.arange(c) for c in self.cells]).reshape(-1, 3).tolist()
-        names = [f"{self._span(t, job.space[0])}, row {r + 1}, column {c + 1}" for t, r, c in places]
-        if self.out == "dropped":
+        cells = self._cells(job.space)
+        labels = grid_labels(job.space, cells)
+        spans = _spans(torch.arange(job.space[0]) * cells[0] // job.space[0])
+        places = torch.cartesian_prod(*[torch.arange(c) for c in cells]).reshape(-1, 3).tolist()
+        names = [f"{spans[t]}, row {r + 1}, column {c + 1}" for t, r, c in places]
+        if self.baseline == "dropped":
             targets = freeze(job)
             scorer = token_scorer(
                 job.module, job.inputs.detach(), score_of(targets), targets=len(targets), watch=job.watch
@@ -187,7 +201,7 @@ class Tubes(Players):
                     "Tubes can be dropped only from a plain transformer (one token for each box of the clip, absolute "
                     "positions), and this model is none: take them out by mean, blur or freeze."
                 )
-            owners = _token_owners(scorer, labels, self.cells)
+            owners = _token_owners(scorer, labels, cells)
             with scorer as tokens:
                 yield Game(
                     lambda coalitions: tokens(coalitions.cpu()[:, owners] > 0, label="coalitions")[0].cpu(),
@@ -196,7 +210,7 @@ class Tubes(Players):
                     {"labels": labels},
                 )
             return
-        with masked(job, self.out, self.seed) as scorer_of_masks:
+        with masked(job, self.baseline, self.seed) as scorer_of_masks:
             on_device = labels.to(job.inputs.device)
             yield Game(
                 lambda coalitions: scorer_of_masks(
@@ -206,11 +220,6 @@ class Tubes(Players):
                 scorer_of_masks.cost,
                 {"labels": labels},
             )
-
-    def _span(self, cell: int, frames: int) -> str:
-        times = (torch.arange(frames) * self.cells[0] // frames == cell).nonzero()[:, 0] + 1
-        first, last = int(times[0]), int(times[-1])
-        return f"frame {first}" if first == last else f"frames {first}-{last}"
 
 
 def _token_owners(scorer: TokenScorer, labels: Tensor, cells: tuple[int, ...]) -> Tensor:

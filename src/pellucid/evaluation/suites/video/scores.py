@@ -31,7 +31,7 @@ def tube_auc(maps: Tensor, tubes: Tensor) -> Tensor:
 
 
 def temporal_curve(maps: Tensor) -> Tensor:
-    """What speaks for the target in each step of a map: `(N, T', ...) -> (N, T')`, positive values summed over places."""
+    """What speaks for the target in each step, `(N, T', ...) -> (N, T')`: positive values summed over places."""
     return maps.relu().flatten(2).sum(2) if maps.ndim > 2 else maps.relu()
 
 
