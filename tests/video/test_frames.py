@@ -106,7 +106,7 @@ def test_nan_and_no_clip_are_refused():
     ):
         s(torch.arange(6)[None])
     for bad in (noise(2, 3, 6, 8, 8), noise(1, 3, 8, 8), noise(1, 3, 1, 8, 8)):
-        with pytest.raises(MethodError, match="one clip|one input"):
+        with pytest.raises(MethodError, match=r"one clip|one input"):
             measure(
                 Frames(), get_estimator("ablation"), prepare(nn.Sequential(nn.Flatten(), nn.LazyLinear(2)), bad, [0])
             )

@@ -173,7 +173,7 @@ class CAM(ActivationGradientCAM):
 @method(
     "saliency-tubes",
     family="cam",
-    needs="a layer, then global average pooling and one linear layer",
+    needs="a clip, a layer, then global average pooling and one linear layer",
     cost=_CAM_COST,
     paper="Stergiou et al. 2019, arXiv:1902.01078",
 )

@@ -342,7 +342,7 @@ def _state_gradients(job: Job) -> list[Attribution]:
 @method(
     "state-ablation",
     family="recurrent",
-    needs="outputs, a recurrent layer over frames",
+    needs="outputs, a clip, a recurrent layer",
     cost="3 forwards, and the recurrent steps of T others",
     paper="hidden-state ablation: leave-one-out over the memory",
 )

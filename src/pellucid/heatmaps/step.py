@@ -21,7 +21,7 @@ _CELLS = (16, 12, 12)  # most along time, height and width, of a grid that is no
 @method(
     "step",
     family="mask",
-    needs="gradients",
+    needs="gradients, a clip",
     cost="1 forward and 1 backward an iteration (100) and volume",
     paper="Li et al. 2021, arXiv:2005.00375; arXiv:2109.00222",
 )
