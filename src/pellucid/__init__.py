@@ -23,26 +23,28 @@ from pellucid.errors import (
 )
 
 if TYPE_CHECKING:
-    from pellucid.media import Geometry, Picture, read_image
+    from pellucid.media import Clip, Geometry, Picture, Plan, read_clip, read_image
     from pellucid.models.blackbox import to_onnx
+    from pellucid.models.clips import ClipPreprocess
     from pellucid.models.layers import layers
     from pellucid.models.model import VisionModel
     from pellucid.models.preprocess import Preprocess
-    from pellucid.models.sources import load, wrap
+    from pellucid.models.sources import load, per_frame, wrap
     from pellucid.models.targets import Class, Contrast, PerSample, Target, TopClass, Unit
-    from pellucid.results import Heatmap, Heatmaps
+    from pellucid.results import Heatmap, Heatmaps, VideoHeatmap
     from pellucid.verbs.explain import explain
     from pellucid.verbs.verify import Verification, read, verify
 
 _HOMES = {
-    "pellucid.media": ("Geometry", "Picture", "read_image"),
+    "pellucid.media": ("Clip", "Geometry", "Picture", "Plan", "read_clip", "read_image"),
+    "pellucid.models.clips": ("ClipPreprocess",),
     "pellucid.models.layers": ("layers",),
     "pellucid.models.model": ("VisionModel",),
     "pellucid.models.preprocess": ("Preprocess",),
     "pellucid.models.blackbox": ("to_onnx",),
-    "pellucid.models.sources": ("load", "wrap"),
+    "pellucid.models.sources": ("load", "per_frame", "wrap"),
     "pellucid.models.targets": ("Class", "Contrast", "PerSample", "Target", "TopClass", "Unit"),
-    "pellucid.results": ("Heatmap", "Heatmaps"),
+    "pellucid.results": ("Heatmap", "Heatmaps", "VideoHeatmap"),
     "pellucid.verbs.explain": ("explain",),
     "pellucid.verbs.verify": ("Verification", "read", "verify"),
 }
@@ -51,6 +53,8 @@ _ROOMS = ("engine", "errors", "evaluation", "explanation", "heatmaps", "media", 
 
 __all__ = [
     "Class",
+    "Clip",
+    "ClipPreprocess",
     "Contrast",
     "Geometry",
     "Heatmap",
@@ -62,6 +66,7 @@ __all__ = [
     "PellucidError",
     "PerSample",
     "Picture",
+    "Plan",
     "Preprocess",
     "StorageError",
     "Target",
@@ -69,12 +74,15 @@ __all__ = [
     "TopClass",
     "Unit",
     "Verification",
+    "VideoHeatmap",
     "VisionModel",
     "__version__",
     "explain",
     "layers",
     "load",
+    "per_frame",
     "read",
+    "read_clip",
     "read_image",
     "to_onnx",
     "verify",

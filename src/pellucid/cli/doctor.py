@@ -12,7 +12,7 @@ from pellucid._version import __version__
 from pellucid.cli import options
 
 _CORE = ("torch", "torchvision", "timm", "numpy", "pillow", "scikit-image", "matplotlib", "safetensors")
-_EXTRAS = {"dev": ("pytest", "captum", "grad-cam", "torchcam")}
+_EXTRAS = {"video": ("av",), "hf": ("transformers",), "dev": ("pytest", "captum", "grad-cam", "torchcam")}
 
 
 def doctor(as_json: options.Json = False) -> None:

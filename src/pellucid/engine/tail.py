@@ -22,7 +22,9 @@ from pellucid.engine.perturb import Scores
 from pellucid.errors import LayerError, ModelError
 
 Change = Callable[[Tensor, int, int], Tensor]
-"""(the layer's activation of one input `(1, ...)`, start, stop) -> changed activations `(stop - start, ...)`."""
+"""(the layer's activation of one input `(1, ...)`, start, stop) -> changed activations `(stop - start, ...)`.
+
+Where a layer folds frames into the batch, one input has as many rows as it has frames."""
 
 _TAIL_FACTOR = 8  # a tail's activations are smaller than inputs, so more of them make a batch
 
@@ -85,7 +87,8 @@ class Tail:
         out = torch.empty(count, self.targets, dtype=torch.float64, device=self.inputs.device)
 
         def run(start: int, stop: int) -> None:
-            out[start:stop] = self._run(lambda A: change(A[:1], start, stop), stop - start)
+            rows = len(self.activation)  # of one input: more than one where frames are folded into the batch
+            out[start:stop] = self._run(lambda A: change(A[:rows], start, stop), stop - start)
 
         self.batch = adaptive_batches(run, count, self.batch, label=label)
         return out
@@ -128,7 +131,7 @@ class Tail:
         if not hasattr(self, "activation"):
             raise LayerError(f"Layer {self.layer!r} never ran in the forward pass; name a layer that does.")
         try:
-            twice = self._run(lambda A: A.expand(2, *A.shape[1:]).contiguous(), 2)
+            twice = self._run(lambda A: A.repeat(2, *[1] * (A.ndim - 1)), 2)
             self.broadcasts = torch.allclose(twice, self.plain.expand_as(twice), rtol=1e-4, atol=1e-6)
         except (RuntimeError, ModelError, ValueError):
             self.broadcasts = False

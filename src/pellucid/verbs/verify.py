@@ -12,8 +12,8 @@ from torch import Tensor
 
 from pellucid import storage
 from pellucid.errors import MediaError, StorageError
-from pellucid.media import read_image
-from pellucid.results import Heatmap
+from pellucid.media import Clip, Picture, open_clip, read_image
+from pellucid.results import Heatmap, VideoHeatmap
 from pellucid.verbs.inputs import Input, ModelLike
 
 RECOMPUTE = {storage.FORMAT: "pellucid.verbs.explain"}
@@ -90,12 +90,18 @@ def read(file: str | Path) -> Heatmap:
     stored, tampered = storage.load(file)
     if tampered:
         raise StorageError(f"{'; '.join(tampered)}: make the explanation again, or see `pellucid verify`.")
-    result = Heatmap(**{f.name: getattr(stored, f.name) for f in fields(stored)})
-    source = result.record.input["source"]
-    if source and result.geometry.known:
+    kind = VideoHeatmap if stored.is_clip else Heatmap
+    result = kind(**{f.name: getattr(stored, f.name) for f in fields(stored)})
+    if result.record.input["source"] and result.geometry.known:
         try:
-            picture = read_image(source)
+            picture = _original(result)
         except MediaError:
             return result
         result.picture = picture if picture.sha256 == result.record.input["sha256"] else None
     return result
+
+
+def _original(result: Heatmap) -> Picture | Clip:
+    """The picture, or of a clip the very frames that the model was shown."""
+    about = result.record.input
+    return open_clip(about["source"]).pick(about["frames"]) if result.is_clip else read_image(about["source"])
