@@ -19,6 +19,8 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from pellucid.errors import MediaError
+from pellucid.media.clip import Footage, FramesInMemory
+from pellucid.media.footage import SCHEMES
 
 PREFIX = "suite:"
 FRAMES, SIDE = 16, 32
@@ -265,3 +267,13 @@ def clip(source: str) -> GeneratedClip:
         f"{PREFIX}{name}:{index}",
         sha256(pixels.tobytes()).hexdigest(),
     )
+
+
+def footage(source: str) -> Footage:
+    """The clip of `clip`, to be sampled like any other."""
+    made = clip(source)
+    times = [t / made.rate for t in range(len(made.frames))]
+    return FramesInMemory(made.frames, times, name=made.name, source=made.source, digest=made.sha256)
+
+
+SCHEMES[PREFIX.removesuffix(":")] = footage
