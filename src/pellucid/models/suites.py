@@ -16,6 +16,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
@@ -94,15 +95,20 @@ def trained(name: str) -> nn.Module:
     """The network `SUITE` or `SUITE:NET` in evaluation mode: from the cache, or trained now."""
     chosen = recipe(name)
     file = _file(chosen)
-    net = NETS[chosen.net](len(generated.suite(chosen.suite).labels))
     if file is not None and file.is_file():
-        with suppress(OSError, RuntimeError, ValueError):  # a damaged file is trained again
-            net.load_state_dict(load_file(file))
-            return net.eval()
+        with suppress(OSError, RuntimeError, ValueError, SafetensorError):  # a damaged file is trained again
+            return _built(chosen, load_file(file))
     net = train(chosen)
     if file is not None:
         _store(net, file)
     return net
+
+
+def _built(recipe: Recipe, weights: dict[str, Tensor]) -> nn.Module:
+    with torch.random.fork_rng(devices=[]):  # a network draws its first weights
+        net = NETS[recipe.net](len(generated.suite(recipe.suite).labels))
+    net.load_state_dict(weights)
+    return net.eval()
 
 
 def train(recipe: Recipe) -> nn.Module:
