@@ -64,7 +64,9 @@ def explain(
 
         methods, targets = as_methods(method, layer=layer, seed=seed), as_targets(target)
         methods = with_settings(methods, settings or [])
-        vision = options.load_model(model, weights, random_weights, labels, device, per_frame, frames)
+        vision = options.load_model(
+            options.fitting_model(model, files), weights, random_weights, labels, device, per_frame, frames
+        )
         if not vision.takes_clips:
             files = expand(inputs)
         if not as_json and sys.stderr.isatty():

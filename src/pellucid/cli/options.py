@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -29,6 +30,12 @@ Frames = Annotated[
 ]
 
 DEFAULT_MODEL = "efficientnet-lite0"
+
+
+def fitting_model(name: str, inputs: Sequence[str]) -> str:
+    """The model's name; where none is named and all inputs are clips of one suite, the network of that suite."""
+    suites = {":".join(given.split(":")[:2]) if given.startswith("suite:") else "" for given in inputs}
+    return suites.pop() if name == DEFAULT_MODEL and len(suites) == 1 and "" not in suites else name
 
 
 def load_model(

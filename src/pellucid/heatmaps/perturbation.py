@@ -78,7 +78,8 @@ class Occlusion(PerturbationMethod):
     """Score lost when a window is covered; each place takes the mean over the windows that cover it. `(N, *space)`.
 
     Args:
-        window: size along each space axis, or one number for all; None: an eighth of the input.
+        window: size along each space axis, or one number for all; 0 on an axis covers the whole of it, such as (2, 0,
+            0) for two whole frames; None: an eighth of the input, a quarter for three axes.
         stride: steps between windows; None: half a window.
         baseline: what covers: `zero`, `mean`, `blur`, `uniform`, or a tensor.
         seed: of a random baseline.
@@ -99,7 +100,8 @@ class Occlusion(PerturbationMethod):
             return [Attribution(maps[:, t].float(), cost=scorer.cost) for t in range(len(job.targets))]
 
     def _windows(self, space: tuple[int, ...]) -> WindowMasks:
-        size = _per_axis(self.window, space, [max(1, s // 8) for s in space], "window")
+        size = _per_axis(self.window, space, [max(1, s // (8 if len(space) < 3 else 4)) for s in space], "window")
+        size = [w or s for w, s in zip(size, space, strict=True)]
         step = _per_axis(self.stride, space, [max(1, w // 2) for w in size], "stride")
         if any(w > s for w, s in zip(size, space, strict=True)):
             raise MethodError(f"An occlusion window of {size} is larger than the input {space}: make it smaller.")
@@ -112,7 +114,7 @@ class Occlusion(PerturbationMethod):
 
 def _per_axis(given: int | tuple[int, ...] | None, space: tuple[int, ...], default: list[int], what: str) -> list[int]:
     sizes = default if given is None else [given] * len(space) if isinstance(given, int) else list(given)
-    if len(sizes) != len(space) or any(s < 1 for s in sizes):
+    if len(sizes) != len(space) or any(s < (what == "stride") for s in sizes) or not any(sizes):
         raise MethodError(f"The {what} is one positive number, or one for each of {len(space)} axes; got {given}.")
     return sizes
 

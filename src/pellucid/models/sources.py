@@ -16,8 +16,8 @@ import torch
 from torch import nn
 
 from pellucid.errors import ModelError
-from pellucid.media import Plan
-from pellucid.models import embedded
+from pellucid.media import Plan, generated
+from pellucid.models import embedded, suites
 from pellucid.models.adapters import ClipInput, PerFrame
 from pellucid.models.blackbox import BlackBox, onnx_box
 from pellucid.models.checkpoints import fit_names, head_size, load_into, read_weights
@@ -62,7 +62,8 @@ def load(
     """Load a model by name.
 
     Args:
-        name: `efficientnet-lite0` (embedded), `timm:NAME`, `torchvision:NAME[:WEIGHTS]`, `hf:NAME` or `onnx:FILE`.
+        name: `efficientnet-lite0` (embedded), `timm:NAME`, `torchvision:NAME[:WEIGHTS]`, `hf:NAME`,
+            `suite:NAME` or `onnx:FILE`.
         weights: a safetensors file or `state_dict` checkpoint for that architecture.
         random_weights: no weights at all, for trying an architecture; a number seeds them (True: 0).
         labels: class names, or a file of them (one a line, or a JSON list).
@@ -404,6 +405,17 @@ def _build_onnx(name: str, classes: int | None, pretrained: bool) -> Built:
     return box, _imagenet_preprocess((height, width), channels), meta.labels
 
 
+def _build_suite(name: str, classes: int | None, pretrained: bool) -> Built:
+    if not pretrained:
+        raise ModelError(
+            "A suite's network is trained here, on its own clips: leave out --weights and --random-weights."
+        )
+    net = suites.trained(name)
+    side = (generated.SIDE, generated.SIDE)
+    frame = Preprocess(input_size=side, mean=(0.0,) * 3, std=(1.0,) * 3)
+    return net, as_clips(frame, Plan("uniform", generated.FRAMES)), generated.suite(suites.recipe(name).suite).labels
+
+
 def _timm_names() -> list[str]:
     import timm
 
@@ -421,6 +433,7 @@ SOURCES = {
             hf_names,
         ),
         Source("onnx", "an ONNX file, through onnxruntime (extra `onnx`): onnx:FILE", _build_onnx, list),
+        Source("suite", "tiny video networks, trained here on clips of known truth", _build_suite, suites.names),
         Source("timm", "PyTorch Image Models; weights from the Hugging Face hub", _build_timm, _timm_names),
         Source(
             "torchvision",
