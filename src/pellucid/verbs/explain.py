@@ -241,7 +241,7 @@ def recompute(
         frames=about.input.get("plan"),
     )
     if not isinstance(again, Heatmap):
-        raise StorageError("An explanation is of one input: give pl.verify(file, inputs=...) just that one.")
+        raise StorageError("An explanation is of one picture or clip: give pl.verify(file, inputs=...) just that one.")
     if again.record.input["sha256"] != about.input["sha256"]:
         reasons.append("the picture is not the one of the record")
     return {"attribution": again.attribution}, reasons
