@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from pellucid.models.model import VisionModel
     from pellucid.models.preprocess import Preprocess
     from pellucid.models.sources import load, per_frame, wrap
+    from pellucid.models.steps import Step
     from pellucid.models.targets import Class, Contrast, PerSample, Target, TopClass, Unit
     from pellucid.results import Heatmap, Heatmaps, VideoHeatmap
     from pellucid.verbs.explain import explain
@@ -42,6 +43,7 @@ _HOMES = {
     "pellucid.models.model": ("VisionModel",),
     "pellucid.models.preprocess": ("Preprocess",),
     "pellucid.models.blackbox": ("to_onnx",),
+    "pellucid.models.steps": ("Step",),
     "pellucid.models.sources": ("load", "per_frame", "wrap"),
     "pellucid.models.targets": ("Class", "Contrast", "PerSample", "Target", "TopClass", "Unit"),
     "pellucid.results": ("Heatmap", "Heatmaps", "VideoHeatmap"),
@@ -68,6 +70,7 @@ __all__ = [
     "Picture",
     "Plan",
     "Preprocess",
+    "Step",
     "StorageError",
     "Target",
     "TargetError",

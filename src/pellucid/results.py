@@ -236,6 +236,11 @@ def check(explanations: Iterable[Heatmap]) -> None:
     """Measure the quality of explanations, sharing random orders and randomised models among those of a picture."""
     for group in Heatmaps(explanations).by_picture():
         session = group[0].session
+        if session is None and "windows" in group[0].record.input:
+            raise StorageError(
+                "A clip explained in windows is not measured as a whole: check one stretch of it, "
+                "frames='dense:16@12.5'."
+            )
         if session is None:
             raise StorageError(
                 "This explanation was read from disk: explain the picture again with its model to check it."

@@ -11,12 +11,13 @@ from typing import Literal
 
 from pellucid.errors import MediaError
 
-Kind = Literal["uniform", "dense", "stride", "rate"]
+Kind = Literal["uniform", "dense", "stride", "rate", "windows"]
 
 _SYNTAX = (
-    "uniform[:COUNT], dense[:COUNT], stride[:COUNT]xFRAMES or rate[:COUNT]xPER_SECOND, each with @SECONDS at its end"
+    "uniform[:COUNT], dense[:COUNT], stride[:COUNT]xFRAMES or rate[:COUNT]xPER_SECOND, each with @SECONDS at its end, "
+    "or windows[:COUNT][xFRAMES]"
 )
-_PLAN = re.compile(r"(uniform|dense|stride|rate)(?::(\d+))?(?:x(\d+(?:\.\d+)?))?(?:@(\d+(?:\.\d+)?))?")
+_PLAN = re.compile(r"(uniform|dense|stride|rate|windows)(?::(\d+))?(?:x(\d+(?:\.\d+)?))?(?:@(\d+(?:\.\d+)?))?")
 
 
 @dataclass(frozen=True)
@@ -25,7 +26,8 @@ class Plan:
 
     Attributes:
         kind: `uniform` (the middles of `count` equal stretches of the whole), `dense` (`count` frames in a row),
-            `stride` (every `step`-th frame) or `rate` (`step` frames a second).
+            `stride` (every `step`-th frame), `rate` (`step` frames a second), or `windows` (the whole clip, in windows
+            of `count` frames, every `step`-th, that overlap by half).
         count: how many frames; None: as many as the model is made for.
         step: frames (`stride`) or frames a second (`rate`).
         start: where the stretch begins, in seconds; None: in the middle of the clip. `uniform` goes from
@@ -41,7 +43,7 @@ class Plan:
     start: float | None = None
 
     def __post_init__(self) -> None:
-        whole = self.kind != "stride" or float(self.step).is_integer()
+        whole = self.kind not in ("stride", "windows") or float(self.step).is_integer()
         if (self.count is not None and self.count < 1) or not (self.step > 0 and math.isfinite(self.step) and whole):
             raise MediaError(f"The sampling plan {self} takes no frame: counts and steps are positive, strides whole.")
         if self.start is not None and not (self.start >= 0 and math.isfinite(self.start)):
@@ -55,7 +57,7 @@ class Plan:
         if isinstance(plan, int) and not isinstance(plan, bool):
             return cls("uniform", plan)
         found = _PLAN.fullmatch(str(plan).strip())
-        if found is None or (found[3] is None) != (found[1] in ("uniform", "dense")):
+        if found is None or (found[1] != "windows" and (found[3] is None) != (found[1] in ("uniform", "dense"))):
             raise MediaError(f"{plan!r} is no sampling plan: write {_SYNTAX}; stride:16x4 is 16 frames, every fourth.")
         return cls(
             found[1],  # type: ignore[arg-type]
@@ -65,7 +67,7 @@ class Plan:
         )
 
     def __str__(self) -> str:
-        step = f"x{self.step:g}" if self.kind in ("stride", "rate") else ""
+        step = f"x{self.step:g}" if self.kind in ("stride", "rate") or self.step != 1 else ""
         count = "" if self.count is None else f":{self.count}"
         return f"{self.kind}{count}{step}" + ("" if self.start is None else f"@{self.start:g}")
 

@@ -71,8 +71,12 @@ class ClipInput(Adapter):
         if not self.pathways:
             return self.module(self._laid(clips))
         count = clips.shape[2]
-        chosen = (torch.linspace(0, count - 1, max(1, count // p)).long() for p in self.pathways)
+        chosen = (torch.linspace(0, count - 1, n).long() for n in self.counts(count))
         return self.module([self._laid(clips[:, :, at.to(clips.device)]) for at in chosen])
+
+    def counts(self, frames: int) -> tuple[int, ...]:
+        """How many of so many frames each pathway takes."""
+        return tuple(max(1, frames // p) for p in self.pathways)
 
     def _laid(self, clips: Tensor) -> Tensor:
         return clips.movedim(2, 1) if self.layout == "BTCHW" else clips

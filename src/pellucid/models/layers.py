@@ -93,6 +93,29 @@ def best_layer(
     return _cached(module, ("best", tuple(sample.shape[1:]), sample.dtype, key), search)  # type: ignore[no-any-return]
 
 
+def pathway_layers(module: nn.Module, inputs: Tensor, counts: Sequence[int]) -> tuple[Layer, ...]:
+    """For each pathway of a model that takes several clips, the last live layer on that pathway's own time grid.
+
+    Args:
+        module: the model.
+        inputs: `(N, C, T, H, W)`, as given to the whole.
+        counts: how many frames each pathway takes.
+
+    Raises:
+        LayerError: a pathway has no layer that keeps its frames apart.
+    """
+    alive = [layer for layer in layers(module, inputs) if layer.coverage >= COVERAGE]
+    chosen = []
+    for count in counts:
+        own = [layer for layer in alive if layer.layout.grid[0] == count]
+        if not own:
+            raise LayerError(
+                f"The pathway of {count} frames has no live layer of {count} steps of time: name a layer with layer=."
+            )
+        chosen.append(own[-1])
+    return tuple(chosen)
+
+
 def _alive(found: Sequence[Layer], coverage: float) -> list[Layer]:
     """Layers of which at least this share of cells carries gradient, on the residual stream of the last of them."""
     alive = [layer for layer in found if layer.coverage >= coverage]

@@ -151,7 +151,7 @@ def ground_pixels(explanation: Pictured, size: tuple[int, ...], index: int | Non
     """The picture, or one frame of the clip (the middle one), (H, W, 3) uint8 at display size; grey if not at hand."""
     picture = explanation.picture
     if isinstance(picture, Clip):
-        picture = picture.picture(len(picture.frames) // 2 if index is None else min(index, len(picture.frames) - 1))
+        picture = picture.picture(_nearest(picture, explanation.geometry, index))
     elif len(explanation.geometry.source_size) != 2:
         picture = None
     if picture is None:
@@ -159,6 +159,15 @@ def ground_pixels(explanation: Pictured, size: tuple[int, ...], index: int | Non
     image = picture.pil()
     reduce = 3.0 if min(image.size) > 2 * max(size) else None
     return np.asarray(image.resize((size[1], size[0]), Image.Resampling.BICUBIC, reducing_gap=reduce))
+
+
+def _nearest(clip: Clip, geometry: Geometry, index: int | None) -> int:
+    """Which frame of the clip shows sample `index` of the first axis (None: the middle); a long clip keeps but some."""
+    total = geometry.source_size[0]
+    index = total // 2 if index is None else index
+    if len(clip.frames) >= total:
+        return index
+    return int(np.abs(np.asarray(clip.times) - geometry.ticks[index]).argmin())
 
 
 def _problem(raw: Tensor, explanation: Explanation) -> tuple[str, bool]:

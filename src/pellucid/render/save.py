@@ -14,7 +14,7 @@ from PIL import Image
 
 from pellucid.errors import PellucidError
 from pellucid.explanation import Explanation
-from pellucid.media.clip import NOMINAL_RATE
+from pellucid.media.clip import NOMINAL_RATE, Clip
 from pellucid.render.colour import limits
 from pellucid.render.display import display, display_geometry, ground_pixels, spread
 from pellucid.render.figure import panel
@@ -68,9 +68,13 @@ def overlay_video(explanation: Explanation, kind: str = "webm", size: int = 480)
     from pellucid.media.writing import encode
 
     rate = 1.0 if explanation.geometry.unit == "s" else NOMINAL_RATE
-    count = explanation.geometry.source_size[0]
-    frames = (display(explanation, size, i).image() for i in range(count))
-    return encode(frames, [t / rate for t in explanation.geometry.ticks], kind)
+    ticks = np.asarray(explanation.geometry.ticks)
+    clip = explanation.picture
+    at = range(len(ticks))
+    if isinstance(clip, Clip) and len(clip.frames) < len(ticks):  # a long clip: those of its frames that are at hand
+        at = sorted({int(np.abs(ticks - t).argmin()) for t in clip.times})  # type: ignore[assignment]
+    frames = (display(explanation, size, i).image() for i in at)
+    return encode(frames, [float(ticks[i]) / rate for i in at], kind)
 
 
 def html(explanations: Sequence[Explanation], *, dpi: float = 100) -> str:

@@ -11,16 +11,19 @@ from torch import Tensor
 
 from pellucid import storage
 from pellucid.engine import default_batch
-from pellucid.errors import PellucidError, StorageError, TargetError
+from pellucid.errors import MediaError, PellucidError, StorageError, TargetError
 from pellucid.explanation import Prediction
 from pellucid.heatmaps import Attribution, Method, explain_all, get_method
 from pellucid.media import Plan
+from pellucid.models.adapters import ClipInput
+from pellucid.models.layers import pathway_layers
 from pellucid.models.model import VisionModel
 from pellucid.models.targets import PerSample, Target, TargetLike, parse_target
 from pellucid.results import Heatmap, Heatmaps, Session, VideoHeatmap
 from pellucid.verbs.choices import as_methods, as_targets
-from pellucid.verbs.inputs import Input, ModelLike, Prepared, as_model, prepared
+from pellucid.verbs.inputs import Input, ModelLike, Prepared, absolute, as_model, opened, prepared
 from pellucid.verbs.records import parameters, record, reloaded
+from pellucid.verbs.windows import explain_windows
 
 
 def explain(
@@ -90,6 +93,13 @@ def explain_each(
 
     A picture that can't be read does not stop the others; a model, method or target that does not work is raised.
     """
+    if model.takes_clips and model.clips.plan.kind == "windows":
+        for name, footage in opened(inputs):
+            if isinstance(footage, MediaError):
+                yield name, footage
+            else:
+                yield name, explain_windows(model, footage, absolute(footage.source), methods, targets, seed)
+        return
     waiting: list[Prepared] = []
     size = batch or max(1, default_batch(model.device) // 2)
     given = 0
@@ -131,6 +141,7 @@ def _explain_batch(
     predictions = model.ranked(output)
     named = [_for_batch(t, items).bind(model.module, x, model.labels) for t in targets]
     bound = [t.freeze(output) for t in named]
+    methods = _by_pathway(methods, model, x)
     found = explain_all(methods, model, x, bound)
     for i, item in enumerate(items):
         session = Session(model, x[i : i + 1], seed, weights)
@@ -143,6 +154,20 @@ def _explain_batch(
                 for a, m in enumerate(methods)
             ),
         )
+
+
+def _by_pathway(methods: Sequence[Method], model: VisionModel, x: Tensor) -> list[Method]:
+    """Methods that choose a layer by themselves, once for each pathway of a model that has several."""
+    if not isinstance(model.module, ClipInput) or not model.module.pathways:
+        return list(methods)
+    expanded: list[Method] = []
+    for m in methods:
+        if getattr(m, "layer", "") is not None:
+            expanded.append(m)
+            continue
+        found = pathway_layers(model.module, x, model.module.counts(x.shape[2]))
+        expanded += [replace(m, layer=layer.name) for layer in found]  # type: ignore[type-var]
+    return expanded
 
 
 _NO_WAY_BACK = (

@@ -69,18 +69,29 @@ def _items(inputs: Input | Sequence[Input], *, clips: bool) -> Iterable[Input]:
 
 def _from_picture(model: VisionModel, picture: Picture) -> Prepared:
     x, geometry = model.pictures(picture)
-    about = {"source": _absolute(picture.source), "name": picture.name, "sha256": picture.sha256}
+    about = {"source": absolute(picture.source), "name": picture.name, "sha256": picture.sha256}
     return Prepared(x, geometry, picture if geometry.known else _as_seen(model, x, picture), about)
 
 
-def _absolute(source: str) -> str:
+def opened(inputs: Input | Sequence[Input]) -> Iterator[tuple[str, Footage | MediaError]]:
+    """Clips one after the other, opened but not decoded: `(name, footage or what is wrong with it)`."""
+    for item in _items(inputs, clips=True):
+        try:
+            if isinstance(item, Tensor):
+                raise MediaError("A tensor is what the model takes, so it has no windows: give the clip itself.")
+            yield _name(item), open_clip(item)  # type: ignore[arg-type]
+        except MediaError as error:
+            yield _name(item), error
+
+
+def absolute(source: str) -> str:
     """A path that opens it from anywhere; samples and generated clips as they are."""
     prefix = source.partition(":")[0]
     return str(Path(source).resolve()) if source and prefix not in ("sample", *SCHEMES) else source
 
 
 def _name(item: Any) -> str:
-    return str(item) if isinstance(item, str | Path) else getattr(item, "name", "clip")
+    return str(item) if isinstance(item, str | Path) else getattr(item, "name", "The input")
 
 
 def _refuse_clip(model: VisionModel, item: Any) -> None:
@@ -95,8 +106,9 @@ def _refuse_clip(model: VisionModel, item: Any) -> None:
 
 
 def _from_clip(model: VisionModel, item: Any) -> Prepared:
-    if isinstance(item, Image.Image | Picture) or (isinstance(item, np.ndarray) and item.ndim < 4):
-        raise MediaError(f"The input is a picture, and {model.name} takes clips: {_CLIPS}.")
+    sample = isinstance(item, str | Path) and str(item).startswith("sample:")
+    if sample or isinstance(item, Image.Image | Picture) or (isinstance(item, np.ndarray) and item.ndim < 4):
+        raise MediaError(f"{_name(item)} is a picture, and {model.name} takes clips: {_CLIPS}.")
     try:
         clip = open_clip(item).clip(model.clips.plan)
     except MediaError as error:
@@ -105,7 +117,7 @@ def _from_clip(model: VisionModel, item: Any) -> Prepared:
         raise
     x, geometry = model.clips(clip)
     about = {
-        "source": _absolute(clip.source),
+        "source": absolute(clip.source),
         "name": clip.name,
         "sha256": clip.sha256,
         "plan": clip.plan,
