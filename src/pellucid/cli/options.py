@@ -26,7 +26,9 @@ PerFrame = Annotated[
 ]
 Frames = Annotated[
     str | None,
-    typer.Option("--frames", help="Which frames of a clip: uniform:16, dense:16@2.5, stride:16x4, rate:16x15, windows:16."),
+    typer.Option(
+        "--frames", help="Which frames of a clip: uniform:16, dense:16@2.5, stride:16x4, rate:16x15, windows:16."
+    ),
 ]
 
 DEFAULT_MODEL = "efficientnet-lite0"
