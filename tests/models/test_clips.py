@@ -307,3 +307,49 @@ def test_transformers_of_video(kind, options, grid, prefix):
     e = pl.explain(model, bars(8), "grad-cam")
     assert e.tube().shape == grid
     assert e.tube().any()
+
+
+def test_a_saved_transformer_is_loaded_from_its_folder(tmp_path):
+    transformers = pytest.importorskip("transformers", reason="extra hf is not installed")
+    sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
+    names = {i: f"act {i}" for i in range(3)}
+    config = transformers.VideoMAEConfig(
+        image_size=32, patch_size=16, num_frames=4, id2label=names, label2id={v: k for k, v in names.items()}, **sizes
+    )
+    net = seeded(lambda: transformers.VideoMAEForVideoClassification(config).eval())
+    net.save_pretrained(tmp_path / "model")
+    (tmp_path / "model" / "preprocessor_config.json").write_text(
+        '{"image_mean": [0.1, 0.2, 0.3], "image_std": [0.5, 0.5, 0.5], "size": {"shortest_edge": 40}}'
+    )
+    model = pl.load(f"hf:{tmp_path / 'model'}")
+    assert model.labels == ("act 0", "act 1", "act 2")
+    assert model.preprocess.plan == Plan("stride", 4, 4)
+    spatial = model.preprocess.spatial
+    assert (spatial.mean, spatial.resize, spatial.input_size) == ((0.1, 0.2, 0.3), 40, (32, 32))
+    x = noise(1, 3, 4, 32, 32)
+    with torch.no_grad():
+        assert torch.equal(model.outputs(x).logits, net(x.movedim(1, 2)).logits)
+    e = pl.explain(model, bars(20), "saliency")
+    assert e.times == tuple(i / 25 for i in (3, 7, 11, 15))  # every fourth, about the middle
+    with pytest.raises(ModelError, match="neither a folder of a saved model here nor to be had from the hub"):
+        pl.load(f"hf:{tmp_path / 'none'}")
+    with pytest.raises(ModelError, match="an architecture without weights"):
+        pl.load("hf:videomae")
+
+
+def test_without_the_extra_videos_say_what_to_install(tmp_path, monkeypatch):
+    import sys
+
+    from helpers.clips import gif
+    from pellucid.media import video
+
+    path = tmp_path / "clip.mp4"
+    path.write_bytes(b"\0\0\0\x18ftypmp42" + bytes(64))
+    video.pyav.cache_clear()
+    monkeypatch.setitem(sys.modules, "av", None)
+    try:
+        with pytest.raises(pl.MediaError, match=r"pip install 'pellucid\[video\]'"):
+            read_clip(path)
+        assert len(read_clip(gif(tmp_path / "a.gif", bars(3), [40] * 3)).frames) == 3
+    finally:
+        video.pyav.cache_clear()

@@ -51,7 +51,7 @@ def explain(
     with document(report, as_json):
         from pellucid.media import SCHEMES, expand
 
-        files = expand(inputs, clips=True, schemes=SCHEMES)  # what is missing is said before anything heavy is loaded
+        files = expand(inputs, clips=None, schemes=SCHEMES)  # what is missing is said before anything heavy is loaded
 
         from pellucid.storage import check_writable
 
@@ -67,8 +67,7 @@ def explain(
         vision = options.load_model(
             options.fitting_model(model, files), weights, random_weights, labels, device, per_frame, frames
         )
-        if not vision.takes_clips:
-            files = expand(inputs)
+        files = expand(inputs, clips=vision.takes_clips, schemes=SCHEMES if vision.takes_clips else ())
         if not as_json and sys.stderr.isatty():
             for m in methods:
                 print(f"{m.name}: {m.cost} a picture{' and target' if m.uses_target else ''}", file=sys.stderr)

@@ -34,7 +34,10 @@ VIDEOS = frozenset(
 """The same for videos."""
 
 
-def expand(inputs: Sequence[str | Path], *, clips: bool = False, schemes: Collection[str] = ()) -> list[str]:
+_WANTED = {True: (VIDEOS, "video"), False: (SUFFIXES, "picture"), None: (VIDEOS | SUFFIXES, "picture or video")}
+
+
+def expand(inputs: Sequence[str | Path], *, clips: bool | None = False, schemes: Collection[str] = ()) -> list[str]:
     """List the sources behind ``inputs``, in the order given, each once.
 
     An input is a file, a folder (its own pictures, not those of its sub-folders, in natural order), a glob
@@ -43,7 +46,7 @@ def expand(inputs: Sequence[str | Path], *, clips: bool = False, schemes: Collec
     Args:
         inputs: what a person typed.
         clips: for models of clips: a folder stands for the videos in it, or, where it holds pictures only, for itself,
-            one clip of numbered frames; a glob matches videos.
+            one clip of numbered frames; a glob matches videos. None: either will do, because the model is not yet known.
         schemes: what else may stand before a colon; such inputs are handed on as they are.
 
     Raises:
@@ -64,7 +67,7 @@ def natural(text: str) -> list[tuple[int, int, str]]:
     return [(0, int(part), "") if part.isdecimal() else (1, 0, part) for part in parts]
 
 
-def _expand(item: str, clips: bool) -> list[str]:
+def _expand(item: str, clips: bool | None) -> list[str]:
     if item.startswith(PREFIX):
         return _samples(item.removeprefix(PREFIX))
     refuse_url(item)
@@ -76,13 +79,13 @@ def _expand(item: str, clips: bool) -> list[str]:
             raise MediaError(f"The folder {item} can't be listed; check its permissions.") from error
         if clips and not _ending(files, VIDEOS) and _ending(files, SUFFIXES):
             return [path]  # numbered frames
-        what = "video" if clips else "picture"
-        kinds = VIDEOS if clips else SUFFIXES
+        kinds, what = _WANTED[clips]
         return _matching(files, kinds, f"The folder {item} holds no {what}; name a folder or a glob that does.")
     if os.path.lexists(path):
         return [path]
     if has_magic(path):
-        kinds, what = (VIDEOS | SUFFIXES, "clip") if clips else (SUFFIXES, "picture")
+        kinds, what = _WANTED[clips]
+        kinds = kinds | SUFFIXES  # animations are pictures by their ending
         return _matching(glob(path, recursive=True), kinds, f"{item} matches no {what}; check the pattern.")
     folder = os.path.dirname(path) or "."
     names = os.listdir(folder) if os.path.isdir(folder) else []

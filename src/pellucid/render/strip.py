@@ -111,6 +111,8 @@ def _curve(sheet: Sheet, e: Explanation, keys: Sequence[int], at: Cell) -> float
     scale = at.width / max(end - begin, 1e-9)
     sheet.box(at.x, at.y, at.width, _CURVE, colour=TRACK, alpha=0.6)
     for value, error, start, stop in zip(values, errors, edges, edges[1:], strict=False):
+        if stop <= start:
+            continue  # of frames that only pad the input
         x, wide = at.x + (start - begin) * scale, max(0.01, (stop - start) * scale - 0.015)
         top = zero - inch * max(value, 0.0)
         sheet.box(x, top, wide, inch * abs(value), colour=FOR if value > 0 else AGAINST, alpha=0.85)
