@@ -7,10 +7,10 @@ import os
 
 import torch
 
-from benchmarks import heatmaps, report
+from benchmarks import heatmaps, report, video
 from benchmarks.timing import machine, source_digest
 
-_SUITES = {"heatmaps": heatmaps}
+_SUITES = {"heatmaps": heatmaps, "video": video}
 
 
 def main() -> int:

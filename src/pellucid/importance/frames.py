@@ -68,8 +68,13 @@ def stand_ins(clip: Tensor, out: str) -> Tensor:
 
 def _spans(owners: Tensor) -> list[str]:
     """The names of stretches of frames, from the stretch of each frame: `frame 1`, or `frames 1-4`."""
-    stretches = [(owners == k).nonzero()[:, 0] + 1 for k in range(int(owners.max()) + 1)]
-    return [f"frame {int(s[0])}" if len(s) == 1 else f"frames {int(s[0])}-{int(s[-1])}" for s in stretches]
+    ends = [(int(s[0]) + 1, int(s[-1]) + 1) for s in _stretches(owners)]
+    return [f"frame {first}" if first == last else f"frames {first}-{last}" for first, last in ends]
+
+
+def _stretches(owners: Tensor) -> list[Tensor]:
+    """The frames of each player."""
+    return [(owners == k).nonzero()[:, 0] for k in range(int(owners.max()) + 1)]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,14 +119,14 @@ class Frames(Players):
             fast=self.fast,
         ) as scorer:
             scorer.cost.forwards += 1  # the pass that fixed the targets
-            labels = owners[:, None, None].expand(job.space)
+            middles = [int(span[len(span) // 2]) for span in _stretches(owners)]
             yield Game(
                 lambda coalitions: scorer(
                     shown_instead(coalitions.cpu()[:, owners], self.baseline), label="coalitions"
                 ),
                 _spans(owners),
                 scorer.cost,
-                {"labels": labels},
+                {"inputs": clip[0, :, middles].transpose(0, 1)[:, :, None]},
             )
 
 
@@ -207,7 +212,7 @@ class Tubes(Players):
                     lambda coalitions: tokens(coalitions.cpu()[:, owners] > 0, label="coalitions")[0].cpu(),
                     names,
                     tokens.cost,
-                    {"labels": labels},
+                    {"inputs": _looks(job.inputs.detach(), labels)},
                 )
             return
         with masked(job, self.baseline, self.seed) as scorer_of_masks:
@@ -218,8 +223,18 @@ class Tubes(Players):
                 )[0],
                 names,
                 scorer_of_masks.cost,
-                {"labels": labels},
+                {"inputs": _looks(job.inputs.detach(), labels)},
             )
+
+
+def _looks(clip: Tensor, labels: Tensor) -> Tensor:
+    """Each tube in its middle frame, on the clip's mean: `(K, C, 1, H, W)`."""
+    mean, found = clip[0].mean((1, 2, 3))[:, None, None], []
+    for k in range(int(labels.max()) + 1):
+        frames = (labels == k).flatten(1).any(1).nonzero()[:, 0]
+        at = int(frames[len(frames) // 2])
+        found.append(torch.where((labels[at] == k).to(clip.device), clip[0, :, at], mean))
+    return torch.stack(found)[:, :, None]
 
 
 def _token_owners(scorer: TokenScorer, labels: Tensor, cells: tuple[int, ...]) -> Tensor:
