@@ -197,7 +197,8 @@ def test_windows_put_together_are_the_whole(count, total):
     assert parts.times == whole.times
     scores = parts.extras["window_scores"][0]
     x = whole.session.x
-    assert float(scores[0]) == pytest.approx(float(net(_window(x, 0, count))[0, 1]), rel=1e-4)
+    with torch.no_grad():
+        assert float(scores[0]) == pytest.approx(float(net(_window(x, 0, count))[0, 1]), rel=1e-4)
     assert "overlap by half" in parts.notes[-1]
     with pytest.raises(StorageError, match="check one stretch"):
         parts.check()
@@ -314,3 +315,12 @@ def test_r3d_18_from_the_command_line(tmp_path, capsys):
     assert code == 0
     assert len(tree(out)) == 4
     assert run(capsys, "verify", out / "clip.grad-cam.json")[0] == 0
+
+
+def test_a_clip_is_continued_on_the_frames_it_was_explained_on(uneven):
+    m = model()
+    short = pl.explain(m, uneven, get_method("rise", samples=32), frames="stride:4x2")
+    longer = pl.more(short, samples=64)
+    whole = pl.explain(m, uneven, get_method("rise", samples=64), frames="stride:4x2")
+    assert longer.times == whole.times == tuple(UNEVEN[i] / 600 for i in (2, 4, 6, 8))
+    assert torch.allclose(longer.attribution, whole.attribution, atol=1e-6)

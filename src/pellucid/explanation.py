@@ -202,7 +202,7 @@ class Explanation:
     @property
     def is_clip(self) -> bool:
         """Whether the first axis of the map is time."""
-        return self.geometry.unit in ("s", "frame")
+        return self.geometry.is_clip
 
     def tube(self) -> Tensor:
         """A clip's map `(T', H', W')` on the native grid: never interpolated.

@@ -17,7 +17,17 @@ from pellucid.engine import Capture
 from pellucid.errors import ModelError, PellucidError
 from pellucid.heatmaps import METHODS, GradCAM, HiResCAM, InputXGradient, Saliency, get_method
 from pellucid.heatmaps.base import prepare
-from pellucid.importance import get_estimator, measure
+from pellucid.importance import (
+    Blocks,
+    Channels,
+    FrequencyBands,
+    Patches,
+    Superpixels,
+    Tokens,
+    get_estimator,
+    measure,
+)
+from pellucid.importance.exchange import exchange
 from pellucid.importance.frames import Frames, Segments, Tubes
 from pellucid.importance.temporal import order_sensitivity, sufficient
 from pellucid.models.layers import layers
@@ -232,6 +242,24 @@ def test_frame_importance_leaves_none(players):
         with pytest.raises(KeyboardInterrupt):
             run()
         assert state(net, x) == before
+
+
+@pytest.mark.parametrize("baseline", ["dropped", "inpaint", "noisy-linear"])
+def test_baselines_leave_none_either(baseline):
+    """On a transformer, whose first block is hooked to drop tokens."""
+    net = timm.create_model("vit_tiny_patch16_224", img_size=64, depth=2, num_classes=5)
+    net.blocks[1].eval()
+    nn.init.normal_(net.head.weight)
+    x, method = noise(1, 3, 64, 64), get_method("occlusion", baseline=baseline, window=32, stride=16)
+    harmless = failing_target(None, 0)
+    before = state(net, x)
+    assert method.attribute(net, x, harmless).any()
+    assert state(net, x) == before
+    for error in ERRORS.values():
+        for at in (1, harmless.calls[0] // 2, harmless.calls[0]):
+            with pytest.raises(type(error)):
+                method.attribute(net, x, failing_target(error, at))
+            assert state(net, x) == before
 
 
 @pytest.mark.parametrize("at", ["first", "last"])
@@ -658,3 +686,37 @@ def test_parameters_get_no_gradients_and_the_prefix_no_graph():
     hook.remove()
     assert graphs == [False]
     assert all(p.grad is None for p in net.parameters())
+
+
+IMPORTANCE = {
+    "superpixels by shapley": (Superpixels(segments="grid", count=9), "shapley", None),
+    "patches by gradient": (Patches(count=4), "gradient", None),
+    "frequencies by conductance": (FrequencyBands(count=3), "conductance", None),
+    "channels by ablation": (Channels(layer="tail.0", removal="mean"), "ablation", None),
+    "channels by conductance": (Channels(layer="body"), "conductance", None),
+    "tokens by gradient": (Tokens(layer="tail.1"), "gradient", None),
+    "layers by ablation": (Blocks(layers=("body", "tail.0", "fc")), "ablation", None),
+    "layers exchanged": (Blocks(layers=("body", "tail.0")), "permutation", noise(1, 3, 24, 24, seed=5)),
+    "channels exchanged": (Channels(layer="body"), "permutation", noise(1, 3, 24, 24, seed=5)),
+}
+
+
+@pytest.mark.parametrize("name", IMPORTANCE)
+def test_importance_leaves_none(name):
+    """After success, and after an error or a cancel in the first and in the last score."""
+    players, by, donor = IMPORTANCE[name]
+
+    def run(net, x, target):
+        job = prepare(net, x[:1], [target])
+        return measure(players, get_estimator(by), job) if donor is None else exchange(players, [donor], job)
+
+    harmless = failing_target(None, 0)
+    net, x = busy()
+    before = state(net, x)
+    assert run(net, x, harmless).values.isfinite().all()
+    assert state(net, x) == before
+    for error in ERRORS.values():
+        for at in (1, harmless.calls[0]):
+            with pytest.raises(type(error)):
+                run(net, x, failing_target(error, at))
+            assert state(net, x) == before

@@ -353,3 +353,29 @@ def test_without_the_extra_videos_say_what_to_install(tmp_path, monkeypatch):
         assert len(read_clip(gif(tmp_path / "a.gif", bars(3), [40] * 3)).frames) == 3
     finally:
         video.pyav.cache_clear()
+
+
+def test_changes_behind_a_layer_of_folded_frames_are_those_of_the_whole_network():
+    from pellucid.engine.tail import Tail
+
+    net, x = cnn_rnn(), noise(1, 3, 5, 16, 16)
+    layout = best_layer(net, x).layout
+
+    def change(activation, start, stop):
+        cells = layout.to_map(activation).repeat(stop - start, 1, 1, 1, 1)
+        for row, t in enumerate(range(start, stop)):
+            cells[row, :, t] = 0
+        return layout.from_map(cells, activation)
+
+    with Tail(net, x, "features", lambda y, _watched, _rows: [y[:, 1]]) as tail:
+        found = tail(change, 5)[:, 0]
+    expected = []
+    for t in range(5):
+        handle = net.features.register_forward_hook(
+            lambda _m, _a, out, t=t: torch.cat([out[:t], out[t : t + 1] * 0, out[t + 1 :]])
+        )
+        with torch.no_grad():
+            expected.append(float(net(x)[0, 1]))
+        handle.remove()
+    assert found.tolist() == pytest.approx(expected, rel=1e-5)
+    assert len(set(found.tolist())) == 5

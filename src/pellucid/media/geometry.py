@@ -48,6 +48,11 @@ class Geometry:
             raise MediaError(f"{len(self.ticks)} ticks for the {self.source_size[0]} samples of the first axis.")
 
     @property
+    def is_clip(self) -> bool:
+        """Whether the first axis is time."""
+        return self.unit in ("s", "frame")
+
+    @property
     def times(self) -> tuple[float, ...]:
         """The seconds at which the source's frames are shown; empty where the first axis is not time."""
         return self.ticks if self.unit == "s" else ()
