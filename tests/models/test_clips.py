@@ -74,6 +74,7 @@ def test_layers_keep_their_names_in_an_adapter():
     net = conv3d()
     wrapped = ClipInput(TimeFirst(net), "BTCHW")
     assert {n for n, _ in wrapped.named_modules()} == {"", "module", "net", *(f"net.{i}" for i in range(7))}
+    assert all(wrapped.get_submodule(n) is m for n, m in wrapped.named_modules())
     twin = copy.deepcopy(wrapped)
     assert torch.equal(twin(noise(1, 3, 8, 16, 16)), net(noise(1, 3, 8, 16, 16)))
 

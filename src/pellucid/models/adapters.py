@@ -45,6 +45,11 @@ class Adapter(nn.Module):
         for name, m in self.module.named_modules(memo, prefix, remove_duplicate):
             yield (name if m is not self.module else f"{prefix}.module".removeprefix(".")), m
 
+    def get_submodule(self, target: str) -> nn.Module:
+        """By the names that `named_modules` gives."""
+        found = dict(self.named_modules()).get(target)
+        return super().get_submodule(target) if found is None else found
+
 
 class ClipInput(Adapter):
     """A model that takes clips in another layout, or as a list of pathways.
