@@ -64,15 +64,35 @@ def video_overlay(_model: pl.VisionModel) -> pl.VideoHeatmap:
     return pl.explain("suite:motion", "suite:motion", method="grad-cam")
 
 
-PICTURES: dict[str, Callable[[pl.VisionModel], pl.Heatmaps]] = {
-    f.__name__: f for f in (coffee, cams, gradients, channels, depth, contrast, video_motion)
-}
+def superpixels(model: pl.VisionModel) -> pl.Importance:
+    """What each superpixel adds to the score, with intervals."""
+    return pl.importance(model, "sample:cat", "superpixels", "shapley")
+
+
+def importance_channels(model: pl.VisionModel) -> pl.Importance:
+    """What each channel of a layer adds."""
+    return pl.importance(model, "sample:coffee", "channels", "shapley", layer="blocks.6")
+
+
+def importance_folder(model: pl.VisionModel) -> pl.Importance:
+    """What each channel adds over many pictures."""
+    names = ("cat", "coffee", "rocket", "motorcycle", "astronaut", "camera", "clock", "coins", "horse", "page")
+    return pl.importance(model, [f"sample:{name}" for name in names], "channels", "gradient", layer="blocks.6")
+
+
+PICTURES: dict[str, Callable[[pl.VisionModel], pl.Heatmaps | pl.Importance]] = {
+    f.__name__: f
+    for f in (
+        coffee, cams, gradients, channels, depth, contrast, superpixels, importance_channels, importance_folder,
+        video_motion,
+    )
+}  # fmt: skip
 
 
 VIDEOS: dict[str, Callable[[pl.VisionModel], pl.VideoHeatmap]] = {f.__name__: f for f in (video_overlay,)}
 
 
-def write(name: str, found: pl.Heatmaps) -> Path:
+def write(name: str, found: pl.Heatmaps | pl.Importance) -> Path:
     """The panel as PNG, in true colour if that is small enough, else with a palette of its own, dithered."""
     buffer = io.BytesIO()
     for dpi in (100, 90, 80, 70, 60):
@@ -101,6 +121,11 @@ def main(names: list[str]) -> None:
         found = PICTURES[name](model)
         path = write(name, found)
         print(f"{path.name}: {path.stat().st_size // 1000} kB")
+        if isinstance(found, pl.Importance):
+            print(
+                *(f"  {row['rank']}. {row['player']} {row['importance']:+.3g}" for row in found.table()[:5]), sep="\n"
+            )
+            continue
         for e in found:
             print(f"  {e.method} for {e.target}", *([e.quality.line] if e.quality else []), *e.notes, sep="\n    ")
 

@@ -32,8 +32,10 @@ if TYPE_CHECKING:
     from pellucid.models.sources import load, per_frame, wrap
     from pellucid.models.steps import Step
     from pellucid.models.targets import Class, Contrast, PerSample, Target, TopClass, Unit
-    from pellucid.results import Heatmap, Heatmaps, VideoHeatmap
+    from pellucid.results import Heatmap, Heatmaps, Importance, VideoHeatmap
     from pellucid.verbs.explain import explain
+    from pellucid.verbs.importance import importance
+    from pellucid.verbs.more import more
     from pellucid.verbs.verify import Verification, read, verify
 
 _HOMES = {
@@ -46,12 +48,24 @@ _HOMES = {
     "pellucid.models.steps": ("Step",),
     "pellucid.models.sources": ("load", "per_frame", "wrap"),
     "pellucid.models.targets": ("Class", "Contrast", "PerSample", "Target", "TopClass", "Unit"),
-    "pellucid.results": ("Heatmap", "Heatmaps", "VideoHeatmap"),
+    "pellucid.results": ("Heatmap", "Heatmaps", "Importance", "VideoHeatmap"),
     "pellucid.verbs.explain": ("explain",),
+    "pellucid.verbs.more": ("more",),
     "pellucid.verbs.verify": ("Verification", "read", "verify"),
 }
 _HOME = {name: module for module, names in _HOMES.items() for name in names}
-_ROOMS = ("engine", "errors", "evaluation", "explanation", "heatmaps", "media", "models", "render", "storage")
+_ROOMS = (
+    "engine",
+    "errors",
+    "evaluation",
+    "explanation",
+    "heatmaps",
+    "importance",
+    "media",
+    "models",
+    "render",
+    "storage",
+)
 
 __all__ = [
     "Class",
@@ -61,6 +75,7 @@ __all__ = [
     "Geometry",
     "Heatmap",
     "Heatmaps",
+    "Importance",
     "LayerError",
     "MediaError",
     "MethodError",
@@ -81,8 +96,10 @@ __all__ = [
     "VisionModel",
     "__version__",
     "explain",
+    "importance",
     "layers",
     "load",
+    "more",
     "per_frame",
     "read",
     "read_clip",
@@ -104,4 +121,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted([*__all__, *_ROOMS])
+    return sorted({*__all__, *_ROOMS})

@@ -17,7 +17,17 @@ from pellucid.engine import Capture
 from pellucid.errors import ModelError, PellucidError
 from pellucid.heatmaps import METHODS, GradCAM, HiResCAM, InputXGradient, Saliency, get_method
 from pellucid.heatmaps.base import prepare
-from pellucid.importance import get_estimator, measure
+from pellucid.importance import (
+    Blocks,
+    Channels,
+    FrequencyBands,
+    Patches,
+    Superpixels,
+    Tokens,
+    get_estimator,
+    measure,
+)
+from pellucid.importance.exchange import exchange
 from pellucid.importance.frames import Frames, Segments, Tubes
 from pellucid.importance.temporal import order_sensitivity, sufficient
 from pellucid.models.layers import layers
@@ -658,3 +668,37 @@ def test_parameters_get_no_gradients_and_the_prefix_no_graph():
     hook.remove()
     assert graphs == [False]
     assert all(p.grad is None for p in net.parameters())
+
+
+IMPORTANCE = {
+    "superpixels by shapley": (Superpixels(segments="grid", count=9), "shapley", None),
+    "patches by gradient": (Patches(count=4), "gradient", None),
+    "frequencies by conductance": (FrequencyBands(count=3), "conductance", None),
+    "channels by ablation": (Channels(layer="tail.0", removal="mean"), "ablation", None),
+    "channels by conductance": (Channels(layer="body"), "conductance", None),
+    "tokens by gradient": (Tokens(layer="tail.1"), "gradient", None),
+    "layers by ablation": (Blocks(layers=("body", "tail.0", "fc")), "ablation", None),
+    "layers exchanged": (Blocks(layers=("body", "tail.0")), "permutation", noise(1, 3, 24, 24, seed=5)),
+    "channels exchanged": (Channels(layer="body"), "permutation", noise(1, 3, 24, 24, seed=5)),
+}
+
+
+@pytest.mark.parametrize("name", IMPORTANCE)
+def test_importance_leaves_none(name):
+    """After success, and after an error or a cancel in the first and in the last score."""
+    players, by, donor = IMPORTANCE[name]
+
+    def run(net, x, target):
+        job = prepare(net, x[:1], [target])
+        return measure(players, get_estimator(by), job) if donor is None else exchange(players, [donor], job)
+
+    harmless = failing_target(None, 0)
+    net, x = busy()
+    before = state(net, x)
+    assert run(net, x, harmless).values.isfinite().all()
+    assert state(net, x) == before
+    for error in ERRORS.values():
+        for at in (1, harmless.calls[0]):
+            with pytest.raises(type(error)):
+                run(net, x, failing_target(error, at))
+            assert state(net, x) == before

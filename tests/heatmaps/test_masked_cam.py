@@ -386,7 +386,7 @@ def test_dead_channels_are_not_ablated():
     handle = net[4].register_forward_hook(lambda _m, args, _o: seen.append(len(args[0])))
     found = AblationCAM(layer="3").explain(net, x, [1])[0]
     handle.remove()
-    assert sum(seen) <= 1 + 2 + 100 + 1  # plain, the tail's trial, the living, the empty
+    assert sum(seen) <= 1 + 2 + 100 + 1  # plain, unchanged once more, the living, the empty
     A = net[:4](x).detach()
     close(found.extras["weights"], net[6].weight[1].detach() * A.flatten(2).mean(2), 1e-4)
 
@@ -477,12 +477,12 @@ def test_batches_inputs_and_targets_do_not_meet(method, monkeypatch):
     targets = [1, TopClass(), Contrast(0, 4)]
     whole = [a.values for a in method.explain(net, x, targets)]
     for t, target in enumerate(targets):
-        close(method.attribute(net, x, target), whole[t])
-        close(torch.cat([method.attribute(net, x[n : n + 1], target) for n in range(3)]), whole[t])
+        close(method.attribute(net, x, target), whole[t], 1e-4)
+        close(torch.cat([method.attribute(net, x[n : n + 1], target) for n in range(3)]), whole[t], 1e-4)
     monkeypatch.setattr(perturb, "default_batch", lambda _device: 5)
     monkeypatch.setattr(tail_cam, "_CHANGES", 5)
     for a, b in zip(method.explain(net, x, targets), whole, strict=True):
-        close(a.values, b)
+        close(a.values, b, 1e-4)
 
 
 @pytest.mark.parametrize("method", QUICK, ids=NAMES)
@@ -564,7 +564,7 @@ def test_a_tail_reads_watched_layers_as_changed():
     net, x = pooled(), noise(1, 3, 32, 32)
     for layer, watch in (("1", "3"), ("3", "3")):
         with Tail(net, x, layer, lambda _y, w, _r, n=watch: [w[n].mean((1, 2, 3))], watch=[watch]) as changed:
-            assert changed.broadcasts
+            assert not changed.way[1]
             halves = changed(lambda A, _start, _stop: torch.cat([A, A / 2]), 2)[:, 0]
         A = net[: int(layer) + 1](x).detach()
         close(halves, [net[int(layer) + 1 : int(watch) + 1](a).mean().item() for a in (A, A / 2)])

@@ -18,7 +18,7 @@ from pellucid.importance import (
     get_estimator,
     measure,
 )
-from pellucid.importance.internals import building_blocks
+from pellucid.importance.blocks import building_blocks
 from pellucid.media.segments import grid
 
 
@@ -118,6 +118,9 @@ def test_bypassed_blocks_lose_exactly_what_they_add(x):
     found = measure(Blocks(), get_estimator("shapley"), prepare(net, x, [0]))
     assert found.values[:, 0].tolist() == pytest.approx([0.5, 2.0, -1.0], abs=1e-5)
     assert float(found.full - found.empty) == pytest.approx(1.5, abs=1e-5)
+    assert found.notes == [[]]
+    grown = measure(Blocks(layers=("0.0", "1")), get_estimator("ablation"), prepare(net, x, [0]))
+    assert grown.notes[0][0].endswith("rather than a bypass: 1.")  # the pooling changes the shape
 
 
 def test_interactions_of_a_product_are_found(x):
@@ -142,12 +145,12 @@ def test_bands_add_up_to_the_input_and_find_a_planted_frequency():
         def forward(self, x):
             return torch.stack([x.var((1, 2, 3)), x.mean((1, 2, 3))], dim=1)
 
-    for players in (FrequencyBands(bands=4), ColourBands()):
+    for players in (FrequencyBands(count=4), ColourBands()):
         names, make = players.parts(x)
         assert torch.allclose(make(torch.ones(1, len(names))), x, atol=1e-5)
-    found = measure(FrequencyBands(bands=4), get_estimator("shapley"), prepare(Variance().eval(), x, [0]))
+    found = measure(FrequencyBands(count=4), get_estimator("shapley"), prepare(Variance().eval(), x, [0]))
     best = int(found.values[:, 0].argmax())
-    low, high = found.names[best].removesuffix(" cycles").split("-")
+    low, high = found.names[best].removesuffix(" cycles").split(" to ")
     assert float(low) < 10 <= float(high)
 
 

@@ -67,7 +67,7 @@ def test_nan_from_a_box_is_named(x):
         Occlusion(window=8).attribute(pl.wrap(breaks), x, 0)
 
 
-def test_the_same_answer_is_asked_for_twice_only_once(x):
+def test_the_same_answer_is_asked_for_twice_only_once_and_no_input_again(x):
     seen = []
 
     def count(batch):
@@ -76,8 +76,43 @@ def test_the_same_answer_is_asked_for_twice_only_once(x):
 
     box = BlackBox(count)
     for _ in range(3):
-        box(x)
-    assert seen == [2, 1, 2, 2]
+        assert torch.equal(box(x), x.flatten(1)[:, :3])
+    assert seen == [2, 1]
+    assert torch.equal(box(torch.cat([x[1:], x[:1] + 1])), torch.cat([x[1:], x[:1] + 1]).flatten(1)[:, :3])
+    assert seen == [2, 1, 1]
+
+
+def test_a_box_that_drifts_later_is_found_out():
+    calls = []
+
+    def drifts(batch):
+        calls.append(len(batch))
+        return batch.flatten(1)[:, :3] + (len(calls) > 20)
+
+    box = BlackBox(drifts)
+
+    def ask_forty():
+        for n in range(40):
+            box(torch.full((1, 3, 4, 4), float(n)))
+
+    with pytest.raises(ModelError, match="changes its answer"):
+        ask_forty()
+    assert 20 < len(calls) < 40
+
+
+def test_another_number_of_classes_is_named(x):
+    box = BlackBox(lambda batch: batch.flatten(1)[:, : 3 if float(batch.sum()) == float(x[:1].sum()) else 4])
+    box(x[:1])
+    with pytest.raises(ModelError, match=r"\(4,\) scores an input, and \(3,\) before"):
+        box(x[1:])
+
+
+def test_memory_is_bounded(monkeypatch, x):
+    monkeypatch.setattr("pellucid.models.blackbox._REMEMBERED", 40)
+    box = BlackBox(lambda batch: batch.flatten(1)[:, :3])
+    for n in range(6):
+        assert torch.equal(box(x + n), (x + n).flatten(1)[:, :3])
+    assert len(box._answers.rows) == 3
 
 
 @pytest.mark.slow

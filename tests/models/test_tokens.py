@@ -246,7 +246,10 @@ def test_masks_of_one_size_share_batches_and_short_rows_fill_them():
     hook = net.blocks[1].register_forward_pre_hook(lambda _m, args: sizes.append(tuple(args[0].shape[:2])))
     with scorer:
         before = scorer.cost.forwards
-        scorer(torch.arange(16).expand(20, 16) < 3)  # 40 rows of 4 tokens: 6 x 17 tokens hold 25 of them
+        places = torch.combinations(torch.arange(16), 3)[:20]
+        scorer(
+            torch.zeros(20, 16, dtype=torch.bool).scatter_(1, places, True)
+        )  # 40 rows of 4 tokens: 6 x 17 tokens hold 25 of them
         assert sizes == [(25, 4), (15, 4)]
         assert scorer.cost.forwards - before == pytest.approx(40 * 4 / 17, abs=1)
     hook.remove()

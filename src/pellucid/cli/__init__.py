@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import typer
 
-from pellucid.cli import doctor, explain, listings, verify
+from pellucid.cli import doctor, explain, importance, listings, verify
 from pellucid.errors import PellucidError
 
 app = typer.Typer(
@@ -20,6 +20,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.command("explain")(explain.explain)
+app.command("importance")(importance.importance)
 app.command("methods")(listings.methods)
 app.command("models")(listings.models)
 app.command("layers")(listings.layers)

@@ -134,9 +134,14 @@ class Capture:
         self.watched = {}
         self._guard.__exit__(*error)
 
-    def forward(self, inputs: Tensor) -> Any:
-        """Run the model on `inputs` `(N, C, *space)`; the user's tensor is never written to."""
-        output = self._run(inputs)
+    def forward(self, inputs: Tensor, module: nn.Module | None = None) -> Any:
+        """Run the model on `inputs` `(N, C, *space)`; the user's tensor is never written to.
+
+        Args:
+            inputs: a batch.
+            module: what runs in the model's place: a copy of it that shares its hooks.
+        """
+        output = self._run(inputs, module or self.module)
         missing = [n for n in (*self.layers, *self.watch) if n not in self.activations and n not in self.watched]
         if missing:
             raise LayerError(
@@ -145,7 +150,7 @@ class Capture:
             )
         return output
 
-    def _run(self, inputs: Tensor) -> Any:
+    def _run(self, inputs: Tensor, module: nn.Module) -> Any:
         self.activations.clear()
         self.watched.clear()
         x = inputs.detach().clone()  # the model may write to its input
@@ -154,7 +159,7 @@ class Capture:
             x = x.clone()
         with torch.set_grad_enabled(self.input_gradient or self._graph_prefix):
             try:
-                return self.module(x)
+                return module(x)
             except _Stop:
                 return None
 

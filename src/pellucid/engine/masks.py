@@ -6,22 +6,28 @@ values, so a weighted sum of many masks is one matrix product on the small value
 
 from __future__ import annotations
 
+import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, fields
+from typing import Any, Literal
 
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import interpolate
 
 from pellucid.errors import MethodError
+
+KEY = 16  # bytes of a mask's name
+_OF_EACH = ("values", "shifts")  # what the masks of one object do not share
 
 
 class Masks(ABC):
     """Many masks over inputs of one size."""
 
     values: Tensor  # (M, ...), the small values
+    space: tuple[int, ...]  # what they are drawn over
 
     def __len__(self) -> int:
         return len(self.values)
@@ -47,6 +53,24 @@ class Masks(ABC):
         rank = torch.empty_like(order).scatter_(0, order, torch.arange(len(order), device=order.device))
         return self.take(first[order]), rank[inverse]
 
+    def keys(self) -> list[bytes]:
+        """A short name for each mask, the same for all masks that are drawn the same from the same kind of values."""
+        own = [(f.name, getattr(self, f.name)) for f in fields(self)]  # type: ignore[arg-type]
+        shared = hashlib.blake2b(type(self).__name__.encode())
+        for name, value in own:
+            if name not in _OF_EACH:
+                shared.update(_plain(value).tobytes() if isinstance(value, Tensor) else repr(value).encode())
+        rows = [_plain(v).reshape(len(self), -1) for name, v in own if name in _OF_EACH and isinstance(v, Tensor)]
+        frame = shared.digest()
+        return [
+            hashlib.blake2b(b"".join(part.tobytes() for part in row), key=frame, digest_size=KEY).digest()
+            for row in zip(*rows, strict=True)
+        ]
+
+
+def _plain(values: Tensor) -> NDArray[Any]:
+    return (values.double() if values.is_floating_point() else values.long()).cpu().contiguous().numpy()
+
 
 @dataclass(frozen=True)
 class SegmentMasks(Masks):
@@ -67,6 +91,11 @@ class SegmentMasks(Masks):
                 f"Segments are numbered 0 to {self.values.shape[1] - 1}, one integer a place; these run from "
                 f"{int(self.labels.min())} to {top - 1}."
             )
+
+    @property
+    def space(self) -> tuple[int, ...]:  # type: ignore[override]
+        """The size of the labels."""
+        return tuple(self.labels.shape)
 
     def render(self, rows: slice | Tensor) -> Tensor:
         """Each place takes its segment's value."""

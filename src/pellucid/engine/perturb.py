@@ -7,93 +7,67 @@ filled across inputs. Everything else is left to the methods, which are sums ove
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
 
+from pellucid.engine.baselines import Baseline, Picture
 from pellucid.engine.batching import adaptive_batches, default_batch
 from pellucid.engine.capture import Capture, Cost
 from pellucid.engine.masks import Masks
+from pellucid.engine.memory import Memory
 from pellucid.errors import ModelError
 
 Scores = Callable[[Any, Mapping[str, Tensor], Tensor], Sequence[Tensor]]
 """(model output, watched activations, rows `(m,)` of the inputs) -> one score `(m,)` for each target."""
 
 
-class Scorer:
-    """Scores of masked inputs; a context, since the model is borrowed while it is open.
+class MaskScorer(ABC):
+    """Scores of inputs of which masks hide some part; a context, since the model is borrowed while it is open.
 
-    Args:
-        module: the model.
+    Attributes:
         inputs: `(N, C, *space)`.
-        baseline: `(N, C, *space)`, shown where a mask is 0.
-        score: see `Scores`.
-        targets: how many targets `score` yields.
-        watch: layers that `score` reads.
+        targets: how many scores each masked input has.
+        space: what masks are drawn over, unless they are drawn over the inputs' own space.
+        soft: whether a mask may have values between 0 and 1.
         batch: masked inputs at a time; halved when memory runs out.
-
-    Example:
-        with Scorer(module, x, zeros, score, targets=1) as scorer:
-            values = scorer(SegmentMasks(coalitions, labels))  # (N, M, 1)
+        cost: passes so far.
+        memory: scores already known, and those found; None: they are not kept.
     """
 
-    def __init__(
-        self,
-        module: nn.Module,
-        inputs: Tensor,
-        baseline: Tensor,
-        score: Scores,
-        *,
-        targets: int = 1,
-        watch: Sequence[str] = (),
-        batch: int | None = None,
-    ) -> None:
-        self.inputs, self.baseline = inputs.detach(), baseline.detach().expand_as(inputs)
-        self.score, self.targets = score, targets
-        self.batch = batch or default_batch(inputs.device)
-        self.cost = Cost()
-        self._capture = Capture(module, watch=watch)
+    inputs: Tensor
+    targets: int
+    space: tuple[int, ...]
+    soft: bool
+    batch: int
+    cost: Cost
+    memory: Memory | None = None
+    score: Scores
+    _capture: Capture
 
-    def __enter__(self) -> Scorer:
-        self._capture.__enter__()
-        return self
+    @abstractmethod
+    def __enter__(self) -> Self: ...
 
+    @abstractmethod
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._capture.__exit__(kind, error, trace)
+    ) -> None: ...
 
-    def __call__(self, masks: Masks | Sequence[Masks], label: str = "masked inputs") -> Tensor:
-        """Scores `(N, M, targets)`, double precision.
+    @abstractmethod
+    def plain(self) -> Tensor:
+        """Scores `(N, targets)` of the inputs as they are."""
 
-        Args:
-            masks: the same for all inputs, or one `Masks` of equal length for each input.
-            label: of the progress bar.
-        """
-        per_input = [masks] * len(self.inputs) if isinstance(masks, Masks) else list(masks)
-        unique, inverse = zip(*(m.distinct() for m in per_input), strict=True)
-        counts = [len(u) for u in unique]
-        owner = torch.repeat_interleave(torch.arange(len(counts)), torch.tensor(counts))
-        which = torch.cat([torch.arange(c) for c in counts])
-        out = torch.empty(len(owner), self.targets, dtype=torch.float64, device=self.inputs.device)
-        buffer = torch.empty((min(self.batch, len(owner)), *self.inputs.shape[1:])).to(self.inputs)
+    @abstractmethod
+    def blank(self) -> Tensor:
+        """Scores `(N, targets)` with all hidden."""
 
-        def run(start: int, stop: int) -> None:
-            blended = buffer[: stop - start]
-            for n in sorted(set(owner[start:stop].tolist())):
-                mine = (owner[start:stop] == n).nonzero()[:, 0]
-                low, high = int(mine[0]), int(mine[-1]) + 1
-                at = which[start + low : start + high]
-                mask = unique[n].render(slice(int(at[0]), int(at[-1]) + 1)).to(self.inputs)
-                torch.lerp(self.baseline[n : n + 1], self.inputs[n : n + 1], mask, out=blended[low:high])
-            out[start:stop] = self.evaluate(blended, owner[start:stop])
-
-        self.batch = adaptive_batches(run, len(owner), self.batch, label=label)
-        parts = out.split(counts)  # type: ignore[no-untyped-call]
-        return torch.stack([part[i.to(part.device)] for part, i in zip(parts, inverse, strict=True)])
+    @abstractmethod
+    def score_masks(self, masks: Sequence[Masks], out: Sequence[Tensor], label: str) -> None:
+        """Write the scores of each input's masks, all different, to `out`, `(M_n, targets)` each, as they come."""
 
     def evaluate(self, inputs: Tensor, rows: Tensor) -> Tensor:
         """Scores `(m, targets)` of ready inputs `(m, C, *space)`, which belong to the samples `rows` `(m,)`.
@@ -115,13 +89,128 @@ class Scorer:
             )
         return scores
 
+    def fit_segments(self, labels: Tensor) -> Tensor:
+        """Segments `(*space)` as this scorer can hide them, numbered without gaps."""
+        return labels
+
+    def __call__(self, masks: Masks | Sequence[Masks], label: str = "masked inputs") -> Tensor:
+        """Scores `(N, M, targets)`, double precision; each different mask is scored once.
+
+        Args:
+            masks: the same for all inputs, or one `Masks` of equal length for each input.
+            label: of the progress bar.
+        """
+        if isinstance(masks, Masks):
+            unique, inverse = (list(part) for part in zip(*[masks.distinct()] * len(self.inputs), strict=True))
+        else:
+            unique, inverse = (list(part) for part in zip(*(m.distinct() for m in masks), strict=True))
+        found = [self._unknown(len(u)) for u in unique]
+        if self.memory is None:
+            self.score_masks(unique, found, label)
+        else:
+            self._with_memory(self.memory, unique, found, label)
+        return torch.stack([part[i.to(part.device)] for part, i in zip(found, inverse, strict=True)])
+
+    def _unknown(self, count: int) -> Tensor:
+        return torch.full((count, self.targets), torch.nan, dtype=torch.float64, device=self.inputs.device)
+
+    def _with_memory(self, memory: Memory, unique: Sequence[Masks], found: Sequence[Tensor], label: str) -> None:
+        """Only what is not known yet is run; what was answered is kept even if the rest fails."""
+        named = {id(u): u.keys() for u in unique}  # masks that all inputs share are named once
+        keys = [named[id(u)] for u in unique]
+        rest = [memory.recall(n, k, f) for n, (k, f) in enumerate(zip(keys, found, strict=True))]
+        if not any(map(len, rest)):
+            return
+        fresh = [self._unknown(len(rows)) for rows in rest]
+        todo = [u.take(rows.to(u.values.device)) for u, rows in zip(unique, rest, strict=True)]
+        try:
+            self.score_masks(todo, fresh, label)
+        finally:
+            for n, (rows, scores) in enumerate(zip(rest, fresh, strict=True)):
+                found[n][rows.to(found[n].device)] = scores
+                memory.keep(n, [keys[n][r] for r in rows.tolist()], scores)
+
+
+class Scorer(MaskScorer):
+    """Scores of masked inputs, something else in the place of what is hidden.
+
+    Args:
+        module: the model.
+        inputs: `(N, C, *space)`.
+        baseline: what shows where a mask is 0: pictures `(N, C, *space)`, or a `Baseline`.
+        score: see `Scores`.
+        targets: how many targets `score` yields.
+        watch: layers that `score` reads.
+        batch: masked inputs at a time; halved when memory runs out.
+
+    Example:
+        with Scorer(module, x, zeros, score, targets=1) as scorer:
+            values = scorer(SegmentMasks(coalitions, labels))  # (N, M, 1)
+    """
+
+    soft = True
+
+    def __init__(
+        self,
+        module: nn.Module,
+        inputs: Tensor,
+        baseline: Tensor | Baseline,
+        score: Scores,
+        *,
+        targets: int = 1,
+        watch: Sequence[str] = (),
+        batch: int | None = None,
+    ) -> None:
+        self.inputs, self.space = inputs.detach(), tuple(inputs.shape[2:])
+        self.baseline: Baseline = (
+            Picture(baseline.detach().expand_as(inputs)) if isinstance(baseline, Tensor) else baseline
+        )
+        self.score, self.targets = score, targets
+        self.batch = batch or default_batch(inputs.device)
+        self.cost = Cost()
+        self._capture = Capture(module, watch=watch)
+
+    def __enter__(self) -> Self:
+        self._capture.__enter__()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._capture.__exit__(kind, error, trace)
+
+    def score_masks(self, masks: Sequence[Masks], out: Sequence[Tensor], label: str) -> None:
+        """Masks are drawn and blended batch by batch, batches filled across inputs."""
+        counts = [len(m) for m in masks]
+        owner = torch.repeat_interleave(torch.arange(len(counts)), torch.tensor(counts))
+        which = torch.cat([torch.arange(c) for c in counts])
+        if not len(owner):
+            return
+        buffer = torch.empty((min(self.batch, len(owner)), *self.inputs.shape[1:])).to(self.inputs)
+
+        def run(start: int, stop: int) -> None:
+            blended = buffer[: stop - start]
+            parts = []
+            for n in sorted(set(owner[start:stop].tolist())):
+                mine = (owner[start:stop] == n).nonzero()[:, 0]
+                low, high = int(mine[0]), int(mine[-1]) + 1
+                rows = slice(int(which[start + low]), int(which[start + high - 1]) + 1)
+                mask = masks[n].render(rows).to(self.inputs)
+                torch.lerp(self.baseline.behind(n, mask), self.inputs[n : n + 1], mask, out=blended[low:high])
+                parts.append((n, rows, slice(low, high)))
+            scores = self.evaluate(blended, owner[start:stop])
+            for n, rows, at in parts:
+                out[n][rows] = scores[at]
+
+        self.batch = adaptive_batches(run, len(owner), self.batch, label=label)
+
     def plain(self) -> Tensor:
         """Scores `(N, targets)` of the inputs as they are."""
         return self._over(self.inputs)
 
     def blank(self) -> Tensor:
         """Scores `(N, targets)` of the baselines."""
-        return self._over(self.baseline)
+        return self._over(self.baseline.blank())
 
     def _over(self, inputs: Tensor) -> Tensor:
         out = torch.empty(len(inputs), self.targets, dtype=torch.float64, device=inputs.device)

@@ -1,9 +1,11 @@
 """Prefix once, tail many: scores when only one layer's activation changes.
 
 The input goes in alone, and a hook at the layer returns many changed activations in place of one; everything behind
-it broadcasts, residual additions included. The prefix then costs one pass for each batch of changes rather than one
-for each change. Tails that do not broadcast (a concatenation with something in front of the layer) are recognised by
-a trial, and run with the input repeated: the same numbers, more slowly.
+it broadcasts, residual additions included. What runs in front of the layer is noted in the first pass and played back
+(`pellucid.engine.replay`), so the prefix costs one pass however many changes there are. Neither has to be so: the
+first changes carry the unchanged activation along, which must give the plain score, and where it does not, the input
+is repeated (a tail that concatenates something from in front of the layer), the prefix is run again, or both: the same
+numbers, more slowly.
 """
 
 from __future__ import annotations
@@ -16,9 +18,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pellucid.engine.batching import adaptive_batches, default_batch
+from pellucid.engine.batching import adaptive_batches, default_batch, is_out_of_memory
 from pellucid.engine.capture import Capture, Cost, find_layer, first_tensor, replace_first_tensor
 from pellucid.engine.perturb import Scores
+from pellucid.engine.replay import Prefix
 from pellucid.errors import LayerError, ModelError
 
 Change = Callable[[Tensor, int, int], Tensor]
@@ -27,6 +30,14 @@ Change = Callable[[Tensor, int, int], Tensor]
 Where a layer folds frames into the batch, one input has as many rows as it has frames."""
 
 _TAIL_FACTOR = 8  # a tail's activations are smaller than inputs, so more of them make a batch
+_WAYS = (
+    (True, False),
+    (True, True),
+    (False, False),
+    (False, True),
+)  # (prefix played back, input repeated)
+_PROVEN_BY = 63  # changes that the unchanged activation is carried along with
+_UNSOUND = (RuntimeError, ValueError, TypeError, IndexError, KeyError, AttributeError, AssertionError, ModelError)
 
 
 class Tail:
@@ -40,6 +51,11 @@ class Tail:
         targets: how many targets `score` yields.
         watch: layers that `score` reads; one that is `layer` itself is read as changed.
         batch: changes at a time; halved when memory runs out.
+
+    Attributes:
+        activation: of the unchanged input at the layer.
+        plain: its scores `(targets,)`.
+        cost: runs of the prefix, each with its tail or with those of a batch of changes.
     """
 
     def __init__(
@@ -56,20 +72,29 @@ class Tail:
         self.inputs, self.layer, self.score, self.targets = inputs.detach(), layer, score, targets
         self.batch = batch or _TAIL_FACTOR * default_batch(inputs.device)
         self.cost = Cost()
-        self.broadcasts = True
+        self.activation: Tensor
+        self.plain: Tensor
         self._capture = Capture(module, watch=watch)
+        self._ways = list(_WAYS)
+        self._proven = False
+        self._twin: nn.Module | None = None
         self._edit: Callable[[Tensor], Tensor] | None = None
         self._runs = self._last = 0  # a layer may run several times in a pass: it is changed where it runs last
         self._thread, self._running = threading.get_ident(), False
-        self.activation: Tensor
-        self.plain: Tensor
 
     def __enter__(self) -> Tail:
         self._capture.__enter__()
         try:
             target = find_layer(self._capture.module, self.layer)
             self._handle = target.register_forward_hook(self._hook, prepend=True)  # before it is watched
-            self._trial()
+            self._prefix = Prefix(self._capture.module, self.layer, self._capture.watch)
+            with self._prefix:
+                self.plain = self._run(None, 1)[0]
+            if not hasattr(self, "activation"):
+                raise LayerError(f"Layer {self.layer!r} never ran in the forward pass; name a layer that does.")
+            self._twin = self._prefix.twin()
+            if self._twin is None:
+                self._ways = [(played, repeated) for played, repeated in _WAYS if not played]
         except BaseException as error:
             self.__exit__(type(error), error, error.__traceback__)
             raise
@@ -80,18 +105,49 @@ class Tail:
     ) -> None:
         if hasattr(self, "_handle"):
             self._handle.remove()
+        self._twin = None
         self._capture.__exit__(kind, error, trace)
+
+    @property
+    def way(self) -> tuple[bool, bool]:
+        """Whether the prefix is played back, and whether the input is repeated; proven by the first changes."""
+        return self._ways[0]
 
     def __call__(self, change: Change, count: int, label: str = "changed activations") -> Tensor:
         """Scores `(count, targets)` of `count` changes, double precision."""
         out = torch.empty(count, self.targets, dtype=torch.float64, device=self.inputs.device)
 
         def run(start: int, stop: int) -> None:
-            rows = len(self.activation)  # of one input: more than one where frames are folded into the batch
-            out[start:stop] = self._run(lambda A: change(A[:rows], start, stop), stop - start)
+            if not self._proven:
+                few = min(stop, start + _PROVEN_BY)
+                out[start:few] = self._prove(change, start, few)
+                start = few
+            if start < stop:
+                out[start:stop] = self._run(lambda A: change(A[: len(self.activation)], start, stop), stop - start)
 
         self.batch = adaptive_batches(run, count, self.batch, label=label)
         return out
+
+    def _prove(self, change: Change, start: int, stop: int) -> Tensor:
+        """Scores of the first changes, in the fastest way that gives the unchanged activation the plain scores."""
+
+        def with_plain(A: Tensor) -> Tensor:
+            one = A[: len(self.activation)]  # more than one row where frames are folded into the batch
+            return torch.cat([one, change(one, start, stop)])
+
+        while True:
+            last = len(self._ways) == 1
+            try:
+                scores = self._run(with_plain, stop - start + 1)
+                self._proven = last or bool(
+                    ((scores[0] - self.plain).abs() <= 1e-4 * scores.abs().amax(0) + 1e-9).all()
+                )
+            except _UNSOUND as error:
+                if last or is_out_of_memory(error):
+                    raise
+            if self._proven:
+                return scores[1:]
+            self._ways = self._ways[1:]
 
     def _hook(self, _module: nn.Module, _args: Any, output: Any) -> Any:
         if threading.get_ident() != self._thread or not self._running:
@@ -102,6 +158,7 @@ class Tail:
         self._runs += 1
         if self._edit is None:
             self.activation, self._last = activation.detach().clone(), self._runs
+            self._prefix.reached(output)
             return None
         if self._runs < self._last:
             return None
@@ -115,23 +172,15 @@ class Tail:
             self._running = False  # the model may be run for something else while this context is open
 
     def _scores(self, count: int) -> Tensor:
-        inputs = self.inputs if self.broadcasts else self.inputs.expand(count, *self.inputs.shape[1:])
+        played, repeated = self.way if self._edit is not None else (False, False)
+        inputs = self.inputs.expand(count, *self.inputs.shape[1:]) if repeated else self.inputs
+        self._prefix.rewind()
+        self._prefix.repeat = len(inputs)
         with torch.no_grad():
-            output = self._capture.forward(inputs)
+            output = self._capture.forward(inputs, self._twin if played else None)
             rows = torch.zeros(count, dtype=torch.long)
             scores = torch.stack([s.double() for s in self.score(output, self._capture.watched, rows)], dim=1)
-        self.cost.forwards += len(inputs)
+        self.cost.forwards += 0 if played else len(inputs)
         if scores.shape != (count, self.targets):
             raise ModelError(f"The model answered scores of shape {tuple(scores.shape)} for {count} activations.")
         return scores
-
-    def _trial(self) -> None:
-        """Read the activation and the plain scores; see whether the tail broadcasts."""
-        self.plain = self._run(None, 1)[0]
-        if not hasattr(self, "activation"):
-            raise LayerError(f"Layer {self.layer!r} never ran in the forward pass; name a layer that does.")
-        try:
-            twice = self._run(lambda A: A.repeat(2, *[1] * (A.ndim - 1)), 2)
-            self.broadcasts = torch.allclose(twice, self.plain.expand_as(twice), rtol=1e-4, atol=1e-6)
-        except (RuntimeError, ModelError, ValueError):
-            self.broadcasts = False

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from pellucid.engine.masks import Masks
-from pellucid.engine.perturb import Scorer
+from pellucid.engine.perturb import MaskScorer
 from pellucid.errors import MethodError
 from pellucid.heatmaps.base import Attribution, Job, method
 from pellucid.heatmaps.perturbation import PerturbationMethod, masked
@@ -78,7 +78,7 @@ class AISE(PerturbationMethod):
         samples: forwards for each input and target; every window takes two.
         widths: standard deviations of the windows, in shares of each axis.
         explore: weight of what is unknown against what is known, 0 to 1; 1 fills the picture evenly.
-        baseline: what shows where the mask is 0: `zero`, `mean`, `blur`, `uniform`, or a tensor.
+        baseline: what shows where the mask is 0: a name such as `zero` (see the page on baselines), or a tensor.
         seed: of the first centres and of a random baseline.
     """
 
@@ -105,7 +105,7 @@ class AISE(PerturbationMethod):
         with masked(job, self.baseline, self.seed) as scorer:
             return [self._search(scorer, job, t) for t in range(len(job.targets))]
 
-    def _search(self, scorer: Scorer, job: Job, target: int) -> Attribution:
+    def _search(self, scorer: MaskScorer, job: Job, target: int) -> Attribution:
         count = self.samples // 2 // len(self.widths)
         maps, moved = [], []
         for width in self.widths:
@@ -130,7 +130,7 @@ class AISE(PerturbationMethod):
         engine = torch.quasirandom.SobolEngine(len(space), scramble=True, seed=self.seed)  # type: ignore[no-untyped-call]
         return engine.draw(count, dtype=torch.float64)
 
-    def _worth(self, scorer: Scorer, centres: Tensor, width: float, target: int) -> Tensor:
+    def _worth(self, scorer: MaskScorer, centres: Tensor, width: float, target: int) -> Tensor:
         """Score with each window alone less the score without it, `(N, m, axes) -> (N, m)`, on the CPU."""
         count = centres.shape[1]
         space = tuple(scorer.inputs.shape[2:])

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from pellucid.engine import Cost, unwrap
+from pellucid.engine.memory import Memory
 from pellucid.errors import MethodError, ModelError
 from pellucid.models.blackbox import BlackBox
 from pellucid.models.layers import Layer
@@ -50,11 +51,12 @@ class Attribution:
 
 @dataclass(frozen=True)
 class Job:
-    """A model, a batch and the targets to explain, checked and bound."""
+    """A model, a batch and the targets to explain, checked and bound; and what is known of its scores already."""
 
     module: nn.Module
     inputs: Tensor
     targets: tuple[Target, ...]
+    memory: Memory | None = None
 
     @property
     def watch(self) -> tuple[str, ...]:
@@ -143,10 +145,11 @@ class Method(ABC):
 
     def parameters(self) -> dict[str, Any]:
         """Hyper-parameters as plain values, for the record; tensors are named by their hash."""
-        return {f.name: _plain(getattr(self, f.name)) for f in dataclasses.fields(self)}  # type: ignore[arg-type]
+        return {f.name: plain_setting(getattr(self, f.name)) for f in dataclasses.fields(self)}  # type: ignore[arg-type]
 
 
-def _plain(value: Any) -> Any:
+def plain_setting(value: Any) -> Any:
+    """A setting as JSON can hold it; a tensor by its hash."""
     if not isinstance(value, Tensor):
         return value
     data = value.detach().cpu().contiguous()
@@ -190,11 +193,18 @@ def get_method(name: str, **parameters: Any) -> Method:
 
 
 def explain_all(
-    methods: Sequence[Method], model: ModelLike, inputs: Tensor, targets: Sequence[TargetLike]
+    methods: Sequence[Method],
+    model: ModelLike,
+    inputs: Tensor,
+    targets: Sequence[TargetLike],
+    memory: Memory | None = None,
 ) -> list[list[Attribution]]:
-    """Several methods and targets on one batch, sharing every pass that can be shared: `[method][target]`."""
+    """Several methods and targets on one batch, sharing every pass that can be shared: `[method][target]`.
+
+    `memory` holds scores that one method has found before, for the one target, from the same baseline and seed.
+    """
     with torch.inference_mode(False):  # a caller's inference mode would make every tensor here read-only
-        return _run_groups(methods, prepare(model, inputs, targets))
+        return _run_groups(methods, dataclasses.replace(prepare(model, inputs, targets), memory=memory))
 
 
 def _run_groups(methods: Sequence[Method], job: Job) -> list[list[Attribution]]:

@@ -36,7 +36,7 @@ class LIME(SegmentMethod):
         alpha: strength of the penalty; for the lasso, in units of the score.
         penalty: `ridge`, or `lasso`, which sets weak superpixels to zero.
         baseline: what shows where a segment is out: `segment-mean` (its own mean colour, as in the paper's
-            implementation), `zero`, `mean`, `blur`, `uniform`, or a tensor.
+            implementation), a name such as `zero` (see the page on baselines), or a tensor.
         seed: of the samples and of a random baseline.
     """
 

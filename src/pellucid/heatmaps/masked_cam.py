@@ -15,13 +15,12 @@ from typing import Any, ClassVar, Literal, Self
 import torch
 from torch import Tensor
 
-from pellucid.engine.baselines import make_baseline
 from pellucid.engine.masks import GridMasks, Masks
-from pellucid.engine.perturb import Scorer, Scores
+from pellucid.engine.perturb import MaskScorer, Scores
 from pellucid.errors import MethodError
 from pellucid.heatmaps.base import Attribution, Job, method
 from pellucid.heatmaps.cam import _activation_and_gradients, _choose, _notes, _refuse_dead_layer, space_dims
-from pellucid.heatmaps.perturbation import PerturbationMethod, freeze, score_of
+from pellucid.heatmaps.perturbation import PerturbationMethod, masked, score_of
 from pellucid.models.layers import Layer
 from pellucid.models.targets import Target
 
@@ -93,12 +92,10 @@ class MaskedCAM(PerturbationMethod):
     @contextmanager
     def scorer(
         self, job: Job, baseline: str | Tensor, seed: int, scores: Callable[[Sequence[Target]], Scores]
-    ) -> Iterator[Scorer]:
+    ) -> Iterator[MaskScorer]:
         """Opened on a job's inputs, with its targets fixed on the untouched ones."""
-        ground = make_baseline(baseline, job.inputs, torch.Generator().manual_seed(seed))
-        targets = freeze(job)
-        with Scorer(job.module, job.inputs, ground, scores(targets), targets=len(targets), watch=job.watch) as scorer:
-            scorer.cost.forwards += 2 * len(job.inputs)  # the passes that fixed the targets and read the layer
+        with masked(job, baseline, seed, scores) as scorer:
+            scorer.cost.forwards += len(job.inputs)  # the pass that read the layer
             yield scorer
 
 
@@ -121,7 +118,7 @@ class ScoreCAM(MaskedCAM):
     Args:
         layer: module path; None finds the last layer whose cells still carry gradient to the target.
         weights: `softmax`; `increase`: `f(M_c x) - f(b)` as it is; `probability`: the target's probability at `M_c x`.
-        baseline: what shows where a channel is silent: `zero`, `mean`, `blur`, `uniform`, or a tensor.
+        baseline: what shows where a channel is silent: a name such as `zero` (see the page on baselines), or a tensor.
         seed: of a random baseline.
     """
 
@@ -155,7 +152,7 @@ class ScoreCAM(MaskedCAM):
                 found = found - scorer.blank()[:, None]
         return [self._weighted(A, found[..., t].float(), layer, scorer) for t in range(len(job.targets))]
 
-    def _weighted(self, A: Tensor, w: Tensor, layer: Layer, scorer: Scorer) -> Attribution:
+    def _weighted(self, A: Tensor, w: Tensor, layer: Layer, scorer: MaskScorer) -> Attribution:
         values = torch.einsum("nc,nc...->n...", w, A).relu()
         notes = _notes(values, self.signed, self.name) + (softmax_notes(w) if self.weights == "softmax" else [])
         return Attribution(values, layer, notes=notes, extras={"weights": w}, cost=scorer.cost)
@@ -192,7 +189,7 @@ class SSCAM(ScoreCAM):
         weights: `softmax`, `increase` or `probability`, see score-cam.
         samples: noise pictures.
         std: of the noise, where masks run from 0 to 1.
-        baseline: what shows where a channel is silent: `zero`, `mean`, `blur`, `uniform`, or a tensor.
+        baseline: what shows where a channel is silent: a name such as `zero` (see the page on baselines), or a tensor.
         seed: of the noise and of a random baseline.
     """
 
@@ -236,7 +233,7 @@ class ISCAM(ScoreCAM):
         weights: `softmax`, `increase` or `probability`, see score-cam.
         samples: steps on the way.
         path: `straight` or `cumulative`.
-        baseline: what shows where a channel is silent: `zero`, `mean`, `blur`, `uniform`, or a tensor.
+        baseline: what shows where a channel is silent: a name such as `zero` (see the page on baselines), or a tensor.
         seed: of a random baseline.
     """
 
@@ -279,7 +276,7 @@ class GroupCAM(MaskedCAM):
         groups: number of groups; with fewer channels, each is a group.
         quantile: the share of a group's cells taken for noise.
         probability: False scores by the target's score in place of its probability.
-        baseline: what shows where a mask is zero: `zero`, `mean`, `blur`, `uniform`, or a tensor.
+        baseline: what shows where a mask is zero: a name such as `zero` (see the page on baselines), or a tensor.
         seed: of a random baseline.
     """
 

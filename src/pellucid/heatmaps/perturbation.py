@@ -6,21 +6,23 @@ seed, many masks. The methods are sums over its scores.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
-from pellucid.engine.baselines import make_baseline
+from pellucid.engine.baselines import DROPPED, Baseline, open_baseline
 from pellucid.engine.capture import Capture
 from pellucid.engine.masks import SegmentMasks, WindowMasks, grid_labels
-from pellucid.engine.perturb import Scorer, Scores
+from pellucid.engine.memory import Memory
+from pellucid.engine.perturb import MaskScorer, Scorer, Scores
 from pellucid.errors import MethodError
 from pellucid.heatmaps.base import Attribution, Job, Method, method
 from pellucid.models.targets import Target
+from pellucid.models.tokens import token_scorer
 
 
 def freeze(job: Job) -> tuple[Target, ...]:
@@ -40,17 +42,54 @@ def score_of(targets: Sequence[Target]) -> Scores:
 
 
 @contextmanager
-def masked(job: Job, baseline: str | Tensor, seed: int = 0) -> Iterator[Scorer]:
-    """The scorer of a job's inputs on a baseline, for all its targets at once."""
-    ground = make_baseline(baseline, job.inputs, torch.Generator().manual_seed(seed))
+def masked(
+    job: Job,
+    baseline: str | Tensor,
+    seed: int = 0,
+    scores: Callable[[Sequence[Target]], Scores] = score_of,
+) -> Iterator[MaskScorer]:
+    """The scorer of a job's inputs on a baseline, for all its targets at once.
+
+    Raises:
+        MethodError: an unknown baseline; or `dropped`, where tokens cannot be dropped soundly.
+    """
+    ground = None if _is_dropped(baseline) else open_baseline(baseline, job.inputs, _seeded(seed))
     targets = freeze(job)
-    with Scorer(job.module, job.inputs, ground, score_of(targets), targets=len(targets), watch=job.watch) as scorer:
+    with _scorer(job, ground, scores(targets)) as scorer:
+        scorer.memory = job.memory
         scorer.cost.forwards += len(job.inputs)  # the pass that fixed the targets
         yield scorer
 
 
+def _is_dropped(baseline: str | Tensor) -> bool:
+    return isinstance(baseline, str) and baseline == DROPPED
+
+
+def _seeded(seed: int) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def _scorer(job: Job, ground: Baseline | None, score: Scores) -> MaskScorer:
+    count = len(job.targets)
+    if ground is not None:
+        return Scorer(job.module, job.inputs, ground, score, targets=count, watch=job.watch)
+    dropping = token_scorer(job.module, job.inputs, score, targets=count, watch=job.watch)
+    if dropping is None:
+        raise MethodError(
+            "The baseline 'dropped' takes tokens away, which is sound only on a plain vision transformer (and a score "
+            "of its output), and this is none: choose a baseline that shows something, such as zero or blur."
+        )
+    return dropping
+
+
 class PerturbationMethod(Method):
-    """Base: a method runs alone; its work is in `perturb`."""
+    """Base: a method runs alone; its work is in `perturb`.
+
+    What `continues` keeps the scores of its masks (`extras["asked"]`, `extras["answered"]`), so that a longer run asks
+    only for what is new.
+    """
+
+    continues: ClassVar[bool] = False
 
     def pass_key(self) -> Hashable:
         """Runs alone."""
@@ -59,7 +98,14 @@ class PerturbationMethod(Method):
     @classmethod
     def run(cls, methods: Sequence[Any], job: Job) -> list[list[Attribution]]:
         """Each method on its own."""
-        return [m.perturb(job) for m in methods]
+        return [m._kept(job) if m.continues else m.perturb(job) for m in methods]
+
+    def _kept(self, job: Job) -> list[Attribution]:
+        memory = Memory(len(job.inputs)) if job.memory is None else job.memory
+        found = self.perturb(replace(job, memory=memory))
+        for t, attribution in enumerate(found):
+            attribution.extras |= memory.arrays(t)
+        return found
 
     def perturb(self, job: Job) -> list[Attribution]:
         """One attribution per target."""
@@ -81,7 +127,8 @@ class Occlusion(PerturbationMethod):
         window: size along each space axis, or one number for all; 0 on an axis covers the whole of it, such as (2, 0,
             0) for two whole frames; None: an eighth of the input, a quarter for three axes.
         stride: steps between windows; None: half a window.
-        baseline: what covers: `zero`, `mean`, `blur`, `uniform`, or a tensor.
+        baseline: what covers: a name such as `zero` (see the page on baselines), or a tensor. On `dropped`, windows
+            and strides are whole patches, and the map is `(N, *grid)` of the patches.
         seed: of a random baseline.
     """
 
@@ -92,31 +139,42 @@ class Occlusion(PerturbationMethod):
 
     def perturb(self, job: Job) -> list[Attribution]:
         """One pass over all windows, for all inputs and targets."""
-        windows = self._windows(job.space)
         with masked(job, self.baseline, self.seed) as scorer:
+            windows = self._windows(job.space, scorer.space)
             lost = scorer.plain()[:, None] - scorer(windows, label="occlusion")  # (N, M, T)
             covered = windows.accumulate_inside(torch.ones(len(windows), 1))
             maps = torch.stack([windows.accumulate_inside(drops) for drops in lost]) / covered.clamp(min=1)
             return [Attribution(maps[:, t].float(), cost=scorer.cost) for t in range(len(job.targets))]
 
-    def _windows(self, space: tuple[int, ...]) -> WindowMasks:
-        size = _per_axis(self.window, space, [max(1, s // (8 if len(space) < 3 else 4)) for s in space], "window")
-        size = [w or s for w, s in zip(size, space, strict=True)]
-        step = _per_axis(self.stride, space, [max(1, w // 2) for w in size], "stride")
-        if any(w > s for w, s in zip(size, space, strict=True)):
-            raise MethodError(f"An occlusion window of {size} is larger than the input {space}: make it smaller.")
+    def _windows(self, space: tuple[int, ...], units: tuple[int, ...]) -> WindowMasks:
+        """Windows over an input of size `space`, in `units` along each axis (its places, or its patches)."""
+        one = [s // u for s, u in zip(space, units, strict=True)]
+        size = _in_units(self.window, units, [max(1, u // (8 if len(units) < 3 else 4)) for u in units], one, "window")
+        size = [w or u for w, u in zip(size, units, strict=True)]
+        step = _in_units(self.stride, units, [max(1, w // 2) for w in size], one, "stride")
+        if any(w > u for w, u in zip(size, units, strict=True)):
+            given = [w * o for w, o in zip(size, one, strict=True)]
+            raise MethodError(f"An occlusion window of {given} is larger than the input {space}: make it smaller.")
         axes = []
-        for s, w, d in zip(space, size, step, strict=True):
-            last = -(-(s - w) // d) * d  # the last window reaches the edge, as far as it must
+        for u, w, d in zip(units, size, step, strict=True):
+            last = -(-(u - w) // d) * d  # the last window reaches the edge, as far as it must
             axes.append(torch.arange(0, last + 1, d))
-        return WindowMasks(torch.cartesian_prod(*axes).reshape(-1, len(space)), tuple(size), space)
+        return WindowMasks(torch.cartesian_prod(*axes).reshape(-1, len(units)), tuple(size), units)
 
 
-def _per_axis(given: int | tuple[int, ...] | None, space: tuple[int, ...], default: list[int], what: str) -> list[int]:
-    sizes = default if given is None else [given] * len(space) if isinstance(given, int) else list(given)
-    if len(sizes) != len(space) or any(s < (what == "stride") for s in sizes) or not any(sizes):
-        raise MethodError(f"The {what} is one positive number, or one for each of {len(space)} axes; got {given}.")
-    return sizes
+def _in_units(
+    given: int | tuple[int, ...] | None, units: tuple[int, ...], default: list[int], one: list[int], what: str
+) -> list[int]:
+    if given is None:
+        return default
+    sizes = [given] * len(units) if isinstance(given, int) else list(given)
+    if len(sizes) != len(units) or any(s < (what == "stride") for s in sizes) or not any(sizes):
+        raise MethodError(f"The {what} is one positive number, or one for each of {len(units)} axes; got {given}.")
+    if any(s % o for s, o in zip(sizes, one, strict=True)):
+        raise MethodError(
+            f"With the baseline 'dropped' the {what} is a multiple of the patch {tuple(one)}; got {given}."
+        )
+    return [s // o for s, o in zip(sizes, one, strict=True)]
 
 
 @method(
@@ -132,7 +190,8 @@ class FeatureAblation(PerturbationMethod):
 
     Args:
         segments: `(*space)` integers, the segment of each place; None: an even grid of 14 blocks to the longest axis.
-        baseline: what replaces: `zero`, `mean`, `blur`, `uniform`, or a tensor.
+        baseline: what replaces: a name such as `zero` (see the page on baselines), or a tensor. On `dropped`, without
+            segments, the map is `(N, *grid)` of the patches.
         seed: of a random baseline.
     """
 
@@ -142,10 +201,9 @@ class FeatureAblation(PerturbationMethod):
 
     def perturb(self, job: Job) -> list[Attribution]:
         """One forward a segment."""
-        labels = segments_or_grid(self.segments, job.space)
-        count = int(labels.max()) + 1
-        masks = SegmentMasks(1 - torch.eye(count), labels)
         with masked(job, self.baseline, self.seed) as scorer:
+            labels = segments_or_grid(self.segments, job.space if self.segments is not None else scorer.space)
+            masks = SegmentMasks(1 - torch.eye(int(labels.max()) + 1), labels)
             lost = scorer.plain()[:, None] - scorer(masks, label="feature ablation")
             return [
                 Attribution(

@@ -9,21 +9,24 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
 
 from pellucid.engine.capture import Cost
 from pellucid.engine.masks import GridMasks
-from pellucid.errors import MethodError
+from pellucid.engine.perturb import MaskScorer
+from pellucid.errors import MethodError, ModelError
 from pellucid.heatmaps.base import Attribution, Job, method
 from pellucid.heatmaps.perturbation import PerturbationMethod, masked
 from pellucid.heatmaps.stopping import BlockMean, Stopping, relative_error
 
 STILL = 1e-6  # a score whose range is this share of its size has only moved by rounding
 STILL_NOTE = "The score stands still whatever is hidden, so the map is zero: choose another baseline or target."
+BROKEN = "The model failed, so the map rests on the {} masked inputs before ({}): mend it, and go on with `pl.more`."
 _STREAM = 0x9E3779B9  # sets the masks' random numbers apart from those of a random baseline with the same seed
 _NOISE = 0.5  # relative error from which a map is called noise
 _FIRST_CHECK = 4  # blocks: fewer say too little about their own scatter
@@ -69,6 +72,8 @@ def orthogonal_block(cells: int, generator: torch.Generator) -> Tensor:
 class SamplingMethod(PerturbationMethod):
     """Base: the budget, the notes and the facts of Monte-Carlo methods."""
 
+    continues: ClassVar[bool] = True
+
     samples: int | Literal["auto"] = "auto"
     tolerance: float = 0.1
     max_samples: int = 4096
@@ -91,9 +96,12 @@ class SamplingMethod(PerturbationMethod):
         return torch.Generator().manual_seed(self.seed + _STREAM)
 
     def answer(
-        self, job: Job, values: Tensor, error: Tensor, samples: Tensor, still: Tensor, cost: Cost
+        self, job: Job, values: Tensor, error: Tensor, samples: Tensor, still: Tensor, cost: Cost, broken: str = ""
     ) -> list[Attribution]:
-        """Maps and errors `(N * T, *grid)`, samples spent and whether the score stood still `(N * T,)`, by target."""
+        """Maps and errors `(N * T, *grid)`, samples spent and whether the score stood still `(N * T,)`, by target.
+
+        `broken` says what ended the sampling early, if anything did.
+        """
         values, error = (torch.where(still.reshape(-1, *[1] * (v.ndim - 1)), 0.0, v) for v in (values, error))
         relative = relative_error(values, error)
 
@@ -104,7 +112,7 @@ class SamplingMethod(PerturbationMethod):
         return [
             Attribution(
                 v.float(),
-                notes=self._notes(n, s, r),
+                notes=[*self._notes(n, s, r), *([BROKEN.format(int(n.max()), broken)] if broken else [])],
                 facts={"samples": n.double().tolist(), "relative_standard_error": r.tolist()},
                 extras={"standard_error": e.float()},
                 cost=cost,
@@ -127,6 +135,16 @@ class SamplingMethod(PerturbationMethod):
                 f"The standard error is {worst:.0%} of the map's spread: much of this map is noise, raise samples."
             )
         return notes
+
+
+def _scored_together(scorer: MaskScorer, blocks: list[GridMasks], label: str) -> list[GridMasks]:
+    """The blocks, once the scorer's memory knows the scores of all of them."""
+    if scorer.memory is not None:
+        shifts = torch.cat([b.shifts for b in blocks if b.shifts is not None])
+        together = replace(blocks[0], values=torch.cat([b.values for b in blocks]), shifts=shifts)
+        with suppress(ModelError):  # met again where it is dealt with, after the blocks that were scored
+            scorer(together, label=label)
+    return blocks
 
 
 class Extremes:
@@ -172,7 +190,7 @@ class RISE(SamplingMethod):
         tolerance: for `auto`, the standard error to reach, relative to the spread of the map.
         max_samples: masks that `auto` may take.
         centred: False for the paper's estimate.
-        baseline: what shows where the mask is 0: `zero`, `mean`, `blur`, `uniform`, or a tensor.
+        baseline: what shows where the mask is 0: a name such as `zero` (see the page on baselines), or a tensor.
         seed: of the masks and of a random baseline.
     """
 
@@ -191,23 +209,32 @@ class RISE(SamplingMethod):
 
     def perturb(self, job: Job) -> list[Attribution]:
         """Block after block, for all inputs and targets; a map that is good enough rests."""
-        grid = tuple(c + 1 for c in cells_per_axis(self.cells, job.space))  # one to spare for the shift
-        size, orthogonal = self._block_size(math.prod(grid))
-        blocks = max(2, self.budget // size if self.samples == "auto" else -(-self.budget // size))
         generator, done = self.stream(), Stopping(self.tolerance)
         maps, scores_seen = BlockMean(len(job.inputs) * len(job.targets)), Extremes()
         active = still = torch.ones(len(maps.count), dtype=torch.bool, device=job.inputs.device)
+        broken = ""
         with masked(job, self.baseline, self.seed) as scorer:
-            for count in range(1, blocks + 1):
-                masks = self._block(grid, job, size, orthogonal, generator)
-                scores = scorer(masks, label=self.name).transpose(1, 2).flatten(0, 1)  # (N * T, M)
+            grid = tuple(c + 1 for c in cells_per_axis(self.cells, scorer.space))  # one to spare for the shift
+            size, orthogonal = self._block_size(math.prod(grid))
+            blocks = max(2, self.budget // size if self.samples == "auto" else -(-self.budget // size))
+            drawn = (self._block(grid, scorer, size, orthogonal, generator) for _ in range(blocks))
+            together = not scorer.soft and self.samples != "auto"  # more sets of tokens of one size fill batches
+            ready = _scored_together(scorer, list(drawn), self.name) if together else drawn
+            for count, masks in enumerate(ready, 1):
+                try:
+                    scores = scorer(masks, label=self.name).transpose(1, 2).flatten(0, 1)  # (N * T, M)
+                except ModelError as failure:
+                    if count <= 2:  # a single block has no error
+                        raise
+                    broken = str(failure)
+                    break
                 still = torch.where(active, scores_seen.add(scores), still)
                 maps.add(self.estimate(masks, scores, orthogonal), active)
                 if self.samples == "auto" and count >= min(_FIRST_CHECK, blocks):
                     active = active & ~still & ~done(maps.mean, maps.error)
                     if not active.any():
                         break
-            return self.answer(job, maps.mean, maps.error, maps.count * size, still, scorer.cost)
+            return self.answer(job, maps.mean, maps.error, maps.count * size, still, scorer.cost, broken)
 
     def estimate(self, masks: GridMasks, scores: Tensor, orthogonal: bool) -> Tensor:
         """One block's estimate of each map, `(R, M) -> (R, *space)`; unbiased."""
@@ -227,17 +254,16 @@ class RISE(SamplingMethod):
         return max(2, min(_INDEPENDENT, self.budget // 4)), False
 
     def _block(
-        self, grid: tuple[int, ...], job: Job, size: int, orthogonal: bool, generator: torch.Generator
+        self, grid: tuple[int, ...], scorer: MaskScorer, size: int, orthogonal: bool, generator: torch.Generator
     ) -> GridMasks:
         cells = math.prod(grid)
         if orthogonal:
             values = orthogonal_block(cells, generator)
         else:
             values = (torch.rand(size, cells, generator=generator) < self.p).float()
-        widths = [-(-s // (g - 1)) for s, g in zip(job.space, grid, strict=True)]
+        widths = [-(-s // (g - 1)) for s, g in zip(scorer.space, grid, strict=True)]
         kinds = 1 if orthogonal else size  # masks of one block are orthogonal only in the same place
         shifts = torch.stack([torch.randint(0, w, (kinds,), generator=generator) for w in widths], dim=1)
-        device = job.inputs.device
-        return GridMasks(
-            values.reshape(size, *grid).to(device), job.space, "linear", shifts.expand(size, -1).to(device)
-        )
+        device = scorer.inputs.device
+        mode: Literal["linear", "nearest"] = "linear" if scorer.soft else "nearest"
+        return GridMasks(values.reshape(size, *grid).to(device), scorer.space, mode, shifts.expand(size, -1).to(device))

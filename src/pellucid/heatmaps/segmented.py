@@ -6,7 +6,8 @@ Each input is explained by itself, so that its numbers do not depend on its comp
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -29,16 +30,22 @@ class Found:
         values: of the segments, `(K, T)`.
         standard_error: `(K, T)`.
         facts: figures for each target, `(T,)`.
+        labels: `(*space)`, the segments.
+        note: what else the reader must know.
     """
 
     values: Tensor
     standard_error: Tensor
     facts: dict[str, Tensor]
+    labels: Tensor = field(default_factory=lambda: torch.empty(0))
+    note: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
 class SegmentMethod(PerturbationMethod):
     """Base: the segments are cut, the game is opened, the answer is drawn; what is left to a method is `solve`."""
+
+    continues: ClassVar[bool] = True
 
     segments: str | Tensor = "grid"
     count: int = 49
@@ -69,44 +76,44 @@ class SegmentMethod(PerturbationMethod):
     def perturb(self, job: Job) -> list[Attribution]:
         """One game for each input, for all targets at once."""
         cost = Cost()
-        labels = [self._labels(x) for x in job.inputs.detach()]
-        found = [self._one(job, n, labels[n], cost) for n in range(len(job.inputs))]
-        return [self._drawn(found, labels, t, job.inputs.device, cost) for t in range(len(job.targets))]
+        found = [self._one(job, n, cost) for n in range(len(job.inputs))]
+        return [self._drawn(found, t, job.inputs.device, cost) for t in range(len(job.targets))]
 
     def _labels(self, x: Tensor) -> Tensor:
         if isinstance(self.segments, Tensor):
             return segments_or_grid(self.segments, tuple(x.shape[1:])).cpu()
-        labels = SEGMENTATIONS[self.segments](x, self.count)
-        if int(labels.max()) == 0:
-            raise MethodError(
-                f"{self.segments} found only one segment, so nothing can be told apart: use segments='grid', or give "
-                "your own."
-            )
-        return labels
+        return SEGMENTATIONS[self.segments](x, self.count)
 
-    def _one(self, job: Job, n: int, labels: Tensor, cost: Cost) -> Found:
+    def _one(self, job: Job, n: int, cost: Cost) -> Found:
         row = torch.tensor([n])
-        job_n = Job(job.module, job.inputs[n : n + 1], tuple(t.select(row) for t in job.targets))
+        memory = None if job.memory is None else job.memory.only(n)
+        job_n = Job(job.module, job.inputs[n : n + 1], tuple(t.select(row) for t in job.targets), memory)
+        labels = self._labels(job_n.inputs[0].detach())
         ground = self.ground(job_n.inputs.detach(), labels)
         if isinstance(ground, Tensor) and ground.ndim == job.inputs.ndim and len(ground) == len(job.inputs):
             ground = ground[n : n + 1]
         with masked(job_n, ground, self.seed) as scorer:
+            if isinstance(self.segments, str):  # the user's own are taken as they are, or refused
+                labels = scorer.fit_segments(labels)
+            if int(labels.max()) == 0:
+                raise MethodError(
+                    f"{self.segments} found only one segment, so nothing can be told apart: use segments='grid', or "
+                    "give your own."
+                )
             on_device = labels.to(scorer.inputs.device)
 
             def value(coalitions: Tensor) -> Tensor:
                 return scorer(SegmentMasks(coalitions.to(on_device.device), on_device), label=self.name)[0]
 
-            found = self.solve(value, labels)
+            found = replace(self.solve(value, labels), labels=labels.cpu())
             cost.forwards += scorer.cost.forwards
         return found
 
-    def _drawn(
-        self, found: Sequence[Found], labels: Sequence[Tensor], t: int, device: torch.device, cost: Cost
-    ) -> Attribution:
+    def _drawn(self, found: Sequence[Found], t: int, device: torch.device, cost: Cost) -> Attribution:
         values = [f.values[:, t].float() for f in found]
-        maps = torch.stack([v[where] for v, where in zip(values, labels, strict=True)])
+        maps = torch.stack([v[where] for v, where in zip(values, (f.labels for f in found), strict=True)])
         facts = {name: [float(f.facts[name][t]) for f in found] for name in found[0].facts}
-        notes = self.notes(facts)
+        notes = [*self.notes(facts), *dict.fromkeys(f.note for f in found if f.note)]
         if not maps.any():
             notes = ["No segment moves the score (or the baseline equals the input), so the map is zero."]
         extras = {
@@ -114,6 +121,6 @@ class SegmentMethod(PerturbationMethod):
             "standard_error": pad_sequence(
                 [f.standard_error[:, t].float() for f in found], batch_first=True, padding_value=torch.nan
             ),
-            "labels": torch.stack(list(labels)),
+            "labels": torch.stack([f.labels for f in found]),
         }
         return Attribution(maps.to(device), notes=notes, facts=facts, extras=extras, cost=cost)

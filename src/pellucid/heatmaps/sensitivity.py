@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.quasirandom import SobolEngine
 
 from pellucid.engine.masks import GridMasks
-from pellucid.errors import MethodError
+from pellucid.errors import MethodError, ModelError
 from pellucid.heatmaps.base import Attribution, Job, method
 from pellucid.heatmaps.perturbation import masked
 from pellucid.heatmaps.sampling import Extremes, SamplingMethod, cells_per_axis, orthogonal_block
@@ -58,18 +58,26 @@ class DesignMethod(SamplingMethod):
 
     def perturb(self, job: Job) -> list[Attribution]:
         """Unit after unit, for all inputs and targets; a map that is good enough rests."""
-        grid = cells_per_axis(self.cells, job.space)
-        draw, size, least = self.design(math.prod(grid))
-        units, device = max(least, self.budget // size), job.inputs.device
         still_yet, done = Extremes(), Stopping(self.tolerance)
         points: list[Tensor] = []
         seen: list[Tensor] = []
         kept: tuple[Tensor, ...] = ()
+        broken, device = "", job.inputs.device
         with masked(job, self.baseline, self.seed) as scorer:
+            grid = cells_per_axis(self.cells, scorer.space)
+            draw, size, least = self.design(math.prod(grid))
+            units = max(least, self.budget // size)
             for more in _rounds(units, _FIRST_CHECK if self.samples == "auto" else units):
                 fresh = draw(more).to(device)  # (more, size, d)
-                masks = GridMasks(fresh.float().reshape(-1, *grid), job.space)
-                scores = scorer(masks, label=self.name).transpose(1, 2).flatten(0, 1)  # (N * T, more * size)
+                fresh = fresh if scorer.soft else fresh.round()  # whole tokens: coin flips
+                masks = GridMasks(fresh.float().reshape(-1, *grid), scorer.space)
+                try:
+                    scores = scorer(masks, label=self.name).transpose(1, 2).flatten(0, 1)  # (N * T, more * size)
+                except ModelError as failure:
+                    if not kept:
+                        raise
+                    broken = str(failure)
+                    break
                 still = still_yet.add(scores)
                 points.append(fresh)
                 seen.append(scores.reshape(-1, more, size))
@@ -84,7 +92,7 @@ class DesignMethod(SamplingMethod):
                     break
             values, error, spent, still = kept
             values, error = (v.reshape(-1, *grid) for v in (values, error))
-            return self.answer(job, values, error, spent, still, scorer.cost)
+            return self.answer(job, values, error, spent, still, scorer.cost, broken)
 
     @abstractmethod
     def design(self, cells: int) -> tuple[Callable[[int], Tensor], int, int]:
@@ -128,7 +136,7 @@ class Sobol(DesignMethod):
         samples: masked inputs, cut to whole rows of `cells + 2`, but four rows at least; `auto` stops by `tolerance`.
         tolerance: for `auto`, the standard error to reach, relative to the spread of the map.
         max_samples: masked inputs that `auto` may take.
-        baseline: what shows where the mask is 0: `zero`, `mean`, `blur`, `uniform`, or a tensor.
+        baseline: what shows where the mask is 0: a name such as `zero` (see the page on baselines), or a tensor.
         seed: of the scrambling and of a random baseline.
     """
 
@@ -211,7 +219,7 @@ class HSIC(DesignMethod):
         samples: masks, cut to whole blocks, but two blocks at least; `auto` stops by `tolerance`.
         tolerance: for `auto`, the standard error to reach, relative to the spread of the map.
         max_samples: masks that `auto` may take.
-        baseline: what shows where the mask is 0: `zero`, `mean`, `blur`, `uniform`, or a tensor.
+        baseline: what shows where the mask is 0: a name such as `zero` (see the page on baselines), or a tensor.
         seed: of the masks and of a random baseline.
     """
 

@@ -64,7 +64,7 @@ class Shapley(SegmentMethod):
             number of orders; or `exact`.
         tolerance: relative standard error at which `auto` stops.
         max_evaluations: forwards that `auto` may spend on an input.
-        baseline: what shows where a segment is out: `zero`, `mean`, `blur`, `uniform`, or a tensor.
+        baseline: what shows where a segment is out: a name such as `zero` (see the page on baselines), or a tensor.
         seed: of the orders and of a random baseline.
     """
 
@@ -122,7 +122,7 @@ class KernelSHAP(SegmentMethod):
         segments: `grid`, `slic`, `felzenszwalb`, or `(*space)` integers, the segment of each place.
         count: about how many segments to cut.
         samples: coalitions to score, at least two a segment; 2^K - 2 make it exact.
-        baseline: what shows where a segment is out: `zero`, `mean`, `blur`, `uniform`, or a tensor.
+        baseline: what shows where a segment is out: a name such as `zero` (see the page on baselines), or a tensor.
         seed: of the coalitions and of a random baseline.
     """
 
@@ -158,7 +158,7 @@ class Owen(SegmentMethod):
         segments: `grid`, `slic`, `felzenszwalb`, or `(*space)` integers, the segment of each place.
         count: about how many segments to cut, the finest detail there can be.
         max_evaluations: forwards to spend on an input.
-        baseline: what shows where a segment is out: `zero`, `mean`, `blur`, `uniform`, or a tensor.
+        baseline: what shows where a segment is out: a name such as `zero` (see the page on baselines), or a tensor.
         seed: of a random baseline.
     """
 

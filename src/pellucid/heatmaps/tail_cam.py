@@ -1,6 +1,6 @@
 """Class activation maps without gradients: the layer's activation is changed, and only the tail behind it runs again.
 
-Each input's prefix is run a few times, whatever the number of changes (`pellucid.engine.tail`). In tokens only those
+Each input's prefix is run once, whatever the number of changes (`pellucid.engine.tail`). In tokens only those
 that have a place are changed; class and register tokens stay as they are.
 """
 
@@ -25,7 +25,7 @@ from pellucid.models.targets import Target
 Change = Callable[[Tensor, Tensor], Tensor]
 """(one input's cells `(1, C, *grid)`, numbers of changes `(m,)`) -> changed cells `(m, C, *grid)`."""
 
-_CHANGES, _BYTES = 512, 2**28  # at a time, and of memory for them: each further batch runs the prefix again
+_CHANGES, _BYTES = 512, 2**28  # at a time, and of memory for them
 _IDLE = 1e-4  # of the score: a layer whose loss costs less is suspected not to reach the target
 
 
@@ -119,7 +119,7 @@ class TailCAM(PerturbationMethod):
     "ablation-cam",
     family="cam",
     needs="outputs, a layer",
-    cost="3 forwards + 1 tail a channel",
+    cost="1 forward + 1 tail a channel",
     paper="Desai & Ramaswamy 2020, doi:10.1109/WACV45572.2020.9093360",
 )
 @dataclass(frozen=True, kw_only=True)
@@ -164,7 +164,7 @@ def _alive(cells: Tensor) -> Tensor:
     "recipro-cam",
     family="cam",
     needs="outputs, a layer",
-    cost="3 forwards + 1 tail a cell",
+    cost="1 forward + 1 tail a cell",
     paper="Byun & Lee 2022, arXiv:2209.14074; for tokens Byun & Lee 2023, arXiv:2310.02588",
 )
 @dataclass(frozen=True, kw_only=True)

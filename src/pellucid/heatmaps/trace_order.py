@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from pellucid.engine.masks import SegmentMasks, grid_labels
-from pellucid.engine.perturb import Scorer
+from pellucid.engine.perturb import MaskScorer
 from pellucid.errors import MethodError
 from pellucid.heatmaps.base import Attribution, Job, method
 from pellucid.heatmaps.perturbation import PerturbationMethod, masked
@@ -43,7 +43,7 @@ class TraceOrder(PerturbationMethod):
         cells: grid cells on the longest axis, the others in proportion, or a number for each axis.
         curve: `both`; or `deletion` (the second term alone) or `insertion` (the first), for half the cost.
         sweeps: rounds of exchanges after the greedy order; it ends early where a round changes nothing.
-        baseline: what shows where a cell is hidden: `zero`, `mean`, `blur`, `uniform`, or a tensor.
+        baseline: what shows where a cell is hidden: a name such as `zero` (see the page on baselines), or a tensor.
         seed: of the exchanges and of a random baseline.
     """
 
@@ -66,12 +66,12 @@ class TraceOrder(PerturbationMethod):
 
     def perturb(self, job: Job) -> list[Attribution]:
         """One order for each input and target; all inputs go step by step together."""
-        grid = cells_per_axis(self.cells, job.space)
-        labels = grid_labels(job.space, grid).to(job.inputs.device)
         with masked(job, self.baseline, self.seed) as scorer:
+            grid = cells_per_axis(self.cells, scorer.space)
+            labels = grid_labels(scorer.space, grid).to(job.inputs.device)
             return [self._bracket(scorer, t, labels, grid) for t in range(len(job.targets))]
 
-    def _bracket(self, scorer: Scorer, target: int, labels: Tensor, grid: tuple[int, ...]) -> Attribution:
+    def _bracket(self, scorer: MaskScorer, target: int, labels: Tensor, grid: tuple[int, ...]) -> Attribution:
         count, cells = len(scorer.inputs), math.prod(grid)
 
         def scores(first: Tensor) -> tuple[Tensor, Tensor]:

@@ -183,7 +183,7 @@ class TIS(PerturbationMethod):
     Args:
         masks: how many groups of channels.
         kept: share of the patches that each mask keeps.
-        baseline: what covers patches that cannot be dropped: `zero`, `mean`, `blur`, `uniform`, or a tensor.
+        baseline: what covers patches that cannot be dropped: a name such as `zero`, or a tensor.
         seed: of the grouping and of a random baseline.
     """
 

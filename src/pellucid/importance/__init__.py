@@ -1,29 +1,60 @@
 """Feature importance: how much each part of an input, or of a model, matters.
 
 Players (regions, channels, layers, bands, properties) x estimators (ablation, Shapley, ...), two small interfaces.
+
+The room has the name of its verb, so it is called like it too: `pl.importance(model, inputs, ...)`.
 """
 
+import sys
+from importlib import import_module
+from types import ModuleType
+from typing import Any
+
+from pellucid.importance.bands import ColourBands, FrequencyBands, Properties
+from pellucid.importance.blocks import Blocks
+from pellucid.importance.drawn import Drawn, read_regions
 from pellucid.importance.estimators import ESTIMATORS, Estimator, get_estimator
+from pellucid.importance.features import FEATURES, get_players
 from pellucid.importance.game import Game, Players
-from pellucid.importance.inputs import ColourBands, FrequencyBands, Properties, Regions
-from pellucid.importance.internals import Blocks, Channels
+from pellucid.importance.internals import Channels, Tokens
 from pellucid.importance.measure import Measured, measure
-from pellucid.importance.result import Ranked, bootstrap
+from pellucid.importance.regions import Patches, Regions, Superpixels
+from pellucid.importance.result import Answer, Bootstrap, Share, Table, bootstrap
 
 __all__ = [
     "ESTIMATORS",
+    "FEATURES",
+    "Answer",
     "Blocks",
+    "Bootstrap",
     "Channels",
     "ColourBands",
+    "Drawn",
     "Estimator",
     "FrequencyBands",
     "Game",
     "Measured",
+    "Patches",
     "Players",
     "Properties",
-    "Ranked",
     "Regions",
+    "Share",
+    "Superpixels",
+    "Table",
+    "Tokens",
     "bootstrap",
     "get_estimator",
+    "get_players",
     "measure",
+    "read_regions",
 ]
+
+
+class _Room(ModuleType):
+    """A module that is called as the verb of its name, which lives above it, in `pellucid.verbs`."""
+
+    def __call__(self, *args: Any, **settings: Any) -> Any:
+        return import_module("pellucid.verbs.importance").importance(*args, **settings)
+
+
+sys.modules[__name__].__class__ = _Room

@@ -1,24 +1,26 @@
-"""Players that are parts of the model: channels of a layer, and whole layers or blocks."""
+"""Players inside one layer of the model: its channels, or its places."""
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
 
-from pellucid.engine import Capture, Cost, find_layer
-from pellucid.engine.capture import first_tensor, replace_first_tensor
-from pellucid.engine.progress import task
+from pellucid.engine import Capture
+from pellucid.engine.baselines import make_baseline
 from pellucid.engine.tail import Tail
-from pellucid.errors import LayerError, MethodError
+from pellucid.errors import MethodError
 from pellucid.heatmaps.base import Job
 from pellucid.heatmaps.perturbation import freeze, score_of
-from pellucid.importance.game import Game, Players
+from pellucid.importance.game import Game, Players, place_names
+from pellucid.importance.path import Path
 from pellucid.models.layers import Layer, best_layer, describe
+from pellucid.models.layouts import Layout
 
 Removal = Literal["zero", "mean", "resample"]
 
@@ -49,131 +51,151 @@ def chosen_layer(job: Job, name: str | None) -> Layer:
     return best_layer(job.module, job.inputs, target.score, watch=target.layers, key=target.kind)
 
 
-def channel_relevance(job: Job, layer: Layer) -> Tensor:
-    """`(T, C)`: sum over places of `dy/dA A` at a layer, of one input, for each target."""
-    with Capture(job.module, [layer.name], watch=job.watch) as capture:
-        _, scores = capture.scored(job.inputs, lambda y, w: [t.score(y, w) for t in job.targets])
-        A = layer.layout.to_map(capture.activations[layer.name].detach()).double()
-        gradients = [layer.layout.to_map(g[layer.name]).double() for g in capture.gradients(scores)]
-    return torch.stack([(A * G).flatten(2).sum(2)[0] for G in gradients])
-
-
 @dataclass(frozen=True, kw_only=True)
-class Channels(Players):
-    """Channels of one layer (of a convolution, or of tokens), scored by the tail behind it alone.
+class Units(Players):
+    """Base of players inside one layer's activation, scored by the tail behind it alone.
 
     Args:
         layer: module path; None finds one.
         removal: `zero`, `mean` or `resample`, see `removed`.
-        seed: of `resample`.
+        baseline: where the path of `conductance` begins.
+        seed: of `resample` and of a random baseline.
+        donor: an input whose activation stands in for what is out.
     """
 
     layer: str | None = None
     removal: Removal = "zero"
+    baseline: str | Tensor = "zero"
     seed: int = 0
-    kind: ClassVar[str] = "channels"
+    donor: Tensor | None = None
+
+    @abstractmethod
+    def spread(self, values: Tensor, layout: Layout) -> Tensor:
+        """Numbers of the players `(m, K)` -> on an activation's elements, `(m, ...)`, ready to broadcast."""
+
+    @abstractmethod
+    def folded(self, products: Tensor, layout: Layout) -> Tensor:
+        """The way back: elements `(T, ...)` -> sums of the players `(K, T)`."""
+
+    @abstractmethod
+    def named(self, layer: Layer) -> list[str]:
+        """The players' names."""
+
+    def looks(self, activation: Tensor, layout: Layout) -> dict[str, Tensor]:
+        """Pictures of the players, of an activation of one input."""
+        return {"maps": layout.to_map(activation)[0].float().cpu()}
 
     @contextmanager
     def game(self, job: Job) -> Iterator[Game]:
         """Changed activations through the tail."""
         if job.watch:
-            raise MethodError("Channels are scored at the model's output: give a class, not a Unit.")
+            raise MethodError(f"{self.kind.capitalize()} are scored at the model's output: give a class, not a Unit.")
         layer = chosen_layer(job, self.layer)
-        targets, channels = freeze(job), layer.layout.channels
+        targets, layout = freeze(job), layer.layout
         with Tail(job.module, job.inputs, layer.name, score_of(targets), targets=len(targets)) as tail:
             tail.cost.forwards += 1
-            axis = 1 if layer.layout.kind == "channels-first" else tail.activation.ndim - 1
-            absent = removed(tail.activation, axis, self.removal, self.seed)
-            shape = [channels if d == axis else 1 for d in range(1, tail.activation.ndim)]
+            A = tail.activation
+            if self.donor is None:
+                axis = 1 if layout.kind == "channels-first" else A.ndim - 1
+                absent = removed(A, axis, self.removal, self.seed)
+            else:
+                absent = _activation(job.module, self.donor.to(job.inputs), layer.name)
+                tail.cost.forwards += 1
 
             def value(coalitions: Tensor) -> Tensor:
                 def change(A: Tensor, start: int, stop: int) -> Tensor:
-                    keep = coalitions[start:stop].reshape(-1, *shape).to(A)
-                    return torch.lerp(absent, A, keep)
+                    return torch.lerp(absent, A, self.spread(coalitions[start:stop].to(A), layout))
 
-                return tail(change, len(coalitions), label="channels").cpu()
+                return tail(change, len(coalitions), label=self.kind).cpu()
 
-            maps = layer.layout.to_map(tail.activation)[0].float().cpu()
-            yield Game(value, [f"{layer.name}[{c}]" for c in range(channels)], tail.cost, {"maps": maps})
+            yield Game(value, self.named(layer), tail.cost, self.looks(A, layout))
+
+    def first_order(self, job: Job) -> Tensor:
+        """`(K, T)`: sum over each player's elements of gradient x activation."""
+        layer = chosen_layer(job, self.layer)
+        with Capture(job.module, [layer.name], watch=job.watch) as capture:
+            _, scores = capture.scored(job.inputs, lambda y, w: [t.score(y, w) for t in job.targets])
+            A = capture.activations[layer.name].detach().double()
+            products = torch.cat([A * g[layer.name].double() for g in capture.gradients(scores)])
+        return self.folded(products, layer.layout)
+
+    def conducted(self, job: Job, along: Callable[[str | None, Tensor], Path]) -> tuple[Tensor, Path]:
+        """Conductance of the layer's elements, summed over each player's."""
+        layer = chosen_layer(job, self.layer)
+        path = along(layer.name, make_baseline(self.baseline, job.inputs, torch.Generator().manual_seed(self.seed)))
+        return self.folded(path.flow, layer.layout), path
+
+    def donated(self, donor: Tensor) -> Players:
+        """Another picture's activation stands in for what is out."""
+        return replace(self, donor=donor)
+
+
+def _activation(module: nn.Module, inputs: Tensor, layer: str) -> Tensor:
+    with Capture(module, [layer], stop_early=True) as capture, torch.no_grad():
+        capture.forward(inputs)
+        return capture.activations[layer].detach()
 
 
 @dataclass(frozen=True, kw_only=True)
-class Blocks(Players):
-    """Whole layers or blocks. Out: `bypass` lets a block's input go on in its output's place.
+class Channels(Units):
+    """Channels of one layer, of a convolution or of tokens (over all tokens, the class token too)."""
 
-    A block whose output differs in shape from its input cannot be bypassed; its output is then replaced by its mean
-    over places, which takes away all it knows of places.
+    kind: ClassVar[str] = "channels"
 
-    Args:
-        layers: module paths; None: the network's repeated building blocks.
-        removal: `bypass`, or what stands in each channel's place: `zero`, `mean`, `resample`.
-        seed: of `resample`.
-    """
+    def spread(self, values: Tensor, layout: Layout) -> Tensor:
+        """Along the channel axis."""
+        ones = [1] * (len(layout.shape(1)) - 2)
+        return (
+            values.reshape(len(values), -1, *ones)
+            if layout.kind == "channels-first"
+            else values.reshape(len(values), *ones, -1)
+        )
 
-    layers: tuple[str, ...] | None = None
-    removal: Literal["bypass", "zero", "mean", "resample"] = "bypass"
-    seed: int = 0
-    kind: ClassVar[str] = "layers"
+    def folded(self, products: Tensor, layout: Layout) -> Tensor:
+        """Over everything but the channel axis."""
+        moved = products if layout.kind == "channels-first" else products.movedim(-1, 1)
+        return moved.flatten(2).sum(2).T
 
-    @contextmanager
-    def game(self, job: Job) -> Iterator[Game]:
-        """One forward a coalition, with hooks on the layers that are out."""
-        names = list(self.layers or building_blocks(job.module))
-        if len(names) < 2:
-            raise MethodError("There are fewer than two layers to compare: name them.")
-        targets = freeze(job)
-        score, cost = score_of(targets), Cost(forwards=1)
-        out: set[str] = set()
-        with ExitStack() as stack:
-            capture = stack.enter_context(Capture(job.module, watch=job.watch))
-            for name in names:
-                hook = find_layer(capture.module, name).register_forward_hook(self._hook(name, out))
-                stack.callback(hook.remove)
-
-            def value(coalitions: Tensor) -> Tensor:
-                scores = []
-                with task("layers", len(coalitions)) as advance, torch.no_grad():
-                    for coalition in coalitions.tolist():  # each coalition is another network: no batch to fill
-                        out.clear()
-                        out.update(n for n, kept in zip(names, coalition, strict=True) if not kept)
-                        output = capture.forward(job.inputs)
-                        found = score(output, capture.watched, torch.zeros(1, dtype=torch.long))
-                        scores.append(torch.stack([s[0].double().cpu() for s in found]))
-                        cost.forwards += 1
-                        advance(1)
-                return torch.stack(scores)
-
-            yield Game(value, names, cost)
-
-    def _hook(self, name: str, out: set[str]) -> Callable[[nn.Module, Any, Any], Any]:
-        def hook(_module: nn.Module, args: Any, output: Any) -> Any:
-            if name not in out:
-                return None
-            activation, before = first_tensor(output), first_tensor(args)
-            if activation is None:
-                raise LayerError(f"Layer {name!r} returns no activation tensor; name another.")
-            if self.removal == "bypass" and before is not None and before.shape == activation.shape:
-                return replace_first_tensor(output, before.clone())
-            axis = activation.ndim - 1 if activation.ndim == 3 else 1
-            removal = "mean" if self.removal == "bypass" else self.removal
-            return replace_first_tensor(output, removed(activation, axis, removal, self.seed).clone())
-
-        return hook
+    def named(self, layer: Layer) -> list[str]:
+        """By number."""
+        return [f"channel {c}" for c in range(layer.layout.channels)]
 
 
-def building_blocks(module: nn.Module) -> list[str]:
-    """A network's repeated building blocks, by structure: what containers of several modules with parts hold.
+@dataclass(frozen=True, kw_only=True)
+class Tokens(Units):
+    """Places of one layer: the tokens of a transformer, its class token among them, or the cells of a feature map."""
 
-    Blocks do not nest. A network without such containers is cut into its top-level modules.
-    """
-    found: list[str] = []
-    for name, container in module.named_modules():
-        if not isinstance(container, nn.Sequential | nn.ModuleList) or any(name.startswith(f"{f}.") for f in found):
-            continue
-        children = list(container.named_children())
-        plain = [c for _, c in children if not isinstance(c, nn.Sequential | nn.ModuleList) and any(c.children())]
-        if len(plain) * 2 > len(children):
-            found += [f"{name}.{child}" if name else child for child, c in children if any(c.children())]
-    if len(found) < 2:
-        found = [n for n, m in module.named_children() if any(True for _ in m.parameters())]
-    return found
+    kind: ClassVar[str] = "tokens"
+
+    def spread(self, values: Tensor, layout: Layout) -> Tensor:
+        """Along the axes of space."""
+        if layout.kind == "channels-first":
+            return values.reshape(len(values), 1, *layout.grid)
+        if layout.kind == "channels-last":
+            return values.reshape(len(values), *layout.grid, 1)
+        return values[:, self._players(layout)].unsqueeze(-1)
+
+    def folded(self, products: Tensor, layout: Layout) -> Tensor:
+        """Over the channel axis."""
+        if layout.kind != "tokens":
+            return products.sum(1 if layout.kind == "channels-first" else -1).flatten(1).T
+        return products.sum(-1)[:, self._players(layout).argsort()].T
+
+    def _players(self, layout: Layout) -> Tensor:
+        """Which player each token is: the cells row by row, then the tokens in front."""
+        cells = torch.arange(layout.cells)
+        if layout.order is not None:
+            cells = torch.tensor(layout.order).argsort()
+        return torch.cat([layout.cells + torch.arange(layout.prefix), cells])
+
+    def named(self, layer: Layer) -> list[str]:
+        """By row and column."""
+        layout = layer.layout
+        names = place_names(layout.grid)
+        return names + (
+            ["class token"] if layout.prefix == 1 else [f"extra token {i + 1}" for i in range(layout.prefix)]
+        )
+
+    def looks(self, activation: Tensor, layout: Layout) -> dict[str, Tensor]:
+        """Which cell lies where."""
+        return {"labels": torch.arange(layout.cells).reshape(layout.grid)}

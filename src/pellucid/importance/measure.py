@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from math import inf
 from typing import Literal
 
 import torch
+from scipy.special import stdtrit
 from torch import Tensor
 
 from pellucid.engine import Cost
 from pellucid.engine.games import interactions, strongest_pairs
 from pellucid.errors import MethodError
 from pellucid.heatmaps.base import Job
-from pellucid.importance.estimators import Ablation, Estimator, Gradient
+from pellucid.importance.estimators import Ablation, Estimator
 from pellucid.importance.game import Players
 
 _EXACT_INTERACTIONS = 12
@@ -25,7 +28,8 @@ class Measured:
 
     Attributes:
         names: of the K players.
-        values, low, high: `(K, T)`, with 95 % intervals of sampling (equal to the value where nothing was sampled).
+        values, low, high: `(K, T)`, with 95 % intervals of sampling (Student's t; as the value where nothing
+            was sampled).
         full, empty: `(T,)`, scores with all players in and with none.
         pictures: see `Game`.
         interactions: for each target the pairs `(i, j, value)` of the leading players.
@@ -45,21 +49,33 @@ class Measured:
     cost: Cost
 
 
-def measure(players: Players, estimator: Estimator, job: Job, *, pairs: bool = True) -> Measured:
+def measure(
+    players: Players, estimator: Estimator, job: Job, *, pairs: bool = True, say: Callable[[str], None] | None = None
+) -> Measured:
     """Solve the game of `players` on a job of one input.
+
+    Args:
+        players: cut for this input.
+        estimator: how they are measured.
+        job: one input, and the targets.
+        pairs: look at the strongest pairs too.
+        say: is told what it will cost, before it begins.
 
     Raises:
         MethodError: more than one input, or a pairing that makes no sense.
     """
     if len(job.inputs) != 1:
         raise MethodError("Importance is measured one input at a time.")
-    with players.game(job) as game:
+    with torch.inference_mode(False), players.game(job) as game:
+        if say is not None:
+            count = len(game.names)
+            say(f"{count} {players.kind}: at most {estimator.cost(count)} passes of the model")
         solution = estimator.solve(game, players, job)
         values = solution.values.cpu().double()
-        error = solution.standard_error.cpu().double()
+        reach = float(stdtrit(solution.extra.get("freedom", inf), 0.975)) * solution.standard_error.cpu().double()
         count, targets = values.shape
         found: list[list[tuple[int, int, float]]] = [[] for _ in range(targets)]
-        if pairs and count > 2 and not isinstance(estimator, Gradient):
+        if pairs and count > 2 and estimator.interacts:
             exact = count <= _EXACT_INTERACTIONS and not isinstance(estimator, Ablation)
             kind: Literal["shapley", "second-difference"] = "shapley" if exact else "second-difference"
             chosen = strongest_pairs(values, _LEADING)
@@ -67,12 +83,12 @@ def measure(players: Players, estimator: Estimator, job: Job, *, pairs: bool = T
             for t in range(targets):
                 ranked = sorted(range(len(chosen)), key=lambda p: -abs(float(pairwise.values[p, t])))
                 found[t] = [(*chosen[p], float(pairwise.values[p, t])) for p in ranked[:3]]
-        notes = [_notes(solution.extra, values[:, t], t) for t in range(targets)]
+        notes = [[*game.notes, *_notes(solution.extra, values[:, t], t)] for t in range(targets)]
         return Measured(
             game.names,
             values,
-            values - 1.96 * error,
-            values + 1.96 * error,
+            values - reach,
+            values + reach,
             solution.full.cpu(),
             solution.empty.cpu(),
             game.pictures,
@@ -90,6 +106,12 @@ def _notes(extra: dict[str, object], values: Tensor, target: int) -> list[str]:
         notes.append("Taking players away never moves the score: cut other players, or choose another baseline.")
     if extra.get("converged") is False:
         notes.append("The sampling error is still large where the evaluations ended: give more samples.")
+    gaps = extra.get("path_gap")
+    if isinstance(gaps, list) and abs(gaps[target]) > 0.05 * float(values.abs().sum()):
+        notes.append(
+            f"{abs(gaps[target]):.2g} of the score's change does not flow through these players (or the path bends "
+            "sharply: give more samples)."
+        )
     r2 = extra.get("r2")
     if isinstance(r2, list) and r2[target] < 0.5:
         notes.append(f"A linear model explains only {max(r2[target], 0):.0%} of the score: use shapley instead.")

@@ -1,37 +1,111 @@
-"""Importance as data: a number with its interval for each player, for one input or a whole folder."""
+"""Importance as data: a number with its interval for each player, for one picture or for each group of a folder."""
 
 from __future__ import annotations
 
+import csv
+import io
+import math
+from collections.abc import Iterable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
+from pellucid.errors import PellucidError
 from pellucid.explanation import Prediction, Record
 from pellucid.media.geometry import Geometry
 from pellucid.media.image import Picture
 
 
 @dataclass
-class Ranked:
-    """How much each player matters to one target.
+class Share:
+    """How much each of K players matters to one group of pictures (or to one picture).
+
+    Attributes:
+        group: what the pictures have in common: a class, a folder; the picture's name where there is one only.
+        values: `(K,)`, signed: what the player adds to the score, on average.
+        low, high: `(K,)`, 95 % interval; NaN where there is none (one picture of a folder).
+        count: pictures.
+        single: `(n, K)`, the values of at most some hundreds of its pictures, for the beeswarm.
+        examples: player -> RGB uint8 `(h, w, 3)`, the picture of the group in which it matters most.
+        changed: `(K,)`, share of the pictures whose answer changes without the player, where it was asked.
+    """
+
+    group: str
+    values: Tensor
+    low: Tensor
+    high: Tensor
+    count: int = 1
+    single: Tensor | None = None
+    examples: dict[int, NDArray[np.uint8]] = field(default_factory=dict)
+    changed: Tensor | None = None
+
+    def ranking(self) -> list[int]:
+        """Players by absolute value, the largest first; what is not finite comes last."""
+        size = torch.nan_to_num(self.values.abs(), -1.0, -1.0, -1.0)
+        return [int(k) for k in size.argsort(descending=True, stable=True)]
+
+
+class Table(list[dict[str, Any]]):
+    """Plain rows, one a player and group, with `to_csv` and `to_parquet`."""
+
+    def to_csv(self, path: str | Path) -> Path:
+        """Write comma-separated values, UTF-8; NaN is an empty cell."""
+        from pellucid.storage import write_bytes
+
+        return write_bytes(Path(path), self.csv().encode())
+
+    def csv(self) -> str:
+        """The table as comma-separated values."""
+        text = io.StringIO()
+        writer = csv.DictWriter(text, list(self[0]) if self else [], lineterminator="\n")
+        writer.writeheader()
+        for row in self:
+            writer.writerow({k: "" if isinstance(v, float) and math.isnan(v) else v for k, v in row.items()})
+        return text.getvalue()
+
+    def to_parquet(self, path: str | Path) -> Path:
+        """Write a Parquet file.
+
+        Raises:
+            PellucidError: pyarrow is not installed.
+        """
+        from pellucid.storage import write_bytes
+
+        try:
+            import pyarrow
+            import pyarrow.parquet
+        except ImportError as error:
+            raise PellucidError(
+                'Parquet files are written by pyarrow: run `pip install "pellucid[tables]"`, or use to_csv.'
+            ) from error
+        data = io.BytesIO()
+        pyarrow.parquet.write_table(pyarrow.Table.from_pylist(list(self)), data)
+        return write_bytes(Path(path), data.getvalue())
+
+
+@dataclass
+class Answer:
+    """How much each player matters: to one picture, or to each group of a folder.
 
     Attributes:
         features: the kind of players: superpixels, patches, regions, channels, layers, ...
         by: the estimator.
         target: the target as people call it.
-        names: of the players.
-        values: `(K,)`, signed: what the player adds to the target's score.
-        low, high: `(K,)`, 95 % interval of each value.
-        full: score with all players in; `empty`: with all out; None where the estimator does not ask.
-        prediction: the model's top classes.
+        names: of the K players.
+        shares: one for a picture; of a folder one for all pictures, then one for each group, the largest first.
+        prediction: the model's top classes; empty for a folder.
         record: provenance.
         geometry: where the model looked on the original picture.
-        pictures: what players look like: `labels` `(*space)`, or `maps` `(K, *grid)`.
+        layer: the layer measured, if any.
+        full: score with all players in; `empty`: with all out; NaN for a folder.
+        pictures: what players look like, see `Game`.
         interactions: the strongest pairs of the leading players, `(i, j, value)`.
-        group: the class of pictures a global answer is about; empty for one picture.
-        count: pictures behind the answer.
+        difference: of two groups, the first less the second, where there are just two.
         notes: what a reader must know.
         picture: the original, while in memory; not stored.
     """
@@ -40,52 +114,139 @@ class Ranked:
     by: str
     target: str
     names: list[str]
-    values: Tensor
-    low: Tensor
-    high: Tensor
+    shares: list[Share]
     prediction: list[Prediction]
     record: Record
     geometry: Geometry
-    full: float | None = None
-    empty: float | None = None
+    layer: str | None = None
+    full: float = math.nan
+    empty: float = math.nan
     pictures: dict[str, Tensor] = field(default_factory=dict)
     interactions: list[tuple[int, int, float]] = field(default_factory=list)
-    group: str = ""
-    count: int = 1
+    difference: Share | None = None
     notes: list[str] = field(default_factory=list)
     picture: Picture | None = field(default=None, repr=False)
 
     @property
     def name(self) -> str:
-        """The name of the explained input."""
+        """The name of the explained input, or of the folder."""
         return str(self.record.input.get("name") or "input")
+
+    @property
+    def of_a_set(self) -> bool:
+        """Whether it answers for many pictures."""
+        return "pictures" in self.record.input
+
+    @property
+    def values(self) -> Tensor:
+        """`(K,)`: importance for the picture, or the mean over all pictures."""
+        return self.shares[0].values
+
+    @property
+    def low(self) -> Tensor:
+        """`(K,)`: where the 95 % interval begins."""
+        return self.shares[0].low
+
+    @property
+    def high(self) -> Tensor:
+        """`(K,)`: where the 95 % interval ends."""
+        return self.shares[0].high
+
+    @property
+    def efficiency_gap(self) -> float:
+        """`full - empty - sum(values)`: 0 for Shapley and Owen values; NaN for a folder."""
+        return self.full - self.empty - float(self.values.sum())
 
     def ranking(self) -> list[int]:
         """Players by absolute value, the largest first."""
-        return [int(k) for k in self.values.abs().argsort(descending=True, stable=True)]
+        return self.shares[0].ranking()
 
-    @property
-    def efficiency_gap(self) -> float | None:
-        """`full - empty - sum(values)`: 0 for Shapley and Owen values; None where it means nothing."""
-        if self.full is None or self.empty is None:
-            return None
-        return self.full - self.empty - float(self.values.sum())
+    def share(self, group: str) -> Share:
+        """The share of a group.
 
-    def table(self) -> list[dict[str, Any]]:
-        """One row a player, the most important first."""
-        return [
-            {
+        Raises:
+            PellucidError: there is no such group.
+        """
+        found = next((s for s in self.shares if s.group == group), None)
+        if found is None:
+            raise PellucidError(f"There is no group {group!r}: there are {', '.join(s.group for s in self.shares)}.")
+        return found
+
+    def table(self) -> Table:
+        """One row a player and group, the most important first."""
+        return Table(row for share in self.shares for row in self._rows(share))
+
+    def _rows(self, share: Share) -> Iterable[dict[str, Any]]:
+        for rank, k in enumerate(share.ranking()):
+            row = {
+                "group": share.group,
+                "pictures": share.count,
                 "rank": rank + 1,
                 "player": self.names[k],
-                "importance": float(self.values[k]),
-                "low": float(self.low[k]),
-                "high": float(self.high[k]),
+                "number": k,
+                "importance": float(share.values[k]),
+                "low": float(share.low[k]),
+                "high": float(share.high[k]),
+                "features": self.features,
+                "by": self.by,
                 "target": self.target,
-                "group": self.group,
-                "pictures": self.count,
             }
-            for rank, k in enumerate(self.ranking())
-        ]
+            if share.changed is not None:
+                row["answers_changed"] = float(share.changed[k])
+            yield row
+
+
+class Bootstrap:
+    """The mean of rows that come one after the other, and its percentile-bootstrap interval over them.
+
+    How often each of N rows is drawn into a resample is multinomial, and so, row after row, binomial in the draws that
+    are left. So no row is kept: memory is `draws x K`, however many rows there are.
+
+    Args:
+        rows: N, how many will come.
+        draws: resamples.
+        seed: of the draws.
+    """
+
+    def __init__(self, rows: int, draws: int = 1000, seed: int = 0) -> None:
+        self.rows, self.seen = rows, 0
+        self.left = torch.full((draws,), float(rows), dtype=torch.float64)
+        self.total: Tensor | None = None
+        self.sums: Tensor | None = None
+        self._generator = torch.Generator().manual_seed(seed)
+
+    def add(self, row: Tensor) -> None:
+        """The next row `(K,)`."""
+        row = row.double()
+        chance = torch.tensor(1 / (self.rows - self.seen), dtype=torch.float64)
+        times = (
+            self.left
+            if self.seen == self.rows - 1
+            else torch.binomial(self.left, chance.expand_as(self.left).contiguous(), generator=self._generator)
+        )
+        self.left, self.seen = self.left - times, self.seen + 1
+        if self.sums is None or self.total is None:
+            self.sums, self.total = torch.zeros(len(times), len(row), dtype=torch.float64), torch.zeros_like(row)
+        self.sums.addr_(times, row)
+        self.total += row
+
+    def interval(self, level: float = 0.95) -> tuple[Tensor, Tensor, Tensor]:
+        """`(mean, low, high)`, each `(K,)`; of fewer than two rows the interval is NaN."""
+        assert self.total is not None
+        assert self.seen == self.rows
+        mean = self.total / self.rows
+        if self.rows < 2:
+            return mean, torch.full_like(mean, torch.nan), torch.full_like(mean, torch.nan)
+        low, high = self.quantiles([(1 - level) / 2, (1 + level) / 2])
+        return mean, low, high
+
+    def quantiles(self, at: list[float], less: Bootstrap | None = None) -> Tensor:
+        """`(len(at), K)`: quantiles of the resampled means, less those of another sample."""
+        assert self.sums is not None
+        means = self.sums / self.rows
+        if less is not None and less.sums is not None:
+            means = means - less.sums / less.rows
+        return torch.quantile(means, torch.tensor(at, dtype=torch.float64), dim=0)
 
 
 def bootstrap(rows: Tensor, draws: int = 1000, seed: int = 0) -> tuple[Tensor, Tensor, Tensor]:
@@ -93,13 +254,7 @@ def bootstrap(rows: Tensor, draws: int = 1000, seed: int = 0) -> tuple[Tensor, T
 
     Of fewer than two pictures there is no interval: it is NaN.
     """
-    mean = rows.mean(0)
-    if len(rows) < 2:
-        return mean, torch.full_like(mean, torch.nan), torch.full_like(mean, torch.nan)
-    generator = torch.Generator().manual_seed(seed)
-    counts = torch.zeros(draws, len(rows), dtype=rows.dtype)
-    picks = torch.randint(len(rows), (draws, len(rows)), generator=generator)
-    counts.scatter_add_(1, picks, torch.ones_like(picks, dtype=rows.dtype))
-    means = counts @ rows / len(rows)
-    low, high = torch.quantile(means, torch.tensor([0.025, 0.975], dtype=rows.dtype), dim=0)
-    return mean, low, high
+    drawn = Bootstrap(len(rows), draws, seed)
+    for row in rows:
+        drawn.add(row)
+    return drawn.interval()

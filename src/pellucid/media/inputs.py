@@ -46,7 +46,7 @@ def expand(inputs: Sequence[str | Path], *, clips: bool | None = False, schemes:
     Args:
         inputs: what a person typed.
         clips: for models of clips: a folder stands for the videos in it, or, where it holds pictures only, for itself,
-            one clip of numbered frames; a glob matches videos. None: either will do, because the model is not yet known.
+            one clip of numbered frames; a glob matches videos. None: either will do, as the model is not yet known.
         schemes: what else may stand before a colon; such inputs are handed on as they are.
 
     Raises:

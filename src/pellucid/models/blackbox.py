@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-import threading
 import warnings
-from collections.abc import Callable
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,11 +25,34 @@ from pellucid.models.preprocess import Preprocess
 
 _PREPROCESS, _LABELS = "pellucid.preprocess", "pellucid.labels"
 
+_REMEMBERED = 2**28  # bytes of scores
+_FIRST_RECHECK = 16  # calls, and every time that their number has doubled
+
 Predictor = Callable[[Any], Any]
+
+
+class _Answers:
+    """What a black box has answered, by the hash of each input; the oldest go when there are too many.
+
+    No plain container: what a forward pass writes to those of a module is undone (see `leave_no_trace`).
+    """
+
+    def __init__(self) -> None:
+        self.rows: OrderedDict[bytes, Tensor] = OrderedDict()
+        self.first: tuple[Tensor, Tensor] | None = None  # an input and its scores, to be asked again
+        self.calls = 0
+
+    def keep(self, keys: Sequence[bytes], scores: Tensor) -> None:
+        """Remember the scores `(m, ...)` of inputs."""
+        self.rows.update(zip(keys, scores.cpu().clone(), strict=True))
+        while len(self.rows) * scores[0].nbytes > _REMEMBERED:
+            self.rows.popitem(last=False)
 
 
 class BlackBox(nn.Module):
     """A function of a batch `(N, C, *space)` to scores `(N, classes)`, as a module without parameters.
+
+    What it has answered is remembered, so that work which broke off can be run again at the price of the rest.
 
     Args:
         function: takes and returns a tensor or an array.
@@ -37,40 +60,63 @@ class BlackBox(nn.Module):
         identity: what tells it from others, for the record (such as the hash of its file).
 
     Raises:
-        ModelError: on a call, when the function fails, answers another number of rows than it was given, answers no
-            finite numbers, or answers the same input differently.
+        ModelError: on a call, when the function fails, answers another number of rows than it was given or another
+            number of classes than before, answers no finite numbers, or answers the same input differently.
     """
 
     def __init__(self, function: Predictor, *, numpy: bool = False, identity: str = "") -> None:
         super().__init__()
         self.function, self.numpy, self.identity = function, numpy, identity
         self.eval()
-        self._steady = threading.Event()  # it has answered the same input twice alike
+        self._answers = _Answers()
 
     def forward(self, inputs: Tensor) -> Tensor:
-        """The function's scores, checked; its first answer is asked for twice."""
+        """The function's scores, checked; only inputs that it has not answered yet are given to it."""
+        keys = [hashlib.blake2b(x.numpy().tobytes(), digest_size=16).digest() for x in inputs.detach().cpu().float()]
+        known = self._answers.rows
+        fresh = [n for n, key in enumerate(keys) if key not in known]
+        answers = {key: known[key] for key in keys if key in known}
+        if fresh:
+            scores = self._asked(inputs[fresh] if len(fresh) < len(keys) else inputs)
+            self._answers.keep([keys[n] for n in fresh], scores)
+            answers |= zip((keys[n] for n in fresh), scores, strict=True)
+        return torch.stack([answers[key].to(inputs.device) for key in keys])
+
+    def _asked(self, inputs: Tensor) -> Tensor:
+        """Scores of new inputs. The first input of all is asked for twice, and now and then again."""
+        answers = self._answers
         scores = self._answer(inputs)
-        if not self._steady.is_set():
-            again = self._answer(inputs[:1])
-            if not torch.allclose(again, scores[:1], rtol=1e-3, atol=1e-5):
-                raise ModelError(
-                    "The black box changes its answer on the same input (or with the batch around it): switch off "
-                    "whatever is random in it, such as dropout, before it is explained."
-                )
-            self._steady.set()
+        if answers.first is None:
+            answers.first = inputs[:1].detach().clone(), scores[:1].clone()
+            self._compare()
+        answers.calls += 1
+        if answers.calls >= _FIRST_RECHECK and answers.calls & (answers.calls - 1) == 0:
+            self._compare()
         return scores
+
+    def _compare(self) -> None:
+        assert self._answers.first is not None
+        given, before = self._answers.first
+        if not torch.allclose(self._answer(given).to(before.device), before, rtol=1e-3, atol=1e-5):
+            self._answers = _Answers()  # nothing it said can be relied on
+            raise ModelError(
+                "The black box changes its answer on the same input (or with the batch around it): switch off "
+                "whatever is random in it, such as dropout, before it is explained."
+            )
 
     def _answer(self, inputs: Tensor) -> Tensor:
         given: Any = inputs.detach().cpu().float().numpy() if self.numpy else inputs.detach()
         try:
             answer = self.function(given)
+            scores = answer if isinstance(answer, Tensor) else torch.from_numpy(np.asarray(answer, dtype=np.float32))
         except Exception as error:
             reason = str(error).strip().splitlines()[:1]
+            told = f" What it has answered ({len(self._answers.rows)} inputs) is kept: run it again to go on."
             raise ModelError(
                 f"The black box failed on a batch of shape {tuple(inputs.shape)} "
-                f"({type(error).__name__}{': ' + reason[0] if reason else ''}): it must take batches (N, C, H, W)."
+                f"({type(error).__name__}{': ' + reason[0] if reason else ''}): it must take batches (N, C, H, W) and "
+                f"answer numbers.{told if self._answers.rows else ''}"
             ) from error
-        scores = answer if isinstance(answer, Tensor) else torch.from_numpy(np.asarray(answer, dtype=np.float32))
         scores = scores.detach().to(inputs.device).float()
         if scores.ndim == 1 and len(scores) == len(inputs):
             scores = scores[:, None]
@@ -78,6 +124,18 @@ class BlackBox(nn.Module):
             raise ModelError(
                 f"The black box answered shape {tuple(scores.shape)} to {len(inputs)} inputs: it must answer one row "
                 "of scores for each, (N, classes)."
+            )
+        before = self._answers.first
+        if before is not None and scores.shape[1:] != before[1].shape[1:]:
+            raise ModelError(
+                f"The black box answered {tuple(scores.shape[1:])} scores an input, and {tuple(before[1].shape[1:])} "
+                "before: it must answer the same classes each time."
+            )
+        broken = int((~scores.isfinite()).flatten(1).any(1).sum())
+        if broken:
+            raise ModelError(
+                f"The black box answered NaN or infinity to {broken} of {len(inputs)} inputs: check its preprocessing, "
+                "or choose a baseline that it can take."
             )
         return scores
 

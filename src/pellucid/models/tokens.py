@@ -26,14 +26,15 @@ from torch import Tensor, nn
 
 from pellucid.engine.batching import adaptive_batches, default_batch, is_out_of_memory
 from pellucid.engine.capture import Capture, Cost, find_layer, first_tensor, replace_first_tensor, unwrap
-from pellucid.engine.masks import grid_labels
-from pellucid.engine.perturb import Scores
+from pellucid.engine.masks import Masks, SegmentMasks, grid_labels
+from pellucid.engine.perturb import MaskScorer, Scores
 from pellucid.engine.progress import task
 from pellucid.engine.trace import leave_no_trace
 from pellucid.errors import MethodError, ModelError
 from pellucid.models.layers import _cached, _noise_like
 from pellucid.models.layouts import Layout, readings
 
+_DRAWN = 256  # masks at a time, while they are read
 _LEAK = 1e-4  # of the largest move: what another patch's token may move by rounding
 _UNSOUND = (RuntimeError, ValueError, TypeError, IndexError, KeyError, AttributeError, AssertionError, ModelError)
 
@@ -42,8 +43,11 @@ class _Seen(BaseException):
     """Ends a pass once the tokens are read; not an `Exception`, so no model swallows it."""
 
 
-class TokenScorer:
+class TokenScorer(MaskScorer):
     """Scores of inputs of which only some patches are shown to the blocks; a context, like `Scorer`.
+
+    Masks are drawn over the patches. Those over the input's own places do as well, where each patch is hidden as a
+    whole or not at all.
 
     Made by `token_scorer`, which proves first that dropping tokens is sound.
 
@@ -58,7 +62,7 @@ class TokenScorer:
         batch: inputs of full length at a time; shorter ones fill batches of as many tokens. Less when memory runs out.
 
     Attributes:
-        grid: cells along each space axis; cells are numbered row by row.
+        grid: patches along each space axis, numbered row by row; also the `space` of masks.
         cost: in passes of full length: a pass with half the tokens counts half (attention, which then costs a
             quarter, makes that an upper bound).
 
@@ -68,6 +72,8 @@ class TokenScorer:
             with scorer:
                 values = scorer(torch.rand(100, math.prod(scorer.grid)) < 0.5)  # (N, 100, 1)
     """
+
+    soft = False
 
     def __init__(
         self,
@@ -82,6 +88,7 @@ class TokenScorer:
         batch: int | None = None,
     ) -> None:
         self.module, self.inputs, self.entry, self.layout = unwrap(module), inputs.detach(), entry, layout
+        self.space = layout.grid
         self.score, self.targets, self.watch = score, targets, tuple(watch)
         self.batch = batch or default_batch(inputs.device)
         self.cost = Cost()
@@ -113,13 +120,17 @@ class TokenScorer:
         self._select = None
         self._capture.__exit__(kind, error, trace)
 
-    def __call__(self, kept: Tensor, label: str = "dropped tokens") -> Tensor:
-        """Scores `(N, M, targets)`, double precision.
+    def __call__(self, masks: Masks | Sequence[Masks] | Tensor, label: str = "dropped tokens") -> Tensor:
+        """Scores `(N, M, targets)`, double precision; each different set of tokens is scored once.
 
         Args:
-            kept: which cells are shown, `(M, cells)` for all inputs or `(N, M, cells)`, true or false.
+            masks: the same for all inputs, or one `Masks` for each; or which patches are shown, true or false, `(M,
+                cells)` for all inputs or `(N, M, cells)`.
             label: of the progress bar.
         """
+        return super().__call__(self._as_masks(masks) if isinstance(masks, Tensor) else masks, label)
+
+    def _as_masks(self, kept: Tensor) -> list[Masks]:
         count, cells = len(self.inputs), self.layout.cells
         fits = kept.shape[-1:] == (cells,) and (kept.ndim == 2 or (kept.ndim == 3 and len(kept) == count))
         if kept.dtype != torch.bool or not fits:
@@ -127,23 +138,74 @@ class TokenScorer:
                 f"Kept cells are true or false, (M, {cells}) or one such for each of {count} "
                 f"inputs; got {kept.dtype} {tuple(kept.shape)}."
             )
-        shape = (count, kept.shape[-2], cells)
-        rows = kept.to(self.inputs.device).expand(shape).flatten(0, 1)
-        owners = torch.arange(len(self.inputs)).repeat_interleave(shape[1])
+        rows = kept.float().to(self.inputs.device).expand(count, *kept.shape[-2:])
+        return [SegmentMasks(shown, self._numbers()) for shown in rows]
+
+    def _numbers(self) -> Tensor:
+        return torch.arange(self.layout.cells, device=self.inputs.device).reshape(self.grid)
+
+    def score_masks(self, masks: Sequence[Masks], out: Sequence[Tensor], label: str) -> None:
+        """Sets of tokens of one size make a batch, across inputs."""
+        kept = [self._shown(m) for m in masks]
+        rows = torch.cat(kept)
+        owners = torch.arange(len(kept)).repeat_interleave(torch.tensor([len(k) for k in kept]))
+        which = torch.cat([torch.arange(len(k)) for k in kept])
         if not self.layout.prefix and not bool(rows.any(1).all()):
-            raise MethodError("This transformer has no class token: keep at least one patch, or nothing is left.")
-        out = torch.empty(len(rows), self.targets, dtype=torch.float64, device=self.inputs.device)
+            raise MethodError(
+                "This transformer has no class token: keep at least one patch, or nothing is left; or choose another "
+                "baseline than dropped."
+            )
         counts = rows.sum(1).cpu()
         with task(label, len(rows)) as advance:
-            for count in sorted(set(counts.tolist())):  # masks of one size make a batch
+            for count in sorted(set(counts.tolist())):
                 at = (counts == count).nonzero()[:, 0]
                 orders = rows[at.to(rows.device)].nonzero()[:, 1].reshape(len(at), count)
-                out[at.to(out.device)] = self._ordered(orders, owners[at], advance)
-        return out.reshape(*shape[:2], self.targets)
+                scores = self._ordered(orders, owners[at], advance)
+                for n in set(owners[at].tolist()):
+                    mine = owners[at] == n
+                    out[n][which[at][mine].to(out[n].device)] = scores[mine.to(scores.device)]
+
+    def _shown(self, masks: Masks) -> Tensor:
+        """Which patches masks show, `(M, cells)`, true or false."""
+        found = []
+        for start in range(0, len(masks), _DRAWN):
+            drawn = masks.render(slice(start, start + _DRAWN))[:, 0].to(self.inputs.device)
+            low, high = (drawn, drawn) if masks.space == self.grid else self._extremes(drawn)
+            if not torch.equal(low, high) or not bool(((low == 0) | (low == 1)).all()):
+                raise MethodError(
+                    f"The baseline 'dropped' takes whole patches away, and these masks cut or fade some of the "
+                    f"{' x '.join(map(str, self.grid))}: choose segments that hold whole patches, or a baseline that "
+                    "shows something, such as zero or blur."
+                )
+            found.append(low.flatten(1) == 1)
+        return torch.cat(found) if found else torch.zeros(0, self.layout.cells, dtype=torch.bool).to(self.inputs.device)
+
+    def _patches(self, places: Tensor) -> Tensor:
+        """`(m, *space)` of the input as `(m, cells, places of a patch)`."""
+        dims = len(self.grid)
+        split = [part for g, s in zip(self.grid, places.shape[1:], strict=True) for part in (g, s // g)]
+        order = [0, *range(1, 2 * dims, 2), *range(2, 2 * dims + 1, 2)]
+        return places.reshape(len(places), *split).permute(order).reshape(len(places), self.layout.cells, -1)
+
+    def _extremes(self, drawn: Tensor) -> tuple[Tensor, Tensor]:
+        if drawn.shape[1:] != self.inputs.shape[2:]:
+            raise MethodError(f"Masks over {tuple(drawn.shape[1:])} fit neither the input nor its patches {self.grid}.")
+        low, high = self._patches(drawn).aminmax(dim=2)
+        return low, high
+
+    def fit_segments(self, labels: Tensor) -> Tensor:
+        """Each patch goes to the segment that holds most of it; segments without a patch are gone."""
+        most = self._patches(labels[None])[0].mode(1).values
+        numbers: Tensor = torch.unique(most, return_inverse=True)[1]
+        return numbers[grid_labels(tuple(labels.shape), self.grid).to(numbers.device)]
 
     def plain(self) -> Tensor:
         """Scores `(N, targets)` of the inputs as they are."""
         return self(torch.ones(1, self.layout.cells, dtype=torch.bool), label="inputs")[:, 0]
+
+    def blank(self) -> Tensor:
+        """Scores `(N, targets)` without any patch."""
+        return self(torch.zeros(1, self.layout.cells, dtype=torch.bool), label="inputs")[:, 0]
 
     def _ordered(self, cells: Tensor, owners: Tensor, advance: Callable[[int], None]) -> Tensor:
         """Scores `(R, targets)` of the cells `(R, k)`, in that order, of the inputs `owners` `(R,)`, ascending."""
@@ -152,8 +214,7 @@ class TokenScorer:
 
         def run(start: int, stop: int) -> None:
             out[start:stop] = self._run(cells[start:stop], owners[start:stop])
-            self._full_passes += (stop - start) * length / full
-            self.cost.forwards = math.ceil(self._full_passes)
+            self._spend((stop - start) * length / full)
             advance(stop - start)
 
         rows = max(1, self.batch * full // length)
@@ -162,14 +223,22 @@ class TokenScorer:
             self.batch = max(1, fitted * length // full)
         return out
 
+    def _spend(self, passes: float) -> None:
+        """Count passes of full length; parts of one are rounded up together."""
+        before, self._full_passes = self._full_passes, self._full_passes + passes
+        self.cost.forwards += math.ceil(self._full_passes) - math.ceil(before)
+
     def _run(self, cells: Tensor, owners: Tensor) -> Tensor:
         mine, local = torch.unique(owners, return_inverse=True)
         prefix = torch.arange(self.layout.prefix, device=cells.device).expand(len(cells), -1)
         self._select = local.to(cells.device), torch.cat([prefix, cells + self.layout.prefix], 1)
         self._runs = 0
-        with torch.no_grad():
-            output = self._capture.forward(self.inputs[mine.to(self.inputs.device)])
-            scores = torch.stack([s.double() for s in self.score(output, self._capture.watched, owners)], dim=1)
+        try:
+            with torch.no_grad():
+                output = self._capture.forward(self.inputs[mine.to(self.inputs.device)])
+                scores = torch.stack([s.double() for s in self.score(output, self._capture.watched, owners)], dim=1)
+        finally:
+            self._select = None
         if self._runs != 1 or scores.shape != (len(cells), self.targets):
             raise ModelError(f"The model answered scores of shape {tuple(scores.shape)} for {len(cells)} token sets.")
         if not torch.isfinite(scores).all():
@@ -203,7 +272,7 @@ class TokenScorer:
             with torch.no_grad():
                 output = self._capture.forward(self.inputs[:1])
                 plain = torch.stack([s.double() for s in self.score(output, self._capture.watched, one)], dim=1)
-            self._full_passes += 1
+            self._spend(1)
             try:
                 shuffled = self._ordered(orders.to(device), one.expand(3), _nobody)
                 part = self._ordered(halves.to(device), one.expand(2), _nobody)
@@ -211,8 +280,6 @@ class TokenScorer:
                 if is_out_of_memory(error):
                     raise
                 return False
-            finally:
-                self._select = None
         moved = (part - plain).abs().amax(0)
         noise = 64 * torch.finfo(self.inputs.dtype).eps * plain.abs().amax(0).clamp(min=1e-12)
         drift = (shuffled - plain).abs().amax(0)

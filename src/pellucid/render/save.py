@@ -83,11 +83,15 @@ def html(explanations: Sequence[Explanation], *, dpi: float = 100) -> str:
     Raises:
         PellucidError: as `panel`.
     """
-    data = b64encode(figure_png(panel(explanations), dpi)).decode()
     first = explanations[0]
     methods = ", ".join(dict.fromkeys(e.method for e in explanations))
     targets = ", ".join(dict.fromkeys(e.target for e in explanations))
-    text = escape(f"{first.name}: {methods} for {targets}", quote=True)
+    return figure_html(panel(explanations), f"{first.name}: {methods} for {targets}", dpi)
+
+
+def figure_html(figure: Figure, text: str, dpi: float = 100) -> str:
+    """A figure as one ``<div>`` with the picture inside it, and ``text`` for those who can't see it."""
+    data, text = b64encode(figure_png(figure, dpi)).decode(), escape(text, quote=True)
     return (
         f'<div class="pellucid" style="max-width:100%"><img alt="{text}" title="{text}" '
         f'style="max-width:100%;height:auto" src="data:image/png;base64,{data}"></div>'

@@ -6,6 +6,7 @@ settings neither change a figure nor are changed by it; no pyplot, so that threa
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any, Literal
@@ -15,6 +16,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties, fontManager, get_font
 from matplotlib.image import BboxImage
+from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 from matplotlib.text import Text
 from matplotlib.transforms import Affine2D, Bbox, TransformedBbox
@@ -76,6 +78,15 @@ class Sheet:
                 (x, y), width, height, transform=self._place, facecolor=colour, alpha=alpha, linewidth=0, fill=True
             )
         )
+
+    def dots(self, xs: Sequence[float], ys: Sequence[float], size: float, *, colour: str, alpha: float = 1.0) -> None:
+        """Discs at points, ``size`` inches wide."""
+        self.figure.add_artist(
+            Line2D(
+                list(xs), list(ys), transform=self._place, linestyle="none", marker="o", markersize=72 * size,
+                markerfacecolor=colour, markeredgewidth=0, alpha=alpha, antialiased=True,
+            )
+        )  # fmt: skip
 
     def line(
         self,

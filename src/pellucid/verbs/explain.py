@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 from typing import Any
 
 import torch
@@ -11,6 +11,7 @@ from torch import Tensor
 
 from pellucid import storage
 from pellucid.engine import default_batch
+from pellucid.engine.memory import Memory
 from pellucid.errors import MediaError, PellucidError, StorageError, TargetError
 from pellucid.explanation import Prediction
 from pellucid.heatmaps import Attribution, Method, explain_all, get_method
@@ -21,7 +22,7 @@ from pellucid.models.model import VisionModel
 from pellucid.models.targets import PerSample, Target, TargetLike, parse_target
 from pellucid.results import Heatmap, Heatmaps, Session, VideoHeatmap
 from pellucid.verbs.choices import as_methods, as_targets
-from pellucid.verbs.inputs import Input, ModelLike, Prepared, absolute, as_model, opened, prepared
+from pellucid.verbs.inputs import Input, ModelLike, Prepared, absolute, as_model, prepared, unsampled
 from pellucid.verbs.records import parameters, record, reloaded
 from pellucid.verbs.windows import explain_windows
 
@@ -88,13 +89,15 @@ def explain_each(
     *,
     seed: int = 0,
     batch: int | None = None,
+    memory: Memory | None = None,
 ) -> Iterator[tuple[str, Heatmaps | PellucidError]]:
     """Explain inputs one after the other, in batches, as they come: `(name, explanations or what went wrong)`.
 
     A picture that can't be read does not stop the others; a model, method or target that does not work is raised.
+    `memory`, of one input, one method and one target, holds scores that are known already.
     """
     if model.takes_clips and model.clips.plan.kind == "windows":
-        for name, footage in opened(inputs):
+        for name, footage in unsampled(inputs):
             if isinstance(footage, MediaError):
                 yield name, footage
             else:
@@ -109,11 +112,11 @@ def explain_each(
             yield name, item
             continue
         if waiting and (len(waiting) == size or waiting[0].x.shape != item.x.shape):
-            yield from _explain_batch(model, waiting, methods, targets, seed)
+            yield from _explain_batch(model, waiting, methods, targets, seed, memory)
             waiting = []
         waiting.append(replace(item, position=given - 1))
     if waiting:
-        yield from _explain_batch(model, waiting, methods, targets, seed)
+        yield from _explain_batch(model, waiting, methods, targets, seed, memory)
     for t in targets:
         if isinstance(t, PerSample) and len(t.indices) > given > 0:
             raise TargetError(_ILL_PAIRED.format(len(t.indices), given))
@@ -133,7 +136,12 @@ def _for_batch(target: Target, items: list[Prepared]) -> Target:
 
 
 def _explain_batch(
-    model: VisionModel, items: list[Prepared], methods: Sequence[Method], targets: Sequence[Target], seed: int
+    model: VisionModel,
+    items: list[Prepared],
+    methods: Sequence[Method],
+    targets: Sequence[Target],
+    seed: int,
+    memory: Memory | None = None,
 ) -> Iterator[tuple[str, Heatmaps]]:
     weights = model.fingerprint()
     x = torch.stack([item.x for item in items]).to(model.device, model.dtype)
@@ -142,7 +150,7 @@ def _explain_batch(
     named = [_for_batch(t, items).bind(model.module, x, model.labels) for t in targets]
     bound = [t.freeze(output) for t in named]
     methods = _by_pathway(methods, model, x)
-    found = explain_all(methods, model, x, bound)
+    found = explain_all(methods, model, x, bound, memory)
     for i, item in enumerate(items):
         session = Session(model, x[i : i + 1], seed, weights)
         row = torch.tensor([i])
@@ -220,6 +228,13 @@ def _heatmap(
         explained=target,
         facts={name: values[row] for name, values in found.facts.items()},
     )
+
+
+def opened(artefact: storage.Artefact) -> Heatmap:
+    """A stored explanation as it was."""
+    stored = storage.explanation(artefact)
+    kind = VideoHeatmap if stored.is_clip else Heatmap
+    return kind(**{f.name: getattr(stored, f.name) for f in fields(stored)})
 
 
 def recompute(

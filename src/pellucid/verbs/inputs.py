@@ -73,7 +73,7 @@ def _from_picture(model: VisionModel, picture: Picture) -> Prepared:
     return Prepared(x, geometry, picture if geometry.known else _as_seen(model, x, picture), about)
 
 
-def opened(inputs: Input | Sequence[Input]) -> Iterator[tuple[str, Footage | MediaError]]:
+def unsampled(inputs: Input | Sequence[Input]) -> Iterator[tuple[str, Footage | MediaError]]:
     """Clips one after the other, opened but not decoded: `(name, footage or what is wrong with it)`."""
     for item in _items(inputs, clips=True):
         try:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -13,12 +14,12 @@ from torch import Tensor
 from pellucid import storage
 from pellucid.errors import MediaError, StorageError
 from pellucid.media import Clip, Picture, open_clip, read_image
-from pellucid.results import Heatmap, VideoHeatmap
 from pellucid.verbs.inputs import Input, ModelLike
 
-RECOMPUTE = {storage.FORMAT: "pellucid.verbs.explain"}
+RECOMPUTE = {storage.FORMAT: "pellucid.verbs.explain", "pellucid-importance/1": "pellucid.verbs.importance"}
 """Format of an artefact -> the module that makes it, whose `recompute(artefact, model, inputs)` returns the arrays of
-the same names, computed again, and a sentence for whatever is not as the record says."""
+the same names, computed again, and a sentence for whatever is not as the record says; its `opened(artefact)` returns
+the result as it was."""
 
 
 @dataclass(frozen=True)
@@ -81,18 +82,18 @@ def _compared(
     return Verification("same" if difference == 0 else "within tolerance", difference)
 
 
-def read(file: str | Path) -> Heatmap:
-    """A saved explanation, with its picture if that can still be opened.
+def read(file: str | Path) -> Any:
+    """A saved result (a `Heatmap`, an `Importance`), with its picture if that can still be opened.
 
     Raises:
         StorageError: no such file, or its files were changed after they were written.
     """
-    stored, tampered = storage.load(file)
-    if tampered:
-        raise StorageError(f"{'; '.join(tampered)}: make the explanation again, or see `pellucid verify`.")
-    kind = VideoHeatmap if stored.is_clip else Heatmap
-    result = kind(**{f.name: getattr(stored, f.name) for f in fields(stored)})
-    if result.record.input["source"] and result.geometry.known:
+    stored = storage.read_artefact(file, RECOMPUTE)
+    if stored.tampered:
+        raise StorageError(f"{'; '.join(stored.tampered)}: make it again, or see `pellucid verify`.")
+    result = import_module(RECOMPUTE[stored.format]).opened(stored)
+    source = result.record.input["source"]
+    if source and result.geometry.known and "pictures" not in result.record.input:
         try:
             picture = _original(result)
         except MediaError:
@@ -101,7 +102,7 @@ def read(file: str | Path) -> Heatmap:
     return result
 
 
-def _original(result: Heatmap) -> Picture | Clip:
+def _original(result: Any) -> Picture | Clip:
     """The picture, or of a clip the very frames that the model was shown."""
     about = result.record.input
-    return open_clip(about["source"]).pick(about["frames"]) if result.is_clip else read_image(about["source"])
+    return open_clip(about["source"]).pick(about["frames"]) if "frames" in about else read_image(about["source"])

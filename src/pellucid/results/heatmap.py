@@ -21,6 +21,7 @@ from pellucid.heatmaps.base import Method, explain_all
 from pellucid.models.blackbox import BlackBox
 from pellucid.models.model import VisionModel
 from pellucid.models.targets import Target
+from pellucid.results.shown import display, file_names, names_of_inputs, slug, unused
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -163,7 +164,7 @@ class Heatmaps(list[Heatmap]):
     def show(self) -> None:
         """Show each picture's panel: in the notebook, or in the system's picture viewer."""
         for group in self.by_picture():
-            _display(group)
+            display(group)
 
     def save(self, folder: str | Path) -> list[Path]:
         """Write each explanation's values and record, and each picture's panel, into `folder`; returns the files."""
@@ -184,52 +185,6 @@ class Heatmaps(list[Heatmap]):
         from pellucid.render import html
 
         return "\n".join(html(group) for group in self.by_picture())
-
-
-def slug(text: str) -> str:
-    """A text as part of a file name."""
-    kept = "".join(c if c.isalnum() or c in "-_+" else "-" for c in text.strip())
-    short = "-".join(part for part in kept.split("-") if part).encode()[:80]  # systems limit a name's bytes
-    return short.decode(errors="ignore") or "input"
-
-
-def unused(name: str, taken: set[str]) -> str:
-    """`name`, numbered if it is taken, in upper or lower case; then it is taken too."""
-    candidates = (name if i == 1 else f"{name}-{i}" for i in range(1, len(taken) + 2))
-    found = next(c for c in candidates if c.casefold() not in taken)
-    taken.add(found.casefold())
-    return found
-
-
-def names_of_inputs(folder: str | Path, sources: Iterable[str]) -> set[str]:
-    """The names in `folder` that are those of the pictures explained, so that no panel is written over one."""
-    home = Path(folder).resolve()
-    pictures = [path for path in map(Path, sources) if path.suffix.casefold() == ".png"]
-    return {path.stem.casefold() for path in pictures if path.resolve().parent == home}
-
-
-def file_names(group: Sequence[Explanation]) -> list[str]:
-    """A name for each explanation of one picture: its method, with its target where several were asked."""
-    several = len({e.target for e in group}) > 1
-    taken: set[str] = set()
-    return [unused(slug(e.method) + (f".{slug(e.target)}" if several else ""), taken) for e in group]
-
-
-def _display(group: Heatmaps) -> None:
-    try:
-        from IPython import get_ipython
-        from IPython.display import HTML, display
-
-        if get_ipython() is not None:
-            display(HTML(group._repr_html_()))
-            return
-    except ImportError:
-        pass
-    from io import BytesIO
-
-    from PIL import Image
-
-    Image.open(BytesIO(group.png())).show()
 
 
 def check(explanations: Iterable[Heatmap]) -> None:

@@ -1,0 +1,186 @@
+"""`pellucid importance`: what matters most, to one picture or to a folder of them."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from pellucid.cli import options
+
+if TYPE_CHECKING:
+    from pellucid.results import Importance
+
+
+_GROUPS, _OF_A_GROUP = 12, 3  # groups printed, and players of each
+
+
+def importance(
+    inputs: Annotated[
+        list[str],
+        typer.Argument(metavar="INPUT...", help="A picture; or a folder (subfolders are groups), a glob, several."),
+    ],
+    features: Annotated[
+        str,
+        typer.Option(
+            "--features",
+            "-f",
+            help="superpixels, patches, regions, channels, tokens, layers, colours, frequencies, properties; "
+            "of clips frames, segments, tubes.",
+        ),
+    ] = "superpixels",
+    by: Annotated[
+        str,
+        typer.Option(
+            "--by", help="ablation, shapley, kernel, owen, lime, gradient, conductance; of a folder also permutation."
+        ),
+    ] = "shapley",
+    model: options.ModelName = options.DEFAULT_MODEL,
+    target: Annotated[
+        str, typer.Option("--target", help="A label or class number; `a>b`: why a rather than b.")
+    ] = "top",
+    layer: Annotated[
+        str | None,
+        typer.Option("--layer", help="Module path, for channels and tokens; several with commas for layers."),
+    ] = None,
+    regions: Annotated[
+        Path | None,
+        typer.Option("--regions", help="A label image, or a .json of named boxes, in the picture's pixels."),
+    ] = None,
+    removal: Annotated[
+        str | None, typer.Option("--removal", help="What stands in for parts of a model: zero, mean, resample, bypass.")
+    ] = None,
+    baseline: Annotated[
+        str | None,
+        typer.Option(
+            "--baseline",
+            help="What shows where a region is out: zero, mean, blur, uniform, inpaint, noisy-linear, dropped.",
+        ),
+    ] = None,
+    count: Annotated[int | None, typer.Option("--count", help="About how many superpixels, patches or bands.")] = None,
+    segments: Annotated[
+        str | None, typer.Option("--segments", help="How superpixels are cut: slic, felzenszwalb, grid.")
+    ] = None,
+    samples: Annotated[
+        str, typer.Option("--samples", help="A number; auto: until the error is small; exact, for shapley.")
+    ] = "auto",
+    group: Annotated[str, typer.Option("--group", help="Of a folder: auto, predicted, folder.")] = "auto",
+    compare: Annotated[
+        str | None, typer.Option("--compare", help="Of a folder: `a>b`, two groups, the first less the second.")
+    ] = None,
+    order: Annotated[
+        bool, typer.Option("--order", help="Of a clip: is the order of its frames needed, and how few are enough?")
+    ] = False,
+    top: Annotated[int, typer.Option("--top", min=1, help="Players printed.")] = 10,
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for picture, table, values and record.")] = Path(
+        "pellucid-out"
+    ),
+    as_json: options.Json = False,
+    seed: Annotated[int, typer.Option("--seed", help="Of whatever is random.")] = 0,
+    device: options.Device = None,
+    weights: options.Weights = None,
+    random_weights: options.RandomWeights = False,
+    labels: options.Labels = None,
+) -> None:
+    """Say how much each part of a picture, or of the model, matters."""
+    from pellucid.cli.console import document, progress
+
+    report: dict[str, Any] = {"format": "pellucid-report/1", "results": [], "failed": []}
+    with document(report, as_json):
+        from pellucid.errors import MethodError
+        from pellucid.storage import check_writable
+        from pellucid.verbs.collection import is_collection
+
+        given = inputs[0] if len(inputs) == 1 else inputs
+        several = is_collection(given)
+        if not (samples in ("auto", "exact") or samples.isdecimal()):
+            raise MethodError(f"{samples!r} is no number of samples: give a number, auto or exact.")
+        spend = int(samples) if samples.isdecimal() else samples
+        check_writable(out)
+
+        from pellucid.errors import PellucidError
+        from pellucid.importance import get_estimator
+        from pellucid.models.targets import parse_target
+        from pellucid.verbs.importance import importance_of_given
+        from pellucid.verbs.players import as_players
+
+        players = as_players(
+            features, layer=layer, removal=removal, baseline=baseline, count=count, segments=segments, regions=regions,
+            seed=seed,
+        )  # fmt: skip
+        estimator = get_estimator(by, samples=spend, seed=seed)
+        asked = parse_target(target)
+        vision = options.load_model(options.fitting_model(model, inputs), weights, random_weights, labels, device)
+        failed: list[PellucidError] = []
+        say = None if as_json or not sys.stderr.isatty() else lambda text: print(text, file=sys.stderr)
+        with progress():
+            found = importance_of_given(
+                vision, given, players, estimator, asked, seed=seed, group=group, compare=compare, order=order,
+                keep=out / "work" if several else None, say=say, failed=failed,
+            )  # fmt: skip
+        saved = [str(path) for path in found.save(out)]
+        report["results"].append(_entry(found, saved))
+        report["failed"] += [{"error": str(error)} for error in failed]
+        for error in failed:
+            print(f"pellucid: {error}", file=sys.stderr)
+        if not as_json:
+            _tell(found, saved, top)
+    if failed:
+        raise typer.Exit(1)
+
+
+def _entry(found: Importance, saved: list[str]) -> dict[str, Any]:
+    return {
+        "input": found.record.input["source"] or found.name,
+        "prediction": [{"index": p.index, "label": p.label, "probability": p.probability} for p in found.prediction],
+        "target": found.target,
+        "features": found.features,
+        "by": found.by,
+        "layer": found.layer,
+        "full": found.full,
+        "empty": found.empty,
+        "efficiency_gap": found.efficiency_gap,
+        "interactions": [
+            {"players": [found.names[i], found.names[j]], "value": value} for i, j, value in found.interactions
+        ],
+        "table": list(found.table()),
+        "notes": found.notes,
+        "files": saved,
+    }
+
+
+def _tell(found: Importance, saved: list[str], top: int) -> None:
+    from math import isfinite, isnan
+
+    answers = ", ".join(f"{p.label} {p.probability:.0%}" for p in found.prediction[:3])
+    source = found.record.input["source"] or found.name
+    print(f"{source}: {answers}" if answers else f"{source}: {found.record.input.get('count', 1)} pictures")
+    where = f", layer {found.layer}" if found.layer else ""
+    print(f"  {found.features} by {found.by} for {found.target}{where}")
+    wide = max(len(name) for name in found.names)
+    groups = found.shares[1 : _GROUPS + 1]
+    parts = [found.shares[0], *groups, *([found.difference] if found.difference is not None else [])]
+    for share in parts:
+        if found.of_a_set:
+            print(f"  {share.group}: {share.count} picture{'s' * (share.count != 1)}")
+        for rank, k in enumerate(share.ranking()[: min(top, _OF_A_GROUP) if any(share is g for g in groups) else top]):
+            low, high = float(share.low[k]), float(share.high[k])
+            interval = "" if isnan(low) or low == high else f"  [{low:+.3g}, {high:+.3g}]"
+            changed = "" if share.changed is None else f"  changes {float(share.changed[k]):.0%} of the answers"
+            print(f"  {rank + 1:4d}. {found.names[k]:{wide}}  {float(share.values[k]):+9.3g}{interval}{changed}")
+    if len(found.shares) - 1 > len(groups):
+        print(f"  and {len(found.shares) - 1 - len(groups)} more groups, in the table")
+    if isfinite(found.full):
+        gap = found.efficiency_gap
+        print(
+            f"    score {found.full:.3g} = {found.empty:.3g} without any + {float(found.values.sum()):.3g} from all "
+            f"{len(found.names)} (gap {gap:.2g})"
+        )
+    for i, j, value in found.interactions:
+        print(f"    {found.names[i]} with {found.names[j]}: {value:+.3g} beyond what each adds")
+    for note in found.notes:
+        print(f"    note: {note}")
+    table = next(path for path in saved if path.endswith(".csv"))
+    print(f"  picture: {saved[-1]}, table: {table}")

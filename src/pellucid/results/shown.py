@@ -1,0 +1,65 @@
+"""How results are shown, and what their files are called."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Protocol
+
+from pellucid.explanation import Explanation
+
+
+def slug(text: str) -> str:
+    """A text as part of a file name."""
+    kept = "".join(c if c.isalnum() or c in "-_+" else "-" for c in text.strip())
+    short = "-".join(part for part in kept.split("-") if part).encode()[:80]  # systems limit a name's bytes
+    return short.decode(errors="ignore") or "input"
+
+
+def unused(name: str, taken: set[str]) -> str:
+    """`name`, numbered if it is taken, in upper or lower case; then it is taken too."""
+    candidates = (name if i == 1 else f"{name}-{i}" for i in range(1, len(taken) + 2))
+    found = next(c for c in candidates if c.casefold() not in taken)
+    taken.add(found.casefold())
+    return found
+
+
+def names_of_inputs(folder: str | Path, sources: Iterable[str]) -> set[str]:
+    """The names in `folder` that are those of the pictures explained, so that no panel is written over one."""
+    home = Path(folder).resolve()
+    pictures = [path for path in map(Path, sources) if path.suffix.casefold() == ".png"]
+    return {path.stem.casefold() for path in pictures if path.resolve().parent == home}
+
+
+def file_names(group: Sequence[Explanation]) -> list[str]:
+    """A name for each explanation of one picture: its method, with its target where several were asked."""
+    several = len({e.target for e in group}) > 1
+    taken: set[str] = set()
+    return [unused(slug(e.method) + (f".{slug(e.target)}" if several else ""), taken) for e in group]
+
+
+class Shown(Protocol):
+    """A result that can be drawn."""
+
+    def png(self) -> bytes:
+        """Its figure."""
+
+    def _repr_html_(self) -> str: ...
+
+
+def display(result: Shown) -> None:
+    """Show a result: in the notebook, or in the system's picture viewer."""
+    try:
+        from IPython import get_ipython
+        from IPython.display import HTML, display
+
+        if get_ipython() is not None:
+            display(HTML(result._repr_html_()))
+            return
+    except ImportError:
+        pass
+    from io import BytesIO
+
+    from PIL import Image
+
+    Image.open(BytesIO(result.png())).show()

@@ -1,0 +1,105 @@
+"""From folders, patterns and lists to many pictures, which are opened when they are needed and not kept."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from pellucid.errors import MediaError, PellucidError
+from pellucid.media import SCHEMES, expand
+from pellucid.media.inputs import natural
+from pellucid.media.samples import PREFIX
+from pellucid.models.model import VisionModel
+from pellucid.verbs.inputs import Input, Prepared, prepared
+
+
+@dataclass(frozen=True, eq=False)
+class Member:
+    """One of many pictures: how to get it, and the folder it lies in."""
+
+    source: Any
+    folder: str = ""
+
+    @property
+    def name(self) -> str:
+        """What people call it."""
+        return self.source if isinstance(self.source, str) else "input"
+
+
+class Collection:
+    """Pictures by position; the last few that were opened stay open, for those that look at them again."""
+
+    def __init__(self, model: VisionModel, members: Sequence[Member], open_at_once: int = 2) -> None:
+        self.model, self.members = model, list(members)
+        self._opened = lru_cache(maxsize=open_at_once)(self._open)
+
+    def __len__(self) -> int:
+        return len(self.members)
+
+    def __getitem__(self, position: int) -> Prepared | PellucidError:
+        return self._opened(position)
+
+    def _open(self, position: int) -> Prepared | PellucidError:
+        _, item = next(iter(prepared(self.model, self.members[position].source)))
+        return item
+
+
+def is_collection(inputs: Input | Sequence[Input]) -> bool:
+    """Whether an answer over many pictures is wanted: of a folder, a pattern, a list or a batch."""
+    if isinstance(inputs, Tensor):
+        return inputs.ndim > 3
+    if isinstance(inputs, str | Path):
+        return Path(inputs).expanduser().is_dir() or len(expand([inputs], clips=None, schemes=SCHEMES)) > 1
+    return isinstance(inputs, Sequence)
+
+
+def collect(inputs: Input | Sequence[Input]) -> list[Member]:
+    """All pictures, each once; those in a folder, or in its subfolders, know in which.
+
+    Raises:
+        MediaError: a file is missing, or neither a folder nor its subfolders hold a picture.
+    """
+    several = isinstance(inputs, Sequence | Tensor) and not isinstance(inputs, str)
+    found: list[Member] = []
+    seen: set[str] = set()
+    for item in inputs if several else [inputs]:  # type: ignore[union-attr]
+        for member in _members(item):
+            if isinstance(member.source, str):
+                real = member.source if member.source.startswith(PREFIX) else os.path.realpath(member.source)
+                if real in seen:
+                    continue
+                seen.add(real)
+            found.append(member)
+    if not found:
+        raise MediaError("There is no picture: give some, or a folder that holds some.")
+    return found
+
+
+def _members(item: Any) -> Iterator[Member]:
+    if not isinstance(item, str | Path):
+        yield Member(item)
+        return
+    folder = Path(item).expanduser()
+    if not folder.is_dir():
+        yield from (Member(source) for source in expand([item]))
+        return
+    try:
+        inner = sorted((p for p in folder.iterdir() if p.is_dir()), key=lambda p: natural(p.name))
+    except OSError as error:
+        raise MediaError(f"The folder {item} can't be listed; check its permissions.") from error
+    empty = True
+    for place in [folder, *(p for p in inner if not p.name.startswith("."))]:
+        try:
+            sources = expand([place])
+        except MediaError:
+            continue
+        empty = False
+        yield from (Member(source, place.resolve().name) for source in sources)
+    if empty:
+        raise MediaError(f"The folder {item} holds no picture, nor do its subfolders; name a folder that does.")

@@ -1,0 +1,255 @@
+"""`importance`: how much each part of a picture, or of a model, matters; for one picture."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pellucid.errors import MethodError, PellucidError, StorageError
+from pellucid.explanation import Prediction
+from pellucid.heatmaps.base import prepare
+from pellucid.importance import Estimator, Players, Regions, Share, get_estimator, get_players, measure
+from pellucid.importance.drawn import Given
+from pellucid.importance.frames import Frames, Segments
+from pellucid.importance.temporal import order_sensitivity, sufficient
+from pellucid.media import Picture
+from pellucid.models.model import VisionModel
+from pellucid.models.targets import Target, TargetLike, as_target, parse_target
+from pellucid.results.importance import Importance
+from pellucid.results.importance import read_importance as opened
+from pellucid.storage import Artefact
+from pellucid.verbs.collection import is_collection
+from pellucid.verbs.inputs import Input, ModelLike, Prepared, as_model, prepared
+from pellucid.verbs.players import Say, as_players, check_model, looks, measured_layer, settings
+from pellucid.verbs.records import record, reloaded
+from pellucid.verbs.sets import importance_of_set
+
+
+def importance(
+    model: ModelLike,
+    inputs: Input | Sequence[Input],
+    features: str | Players = "superpixels",
+    by: str | Estimator = "shapley",
+    target: TargetLike = None,
+    *,
+    layer: str | None = None,
+    removal: str | None = None,
+    baseline: str | Tensor | None = None,
+    count: int | None = None,
+    segments: str | None = None,
+    regions: Given | None = None,
+    samples: int | str = "auto",
+    seed: int = 0,
+    group: str = "auto",
+    compare: str | None = None,
+    keep: str | Path | None = None,
+    order: bool = False,
+    say: Say | None = None,
+) -> Importance:
+    """What matters most?
+
+    Args:
+        model: a `VisionModel`, a model's name for `load`, or a bare module.
+        inputs: one picture (path, `sample:NAME`, PIL, array, tensor `(C, H, W)`), or many: a folder (its subfolders
+            are groups), a glob, a list, a batch `(N, C, H, W)`. Of many the answer is the mean over pictures.
+        features: the players: `superpixels`, `patches`, `regions`, `channels`, `tokens`, `layers`, `colours`,
+            `frequencies`, `properties`, of clips `frames`, `segments`, `tubes`; or a `Players` object.
+        by: the estimator: `ablation`, `shapley`, `kernel`, `owen`, `lime`, `gradient`, `conductance`, `permutation`;
+            or an `Estimator` object.
+        target: class number, label, `a>b`, `Target`, function of the output; None: each picture's top class.
+        layer: module path, for channels and tokens; several with commas, for layers.
+        removal: what stands in for channels, tokens and layers that are out: `zero`, `mean`, `resample`; `bypass` for
+            layers.
+        baseline: what shows where a region is out: `zero`, `mean`, `blur`, `uniform`, or a tensor.
+        count: about how many superpixels, patches or frequency bands.
+        segments: how superpixels are cut: `slic`, `felzenszwalb`, `grid`.
+        regions: drawn in the ORIGINAL picture's pixels: a label image (file or integers `(H, W)`), or boxes
+            `{name: (left, top, right, bottom)}` (mapping or .json file).
+        samples: what a sampling estimator may spend; `auto`: until its error is small; `exact`: for `shapley`.
+        seed: of whatever is random.
+        group: of many pictures: `predicted` (by the model's answer), `folder`, or `auto`: by folder if there are
+            several.
+        compare: of many pictures: `a>b`, two groups, of which the first less the second is told too; None: the two that
+            there are, if there are just two.
+        keep: folder for the work done on each of many pictures, so that a run can be continued; None keeps nothing.
+        order: of a clip, also note whether the model needs the order of its frames, and how few of them are enough.
+        say: is told what the work will cost, before it begins.
+
+    Returns:
+        An `Importance`.
+
+    Raises:
+        PellucidError: one sentence with the cure.
+    """
+    loaded = as_model(model)
+    players = as_players(
+        features, layer=layer, removal=removal, baseline=baseline, count=count, segments=segments, regions=regions,
+        seed=seed,
+    )  # fmt: skip
+    estimator = by if isinstance(by, Estimator) else get_estimator(by, samples=samples, seed=seed)
+    asked = as_target(target)
+    return importance_of_given(
+        loaded,
+        inputs,
+        players,
+        estimator,
+        asked,
+        seed=seed,
+        group=group,
+        compare=compare,
+        keep=keep,
+        order=order,
+        say=say,
+    )
+
+
+def importance_of_given(
+    model: VisionModel,
+    inputs: Input | Sequence[Input],
+    players: Players,
+    estimator: Estimator,
+    asked: Target,
+    *,
+    seed: int = 0,
+    group: str = "auto",
+    compare: str | None = None,
+    keep: str | Path | None = None,
+    order: bool = False,
+    say: Say | None = None,
+    failed: list[PellucidError] | None = None,
+) -> Importance:
+    """`importance` with everything named resolved; `failed` gets what is wrong with some of many pictures."""
+    check_model(model, players, estimator)
+    if order and (is_collection(inputs) or not model.takes_clips):
+        raise MethodError(
+            "The order of frames is asked of one clip and a model of clips: name one, or leave order out."
+        )
+    if is_collection(inputs):
+        return importance_of_set(
+            model,
+            inputs,
+            players,
+            estimator,
+            asked,
+            seed=seed,
+            group=group,
+            compare=compare,
+            keep=keep,
+            say=say,
+            failed=failed,
+        )
+    _, item = next(iter(prepared(model, inputs)))
+    if isinstance(item, PellucidError):
+        raise item
+    return importance_of_one(model, item, players, estimator, asked, seed=seed, order=order, say=say)
+
+
+def importance_of_one(
+    model: VisionModel,
+    item: Prepared,
+    players: Players,
+    estimator: Estimator,
+    asked: Target,
+    *,
+    seed: int = 0,
+    order: bool = False,
+    say: Say | None = None,
+) -> Importance:
+    """The importance of players for one prepared picture."""
+    weights = model.fingerprint()
+    x = item.x[None].to(model.device, model.dtype)
+    output = model.outputs(x)
+    named = asked.bind(model.module, x, model.labels)
+    target = named.freeze(output)
+    fitted = players.fitted(item.x, item.geometry)
+    found = measure(fitted, estimator, prepare(model, x, [target]), say=say)
+    share = Share(item.source["name"], found.values[:, 0], found.low[:, 0], found.high[:, 0])
+    layer = measured_layer(model, x, players, target)
+    notes = (
+        found.notes[0]
+        + (_order(model, x, target, players) if order else [])
+        + ([] if item.geometry.known else ["The regions lie on the model's own input."])
+    )
+    run = {"seed": seed, "layer": layer, "forwards": found.cost.forwards, "backwards": found.cost.backwards}
+    return Importance(
+        features=players.kind,
+        by=estimator.name,
+        target=target.name(model.labels),
+        names=found.names,
+        shares=[share],
+        prediction=_prediction(model, output),
+        record=record(model, weights, item.source, "importance", settings(players, estimator), named, run),
+        geometry=item.geometry,
+        layer=layer,
+        full=float(found.full[0]),
+        empty=float(found.empty[0]),
+        pictures=looks(model, found.pictures),
+        interactions=found.interactions[0],
+        notes=notes,
+        picture=item.picture if isinstance(item.picture, Picture) else None,
+    )
+
+
+def _order(model: VisionModel, x: Tensor, target: Target, players: Players) -> list[str]:
+    """Whether the model needs the order of a clip's frames, and how few of them are enough, in words."""
+    job = prepare(model, x, [target])
+    stretches = players if isinstance(players, Frames) else Segments()
+    enough = sufficient(job, stretches)
+    kept = ", ".join(enough.names) or "no frame at all"
+    bound = "" if enough.exact else " (found greedily: fewer might do)"
+    return [order_sensitivity(job)[0].sentence, f"Enough to keep the answer with half of its lead: {kept}{bound}."]
+
+
+def _prediction(model: VisionModel, output: Any) -> list[Prediction]:
+    ranked = model.ranked(output)
+    return ranked[0] if ranked else []
+
+
+def recompute(artefact: Artefact, model: ModelLike | None, inputs: Any) -> tuple[dict[str, Tensor], list[str]]:
+    """A stored importance computed again from its record (see `verify`)."""
+    stored = opened(artefact)
+    about, reasons = stored.record, list[str]()
+    if about.target is None:
+        raise StorageError("Its target was a function, which a record cannot hold: it cannot be recomputed.")
+    asked = about.method["parameters"]
+    loaded = reloaded(about, model, inputs, reasons)
+    given = inputs
+    if given is None:
+        given = about.input["pictures"] if stored.of_a_set else about.input["source"]
+    again = importance(
+        loaded,
+        given,
+        _recorded_players(stored),
+        get_estimator(asked["by"], samples=asked["samples"], seed=asked["seed"]),
+        parse_target(about.target),
+        seed=about.run["seed"],
+        group=about.input.get("group", "auto"),
+        compare=about.input.get("compare"),
+    )
+    if again.record.input["sha256"] != about.input["sha256"]:
+        reasons.append(f"the picture{'s are not those' if stored.of_a_set else ' is not the one'} of the record")
+    rows = [*again.shares, *([again.difference] if again.difference is not None else [])]
+    return {name: torch.stack([getattr(s, name) for s in rows]) for name in ("values", "low", "high")}, reasons
+
+
+def _recorded_players(stored: Importance) -> Players:
+    asked = stored.record.method["parameters"]
+    given: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in asked["players"].items()}
+    if str(given.get("labels") or "").startswith("sha256:") and "labels" in stored.pictures:  # kept with the answer
+        return Regions(
+            labels=stored.pictures["labels"].long(),
+            names=tuple(stored.names),
+            baseline=given["baseline"],
+            seed=given["seed"],
+            comparable=bool(given["comparable"]),
+        )
+    for name, setting in given.items():
+        if isinstance(setting, str) and setting.startswith("sha256:"):
+            raise StorageError(f"Its {name} was a tensor, which a record cannot hold: it cannot be recomputed.")
+    if "boxes" in given:
+        given["boxes"] = tuple((name, tuple(box)) for name, box in given["boxes"])
+    return get_players(asked["features"], **given)

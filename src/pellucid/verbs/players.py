@@ -1,0 +1,75 @@
+"""From names and settings to players, and what they look like afterwards."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pellucid.errors import MethodError
+from pellucid.heatmaps.base import prepare
+from pellucid.importance import Channels, Drawn, Estimator, Players, Tokens, get_players, read_regions
+from pellucid.importance.drawn import Given
+from pellucid.importance.internals import chosen_layer
+from pellucid.models.blackbox import BlackBox
+from pellucid.models.model import VisionModel
+from pellucid.models.targets import Target
+
+Say = Callable[[str], None]
+"""Is told, in a line, what the work will cost."""
+
+
+def as_players(features: str | Players, *, regions: Given | None, **settings: Any) -> Players:
+    """Players by name and settings, or drawn by hand, or an object as it is."""
+    if isinstance(features, Players):
+        return features
+    if regions is None:
+        if features == Drawn.kind:
+            raise MethodError(
+                "There are no regions: draw them, and give a label image or named boxes (--regions FILE)."
+            )
+        return get_players(features, **settings)
+    if features not in (Drawn.kind, "superpixels"):
+        raise MethodError(f"Regions were given, but the features are {features}: choose regions, or leave them out.")
+    drawn = read_regions(regions)
+    return get_players(Drawn.kind, labels=drawn.labels, boxes=drawn.boxes, **settings)
+
+
+def check_model(model: VisionModel, players: Players, estimator: Estimator) -> None:
+    """Refuse a black box where more than outputs is needed."""
+    if not isinstance(model.module, BlackBox):
+        return
+    if players.kind in ("channels", "tokens", "layers"):
+        raise MethodError(f"A black box shows no {players.kind}: choose superpixels, patches, colours or frequencies.")
+    if estimator.name in ("gradient", "conductance"):
+        raise MethodError(f"A black box has no gradients for {estimator.name}: use shapley or ablation.")
+
+
+def settings(players: Players, estimator: Estimator) -> dict[str, Any]:
+    """Everything that shapes the numbers, for the record."""
+    return {
+        "features": players.kind,
+        "players": players.settings(),
+        "by": estimator.name,
+        "samples": estimator.samples,
+        "seed": estimator.seed,
+    }
+
+
+def measured_layer(model: VisionModel, x: Tensor, players: Players, target: Target) -> str | None:
+    """The layer whose parts the players are, if they are; found at no further cost."""
+    if not isinstance(players, Channels | Tokens):
+        return None
+    return chosen_layer(prepare(model, x, [target]), players.layer).name
+
+
+def looks(model: VisionModel, pictures: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Pictures of players; whole inputs as the model's preprocessing shows them, `(K, 3, h, w)` uint8."""
+    pictures = dict(pictures)
+    if "inputs" in pictures:
+        shown = torch.stack([model.preprocess.display(x) for x in pictures["inputs"]]).float().clamp(0, 1)
+        shown = shown[:, :, 0] if shown.ndim == 5 else shown  # a frame, shown as a clip of one
+        pictures["inputs"] = (255 * shown).round().to(torch.uint8)
+    return pictures
