@@ -62,7 +62,7 @@ def test_what_cannot_be_verified_is_one_sentence(run, saved, tmp_path, as_json):
     for file, named in (
         ("nowhere.json", "nowhere.json"),
         ("broken.json", "is not JSON"),
-        ("other.json", "holds no explanation"),
+        ("other.json", "holds no result"),
         ("cut.npz", "cut.npz was changed"),
         ("wrapped/p.grad-cam.json", "was wrapped"),
         ("in/p.png", "Cannot read"),

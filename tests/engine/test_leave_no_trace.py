@@ -244,6 +244,24 @@ def test_frame_importance_leaves_none(players):
         assert state(net, x) == before
 
 
+@pytest.mark.parametrize("baseline", ["dropped", "inpaint", "noisy-linear"])
+def test_baselines_leave_none_either(baseline):
+    """On a transformer, whose first block is hooked to drop tokens."""
+    net = timm.create_model("vit_tiny_patch16_224", img_size=64, depth=2, num_classes=5)
+    net.blocks[1].eval()
+    nn.init.normal_(net.head.weight)
+    x, method = noise(1, 3, 64, 64), get_method("occlusion", baseline=baseline, window=32, stride=16)
+    harmless = failing_target(None, 0)
+    before = state(net, x)
+    assert method.attribute(net, x, harmless).any()
+    assert state(net, x) == before
+    for error in ERRORS.values():
+        for at in (1, harmless.calls[0] // 2, harmless.calls[0]):
+            with pytest.raises(type(error)):
+                method.attribute(net, x, failing_target(error, at))
+            assert state(net, x) == before
+
+
 @pytest.mark.parametrize("at", ["first", "last"])
 @pytest.mark.parametrize("error", ERRORS)
 @pytest.mark.parametrize("name", ON_CNNS)

@@ -70,7 +70,7 @@ class Tail:
         batch: int | None = None,
     ) -> None:
         self.inputs, self.layer, self.score, self.targets = inputs.detach(), layer, score, targets
-        self.batch = batch or _TAIL_FACTOR * default_batch(inputs.device)
+        self.batch = batch or _TAIL_FACTOR * default_batch(self.inputs)
         self.cost = Cost()
         self.activation: Tensor
         self.plain: Tensor
