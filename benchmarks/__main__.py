@@ -1,4 +1,4 @@
-"""`python -m benchmarks heatmaps [--quick] [--json FILE] [--markdown FILE]`."""
+"""`python -m benchmarks SUITE [SECTION ...] [--quick] [--json FILE] [--markdown FILE]`."""
 
 from __future__ import annotations
 
@@ -7,38 +7,44 @@ import os
 
 import torch
 
-from benchmarks import heatmaps, report, video
+from benchmarks import heatmaps, perturbation, report, video
 from benchmarks.timing import machine, source_digest
 
-_SUITES = {"heatmaps": heatmaps, "video": video}
+_SUITES = {"heatmaps": heatmaps, "perturbation": perturbation, "video": video}
 
 
 def main() -> int:
     """Run a suite, show its tables as they come, write the reports that were asked for."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description="Measure Pellucid beside its rivals.")
     parser.add_argument("suite", choices=_SUITES)
-    parser.add_argument("--quick", action="store_true", help="smaller batches and fewer rounds")
+    names = "; ".join(f"of {name}: {', '.join(suite.SECTIONS)}" for name, suite in _SUITES.items())
+    parser.add_argument("sections", nargs="*", metavar="SECTION", help=f"only these ({names})")
+    parser.add_argument("--quick", action="store_true", help="less work and fewer rounds")
     parser.add_argument("--device", default="cpu", help="cpu (default) or cuda")
     parser.add_argument("--threads", type=int, default=1, help="of torch, in every process (default 1)")
     parser.add_argument("--json", metavar="FILE", help="write all figures here")
-    parser.add_argument("--markdown", metavar="FILE", help="write a page of tables here")
+    parser.add_argument("--markdown", metavar="FILE", help="put the tables into this page, in place of older ones")
     options = parser.parse_args()
     os.environ["OMP_NUM_THREADS"] = str(options.threads)  # for the children
     torch.set_num_threads(options.threads)
     suite = _SUITES[options.suite]
+    if unknown := [name for name in options.sections if name not in suite.SECTIONS]:
+        parser.error(f"{options.suite} has no section {unknown[0]!r}; it has {', '.join(suite.SECTIONS)}")
     facts, source = machine(options.device), source_digest()
     done = []
-    command = f"python -m benchmarks {options.suite}" + " --quick" * options.quick
-    for section in suite.sections(suite.QUICK if options.quick else suite.FULL, options.device):
-        report.show(section)
-        done.append(section)
-        facts |= {"load after": machine().get("load before", "unknown")}
-        same = source_digest() == source
-        facts["source"] = source if same else f"{source}, CHANGED while it was measured: run again"
-        if options.json:
-            report.write(options.json, report.to_json(facts, done))
-        if options.markdown:
-            report.write(options.markdown, report.to_markdown(facts, done, command))
+    command = " ".join(["python -m benchmarks", options.suite, *options.sections, *["--quick"] * options.quick])
+    size = suite.QUICK if options.quick else suite.FULL
+    for name in options.sections or suite.SECTIONS:
+        for section in suite.SECTIONS[name](size, options.device):
+            report.show(section)
+            done.append(section)
+            facts |= {"load after": machine().get("load before", "unknown")}
+            same = source_digest() == source
+            facts["source"] = source if same else f"{source}, CHANGED while it was measured: run again"
+            if options.json:
+                report.write(options.json, report.to_json(facts, done))
+            if options.markdown:
+                report.update(options.markdown, options.suite, suite.TITLE, facts, done, command)
     missed = sum(row.reached is False for section in done for row in section.rows)
     print(f"{missed} targets missed." if missed else "All targets reached.")
     return 0

@@ -27,17 +27,30 @@ FULL = Size(batch=8, repeats=7, eigen_repeats=4, path_repeats=3, reference=1024,
 QUICK = Size(batch=2, repeats=4, eigen_repeats=1, path_repeats=1, reference=256, processes=3, children=1, pictures=8)
 
 
-def sections(size: Size, device: str) -> Iterator[Section]:
-    """Every section, one after the other as it is done."""
-    work: list[Callable[[], Section]] = [
-        lambda: startup.processes(size.processes),
-        lambda: cams.grad_cam("ResNet-50", size.batch, size.repeats, device),
-        lambda: cams.grad_cam("ViT-B/16", size.batch, size.repeats, device),
-        lambda: cams.eigen_cam(size.eigen_repeats, device),
-        lambda: memory.grad_cam(size.batch, size.children, device),
-        lambda: paths.accuracy(size.reference, size.path_repeats, device),
-        lambda: memory.path(50, 400, size.children, device),
-        lambda: pointing.pointing(size.pictures, device),
-    ]
-    for measure in work:
-        yield measure()
+def _startup(size: Size, device: str) -> Iterator[Section]:
+    yield startup.processes(size.processes)
+
+
+def _cams(size: Size, device: str) -> Iterator[Section]:
+    yield cams.grad_cam("ResNet-50", size.batch, size.repeats, device)
+    yield cams.grad_cam("ViT-B/16", size.batch, size.repeats, device)
+    yield cams.eigen_cam(size.eigen_repeats, device)
+    yield memory.grad_cam(size.batch, size.children, device)
+
+
+def _paths(size: Size, device: str) -> Iterator[Section]:
+    yield paths.accuracy(size.reference, size.path_repeats, device)
+    yield memory.path(50, 400, size.children, device)
+
+
+def _pointing(size: Size, device: str) -> Iterator[Section]:
+    yield pointing.pointing(size.pictures, device)
+
+
+TITLE = "Heat maps"
+SECTIONS: dict[str, Callable[[Size, str], Iterator[Section]]] = {
+    "startup": _startup,
+    "cams": _cams,
+    "paths": _paths,
+    "pointing": _pointing,
+}

@@ -66,11 +66,15 @@ def growth(call: Callable[[], object], device: str) -> int:
 
 
 def contestant(name: str, size: int, device: str) -> Callable[[], object]:
-    """What is measured: a Grad-CAM of `size` pictures, or integrated gradients with `size` nodes."""
+    """Grad-CAM of `size` pictures, integrated gradients of `size` nodes, or Score-CAM of `size` channels."""
     if name in _PATHS:
         from benchmarks.paths import path_call
 
         return path_call(name, size, device)
+    if name.startswith("score-cam"):
+        from benchmarks.score_cam import memory_call
+
+        return memory_call(name, size, device)
     # The rivals need the layer; Pellucid finds it in its first call, which is measured by itself.
     setting = rivals.Setting.make("ResNet-50", size, device, probe=name != "pellucid")
     return rivals.GRAD_CAMS[name](setting)
@@ -80,7 +84,7 @@ def main(name: str, size: int, device: str) -> None:
     """Measure the first call, and of Grad-CAM the second one too, in this process."""
     call = contestant(name, size, device)
     found = {"first": growth(call, device)}
-    if name not in _PATHS:
+    if name in rivals.GRAD_CAMS:
         found["later"] = growth(call, device)
     print(json.dumps(found))
 
@@ -98,7 +102,8 @@ def measured(name: str, size: int, device: str, repeats: int) -> dict[str, Sprea
     return {key: Spread.of([run[key] / _MB for run in runs]) for key in runs[0]}
 
 
-def _share(a: Spread, b: Spread) -> Spread:
+def share(a: Spread, b: Spread) -> Spread:
+    """A ratio of two measurements that were not taken in turns: its quartiles at their widest."""
     return Spread(a.median / b.median, a.low / b.high, a.high / b.low, a.repeats)
 
 
@@ -107,8 +112,8 @@ def grad_cam(batch: int, repeats: int, device: str) -> Section:
     found = {name: measured(name, batch, device, repeats) for name in rivals.GRAD_CAMS}
     ours, captum = found["pellucid"], found["captum"]
     rows = [
-        Row("grad-cam : captum", _share(ours["later"], captum["later"]), limit=at_most(1)),
-        Row("grad-cam : captum, first call", _share(ours["first"], captum["first"]), limit=at_most(1)),
+        Row("grad-cam : captum", share(ours["later"], captum["later"]), limit=at_most(1)),
+        Row("grad-cam : captum, first call", share(ours["first"], captum["first"]), limit=at_most(1)),
     ]
     rows += [
         Row(f"{name}, {which} call", spread, " MB") for name, calls in found.items() for which, spread in calls.items()
@@ -131,7 +136,7 @@ def path(few: int, many: int, repeats: int, device: str) -> Section:
             about += f" {label} would need some {expected / 1024:.0f} GB for {many} nodes, and is left out."
         else:
             found[name, many] = measured(name, many, device, repeats)["first"]
-    ours = _share(found["ig-pellucid", many], found["ig-pellucid", few])
+    ours = share(found["ig-pellucid", many], found["ig-pellucid", few])
     rows = [Row(f"{many} nodes : {few} nodes, Pellucid", ours, limit=at_most(1.1), note="1: independent of them")]
     rows += [Row(f"{_PATHS[name]}, {k} nodes", spread, " MB") for (name, k), spread in sorted(found.items())]
     return Section("Peak memory of integrated gradients", about, rows)

@@ -68,7 +68,7 @@ def boxed_pictures(folder: Path, count: int) -> list[Labelled]:
 
 
 @contextmanager
-def _zoo(folder: Path) -> Iterator[Any]:
+def zoo_of(folder: Path) -> Iterator[Any]:
     """The folder's own constructors of models."""
     sys.path.insert(0, str(folder / "code"))
     try:
@@ -93,7 +93,7 @@ def pointing(count: int, device: str) -> Section:
         section.skipped = "no folder of labelled pictures and weights: set PELLUCID_DATA to one."
         return section
     pictures = boxed_pictures(folder, count)
-    with _zoo(folder) as zoo:
+    with zoo_of(folder) as zoo:
         labels = zoo.imagenet_labels()
         built = {name: getattr(zoo, name)() for name in _NETWORKS}
     for name, (module, info) in built.items():

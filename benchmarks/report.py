@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -18,17 +19,20 @@ the same ratio of processor time, of all threads together, which other work on t
 wall clock; on a shared machine it is the fairer of the two, and it decides where both are given. Where the wall clock
 would decide otherwise, the table says so. One thread is the default, because threads that wait for a busy core spin.
 Garbage collection is off while the clock runs, and every contestant has run before it counts. Rivals are built and
-called as their own documentation says, at the same layer, for the same classes, on the same batch and weights.
+called as their own documentation says, at the same layer, for the same classes, on the same batch and weights; they
+keep their default batch sizes, unless a table says otherwise.
 
 Run it again with
 
 ```console
 pip install -e ".[dev]"
 python -m benchmarks heatmaps --markdown docs/benchmarks.md   # about twenty minutes
-python -m benchmarks heatmaps --quick                         # a few minutes, smaller batches, fewer rounds
+python -m benchmarks perturbation --markdown docs/benchmarks.md   # about an hour, half of it for 80000 forwards once
+python -m benchmarks perturbation cams samples --quick            # some sections, less work, fewer rounds
 ```
 
-`PELLUCID_DATA` names a folder of labelled pictures for the pointing game; without one that part is left out.
+`PELLUCID_DATA` names a folder of labelled pictures and weights; without one the pointing game is left out, and other
+sections take random weights and crops of the samples.
 """
 
 
@@ -155,36 +159,57 @@ def to_json(facts: dict[str, str], sections: Sequence[Section]) -> str:
     return json.dumps(data, indent=2) + "\n"
 
 
-def to_markdown(facts: dict[str, str], sections: Sequence[Section], command: str) -> str:
-    """A page with an introduction, the machine and the tables."""
-    with_target = [row for s in sections for row in s.rows if row.reached is not None]
-    missed = [row for row in with_target if not row.reached]
-    total = f"{len(with_target) - len(missed)} of {len(with_target)} targets are reached"
+def to_markdown(page: str, suite: str, title: str, facts: dict[str, str], sections: Sequence[Section], how: str) -> str:
+    """A page with a suite's tables in place of those it had; what was not measured this time stays.
+
+    Args:
+        page: the text so far; empty for a new page.
+        suite: its name, which marks its part of the page.
+        title: heading of that part.
+        facts: about the machine.
+        sections: measured now.
+        how: the command.
+    """
+    page = page or f"# Benchmarks\n\nWhat Pellucid costs, and what it costs beside others.\n\n{_HOW}"
+    begin, end = f"<!-- {suite} -->\n", f"<!-- end of {suite} -->\n"
+    before, _, rest = page.partition(begin)
+    old, _, after = rest.partition(end)
+    tables = dict(_SECTION.findall(old)) | {s.title: _table(s) for s in sections}
+    tables.pop(_MACHINE, None)
+    body = "".join(f"### {name}\n\n{text.strip()}\n\n" for name, text in tables.items())
+    verdicts = _VERDICT.findall(body)
+    reached = sum(word == "yes" for *_, word in verdicts)
     lines = [
-        "# Benchmarks",
+        f"## {title}",
         "",
-        "What Pellucid costs, and what it costs beside others.",
-        "",
-        _HOW,
-        "## The machine",
-        "",
+        f"**{reached} of {len(verdicts)} targets are reached**" + ":."[reached == len(verdicts)],
     ]
-    lines += [f"- {name}: {value}" for name, value in facts.items()]
-    lines += [f"- command: `{command}`", "", f"**{total}**" + (":" if missed else "."), ""]
-    lines += [
-        f"- missed: {s.title}, {row.what}: {_spread(row.cpu or row.spread, row.unit)}, target {row.cells()[3]}"
-        for s in sections
-        for row in s.rows
-        if row.reached is False
-    ]
-    for section in sections:
-        lines += ["", f"## {section.title}", "", section.about, ""]
-        if section.rows:
-            lines += [_line(COLUMNS), _line(["---"] * len(COLUMNS))]
-            lines += [_line(row.cells()) for row in section.rows]
-        else:
-            lines.append(f"Left out: {section.skipped}")
-    return "\n".join(lines) + "\n"
+    lines += [""] * (reached < len(verdicts))
+    lines += [f"- missed: {what}: {cpu or wall}, target {to}" for what, wall, cpu, to, word in verdicts if word == "NO"]
+    lines += ["", f"### {_MACHINE}", "", *[f"- {name}: {value}" for name, value in facts.items()]]
+    lines += [f"- command: `{how}`" + " (the other tables: earlier runs)" * (len(tables) > len(sections)), "", ""]
+    return before.rstrip() + "\n\n" + begin + "\n".join(lines) + body.rstrip() + "\n\n" + end + after
+
+
+_MACHINE = "The machine"
+_SECTION = re.compile(r"^### ([^\n]+)\n(.*?)(?=^### |\Z)", re.M | re.S)
+_VERDICT = re.compile(r"^\| (.*?) \| (.*?) \| (.*?) \| (.*?) \| (yes|NO)\b", re.M)
+
+
+def _table(section: Section) -> str:
+    """What a section measured, or why it did not."""
+    if not section.rows:
+        return f"Left out: {section.skipped}"
+    return "\n".join(
+        [section.about, "", _line(COLUMNS), _line(["---"] * len(COLUMNS)), *map(_line, map(Row.cells, section.rows))]
+    )
+
+
+def update(path: str, suite: str, title: str, facts: dict[str, str], sections: Sequence[Section], command: str) -> None:
+    """Put tables into a page on disk."""
+    file = Path(path)
+    page = file.read_text(encoding="utf-8") if file.is_file() else ""
+    write(path, to_markdown(page, suite, title, facts, sections, command))
 
 
 def _line(cells: Sequence[str]) -> str:

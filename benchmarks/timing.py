@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Literal
 
 Clock = Literal["wall", "cpu"]
-_PACKAGES = ("pellucid", "torch", "torchvision", "timm", "captum", "grad-cam", "torchcam", "numpy")
+_PACKAGES = ("pellucid", "torch", "torchvision", "timm", "captum", "grad-cam", "torchcam", "shap", "lime", "numpy")
 
 
 @dataclass(frozen=True)
@@ -36,6 +36,10 @@ class Spread:
             return cls(statistics.median(ordered), ordered[0], ordered[-1], len(ordered))
         low, _, high = statistics.quantiles(ordered, n=4, method="inclusive")
         return cls(statistics.median(ordered), low, high, len(ordered))
+
+    def times(self, factor: float) -> Spread:
+        """The same in other units."""
+        return Spread(self.median * factor, self.low * factor, self.high * factor, self.repeats)
 
 
 @dataclass

@@ -238,9 +238,3 @@ SECTIONS: dict[str, Callable[[Size, str], Iterator[Section]]] = {
     "tokens": _tokens,
     "sampling": _sampling,
 }
-
-
-def sections(size: Size, device: str) -> Iterator[Section]:
-    """Every section, one after the other as it is done."""
-    for measured in SECTIONS.values():
-        yield from measured(size, device)

@@ -243,6 +243,18 @@ def test_rounding_is_not_taken_for_a_pattern():
     assert not channel_masks(A, (33, 33)).values.any()
 
 
+def test_channels_of_one_cell_share_a_mask_whatever_their_height():
+    heights = torch.rand(40, generator=torch.Generator().manual_seed(0)) * 30 + 1e-3
+    A = torch.zeros(80, 7, 7)
+    A[torch.arange(40), 2, 3] = heights
+    A[torch.arange(40, 80), 6, 0] = heights
+    masks = channel_masks(A, (224, 224))
+    assert masks.values.flatten(1).unique(dim=0).shape[0] == 2
+    unique, which = masks.distinct()
+    assert len(unique) == 2
+    assert which.tolist() == [0] * 40 + [1] * 40
+
+
 def test_masks_fill_the_range_once_drawn():
     masks = channel_masks(noise(5, 4, 4), (32, 32)).render(slice(None))
     close(masks.amin((1, 2, 3)) + 1, torch.ones(5))

@@ -207,6 +207,7 @@ def test_scores_of_maps():
 # --- what is trained in full: pre-decided budgets, one network a suite ---
 
 CLIPS = 12
+SIGNED = ("ceb-r", "integrated-gradients", "lstm-lrp")  # both signs tell of a tube
 MUST = {  # suite -> methods, with their settings, whose maps must find the tube
     "motion": (
         ("grad-cam", {}),
@@ -242,11 +243,13 @@ def test_maps_find_the_evidence(suite):
     for name, settings in MUST[suite]:
         values = get_method(name, **settings).attribute(net, drawn.clips, target)
         maps = (values.sum(1) if values.ndim == 5 else values).float()
-        maps = maps.abs() if name in ("ceb-r", "integrated-gradients", "lstm-lrp") else maps
+        maps = maps.abs() if name in SIGNED else maps
         area = tube_auc(maps, drawn.tubes)
         assert float(area.mean()) > 0.7, (name, area)
         assert float(area.mean()) > float(rival.mean()) + 0.05 or suite == "flash", (name, area, rival)
-        hits = temporal_pointing(maps, drawn.tubes)
+        signed = (values.sum(1) if values.ndim == 5 else values).float()
+        curve = signed.sum((2, 3)).abs() if name in SIGNED else maps  # what a frame is worth in all
+        hits = temporal_pointing(curve, drawn.tubes)
         chance = random_pointing(drawn.tubes, maps.shape[1])
         if suite != "static":
             assert float(hits.mean()) > float(chance.mean()) + 0.2, (name, hits, chance)
@@ -259,17 +262,16 @@ def test_networks_rest_on_what_decides(suite):
     found = certify(net, suite)
     assert found.holds, found.line
     drawn = draw(suite, 6, 21)
-    verdicts = [
-        order_sensitivity(prepare(net, drawn.clips[n : n + 1], [int(drawn.labels[n])]))[0].verdict for n in range(6)
-    ]
-    expected = {
-        "motion": "order",
-        "order": "order",
-        "match": ("order", "change"),
-        "flash": "change",
-        "static": "static",
+    expected = {  # one colour twice stays that in any order; one light after another of its kind is the default
+        "motion": ("order", "order"),
+        "order": ("order", "order", "change"),
+        "match": ("change", None),
+        "flash": ("change", "change"),
+        "static": ("static", "static"),
     }[suite]
-    assert sum(v in expected for v in verdicts) >= 5, verdicts
+    for n, label in enumerate(drawn.labels.tolist()):
+        (order,) = order_sensitivity(prepare(net, drawn.clips[n : n + 1], [label]))
+        assert expected[label] in (order.verdict, None), (label, order.sentence)
 
 
 @pytest.mark.slow
@@ -280,8 +282,9 @@ def test_frames_of_both_events_lead():
         if int(drawn.labels[n]) == 2:
             continue
         job = prepare(net, drawn.clips[n : n + 1], [int(drawn.labels[n])])
-        values = measure(Frames(baseline="blur"), get_estimator("shapley", samples=40), job, pairs=False).values[:, 0]
+        values = measure(Frames(), get_estimator("shapley", samples=60), job, pairs=False).values[:, 0]
         evidence = drawn.tubes[n].flatten(1).any(1)
-        leading = values.topk(2).indices
-        hits.append(float(evidence[leading].float().mean()))
-    assert sum(hits) / len(hits) > 0.8, hits
+        near = evidence | evidence.roll(1)  # frozen, a light burns until a frame without it comes in
+        leading = values.abs().topk(2).indices
+        hits.append(float(near[leading].float().mean()))
+    assert sum(hits) / len(hits) > 0.8, hits  # 6 of 16 frames are near, so chance is 0.38

@@ -166,7 +166,7 @@ class Scorer(MaskScorer):
             Picture(baseline.detach().expand_as(inputs)) if isinstance(baseline, Tensor) else baseline
         )
         self.score, self.targets = score, targets
-        self.batch = batch or default_batch(inputs.device)
+        self.batch = batch or default_batch(self.inputs)
         self.cost = Cost()
         self._capture = Capture(module, watch=watch)
 

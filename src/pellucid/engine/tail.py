@@ -70,7 +70,7 @@ class Tail:
         batch: int | None = None,
     ) -> None:
         self.inputs, self.layer, self.score, self.targets = inputs.detach(), layer, score, targets
-        self.batch = batch or _TAIL_FACTOR * default_batch(inputs.device)
+        self.batch = batch or _TAIL_FACTOR * default_batch(self.inputs)
         self.cost = Cost()
         self.activation: Tensor
         self.plain: Tensor
@@ -118,13 +118,12 @@ class Tail:
         out = torch.empty(count, self.targets, dtype=torch.float64, device=self.inputs.device)
 
         def run(start: int, stop: int) -> None:
-            rows = len(self.activation)  # of one input: more than one where frames are folded into the batch
             if not self._proven:
                 few = min(stop, start + _PROVEN_BY)
                 out[start:few] = self._prove(change, start, few)
                 start = few
             if start < stop:
-                out[start:stop] = self._run(lambda A: change(A[:rows], start, stop), stop - start)
+                out[start:stop] = self._run(lambda A: change(A[: len(self.activation)], start, stop), stop - start)
 
         self.batch = adaptive_batches(run, count, self.batch, label=label)
         return out
@@ -133,7 +132,7 @@ class Tail:
         """Scores of the first changes, in the fastest way that gives the unchanged activation the plain scores."""
 
         def with_plain(A: Tensor) -> Tensor:
-            one = A[: len(self.activation)]
+            one = A[: len(self.activation)]  # more than one row where frames are folded into the batch
             return torch.cat([one, change(one, start, stop)])
 
         while True:

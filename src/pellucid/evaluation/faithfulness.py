@@ -110,7 +110,7 @@ class Perturbed:
             mask = interpolate(low, size=self.x.shape[2:], mode="nearest-exact")
             out[start:stop] = self.score(torch.lerp(self.blurred, self.x, mask)).float().cpu()
 
-        adaptive_batches(run, len(masks), default_batch(self.x.device), label="insertion and deletion")
+        adaptive_batches(run, len(masks), default_batch(self.x), label="insertion and deletion")
         return out
 
 

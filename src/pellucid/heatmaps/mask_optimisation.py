@@ -63,7 +63,7 @@ class Blend:
 
     def __init__(self, capture: Capture, target: Target, inputs: Tensor, baseline: Tensor, cost: Cost) -> None:
         self.capture, self.target, self.inputs, self.baseline, self.cost = capture, target, inputs, baseline, cost
-        self.batch = default_batch(inputs.device)
+        self.batch = default_batch(inputs)
         self.low = self.high = torch.zeros(len(inputs), device=inputs.device)
         rows = torch.arange(len(inputs), device=inputs.device)
         self.low, self.high = self._plain(baseline, rows), self._plain(inputs, rows)

@@ -27,6 +27,7 @@ from pellucid.models.targets import Target
 Weights = Literal["softmax", "increase", "probability"]
 
 _DRAWN_VALUES = 2**24  # at a time, while the extremes of the drawn channels are looked for
+_STEP = 2.0**-16  # of the masks' values
 _ROUNDING = 1e-6  # of a channel's size: variation below it is no variation
 
 
@@ -43,7 +44,9 @@ def channel_masks(maps: Tensor, space: tuple[int, ...]) -> GridMasks:
     """The masks `s(U(A_c))` of channels `(C, *grid)`; a channel without variation masks everything.
 
     Drawing is linear, and its weights add up to one: to scale the small values by the extremes of the drawn ones is
-    to scale the drawing. Nothing of the input's size is kept.
+    to scale the drawing. Nothing of the input's size is kept. Values are cut to steps of 1.5e-5, a fraction of what
+    eight-bit pixels tell apart: many channels live on the same single cell, and their masks, equal up to rounding, are
+    then equal to the bit and scored once.
     """
     drawing = GridMasks(maps, space, "linear")
     step = max(1, _DRAWN_VALUES // torch.Size(space).numel())
@@ -53,7 +56,7 @@ def channel_masks(maps: Tensor, space: tuple[int, ...]) -> GridMasks:
     high = torch.cat([e.max for e in extremes]).reshape(shape)
     dead = high - low <= _ROUNDING * torch.maximum(high.abs(), low.abs())
     values = torch.where(dead, 0.0, (maps - low) / torch.where(dead, 1.0, high - low))
-    return GridMasks(values, space, "linear")
+    return GridMasks((values / _STEP).round() * _STEP, space, "linear")
 
 
 @dataclass(frozen=True)

@@ -103,7 +103,7 @@ def _path_integral(
 ) -> Integral:
     x = job.inputs.detach()
     delta = x - start
-    batch = default_batch(x.device)
+    batch = default_batch(x)
 
     def point(rows: Tensor, alphas: Tensor) -> Tensor:
         return torch.addcmul(start[rows], _column(alphas, x), delta[rows])

@@ -149,8 +149,7 @@ class Occlusion(PerturbationMethod):
     def _windows(self, space: tuple[int, ...], units: tuple[int, ...]) -> WindowMasks:
         """Windows over an input of size `space`, in `units` along each axis (its places, or its patches)."""
         one = [s // u for s, u in zip(space, units, strict=True)]
-        share = 8 if len(units) < 3 else 4
-        size = _in_units(self.window, units, [max(1, u // share) for u in units], one, "window")
+        size = _in_units(self.window, units, [max(1, u // (8 if len(units) < 3 else 4)) for u in units], one, "window")
         size = [w or u for w, u in zip(size, units, strict=True)]
         step = _in_units(self.stride, units, [max(1, w // 2) for w in size], one, "stride")
         if any(w > u for w, u in zip(size, units, strict=True)):

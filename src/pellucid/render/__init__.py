@@ -7,4 +7,14 @@ from pellucid.render.figure import panel
 from pellucid.render.overlay import overlay
 from pellucid.render.save import figure_html, figure_png, html, overlay_video, thumbnail
 
-__all__ = ["Limits", "figure_html", "figure_png", "html", "limits", "overlay", "overlay_video", "panel", "thumbnail"]
+__all__ = [
+    "Limits",
+    "figure_html",
+    "figure_png",
+    "html",
+    "limits",
+    "overlay",
+    "overlay_video",
+    "panel",
+    "thumbnail",
+]

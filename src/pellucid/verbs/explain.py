@@ -22,7 +22,7 @@ from pellucid.models.model import VisionModel
 from pellucid.models.targets import PerSample, Target, TargetLike, parse_target
 from pellucid.results import Heatmap, Heatmaps, Session, VideoHeatmap
 from pellucid.verbs.choices import as_methods, as_targets
-from pellucid.verbs.inputs import Input, ModelLike, Prepared, absolute, as_model, open_clips, prepared
+from pellucid.verbs.inputs import Input, ModelLike, Prepared, absolute, as_model, prepared, unsampled
 from pellucid.verbs.records import parameters, record, reloaded
 from pellucid.verbs.windows import explain_windows
 
@@ -97,7 +97,7 @@ def explain_each(
     `memory`, of one input, one method and one target, holds scores that are known already.
     """
     if model.takes_clips and model.clips.plan.kind == "windows":
-        for name, footage in open_clips(inputs):
+        for name, footage in unsampled(inputs):
             if isinstance(footage, MediaError):
                 yield name, footage
             else:

@@ -33,11 +33,6 @@ class Prepared:
     notes: list[str] = field(default_factory=list)
     position: int = 0  # among all inputs, readable or not
 
-    @property
-    def still(self) -> Picture | None:
-        """The picture; None for a clip."""
-        return self.picture if isinstance(self.picture, Picture) else None
-
 
 def as_model(model: ModelLike) -> VisionModel:
     """A model by name, a bare module wrapped, or a `VisionModel` as it is."""
@@ -78,7 +73,7 @@ def _from_picture(model: VisionModel, picture: Picture) -> Prepared:
     return Prepared(x, geometry, picture if geometry.known else _as_seen(model, x, picture), about)
 
 
-def open_clips(inputs: Input | Sequence[Input]) -> Iterator[tuple[str, Footage | MediaError]]:
+def unsampled(inputs: Input | Sequence[Input]) -> Iterator[tuple[str, Footage | MediaError]]:
     """Clips one after the other, opened but not decoded: `(name, footage or what is wrong with it)`."""
     for item in _items(inputs, clips=True):
         try:

@@ -92,7 +92,8 @@ def read(file: str | Path) -> Any:
     if stored.tampered:
         raise StorageError(f"{'; '.join(stored.tampered)}: make it again, or see `pellucid verify`.")
     result = import_module(RECOMPUTE[stored.format]).opened(stored)
-    if result.record.input["source"] and result.geometry.known and "pictures" not in result.record.input:
+    source = result.record.input["source"]
+    if source and result.geometry.known and "pictures" not in result.record.input:
         try:
             picture = _original(result)
         except MediaError:
@@ -104,4 +105,4 @@ def read(file: str | Path) -> Any:
 def _original(result: Any) -> Picture | Clip:
     """The picture, or of a clip the very frames that the model was shown."""
     about = result.record.input
-    return open_clip(about["source"]).pick(about["frames"]) if result.geometry.is_clip else read_image(about["source"])
+    return open_clip(about["source"]).pick(about["frames"]) if "frames" in about else read_image(about["source"])
