@@ -33,6 +33,11 @@ class Prepared:
     notes: list[str] = field(default_factory=list)
     position: int = 0  # among all inputs, readable or not
 
+    @property
+    def still(self) -> Picture | None:
+        """The picture; None for a clip."""
+        return self.picture if isinstance(self.picture, Picture) else None
+
 
 def as_model(model: ModelLike) -> VisionModel:
     """A model by name, a bare module wrapped, or a `VisionModel` as it is."""
@@ -56,6 +61,20 @@ def prepared(model: VisionModel, inputs: Input | Sequence[Input]) -> Iterator[tu
                 yield picture.name, _from_picture(model, picture)
         except MediaError as error:
             yield str(item) if isinstance(item, str | Path) else "input", error
+
+
+def one(model: VisionModel, inputs: Input) -> Prepared:
+    """One input, ready for the model.
+
+    Raises:
+        MediaError: none, or several.
+    """
+    found = [item for _, item in prepared(model, inputs)]
+    if len(found) != 1:
+        raise MediaError(f"One picture was expected, not {len(found)}: name one.")
+    if isinstance(found[0], PellucidError):
+        raise found[0]
+    return found[0]
 
 
 def _items(inputs: Input | Sequence[Input], *, clips: bool) -> Iterable[Input]:
