@@ -7,7 +7,7 @@ import os
 
 import torch
 
-from benchmarks import features, heatmaps, interpretable, perturbation, report
+from benchmarks import features, heatmaps, interpretable, perturbation, report, video
 from benchmarks.timing import machine, source_digest
 
 _SUITES = {
@@ -15,6 +15,7 @@ _SUITES = {
     "perturbation": perturbation,
     "features": features,
     "interpretable": interpretable,
+    "video": video,
 }
 
 

@@ -1,6 +1,7 @@
 """Make every picture in the documentation with Pellucid itself: `python docs/make_images.py [NAME ...]`.
 
-The photos are CC0 or public domain files inside scikit-image; the model is the embedded one. Nothing is downloaded.
+The photos are CC0 or public domain files inside scikit-image; the model is the embedded one. Clips are generated, and
+explained on networks trained on them. Nothing is downloaded.
 """
 
 import io
@@ -134,11 +135,21 @@ def why(_model: pl.VisionModel) -> Why:
 SHEETLIKE = (pl.FeatureImages, pl.Activations, pl.AtlasSheet, pl.Distilled, Why)
 
 
+def video_motion(_model: pl.VisionModel) -> pl.Heatmaps:
+    """A clip whose truth is known: the green square's steps decide, the red one's say nothing."""
+    return pl.explain("suite:motion", "suite:motion", method="grad-cam,occlusion", check=True)
+
+
+def video_overlay(_model: pl.VisionModel) -> pl.VideoHeatmap:
+    """The same clip under its map, as a video."""
+    return pl.explain("suite:motion", "suite:motion", method="grad-cam")
+
+
 PICTURES: dict[str, Callable[[pl.VisionModel], Drawn]] = {
     f.__name__: f
     for f in (
         coffee, cams, gradients, channels, depth, contrast, superpixels, importance_channels, importance_folder,
-        units, espresso, layers, atlas, concepts, tree, why,
+        units, espresso, layers, atlas, concepts, tree, why, video_motion,
     )
 }  # fmt: skip
 
@@ -147,6 +158,9 @@ def dithered(panel: Image.Image) -> Image.Image:
     """The panel in the 256 colours that suit it best."""
     palette = panel.quantize(256, method=Image.Quantize.MAXCOVERAGE, kmeans=2)
     return panel.quantize(palette=palette, dither=Image.Dither.FLOYDSTEINBERG)
+
+
+VIDEOS: dict[str, Callable[[pl.VisionModel], pl.VideoHeatmap]] = {f.__name__: f for f in (video_overlay,)}
 
 
 def write(name: str, found: Drawn) -> Path:
@@ -170,7 +184,12 @@ def main(names: list[str]) -> None:
     """Make the pictures named, or all."""
     IMAGES.mkdir(exist_ok=True)
     model = pl.load()
-    for name in names or PICTURES:
+    for name in names or [*PICTURES, *VIDEOS]:
+        if name in VIDEOS:
+            path = IMAGES / f"{name}.webm"
+            path.write_bytes(VIDEOS[name](model).video())
+            print(f"{path.name}: {path.stat().st_size // 1000} kB")
+            continue
         found = PICTURES[name](model)
         path = write(name, found)
         print(f"{path.name}: {path.stat().st_size // 1000} kB")

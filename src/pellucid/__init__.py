@@ -23,14 +23,16 @@ from pellucid.errors import (
 )
 
 if TYPE_CHECKING:
-    from pellucid.media import Geometry, Picture, read_image
+    from pellucid.media import Clip, Geometry, Picture, Plan, read_clip, read_image
     from pellucid.models.blackbox import to_onnx
+    from pellucid.models.clips import ClipPreprocess
     from pellucid.models.layers import layers
     from pellucid.models.model import VisionModel
     from pellucid.models.preprocess import Preprocess
-    from pellucid.models.sources import load, wrap
+    from pellucid.models.sources import load, per_frame, wrap
+    from pellucid.models.steps import Step
     from pellucid.models.targets import Class, Contrast, PerSample, Target, TopClass, Unit
-    from pellucid.results import Concepts, Heatmap, Heatmaps, Importance
+    from pellucid.results import Concepts, Heatmap, Heatmaps, Importance, VideoHeatmap
     from pellucid.results.activations import Activations
     from pellucid.results.atlas import AtlasSheet
     from pellucid.results.distilled import Distilled
@@ -47,15 +49,17 @@ if TYPE_CHECKING:
     from pellucid.verbs.visualize import visualize
 
 _HOMES = {
-    "pellucid.media": ("Geometry", "Picture", "read_image"),
+    "pellucid.media": ("Clip", "Geometry", "Picture", "Plan", "read_clip", "read_image"),
+    "pellucid.models.clips": ("ClipPreprocess",),
     "pellucid.models.layers": ("layers",),
     "pellucid.models.model": ("VisionModel",),
     "pellucid.models.preprocess": ("Preprocess",),
     "pellucid.models.blackbox": ("to_onnx",),
-    "pellucid.models.sources": ("load", "wrap"),
+    "pellucid.models.steps": ("Step",),
+    "pellucid.models.sources": ("load", "per_frame", "wrap"),
     "pellucid.models.targets": ("Class", "Contrast", "PerSample", "Target", "TopClass", "Unit"),
     "pellucid.verbs.distill": ("distill",),
-    "pellucid.results": ("Concepts", "Heatmap", "Heatmaps", "Importance"),
+    "pellucid.results": ("Concepts", "Heatmap", "Heatmaps", "Importance", "VideoHeatmap"),
     "pellucid.results.activations": ("Activations",),
     "pellucid.results.atlas": ("AtlasSheet",),
     "pellucid.results.features": ("FeatureImage", "FeatureImages"),
@@ -89,6 +93,8 @@ __all__ = [
     "Activations",
     "AtlasSheet",
     "Class",
+    "Clip",
+    "ClipPreprocess",
     "Concepts",
     "Contrast",
     "Distilled",
@@ -105,13 +111,16 @@ __all__ = [
     "PellucidError",
     "PerSample",
     "Picture",
+    "Plan",
     "Preprocess",
+    "Step",
     "StorageError",
     "Target",
     "TargetError",
     "TopClass",
     "Unit",
     "Verification",
+    "VideoHeatmap",
     "VisionModel",
     "__version__",
     "activations",
@@ -123,7 +132,9 @@ __all__ = [
     "layers",
     "load",
     "more",
+    "per_frame",
     "read",
+    "read_clip",
     "read_image",
     "tcav",
     "to_onnx",

@@ -12,7 +12,16 @@ from pellucid._version import __version__
 from pellucid.cli import options
 
 _CORE = ("torch", "torchvision", "timm", "numpy", "pillow", "scikit-image", "scikit-learn", "matplotlib", "safetensors")
-_EXTRAS = {"clip": ("open_clip_torch",), "dev": ("pytest", "captum", "grad-cam", "torchcam")}
+_EXTRAS = {
+    "video": ("av",),
+    "hf": ("transformers",),
+    "onnx": ("onnx", "onnxruntime"),
+    "gam": ("interpret-core",),
+    "tables": ("pyarrow",),
+    "umap": ("umap-learn",),
+    "clip": ("open_clip_torch",),
+    "dev": ("pytest", "captum", "grad-cam", "torchcam"),
+}
 
 
 def doctor(as_json: options.Json = False) -> None:

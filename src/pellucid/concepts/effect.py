@@ -117,7 +117,7 @@ def _batches(model: VisionModel, pictures: Pictures, chosen: NDArray[np.int64]) 
     size = default_batch(model.device)
     waiting: list[Tensor] = []
     for index in chosen:
-        x, _ = model.preprocess(pictures.read(int(index)))
+        x, _ = model.pictures(pictures.read(int(index)))
         if waiting and (len(waiting) == size or waiting[0].shape != x.shape):
             yield torch.stack(waiting).to(model.device, model.dtype)
             waiting = []

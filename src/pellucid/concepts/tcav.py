@@ -118,7 +118,7 @@ def derivatives(
     with task("derivatives", len(pictures)) as advance:
         size = default_batch(model.device)
         for start in range(0, len(pictures), size):
-            given = [model.preprocess(pictures.read(i))[0] for i in range(start, min(start + size, len(pictures)))]
+            given = [model.pictures(pictures.read(i))[0] for i in range(start, min(start + size, len(pictures)))]
             x = torch.stack(given).to(model.device, model.dtype)
             bound = as_target(target).bind(model.module, x, model.labels)
             places = Places(model.module, layer)

@@ -98,7 +98,7 @@ def natural_inputs(
     """
     sides = []
     for side in (natural.top, natural.bottom) if natural else ((), ()):
-        read = [model.preprocess(read_image(e.origin.source))[0][None] for e in side]
+        read = [model.pictures(read_image(e.origin.source))[0][None] for e in side]
         sides.append([x.to(like) for x in read if x.shape[1:] == like.shape[1:]])
     return sides[0], sides[1]
 

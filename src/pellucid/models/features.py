@@ -221,7 +221,7 @@ class _Run:
         self.layer = layer if layer is not None else self._best()
 
     def _best(self) -> str:
-        x, _ = self.model.preprocess(self.pictures.read(0))
+        x, _ = self.model.pictures(self.pictures.read(0))
         x = x[None].to(self.model.device, self.model.dtype)
         return best_layer(self.model.module, x, key="output").name
 
@@ -229,7 +229,7 @@ class _Run:
         """Batches of inputs of one size, in order."""
         waiting: list[tuple[Tensor, Geometry]] = []
         for index in range(len(self.pictures)):
-            x, geometry = self.model.preprocess(self.pictures.read(index))
+            x, geometry = self.model.pictures(self.pictures.read(index))
             if waiting and (len(waiting) == self.batch or waiting[0][0].shape != x.shape):
                 yield torch.stack([x for x, _ in waiting]), [g for _, g in waiting]
                 waiting = []

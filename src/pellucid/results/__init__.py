@@ -1,7 +1,7 @@
 """What users hold: results with their verbs `show` and `save`. One file a kind."""
 
 from pellucid.results.concepts import Concepts
-from pellucid.results.heatmap import Heatmap, Heatmaps, Session, check
+from pellucid.results.heatmap import Heatmap, Heatmaps, Session, VideoHeatmap, check
 from pellucid.results.importance import Importance
 from pellucid.results.shown import display, file_names, names_of_inputs, slug, unused
 
@@ -11,6 +11,7 @@ __all__ = [
     "Heatmaps",
     "Importance",
     "Session",
+    "VideoHeatmap",
     "check",
     "display",
     "file_names",

@@ -68,7 +68,7 @@ class Concepts(Bank):
         if not 0 <= concept < len(self):
             raise MethodError(f"There is no concept {concept}: they run from 0 to {len(self) - 1}.")
         read = read_image(picture)
-        x, geometry = model.preprocess(read)
+        x, geometry = model.pictures(read)
         x = x[None].to(model.device, model.dtype)
         codes = torch.from_numpy(self.encode(model, x)[..., concept])
         about = {"source": read.source, "name": read.name, "sha256": read.sha256}

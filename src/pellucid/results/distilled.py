@@ -122,7 +122,7 @@ class Distilled(Surrogate):
         )
 
     def _row(self, picture: Any) -> NDArray[np.float64]:
-        x, _ = self.network().preprocess(picture if isinstance(picture, Picture) else read_image(picture))
+        x, _ = self.network().pictures(picture if isinstance(picture, Picture) else read_image(picture))
         with torch.no_grad():
             net = self._net()
             row: NDArray[np.float64] = net.words(net.activation(x[None]))[0].double().numpy()
@@ -165,7 +165,7 @@ class Distilled(Surrogate):
 
     def _places(self, net: ReadableNet, index: int) -> Tensor:
         """How much of each word is at each cell of a picture; empty where words have no place."""
-        x, _ = self.network().preprocess(read_image(self.sources[index]))
+        x, _ = self.network().pictures(read_image(self.sources[index]))
         with torch.no_grad():
             found = net.words.places(net.activation(x[None]))
         return torch.zeros(0) if found is None else found[0]
@@ -195,7 +195,7 @@ class Distilled(Surrogate):
 
     def _box(self, picture: Picture, cell: int) -> tuple[float, float, float, float] | None:
         """Left, top, right, bottom of what `_crop` shows, as shares of the picture; None where that is not known."""
-        _, geometry = self.network().preprocess(picture)
+        _, geometry = self.network().pictures(picture)
         if self.layout is None or not geometry.known:
             return None
         at = np.unravel_index(cell, self.layout.grid)[-2:]
@@ -215,7 +215,7 @@ class Distilled(Surrogate):
 
         opened = picture if isinstance(picture, Picture) else read_image(picture)
         found = self.explain(opened, label)
-        x, _ = self.network().preprocess(opened)
+        x, _ = self.network().pictures(opened)
         net = self._net()
         with torch.no_grad():
             places = net.words.places(net.activation(x[None])) if self.words.domain == "layer" else None

@@ -275,7 +275,7 @@ def _of_pictures(words: Words, base: VisionModel, features: Features, which: NDA
     rows = []
     with task("properties", len(which)) as advance, torch.no_grad():
         for i in which:
-            x, _ = base.preprocess(features.pictures.read(int(i)))
+            x, _ = base.pictures(features.pictures.read(int(i)))
             rows.append(words(base.preprocess.display(x)[None]))
             advance(1)
     return torch.cat(rows).double().numpy()
@@ -313,7 +313,7 @@ def _chance(words: Words, features: Features, setting: _Setting, seed: int) -> t
 
 
 def _layout(base: VisionModel, pictures: PictureSet, layer: str) -> Layout | None:
-    x, _ = base.preprocess(pictures.read(0))
+    x, _ = base.pictures(pictures.read(0))
     try:
         return describe(base.module, x[None].to(base.device, base.dtype), layer).layout
     except LayerError:  # a vector a picture
