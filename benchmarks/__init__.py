@@ -1,1 +1,1 @@
-"""Measures Pellucid against the bare model and against its rivals: `python -m benchmarks heatmaps|perturbation`."""
+"""Measures Pellucid against the bare model and against its rivals: `python -m benchmarks SUITE`."""

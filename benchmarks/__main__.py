@@ -7,10 +7,10 @@ import os
 
 import torch
 
-from benchmarks import heatmaps, perturbation, report, video
+from benchmarks import features, heatmaps, perturbation, report, video
 from benchmarks.timing import machine, source_digest
 
-_SUITES = {"heatmaps": heatmaps, "perturbation": perturbation, "video": video}
+_SUITES = {"heatmaps": heatmaps, "perturbation": perturbation, "features": features, "video": video}
 
 
 def main() -> int:

@@ -29,6 +29,7 @@ pip install -e ".[dev]"
 python -m benchmarks heatmaps --markdown docs/benchmarks.md   # about twenty minutes
 python -m benchmarks perturbation --markdown docs/benchmarks.md   # about an hour, half of it for 80000 forwards once
 python -m benchmarks perturbation cams samples --quick            # some sections, less work, fewer rounds
+python -m benchmarks features --markdown docs/benchmarks.md       # about ten minutes
 ```
 
 `PELLUCID_DATA` names a folder of labelled pictures and weights; without one the pointing game is left out, and other

@@ -8,15 +8,26 @@ import io
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Protocol
 
+from matplotlib.figure import Figure
 from PIL import Image
 
 import pellucid as pl
 from pellucid.heatmaps import IntegratedGradients, LayerCAM
 from pellucid.render import figure_png
 
+
+class Drawn(Protocol):
+    """A result with a figure."""
+
+    def figure(self) -> Figure:
+        """Its figure."""
+
+
 IMAGES = Path(__file__).parent / "images"
 LARGEST = 250_000  # bytes a picture
+UNITS = [0, 2, 3, 4, 6, 13]
 CAMS = "cam,grad-cam,grad-cam++,xgrad-cam,hires-cam,layer-cam"
 
 
@@ -80,11 +91,31 @@ def importance_folder(model: pl.VisionModel) -> pl.Importance:
     return pl.importance(model, [f"sample:{name}" for name in names], "channels", "gradient", layer="blocks.6")
 
 
-PICTURES: dict[str, Callable[[pl.VisionModel], pl.Heatmaps | pl.Importance]] = {
+def units(model: pl.VisionModel) -> pl.FeatureImages:
+    """Six channels of a middle layer."""
+    return pl.visualize(model, layer="blocks.3", channel=UNITS)
+
+
+def espresso(model: pl.VisionModel) -> pl.FeatureImages:
+    """A class, by phases only."""
+    return pl.FeatureImages([pl.visualize(model, target="espresso", parametrization="maco")])
+
+
+def layers(model: pl.VisionModel) -> pl.Activations:
+    """A picture through the layers."""
+    return pl.activations(model, "sample:cat")
+
+
+def atlas(model: pl.VisionModel) -> pl.AtlasSheet:
+    """A layer over all sample pictures."""
+    return pl.atlas(model, "sample:*", layer="blocks.5")
+
+
+PICTURES: dict[str, Callable[[pl.VisionModel], Drawn]] = {
     f.__name__: f
     for f in (
         coffee, cams, gradients, channels, depth, contrast, superpixels, importance_channels, importance_folder,
-        video_motion,
+        units, espresso, layers, atlas, video_motion,
     )
 }  # fmt: skip
 
@@ -92,10 +123,10 @@ PICTURES: dict[str, Callable[[pl.VisionModel], pl.Heatmaps | pl.Importance]] = {
 VIDEOS: dict[str, Callable[[pl.VisionModel], pl.VideoHeatmap]] = {f.__name__: f for f in (video_overlay,)}
 
 
-def write(name: str, found: pl.Heatmaps | pl.Importance) -> Path:
+def write(name: str, found: Drawn) -> Path:
     """The panel as PNG, in true colour if that is small enough, else with a palette of its own, dithered."""
     buffer = io.BytesIO()
-    for dpi in (100, 90, 80, 70, 60):
+    for dpi in (100, 90, 80, 70, 60, 50):
         panel = Image.open(io.BytesIO(figure_png(found.figure(), dpi)))
         palette = panel.quantize(256, method=Image.Quantize.MAXCOVERAGE, kmeans=2)
         for picture in (panel, panel.quantize(palette=palette, dither=Image.Dither.FLOYDSTEINBERG)):
@@ -126,8 +157,9 @@ def main(names: list[str]) -> None:
                 *(f"  {row['rank']}. {row['player']} {row['importance']:+.3g}" for row in found.table()[:5]), sep="\n"
             )
             continue
-        for e in found:
-            print(f"  {e.method} for {e.target}", *([e.quality.line] if e.quality else []), *e.notes, sep="\n    ")
+        for e in found if isinstance(found, list) else []:
+            asked = f"{e.method} for {e.target}" if isinstance(e, pl.Heatmap) else e.objective
+            print(f"  {asked}", *([e.quality.line] if e.quality else []), *e.notes, sep="\n    ")
 
 
 if __name__ == "__main__":

@@ -33,10 +33,16 @@ if TYPE_CHECKING:
     from pellucid.models.steps import Step
     from pellucid.models.targets import Class, Contrast, PerSample, Target, TopClass, Unit
     from pellucid.results import Heatmap, Heatmaps, Importance, VideoHeatmap
+    from pellucid.results.activations import Activations
+    from pellucid.results.atlas import AtlasSheet
+    from pellucid.results.features import FeatureImage, FeatureImages
+    from pellucid.verbs.activations import activations
+    from pellucid.verbs.atlas import atlas
     from pellucid.verbs.explain import explain
     from pellucid.verbs.importance import importance
     from pellucid.verbs.more import more
     from pellucid.verbs.verify import Verification, read, verify
+    from pellucid.verbs.visualize import visualize
 
 _HOMES = {
     "pellucid.media": ("Clip", "Geometry", "Picture", "Plan", "read_clip", "read_image"),
@@ -49,9 +55,15 @@ _HOMES = {
     "pellucid.models.sources": ("load", "per_frame", "wrap"),
     "pellucid.models.targets": ("Class", "Contrast", "PerSample", "Target", "TopClass", "Unit"),
     "pellucid.results": ("Heatmap", "Heatmaps", "Importance", "VideoHeatmap"),
+    "pellucid.results.activations": ("Activations",),
+    "pellucid.results.atlas": ("AtlasSheet",),
+    "pellucid.results.features": ("FeatureImage", "FeatureImages"),
+    "pellucid.verbs.activations": ("activations",),
+    "pellucid.verbs.atlas": ("atlas",),
     "pellucid.verbs.explain": ("explain",),
     "pellucid.verbs.more": ("more",),
     "pellucid.verbs.verify": ("Verification", "read", "verify"),
+    "pellucid.verbs.visualize": ("visualize",),
 }
 _HOME = {name: module for module, names in _HOMES.items() for name in names}
 _ROOMS = (
@@ -59,6 +71,7 @@ _ROOMS = (
     "errors",
     "evaluation",
     "explanation",
+    "features",
     "heatmaps",
     "importance",
     "media",
@@ -68,10 +81,14 @@ _ROOMS = (
 )
 
 __all__ = [
+    "Activations",
+    "AtlasSheet",
     "Class",
     "Clip",
     "ClipPreprocess",
     "Contrast",
+    "FeatureImage",
+    "FeatureImages",
     "Geometry",
     "Heatmap",
     "Heatmaps",
@@ -95,6 +112,8 @@ __all__ = [
     "VideoHeatmap",
     "VisionModel",
     "__version__",
+    "activations",
+    "atlas",
     "explain",
     "importance",
     "layers",
@@ -106,6 +125,7 @@ __all__ = [
     "read_image",
     "to_onnx",
     "verify",
+    "visualize",
     "wrap",
 ]
 

@@ -11,10 +11,16 @@ import timm
 import torch
 from torch import nn
 
+from helpers.cases import pixels, save
 from helpers.nets import Busy, Output, noise, pooled, random_net, seeded
 from helpers.oracles import activation_and_gradient
 from pellucid.engine import Capture
 from pellucid.errors import ModelError, PellucidError
+from pellucid.features import PARAMETRISATIONS, Channel, Settings, TotalVariation, synthesise
+from pellucid.features.activations import activation_maps
+from pellucid.features.atlas import make_atlas
+from pellucid.features.exemplars import find_exemplars
+from pellucid.features.measures import ByActivation, ByRelevance, ByScore
 from pellucid.heatmaps import METHODS, GradCAM, HiResCAM, InputXGradient, Saliency, get_method
 from pellucid.heatmaps.base import prepare
 from pellucid.importance import (
@@ -30,10 +36,11 @@ from pellucid.importance import (
 from pellucid.importance.exchange import exchange
 from pellucid.importance.frames import Frames, Segments, Tubes
 from pellucid.importance.temporal import order_sensitivity, sufficient
-from pellucid.models.layers import layers
+from pellucid.models.layers import Layer, layers
+from pellucid.models.layouts import Layout
 from pellucid.models.model import VisionModel
 from pellucid.models.preprocess import Preprocess
-from pellucid.models.targets import Class, Unit
+from pellucid.models.targets import Class, Unit, as_target
 
 HOOKS = [name for name in vars(nn.Module()) if "hook" in name]
 
@@ -300,6 +307,108 @@ def test_after_memory_ran_out(error):
     with pytest.raises(type(error)):
         Saliency().attribute(net, x, 1)
     assert state(net, x) == before
+
+
+GRID = Layout("channels-first", (6, 6), 6)  # of the layer `tail`, whose zeros prove nothing
+
+
+def synthesis(net, target=1, **settings):
+    """A class and a unit, through views, with alpha and a regulariser; the picture model is made anew each time."""
+    model = VisionModel(net, Preprocess(input_size=(24, 24), mean=(0, 0, 0), std=(1, 1, 1)))
+    quick = Settings(**({"steps": 3, "views": 2, "alpha": "gradient"} | settings))
+    return synthesise(model, [target, Channel("tail", 2, layout=GRID) - 0.1 * TotalVariation()], quick)
+
+
+@pytest.mark.parametrize("name", PARAMETRISATIONS)
+def test_syntheses_leave_none_either(name):
+    """After success, an error or a cancel in the forward pass or the objective, and a refusal."""
+    net, x = busy()
+    before = state(net, x)
+    found = synthesis(net, parametrisation=PARAMETRISATIONS[name]())
+    assert not any(t.requires_grad for s in found for t in (s.picture, s.input, s.alpha))
+    assert state(net, x) == before
+    for error in ERRORS.values():
+        for at in (1, 3, 5):  # bound, on the way, measured at the end
+            with pytest.raises(type(error)):
+                synthesis(net, failing_target(error, at), parametrisation=PARAMETRISATIONS[name]())
+            assert state(net, x) == before
+    with pytest.raises(PellucidError):
+        synthesis(net, 99)
+    assert state(net, x) == before
+    Failing.passes, Failing.at, Failing.error = 0, 0, ERRORS["cancel"]
+    net, x = busy(Failing)
+    synthesis(net, parametrisation=PARAMETRISATIONS[name]())
+    last, Failing.passes = Failing.passes, 0
+    before = state(net, x)
+    for at in (1, last - 2, last):
+        Failing.passes, Failing.at = 0, at
+        with pytest.raises(KeyboardInterrupt):
+            synthesis(net, parametrisation=PARAMETRISATIONS[name]())
+        assert state(net, x) == before
+
+
+def test_syntheses_wake_dead_units_without_a_trace():
+    net, x = busy()
+    with torch.no_grad():
+        net.body[1].bias.fill_(-100)  # everything behind the first rectifier is silent
+    before = state(net, x)
+    found = synthesis(net)
+    assert found[1].facts["rescued_steps"] == 3
+    assert state(net, x) == before
+
+
+def looks(net, folder, error=None, at=0):
+    """Everything that looks at units of natural pictures: search, relevance, receptive field, maps, atlas."""
+    model = net_model(net)
+    layer = Layer("tail", "", GRID, 1.0)
+    target = as_target(failing_target(error, at)) if error else Class(1)
+    x = noise(1, 3, 24, 24)
+    return [
+        find_exemplars(model, folder, ByActivation(layer), top=2, bottom=1, cache=False, batch=2),
+        find_exemplars(model, folder, ByRelevance(layer, (1,), target=target), top=2, cache=False, batch=2),
+        find_exemplars(model, folder, ByScore(layer, target), top=2, cache=False, batch=2),
+        activation_maps(model, x, [layer], by="relevance", target=1),
+        make_atlas(model, folder, layer, size=2, projection="pca", samples=12, least=1),
+    ]
+
+
+@pytest.fixture
+def few_pictures(tmp_path):
+    for i in range(3):
+        save(tmp_path / f"{i}.png", pixels(24, 24, seed=i))
+    return tmp_path
+
+
+def test_looking_at_natural_pictures_leaves_none_either(few_pictures):
+    """After success, after an error or a cancel in a pass or in the target, and after a refusal."""
+    net, x = busy()
+    before = state(net, x)
+    looks(net, few_pictures)
+    assert state(net, x) == before
+    for error in ERRORS.values():
+        for at in (1, 2, 4):
+            with pytest.raises(type(error)):
+                looks(net, few_pictures, error, at)
+            assert state(net, x) == before
+    with pytest.raises(PellucidError):
+        find_exemplars(net_model(net), few_pictures / "none", ByActivation(Layer("tail", "", GRID, 1.0)), cache=False)
+    assert state(net, x) == before
+    Failing.passes, Failing.at, Failing.error = 0, 0, ERRORS["cancel"]
+    net, x = busy(Failing)
+    looks(net, few_pictures)  # finds what is kept for later
+    Failing.passes = 0
+    looks(net, few_pictures)
+    last = Failing.passes
+    before = state(net, x)
+    for at in range(1, last + 1, 3):
+        Failing.passes, Failing.at = 0, at
+        with pytest.raises(KeyboardInterrupt):
+            looks(net, few_pictures)
+        assert state(net, x) == before
+
+
+def net_model(net):
+    return VisionModel(net, Preprocess(input_size=(24, 24), resize=24, mean=(0, 0, 0), std=(1, 1, 1)))
 
 
 def test_after_refusals():

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import typer
 
-from pellucid.cli import doctor, explain, importance, listings, verify
+from pellucid.cli import doctor, explain, importance, listings, verify, visualize
 from pellucid.errors import PellucidError
 
 app = typer.Typer(
@@ -21,6 +21,7 @@ app = typer.Typer(
 )
 app.command("explain")(explain.explain)
 app.command("importance")(importance.importance)
+app.command("visualize")(visualize.visualize)
 app.command("methods")(listings.methods)
 app.command("models")(listings.models)
 app.command("layers")(listings.layers)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import difflib
 import threading
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -109,6 +110,8 @@ class Capture:
         self._handles: list[torch.utils.hooks.RemovableHandle] = []
         self._thread = threading.get_ident()
         self._graph_prefix = False
+        self._runs: Counter[str] = Counter()
+        self._until: Counter[str] | None = None
         self._guard = leave_no_trace(self.module)
 
     def __enter__(self) -> Capture:
@@ -150,9 +153,17 @@ class Capture:
             )
         return output
 
+    def shorten(self) -> None:
+        """Let later passes end behind the last watched layer, once each has run as often as it did in this one.
+
+        Their output is `None`. For scores taken inside the network only.
+        """
+        self._until = Counter(self._runs)
+
     def _run(self, inputs: Tensor, module: nn.Module) -> Any:
         self.activations.clear()
         self.watched.clear()
+        self._runs.clear()
         x = inputs.detach().clone()  # the model may write to its input
         if self.input_gradient:
             self.activations["input"] = x.requires_grad_()
@@ -216,6 +227,9 @@ class Capture:
             if threading.get_ident() != self._thread:
                 return None
             self.watched[name] = self._activation(name, output)
+            self._runs[name] += 1
+            if self._until is not None and self._runs == self._until:
+                raise _Stop
             return replace_first_tensor(output, self.watched[name].clone())
 
         return hook

@@ -145,6 +145,10 @@ def _misfit(module: nn.Module, inputs: Tensor, error: Exception) -> str:
             f"{inputs.shape[1]}: wrap it with a preprocessing of {first.in_channels} channels, "
             f"pl.wrap(module, transform=Preprocess(..., channels={first.in_channels}))."
         )
+    axes = {nn.Conv2d: 4, nn.Conv3d: 5}.get(type(first), inputs.ndim) if first is not None else inputs.ndim
+    if axes != inputs.ndim:
+        taken = "clips or volumes (N, C, T, H, W)" if axes == 5 else "pictures (N, C, H, W)"
+        return f"The model takes {taken}, and the input has shape {tuple(inputs.shape)}: give it a tensor of that kind."
     reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
     return (
         f"The model failed on an input of shape {tuple(inputs.shape)} ({reason}): give it the input size and "

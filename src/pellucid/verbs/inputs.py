@@ -58,6 +58,20 @@ def prepared(model: VisionModel, inputs: Input | Sequence[Input]) -> Iterator[tu
             yield str(item) if isinstance(item, str | Path) else "input", error
 
 
+def one(model: VisionModel, inputs: Input) -> Prepared:
+    """One input, ready for the model.
+
+    Raises:
+        MediaError: none, or several.
+    """
+    found = [item for _, item in prepared(model, inputs)]
+    if len(found) != 1:
+        raise MediaError(f"One picture was expected, not {len(found)}: name one.")
+    if isinstance(found[0], PellucidError):
+        raise found[0]
+    return found[0]
+
+
 def _items(inputs: Input | Sequence[Input], *, clips: bool) -> Iterable[Input]:
     several = isinstance(inputs, Sequence) and not isinstance(inputs, str)
     for item in inputs if several else [inputs]:  # type: ignore[union-attr]

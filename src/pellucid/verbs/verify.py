@@ -16,7 +16,13 @@ from pellucid.errors import MediaError, StorageError
 from pellucid.media import Clip, Picture, open_clip, read_image
 from pellucid.verbs.inputs import Input, ModelLike
 
-RECOMPUTE = {storage.FORMAT: "pellucid.verbs.explain", "pellucid-importance/1": "pellucid.verbs.importance"}
+RECOMPUTE = {
+    storage.FORMAT: "pellucid.verbs.explain",
+    "pellucid-importance/1": "pellucid.verbs.importance",
+    "pellucid-feature/1": "pellucid.verbs.visualize",
+    "pellucid-activations/1": "pellucid.verbs.activations",
+    "pellucid-atlas/1": "pellucid.verbs.atlas",
+}
 """Format of an artefact -> the module that makes it, whose `recompute(artefact, model, inputs)` returns the arrays of
 the same names, computed again, and a sentence for whatever is not as the record says; its `opened(artefact)` returns
 the result as it was."""
@@ -83,7 +89,7 @@ def _compared(
 
 
 def read(file: str | Path) -> Any:
-    """A saved result (a `Heatmap`, an `Importance`), with its picture if that can still be opened.
+    """A saved result (a `Heatmap`, an `Importance`, ...), with its picture if that can still be opened.
 
     Raises:
         StorageError: no such file, or its files were changed after they were written.
@@ -92,6 +98,8 @@ def read(file: str | Path) -> Any:
     if stored.tampered:
         raise StorageError(f"{'; '.join(stored.tampered)}: make it again, or see `pellucid verify`.")
     result = import_module(RECOMPUTE[stored.format]).opened(stored)
+    if not hasattr(result, "geometry"):  # of no single picture
+        return result
     source = result.record.input["source"]
     if source and result.geometry.known and "pictures" not in result.record.input:
         try:

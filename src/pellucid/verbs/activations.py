@@ -1,0 +1,100 @@
+"""`activations`: what the middle layers of a model make of one input."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from pellucid import storage
+from pellucid.engine import unwrap
+from pellucid.errors import ModelError, StorageError
+from pellucid.features import Canvas
+from pellucid.features.activations import Ranking, activation_maps, stages
+from pellucid.media import Picture
+from pellucid.models.blackbox import BlackBox
+from pellucid.models.layers import describe
+from pellucid.models.targets import TargetLike, as_target, parse_target
+from pellucid.results.activations import Activations, arrays, read_activations
+from pellucid.verbs.inputs import Input, ModelLike, as_model, one
+from pellucid.verbs.records import parameters, record, reloaded
+
+
+def activations(
+    model: ModelLike,
+    inputs: Input,
+    *,
+    layer: str | Sequence[str] | None = None,
+    by: Ranking = "activation",
+    target: TargetLike = None,
+) -> Activations:
+    """What do the layers of this model make of this input?
+
+    Args:
+        model: a `VisionModel`, a model's name for `load`, or a bare module.
+        inputs: one picture (path, `sample:NAME`, PIL, array), or a tensor `(C, *space)` as the model takes it.
+        layer: one or several; None: the last block on each size of grid.
+        by: rank channels by `activation`, or by `relevance` to the target.
+        target: what relevance is to; None: the top class.
+
+    Raises:
+        PellucidError: one sentence with the cure.
+    """
+    loaded = as_model(model)
+    item = one(loaded, inputs)
+    x = item.x[None].to(loaded.device, loaded.dtype)
+    if isinstance(unwrap(loaded.module), BlackBox):
+        raise ModelError("A black box shows no layers, so there are no activations: load the network itself.")
+    output = loaded.outputs(x)
+    names = [layer] if isinstance(layer, str) else layer
+    found = stages(loaded.module, x) if names is None else [describe(loaded.module, x, name) for name in names]
+    wanted = as_target(target)
+    bound = wanted.bind(loaded.module, x, loaded.labels).freeze(output) if by == "relevance" else None
+    maps = activation_maps(loaded, x, found, by=by, target=bound)
+    about = record(
+        loaded,
+        loaded.fingerprint(),
+        item.source,
+        "activations",
+        {"layers": [each.name for each in found], "by": by},
+        wanted if by == "relevance" else None,
+        {"seed": 0},
+    )
+    called = bound.name(loaded.labels) if bound is not None else ""
+    seen = Canvas.of(loaded, tuple(item.x.shape)).to_display(x)[0].clamp(0, 1).float().cpu()
+    return Activations(
+        maps,
+        called,
+        loaded.ranked(output)[0],
+        item.geometry,
+        about,
+        item.picture if isinstance(item.picture, Picture) else None,
+        seen,
+    )
+
+
+def opened(artefact: storage.Artefact) -> Activations:
+    """The stored result as it was."""
+    return read_activations(artefact)
+
+
+def recompute(
+    artefact: storage.Artefact, model: ModelLike | None, inputs: Input | None
+) -> tuple[dict[str, Tensor], list[str]]:
+    """Stored activations computed again from their record (see `verify`)."""
+    reasons: list[str] = []
+    about = storage.record_from(artefact.meta)
+    settings = parameters(about)
+    if settings["by"] == "relevance" and about.target is None:
+        raise StorageError("Its target was a function, which a record cannot hold: it cannot be recomputed.")
+    again = activations(
+        reloaded(about, model, inputs, reasons),
+        about.input["source"] if inputs is None else inputs,
+        layer=settings["layers"],
+        by=settings["by"],
+        target=parse_target(about.target) if about.target else None,
+    )
+    if again.record.input["sha256"] != about.input["sha256"]:
+        reasons.append("the picture is not the one of the record")
+    return {name: torch.from_numpy(a) for name, a in arrays(again).items()}, reasons
