@@ -66,7 +66,7 @@ def test_what_does_not_fit_the_input_is_named():
     net, x = pooled(), noise(1, 3, 16, 20)
     for wrong, said in (
         (Occlusion(window=17), r"window of \[17, 17\] is larger than the input \(16, 20\)"),
-        (Occlusion(window=(4, 0)), "window is one positive number"),
+        (Occlusion(window=(4, -1)), "window is one positive number"),
         (Occlusion(window=(4, 4, 4)), "one for each of 2 axes"),
         (Occlusion(stride=0), "stride is one positive number"),
         (FeatureAblation(segments=torch.zeros(16, 20).long()), "only one segment"),
