@@ -2,20 +2,25 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
+# A process a core, one thread each: many small networks gain nothing from more threads.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto --maxprocesses 4 --dist loadfile
 STAMP := $(VENV)/.installed
 DEV_STAMP := $(VENV)/.installed-dev
 
-.PHONY: demo test test-all lint bench clean
+.PHONY: demo test test-slow test-all lint bench clean
 
 demo: $(STAMP)
 	$(BIN)/pellucid explain sample:cat --out pellucid-out
 	@echo "The picture is $(CURDIR)/pellucid-out/cat.png"
 
 test: $(DEV_STAMP)
-	$(BIN)/python -m pytest -q -m "not slow"
+	$(PYTEST) -m "not slow"
+
+test-slow: $(DEV_STAMP)
+	$(PYTEST) -m slow
 
 test-all: $(DEV_STAMP)
-	$(BIN)/python -m pytest -q
+	$(PYTEST)
 
 lint: $(DEV_STAMP)
 	$(BIN)/ruff check src tests benchmarks docs
