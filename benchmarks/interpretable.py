@@ -1,4 +1,4 @@
-"""The suite for concepts and models a person can read: features, dictionaries."""
+"""The suite for concepts and models a person can read: features, dictionaries, readable models."""
 
 from __future__ import annotations
 
@@ -22,10 +22,11 @@ class Size:
     repeats: int
     tokens: int
     epochs: int
+    rows: int
 
 
-FULL = Size(pictures=128, repeats=5, tokens=50_000, epochs=3)
-QUICK = Size(pictures=64, repeats=3, tokens=10_000, epochs=1)
+FULL = Size(pictures=128, repeats=5, tokens=50_000, epochs=3, rows=3000)
+QUICK = Size(pictures=64, repeats=3, tokens=10_000, epochs=1, rows=1000)
 
 
 def sections(size: Size, device: str) -> Iterator[Section]:
@@ -34,6 +35,7 @@ def sections(size: Size, device: str) -> Iterator[Section]:
         lambda: features(size.pictures, size.repeats, device),
         lambda: factorisation(size.tokens),
         lambda: autoencoder(size.tokens, size.epochs),
+        lambda: readable(size.rows),
     ]
     for measure in work:
         yield measure()
@@ -132,3 +134,26 @@ def autoencoder(tokens: int, epochs: int) -> Section:
         rows.append(Row(f"{kind.name}, one epoch", Spread.of(net.seconds_), " s", limit, note=f"{cpu:.1f} s processor"))
     about = f"384 channels to 1024 concepts, 32 at a place, {tokens} rows, batches of 256."
     return Section("Sparse autoencoders", about, rows)
+
+
+def readable(count: int) -> Section:
+    """Readable models with their complexity chosen by cross-validation."""
+    from sklearn.datasets import make_classification
+
+    from pellucid.interpretable import Prototypes, Rules, SparseLinear, Tree
+    from pellucid.interpretable.frontier import choose
+
+    X, y = make_classification(
+        count, 512, n_informative=40, n_redundant=100, n_classes=10, n_clusters_per_class=1, random_state=0
+    )
+    answers = np.eye(10)[y]
+    rows = []
+    for model in (Tree(6), SparseLinear(), Prototypes(3), Rules(12)):
+        wall, cpu = timed(lambda m=model: m.fit(X, y))
+        limit = at_most(30) if not isinstance(model, Rules) else None
+        rows.append(Row(f"{model.kind}, fit", Spread(wall, wall, wall, 1), " s", limit, Spread(cpu, cpu, cpu, 1)))
+        wall, cpu = timed(lambda m=model: choose(m, X, answers))
+        rows.append(
+            Row(f"{model.kind}, complexity chosen", Spread(wall, wall, wall, 1), " s", cpu=Spread(cpu, cpu, cpu, 1))
+        )
+    return Section("Readable models", f"{count} rows of 512 columns, 10 classes.", rows)
