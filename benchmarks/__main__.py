@@ -7,10 +7,16 @@ import os
 
 import torch
 
-from benchmarks import features, heatmaps, perturbation, report
+from benchmarks import features, heatmaps, interpretable, perturbation, report, video
 from benchmarks.timing import machine, source_digest
 
-_SUITES = {"heatmaps": heatmaps, "perturbation": perturbation, "features": features}
+_SUITES = {
+    "heatmaps": heatmaps,
+    "perturbation": perturbation,
+    "features": features,
+    "interpretable": interpretable,
+    "video": video,
+}
 
 
 def main() -> int:

@@ -1,11 +1,13 @@
 """Make every picture in the documentation with Pellucid itself: `python docs/make_images.py [NAME ...]`.
 
-The photos are CC0 or public domain files inside scikit-image; the model is the embedded one. Nothing is downloaded.
+The photos are CC0 or public domain files inside scikit-image; the model is the embedded one. Clips are generated, and
+explained on networks trained on them. Nothing is downloaded.
 """
 
 import io
 import sys
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
@@ -26,7 +28,8 @@ class Drawn(Protocol):
 
 IMAGES = Path(__file__).parent / "images"
 LARGEST = 250_000  # bytes a picture
-UNITS = [0, 2, 3, 4, 6, 13]
+SHEETS = 200_000  # of those that are all textures and crops
+UNITS = [0, 1, 2, 3, 4, 5]
 CAMS = "cam,grad-cam,grad-cam++,xgrad-cam,hires-cam,layer-cam"
 
 
@@ -80,6 +83,13 @@ def importance_folder(model: pl.VisionModel) -> pl.Importance:
     return pl.importance(model, [f"sample:{name}" for name in names], "channels", "gradient", layer="blocks.6")
 
 
+def concepts(model: pl.VisionModel) -> pl.Concepts:
+    """What the last layer tells apart in crops of a few photos."""
+    photos = ("astronaut", "cat", "coffee", "rocket", "motorcycle", "retina", "coins", "galaxies", "ihc", "page")
+    given = [f"sample:{name}" for name in photos]
+    return pl.concepts(model, given, "bn2", "nmf", count=12, crops=4, limit=80)
+
+
 def units(model: pl.VisionModel) -> pl.FeatureImages:
     """Six channels of a middle layer."""
     return pl.visualize(model, layer="blocks.3", channel=UNITS)
@@ -92,7 +102,7 @@ def espresso(model: pl.VisionModel) -> pl.FeatureImages:
 
 def layers(model: pl.VisionModel) -> pl.Activations:
     """A picture through the layers."""
-    return pl.activations(model, "sample:cat")
+    return pl.activations(model, "sample:cat", layer=["blocks.0", "blocks.2", "blocks.4"])
 
 
 def atlas(model: pl.VisionModel) -> pl.AtlasSheet:
@@ -100,25 +110,70 @@ def atlas(model: pl.VisionModel) -> pl.AtlasSheet:
     return pl.atlas(model, "sample:*", layer="blocks.5")
 
 
+@dataclass(frozen=True)
+class Why:
+    """The reasons of a readable model for one picture."""
+
+    model: pl.Distilled
+    picture: str
+
+    def figure(self) -> Figure:
+        """The picture beside its reasons."""
+        return self.model.evidence(self.picture, most=4)
+
+
+def tree(_model: pl.VisionModel) -> pl.Distilled:
+    """A tree in place of a small network."""
+    return pl.distill("digits:", "tree", "cnn")
+
+
+def why(_model: pl.VisionModel) -> Why:
+    """Why a bottleneck says what it says of one digit."""
+    return Why(pl.distill("digits:", "bottleneck", "cnn"), "digits:7")
+
+
+SHEETLIKE = (pl.FeatureImages, pl.Activations, pl.AtlasSheet, pl.Distilled, Why)
+
+
+def video_motion(_model: pl.VisionModel) -> pl.Heatmaps:
+    """A clip whose truth is known: the green square's steps decide, the red one's say nothing."""
+    return pl.explain("suite:motion", "suite:motion", method="grad-cam,occlusion", check=True)
+
+
+def video_overlay(_model: pl.VisionModel) -> pl.VideoHeatmap:
+    """The same clip under its map, as a video."""
+    return pl.explain("suite:motion", "suite:motion", method="grad-cam")
+
+
 PICTURES: dict[str, Callable[[pl.VisionModel], Drawn]] = {
     f.__name__: f
     for f in (
         coffee, cams, gradients, channels, depth, contrast, superpixels, importance_channels, importance_folder,
-        units, espresso, layers, atlas,
+        units, espresso, layers, atlas, concepts, tree, why, video_motion,
     )
 }  # fmt: skip
+
+
+def dithered(panel: Image.Image) -> Image.Image:
+    """The panel in the 256 colours that suit it best."""
+    palette = panel.quantize(256, method=Image.Quantize.MAXCOVERAGE, kmeans=2)
+    return panel.quantize(palette=palette, dither=Image.Dither.FLOYDSTEINBERG)
+
+
+VIDEOS: dict[str, Callable[[pl.VisionModel], pl.VideoHeatmap]] = {f.__name__: f for f in (video_overlay,)}
 
 
 def write(name: str, found: Drawn) -> Path:
     """The panel as PNG, in true colour if that is small enough, else with a palette of its own, dithered."""
     buffer = io.BytesIO()
     for dpi in (100, 90, 80, 70, 60, 50):
-        panel = Image.open(io.BytesIO(figure_png(found.figure(), dpi)))
-        palette = panel.quantize(256, method=Image.Quantize.MAXCOVERAGE, kmeans=2)
-        for picture in (panel, panel.quantize(palette=palette, dither=Image.Dither.FLOYDSTEINBERG)):
+        figure = found.figure(top=6, pictures=6) if isinstance(found, pl.Concepts) else found.figure()
+        panel = Image.open(io.BytesIO(figure_png(figure, dpi)))
+        sheet = isinstance(found, SHEETLIKE)
+        for picture in (panel, panel.quantize(256, method=Image.Quantize.FASTOCTREE) if sheet else dithered(panel)):
             buffer = io.BytesIO()
             picture.save(buffer, "PNG", optimize=True)
-            if buffer.tell() < LARGEST:
+            if buffer.tell() < (SHEETS if sheet else LARGEST):
                 path = IMAGES / f"{name}.png"
                 path.write_bytes(buffer.getvalue())
                 return path
@@ -129,7 +184,12 @@ def main(names: list[str]) -> None:
     """Make the pictures named, or all."""
     IMAGES.mkdir(exist_ok=True)
     model = pl.load()
-    for name in names or PICTURES:
+    for name in names or [*PICTURES, *VIDEOS]:
+        if name in VIDEOS:
+            path = IMAGES / f"{name}.webm"
+            path.write_bytes(VIDEOS[name](model).video())
+            print(f"{path.name}: {path.stat().st_size // 1000} kB")
+            continue
         found = PICTURES[name](model)
         path = write(name, found)
         print(f"{path.name}: {path.stat().st_size // 1000} kB")

@@ -162,7 +162,7 @@ def test_a_bare_module_and_a_models_name_are_taken():
 def test_hyper_parameters_seed_and_layer_reach_the_methods(model, folder):
     e = pl.explain(model, folder / "b2.png", "grad-cam", layer="0")
     assert e.layer.startswith("0 (")
-    assert e.record.method["parameters"] == {"layer": "0"}
+    assert e.record.method["parameters"] == {"layer": "0", "per_frame": False}
     random = IntegratedGradients(baseline="uniform", max_steps=8, tolerance=None)
     a, b, c = (pl.explain(model, folder / "b2.png", random, seed=s) for s in (0, 0, 1))
     assert torch.equal(a.attribution, b.attribution)
@@ -274,7 +274,7 @@ def test_the_record_says_what_was_done(model, folder):
     record = e.record
     assert record.input["source"] == str(folder / "b2.png")
     assert record.input["sha256"] == __import__("hashlib").sha256((folder / "b2.png").read_bytes()).hexdigest()
-    assert record.method == {"name": "grad-cam", "parameters": {"layer": None}}
+    assert record.method == {"name": "grad-cam", "parameters": {"layer": None, "per_frame": False}}
     assert record.target == "1"
     assert (record.run["seed"], record.run["device"], record.run["dtype"]) == (7, "cpu", "float32")
     assert (record.run["forwards"], record.run["backwards"]) == (1, 1)

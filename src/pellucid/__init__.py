@@ -23,46 +23,58 @@ from pellucid.errors import (
 )
 
 if TYPE_CHECKING:
-    from pellucid.media import Geometry, Picture, read_image
+    from pellucid.media import Clip, Geometry, Picture, Plan, read_clip, read_image
     from pellucid.models.blackbox import to_onnx
+    from pellucid.models.clips import ClipPreprocess
     from pellucid.models.layers import layers
     from pellucid.models.model import VisionModel
     from pellucid.models.preprocess import Preprocess
-    from pellucid.models.sources import load, wrap
+    from pellucid.models.sources import load, per_frame, wrap
+    from pellucid.models.steps import Step
     from pellucid.models.targets import Class, Contrast, PerSample, Target, TopClass, Unit
-    from pellucid.results import Heatmap, Heatmaps, Importance
+    from pellucid.results import Concepts, Heatmap, Heatmaps, Importance, VideoHeatmap
     from pellucid.results.activations import Activations
     from pellucid.results.atlas import AtlasSheet
+    from pellucid.results.distilled import Distilled
     from pellucid.results.features import FeatureImage, FeatureImages
     from pellucid.verbs.activations import activations
     from pellucid.verbs.atlas import atlas
+    from pellucid.verbs.concepts import concepts
+    from pellucid.verbs.distill import distill
     from pellucid.verbs.explain import explain
     from pellucid.verbs.importance import importance
     from pellucid.verbs.more import more
+    from pellucid.verbs.tcav import tcav
     from pellucid.verbs.verify import Verification, read, verify
     from pellucid.verbs.visualize import visualize
 
 _HOMES = {
-    "pellucid.media": ("Geometry", "Picture", "read_image"),
+    "pellucid.media": ("Clip", "Geometry", "Picture", "Plan", "read_clip", "read_image"),
+    "pellucid.models.clips": ("ClipPreprocess",),
     "pellucid.models.layers": ("layers",),
     "pellucid.models.model": ("VisionModel",),
     "pellucid.models.preprocess": ("Preprocess",),
     "pellucid.models.blackbox": ("to_onnx",),
-    "pellucid.models.sources": ("load", "wrap"),
+    "pellucid.models.steps": ("Step",),
+    "pellucid.models.sources": ("load", "per_frame", "wrap"),
     "pellucid.models.targets": ("Class", "Contrast", "PerSample", "Target", "TopClass", "Unit"),
-    "pellucid.results": ("Heatmap", "Heatmaps", "Importance"),
+    "pellucid.verbs.distill": ("distill",),
+    "pellucid.results": ("Concepts", "Heatmap", "Heatmaps", "Importance", "VideoHeatmap"),
     "pellucid.results.activations": ("Activations",),
     "pellucid.results.atlas": ("AtlasSheet",),
     "pellucid.results.features": ("FeatureImage", "FeatureImages"),
     "pellucid.verbs.activations": ("activations",),
     "pellucid.verbs.atlas": ("atlas",),
     "pellucid.verbs.explain": ("explain",),
+    "pellucid.results.distilled": ("Distilled",),
     "pellucid.verbs.more": ("more",),
+    "pellucid.verbs.tcav": ("tcav",),
     "pellucid.verbs.verify": ("Verification", "read", "verify"),
     "pellucid.verbs.visualize": ("visualize",),
 }
 _HOME = {name: module for module, names in _HOMES.items() for name in names}
 _ROOMS = (
+    "concepts",
     "engine",
     "errors",
     "evaluation",
@@ -70,6 +82,7 @@ _ROOMS = (
     "features",
     "heatmaps",
     "importance",
+    "interpretable",
     "media",
     "models",
     "render",
@@ -80,7 +93,11 @@ __all__ = [
     "Activations",
     "AtlasSheet",
     "Class",
+    "Clip",
+    "ClipPreprocess",
+    "Concepts",
     "Contrast",
+    "Distilled",
     "FeatureImage",
     "FeatureImages",
     "Geometry",
@@ -94,24 +111,32 @@ __all__ = [
     "PellucidError",
     "PerSample",
     "Picture",
+    "Plan",
     "Preprocess",
+    "Step",
     "StorageError",
     "Target",
     "TargetError",
     "TopClass",
     "Unit",
     "Verification",
+    "VideoHeatmap",
     "VisionModel",
     "__version__",
     "activations",
     "atlas",
+    "concepts",
+    "distill",
     "explain",
     "importance",
     "layers",
     "load",
     "more",
+    "per_frame",
     "read",
+    "read_clip",
     "read_image",
+    "tcav",
     "to_onnx",
     "verify",
     "visualize",

@@ -27,3 +27,7 @@ class MethodError(PellucidError):
 
 class StorageError(PellucidError):
     """A stored explanation can't be written, read or recomputed."""
+
+
+class DataError(PellucidError, ValueError):
+    """Data don't fit what is asked of them: too few, of the wrong sign, or all the same."""

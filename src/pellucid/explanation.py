@@ -9,6 +9,7 @@ from typing import Any, Literal
 from torch import Tensor
 
 from pellucid.errors import MediaError
+from pellucid.media.clip import Clip
 from pellucid.media.geometry import Geometry
 from pellucid.media.image import Picture
 
@@ -52,6 +53,8 @@ class Quality:
     Attributes:
         insertion: higher than random is better.
         deletion: lower than random is better.
+        temporal_insertion: of clips, frame by frame in the order of the temporal curve.
+        temporal_deletion: the same for deletion.
         sanity: rank correlation of the map with maps of the same model with shuffled weights; near 0 is good.
         completeness_gap: `|sum of the map - (f(x) - f(baseline))| / |f(x) - f(baseline)|`, where it is defined.
         verdict: `faithful`, `partly faithful`, `not faithful`, `unproven` (nothing to compare with), `meaningless`.
@@ -64,6 +67,8 @@ class Quality:
     deletion: Curve | None = None
     sanity: float | None = None
     completeness_gap: float | None = None
+    temporal_insertion: Curve | None = None
+    temporal_deletion: Curve | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values."""
@@ -72,7 +77,8 @@ class Quality:
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Quality:
         """The inverse of `as_dict`."""
-        curves = {k: Curve(**_numbers(values[k])) if values.get(k) else None for k in ("insertion", "deletion")}
+        names = ("insertion", "deletion", "temporal_insertion", "temporal_deletion")
+        curves = {k: Curve(**_numbers(values[k])) if values.get(k) else None for k in names}
         return cls(**{**values, **curves})
 
 
@@ -103,6 +109,38 @@ class Record:
     run: dict[str, Any]
     software: dict[str, str]
     created: str = ""
+
+
+@dataclass(frozen=True)
+class TemporalCurve:
+    """How much each stretch of time counts: a tube summed over its frames' places, on the map's own time grid.
+
+    Attributes:
+        times: of the middle of each cell, in `unit`.
+        values: one a cell, in the map's units.
+        error: standard error of each value, where the method measures one.
+        unit: `s`, or `frame` where the clip has no times.
+    """
+
+    times: tuple[float, ...]
+    values: tuple[float, ...]
+    error: tuple[float, ...] | None = None
+    unit: str = "s"
+
+    @property
+    def peak(self) -> float:
+        """The time of the largest value."""
+        return self.times[max(range(len(self.values)), key=lambda i: self.values[i])]
+
+    def points_at(self, start: float, stop: float) -> bool:
+        """The pointing game in time: whether the peak lies in [start, stop]."""
+        return start <= self.peak <= stop
+
+    def share(self, start: float, stop: float) -> float:
+        """The share of positive evidence that lies in [start, stop]; NaN if there is none."""
+        positive = [max(0.0, v) for v in self.values]
+        inside = sum(v for v, t in zip(positive, self.times, strict=True) if start <= t <= stop)
+        return inside / total if (total := sum(positive)) > 0 else float("nan")
 
 
 @dataclass
@@ -141,7 +179,7 @@ class Explanation:
     facts: dict[str, float] = field(default_factory=dict)
     quality: Quality | None = None
     extras: dict[str, Tensor] = field(default_factory=dict)
-    picture: Picture | None = field(default=None, repr=False)
+    picture: Picture | Clip | None = field(default=None, repr=False)
 
     @property
     def name(self) -> str:
@@ -161,9 +199,50 @@ class Explanation:
             values = values.amax(1) if self.fold == "max" else values.sum(1)
         return values
 
+    @property
+    def is_clip(self) -> bool:
+        """Whether the first axis of the map is time."""
+        return self.geometry.is_clip
+
+    def tube(self) -> Tensor:
+        """A clip's map `(T', H', W')` on the native grid: never interpolated.
+
+        Raises:
+            MediaError: the explanation is not of a clip, or has no map.
+        """
+        if not self.is_clip:
+            raise MediaError(f"This explanation is of a picture, not of a clip: see `.map()` ({self.name}).")
+        return self.map()[0]
+
+    def spatial(self) -> Tensor:
+        """Where, over all the time: the tube summed over time, `(H', W')`."""
+        return self.tube().sum(0)
+
+    def temporal(self) -> TemporalCurve:
+        """When, over all places: the tube summed over space, with its error where the method measures one.
+
+        Errors of places are added as if independent, as those of sampling methods nearly are.
+        """
+        tube = self.tube().double()
+        error = self.extras.get("standard_error")
+        cells = None
+        if error is not None and error.shape[1:] == tube.shape:
+            cells = tuple(error[0].double().square().flatten(1).sum(1).sqrt().tolist())
+        times = tuple(self._time((k + 0.5) / len(tube)) for k in range(len(tube)))
+        return TemporalCurve(times, tuple(tube.flatten(1).sum(1).tolist()), cells, self.geometry.unit)
+
+    def _time(self, share: float) -> float:
+        """The time at a share of the model's input; frames are shown from their own time on."""
+        start, stop = self.geometry.box[0]
+        ticks = self.geometry.ticks
+        at = start + share * (stop - start) - 0.5
+        low = min(max(int(at // 1), 0), len(ticks) - 1)
+        high = min(low + 1, len(ticks) - 1)
+        return ticks[low] + (ticks[high] - ticks[low]) * min(max(at - low, 0.0), 1.0)
+
     def heatmap(self) -> Tensor:
         """The map in the ORIGINAL picture's pixels, float32 `(1, H, W)`: crop and resize undone, NaN where the
-        model never looked.
+        model never looked. Of a clip `(1, T, H, W)`, over the frames that the model was shown.
         """
         return self.geometry.to_source(self.map())
 

@@ -89,7 +89,7 @@ def test_a_url(explain, out, url):
     ("options", "named"),
     [
         (("--method", "grad-cm"), ("'grad-cm'", "did you mean 'grad-cam'", "pellucid methods")),
-        (("--method", "qqqq"), ("'qqqq'", "there are cam, grad-cam")),
+        (("--method", "qqqq"), ("'qqqq'", "there are cam, ")),
         (("--method", "grad-cam,"), ("There is no method ''", "pellucid methods")),
         (("--target", "tabbby"), ("'tabbby'", "did you mean 'tabby'")),
         (("--target", "tabby>linx"), ("'linx'", "'lynx'")),

@@ -71,7 +71,8 @@ def test_models(run):
     found = run("models", "--json").json
     assert found["embedded"] == ["efficientnet-lite0"]
     assert found["timm"] == [f"timm:{n}" for n in timm.list_models()]
-    names = torchvision.models.list_models(module=torchvision.models)
+    listed = torchvision.models.list_models
+    names = [*listed(module=torchvision.models), *listed(module=torchvision.models.video)]
     assert found["torchvision"] == [f"torchvision:{n}" for n in names]
     ran = run("models")
     assert "efficientnet-lite0" in ran.out

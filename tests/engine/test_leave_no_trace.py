@@ -34,6 +34,8 @@ from pellucid.importance import (
     measure,
 )
 from pellucid.importance.exchange import exchange
+from pellucid.importance.frames import Frames, Segments, Tubes
+from pellucid.importance.temporal import order_sensitivity, sufficient
 from pellucid.models.layers import Layer, layers
 from pellucid.models.layouts import Layout
 from pellucid.models.model import VisionModel
@@ -128,8 +130,9 @@ def explain(name, net, x, target):
     return get_method(name).quick().attribute(net, x, target)
 
 
-ON_CNNS = [name for name, cls in METHODS.items() if "tokens" not in cls.needs]
-ON_TOKENS = [name for name in METHODS if name not in ON_CNNS]
+ON_TOKENS = [name for name, cls in METHODS.items() if "tokens" in cls.needs]
+ON_CLIPS = [name for name, cls in METHODS.items() if "clip" in cls.needs or "recurrent" in cls.needs]
+ON_CNNS = [name for name in METHODS if name not in (*ON_TOKENS, *ON_CLIPS)]
 ERRORS = {"error": MineError("mine"), "cancel": KeyboardInterrupt()}
 
 
@@ -152,11 +155,100 @@ def test_methods_on_tokens_leave_none_either(name):
     before = state(net, x)
     assert explain(name, net, x, harmless).any()
     assert state(net, x) == before
-    for error in ERRORS.values():
-        for at in (1, harmless.calls[0] // 2, harmless.calls[0]):
+    assert METHODS[name].uses_target == bool(harmless.calls[0])
+    for error in ERRORS.values() if harmless.calls[0] else ():
+        for at in sorted({1, max(1, harmless.calls[0] // 2), harmless.calls[0]}):
             with pytest.raises(type(error)):
                 explain(name, net, x, failing_target(error, at))
             assert state(net, x) == before
+
+
+class BusyClip(Busy):
+    """`Busy`'s ways with clips: each frame through the convolutions, then a recurrent layer or the mean over time."""
+
+    def __init__(self, recurrent):
+        super().__init__()
+        self.recurrent = nn.GRU(6, 5) if recurrent else None
+        self.body, self.tail = self.body if recurrent else nn.Conv3d(3, 6, 3, 2, 1), self.tail if recurrent else None
+
+    def forward(self, x):
+        BusyClip.passes += 1
+        self.count += 1
+        self.by_shape[x.shape] = self.fc.weight * 2
+        self.last = x
+        self.mean = x.detach().mean((0, 2, 3, 4))
+        torch.rand(3)
+        if BusyClip.passes == BusyClip.at:
+            raise BusyClip.error
+        x.mul_(0.5)
+        if self.recurrent is None:
+            return self.fc(self.body(x).mean((2, 3, 4)))
+        frames = self.tail(self.body(x.transpose(1, 2).flatten(0, 1))).mean((2, 3)).unflatten(0, (len(x), -1))
+        return self.recurrent(frames.transpose(0, 1))[0][-1]
+
+    error, at, passes = None, 0, 0
+
+
+def busy_clip(name):
+    net = seeded(lambda: BusyClip("recurrent" in METHODS[name].needs)).train()
+    net.fc.eval()
+    net.fc.weight.grad = torch.full_like(net.fc.weight, 3)
+    net.body.register_forward_hook(lambda _m, _a, out: None)
+    x = noise(2, 3, 4, 16, 16).requires_grad_()
+    x.grad = torch.ones_like(x)
+    BusyClip.passes, BusyClip.at = 0, 0
+    return net, x
+
+
+@pytest.mark.parametrize("name", ON_CLIPS)
+def test_methods_on_clips_leave_none_either(name):
+    """After success, and after an error or a cancel in the first and the last pass and score."""
+    net, x = busy_clip(name)
+    before = state(net, x)
+    harmless = failing_target(None, 0)
+    assert explain(name, net, x, harmless).any()
+    passes = BusyClip.passes
+    assert state(net, x) == before
+    for error in ERRORS.values():
+        for at in (1, harmless.calls[0]):
+            with pytest.raises(type(error)):
+                explain(name, net, x, failing_target(error, at))
+            assert state(net, x) == before
+        for at in (1, passes):
+            net, x = busy_clip(name)  # what is found out about a net is remembered
+            BusyClip.at, BusyClip.error = at, error
+            before = state(net, x)
+            with pytest.raises(type(error)):
+                explain(name, net, x, 1)
+            assert state(net, x) == before
+    net, x = busy_clip(name)
+    m = get_method(name).quick()
+    expected = m.attribute(net, x, 1)
+    for caller in (torch.no_grad(), torch.inference_mode()):
+        with caller:
+            assert torch.equal(m.attribute(net, x, 1), expected)
+
+
+@pytest.mark.parametrize("players", ["frames", "segments", "tubes", "order", "sufficient"])
+def test_frame_importance_leaves_none(players):
+    net, x = busy_clip("lstm-lrp")
+    job = prepare(net, x[:1], [1])
+    run = {
+        "frames": lambda: measure(Frames(), get_estimator("ablation"), job),
+        "segments": lambda: measure(Segments(count=2), get_estimator("shapley"), job),
+        "tubes": lambda: measure(Tubes(cells=(2, 1, 1)), get_estimator("ablation"), job),
+        "order": lambda: order_sensitivity(job),
+        "sufficient": lambda: sufficient(job, Frames()),
+    }[players]
+    before = state(net, x)
+    run()
+    passes = BusyClip.passes
+    assert state(net, x) == before
+    for at in (1, passes):
+        BusyClip.passes, BusyClip.at, BusyClip.error = 0, at, ERRORS["cancel"]
+        with pytest.raises(KeyboardInterrupt):
+            run()
+        assert state(net, x) == before
 
 
 @pytest.mark.parametrize("baseline", ["dropped", "inpaint", "noisy-linear"])

@@ -32,7 +32,9 @@ from pellucid.heatmaps.cam import ActivationGradientCAM, first_component
 from pellucid.models.layers import best_layer
 from pellucid.models.targets import Class, Contrast, PerSample, TopClass
 
-CAMS = {name: cls for name, cls in METHODS.items() if issubclass(cls, ActivationGradientCAM)}
+CAMS = {
+    name: cls for name, cls in METHODS.items() if issubclass(cls, ActivationGradientCAM) and "clip" not in cls.needs
+}
 BUT_CAM = {name: cls for name, cls in CAMS.items() if cls is not CAM}
 
 

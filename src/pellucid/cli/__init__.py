@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import typer
 
-from pellucid.cli import doctor, explain, importance, listings, verify, visualize
+from pellucid.cli import concepts, distill, doctor, explain, importance, listings, tcav, verify, visualize
 from pellucid.errors import PellucidError
 
 app = typer.Typer(
@@ -22,6 +22,9 @@ app = typer.Typer(
 app.command("explain")(explain.explain)
 app.command("importance")(importance.importance)
 app.command("visualize")(visualize.visualize)
+app.command("concepts")(concepts.concepts)
+app.command("tcav")(tcav.tcav)
+app.command("distill")(distill.distill)
 app.command("methods")(listings.methods)
 app.command("models")(listings.models)
 app.command("layers")(listings.layers)

@@ -11,8 +11,17 @@ from importlib.util import find_spec
 from pellucid._version import __version__
 from pellucid.cli import options
 
-_CORE = ("torch", "torchvision", "timm", "numpy", "pillow", "scikit-image", "matplotlib", "safetensors")
-_EXTRAS = {"dev": ("pytest", "captum", "grad-cam", "torchcam")}
+_CORE = ("torch", "torchvision", "timm", "numpy", "pillow", "scikit-image", "scikit-learn", "matplotlib", "safetensors")
+_EXTRAS = {
+    "video": ("av",),
+    "hf": ("transformers",),
+    "onnx": ("onnx", "onnxruntime"),
+    "gam": ("interpret-core",),
+    "tables": ("pyarrow",),
+    "umap": ("umap-learn",),
+    "clip": ("open_clip_torch",),
+    "dev": ("pytest", "captum", "grad-cam", "torchcam"),
+}
 
 
 def doctor(as_json: options.Json = False) -> None:

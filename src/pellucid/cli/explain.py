@@ -15,7 +15,9 @@ if TYPE_CHECKING:
 
 
 def explain(
-    inputs: Annotated[list[str], typer.Argument(metavar="INPUT...", help="Pictures, folders, globs, or sample:NAME.")],
+    inputs: Annotated[
+        list[str], typer.Argument(metavar="INPUT...", help="Pictures, clips, folders, globs, sample:NAME.")
+    ],
     model: options.ModelName = options.DEFAULT_MODEL,
     method: Annotated[str, typer.Option("--method", help="One or several, with commas: see `methods`.")] = "grad-cam",
     target: Annotated[
@@ -31,22 +33,25 @@ def explain(
     ),
     as_json: options.Json = False,
     check: Annotated[
-        bool | None, typer.Option("--check/--no-check", help="Measure the quality; default: for a single picture.")
+        bool | None,
+        typer.Option("--check/--no-check", help="Measure the quality; default: for one picture."),
     ] = None,
     seed: Annotated[int, typer.Option("--seed", help="Of whatever is random.")] = 0,
     device: options.Device = None,
     weights: options.Weights = None,
     random_weights: options.RandomWeights = False,
     labels: options.Labels = None,
+    per_frame: options.PerFrame = None,
+    frames: options.Frames = None,
 ) -> None:
     """Show where a model looked, and measure whether the answer can be trusted."""
     from pellucid.cli.console import document
 
     report: dict[str, Any] = {"format": "pellucid-report/1", "results": [], "failed": []}
     with document(report, as_json):
-        from pellucid.media import expand
+        from pellucid.media import SCHEMES, expand
 
-        files = expand(inputs)
+        files = expand(inputs, clips=None, schemes=SCHEMES)  # what is missing is said before anything heavy is loaded
 
         from pellucid.storage import check_writable
 
@@ -59,11 +64,14 @@ def explain(
 
         methods, targets = as_methods(method, layer=layer, seed=seed), as_targets(target)
         methods = with_settings(methods, settings or [])
-        vision = options.load_model(model, weights, random_weights, labels, device)
+        vision = options.load_model(
+            options.fitting_model(model, files), weights, random_weights, labels, device, per_frame, frames
+        )
+        files = expand(inputs, clips=vision.takes_clips, schemes=SCHEMES if vision.takes_clips else ())
         if not as_json and sys.stderr.isatty():
             for m in methods:
                 print(f"{m.name}: {m.cost} a picture{' and target' if m.uses_target else ''}", file=sys.stderr)
-        measured = len(files) == 1 if check is None else check
+        measured = len(files) == 1 and not vision.takes_clips if check is None else check
         taken = names_of_inputs(out, files)
         outcomes = explain_each(vision, files, methods, targets, seed=seed)
         for name, found in with_progress(outcomes):
@@ -77,7 +85,9 @@ def explain(
             saved = [str(path) for path in found.save_panel(out, taken)]
             report["results"] += [_entry(e, saved) for e in found]
             if not as_json:
-                _tell(found, saved[-1])
+                _tell(found, saved)
+                if vision.takes_clips and check is None:
+                    print("  not measured: --check does, for about 420 passes of the clip")
     if not report["failed"]:
         return
     if len(files) > 1 and not as_json:
@@ -100,7 +110,7 @@ def _entry(e: Heatmap, saved: list[str]) -> dict[str, Any]:
     }
 
 
-def _tell(found: Heatmaps, panel: str) -> None:
+def _tell(found: Heatmaps, saved: list[str]) -> None:
     first = found[0]
     answers = ", ".join(f"{p.label} {p.probability:.0%}" for p in first.prediction[:3])
     print(f"{first.record.input['source'] or first.name}: {answers or 'no class scores'}")
@@ -111,4 +121,7 @@ def _tell(found: Heatmaps, panel: str) -> None:
             print(f"    {e.quality.line}")
         for note in e.notes:
             print(f"    note: {note}")
-    print(f"  picture: {panel}")
+    print(f"  picture: {saved[-1]}")
+    for file in saved:
+        if file.endswith(".webm"):
+            print(f"  video: {file}")

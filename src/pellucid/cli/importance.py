@@ -27,7 +27,8 @@ def importance(
         typer.Option(
             "--features",
             "-f",
-            help="superpixels, patches, regions, channels, tokens, layers, colours, frequencies, properties.",
+            help="superpixels, patches, regions, channels, tokens, layers, colours, frequencies, properties; "
+            "of clips frames, segments, tubes.",
         ),
     ] = "superpixels",
     by: Annotated[
@@ -69,6 +70,9 @@ def importance(
     compare: Annotated[
         str | None, typer.Option("--compare", help="Of a folder: `a>b`, two groups, the first less the second.")
     ] = None,
+    order: Annotated[
+        bool, typer.Option("--order", help="Of a clip: is the order of its frames needed, and how few are enough?")
+    ] = False,
     top: Annotated[int, typer.Option("--top", min=1, help="Players printed.")] = 10,
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for picture, table, values and record.")] = Path(
         "pellucid-out"
@@ -108,12 +112,12 @@ def importance(
         )  # fmt: skip
         estimator = get_estimator(by, samples=spend, seed=seed)
         asked = parse_target(target)
-        vision = options.load_model(model, weights, random_weights, labels, device)
+        vision = options.load_model(options.fitting_model(model, inputs), weights, random_weights, labels, device)
         failed: list[PellucidError] = []
         say = None if as_json or not sys.stderr.isatty() else lambda text: print(text, file=sys.stderr)
         with progress():
             found = importance_of_given(
-                vision, given, players, estimator, asked, seed=seed, group=group, compare=compare,
+                vision, given, players, estimator, asked, seed=seed, group=group, compare=compare, order=order,
                 keep=out / "work" if several else None, say=say, failed=failed,
             )  # fmt: skip
         saved = [str(path) for path in found.save(out)]

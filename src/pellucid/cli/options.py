@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -19,11 +20,34 @@ Labels = Annotated[Path | None, typer.Option("--labels", help="Class names: a fi
 Device = Annotated[str | None, typer.Option("--device", help="cpu, cuda, cuda:1 ...; default: cuda if there is one.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout, and nothing else there.")]
 
+PerFrame = Annotated[
+    str | None,
+    typer.Option("--per-frame", help="An image model on every frame of a clip; its scores pooled: mean, max or none."),
+]
+Frames = Annotated[
+    str | None,
+    typer.Option(
+        "--frames", help="Which frames of a clip: uniform:16, dense:16@2.5, stride:16x4, rate:16x15, windows:16."
+    ),
+]
+
 DEFAULT_MODEL = "efficientnet-lite0"
 
 
+def fitting_model(name: str, inputs: Sequence[str]) -> str:
+    """The model's name; where none is named and all inputs are clips of one suite, the network of that suite."""
+    suites = {":".join(given.split(":")[:2]) if given.startswith("suite:") else "" for given in inputs}
+    return suites.pop() if name == DEFAULT_MODEL and len(suites) == 1 and "" not in suites else name
+
+
 def load_model(
-    name: str, weights: Path | None, random_weights: bool, labels: Path | None, device: str | None
+    name: str,
+    weights: Path | None,
+    random_weights: bool,
+    labels: Path | None,
+    device: str | None,
+    per_frame: str | None = None,
+    frames: str | None = None,
 ) -> VisionModel:
     """The model that the shared options name."""
     import torch
@@ -31,4 +55,12 @@ def load_model(
     from pellucid.models.sources import load
 
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    return load(name, weights=weights, random_weights=random_weights, labels=labels, device=device)
+    return load(
+        name,
+        weights=weights,
+        random_weights=random_weights,
+        labels=labels,
+        device=device,
+        per_frame=per_frame,
+        frames=frames,
+    )

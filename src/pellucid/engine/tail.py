@@ -25,7 +25,9 @@ from pellucid.engine.replay import Prefix
 from pellucid.errors import LayerError, ModelError
 
 Change = Callable[[Tensor, int, int], Tensor]
-"""(the layer's activation of one input `(1, ...)`, start, stop) -> changed activations `(stop - start, ...)`."""
+"""(the layer's activation of one input `(1, ...)`, start, stop) -> changed activations `(stop - start, ...)`.
+
+Where a layer folds frames into the batch, one input has as many rows as it has frames."""
 
 _TAIL_FACTOR = 8  # a tail's activations are smaller than inputs, so more of them make a batch
 _WAYS = (
@@ -121,7 +123,7 @@ class Tail:
                 out[start:few] = self._prove(change, start, few)
                 start = few
             if start < stop:
-                out[start:stop] = self._run(lambda A: change(A[:1], start, stop), stop - start)
+                out[start:stop] = self._run(lambda A: change(A[: len(self.activation)], start, stop), stop - start)
 
         self.batch = adaptive_batches(run, count, self.batch, label=label)
         return out
@@ -130,7 +132,8 @@ class Tail:
         """Scores of the first changes, in the fastest way that gives the unchanged activation the plain scores."""
 
         def with_plain(A: Tensor) -> Tensor:
-            return torch.cat([A[:1], change(A[:1], start, stop)])
+            one = A[: len(self.activation)]  # more than one row where frames are folded into the batch
+            return torch.cat([one, change(one, start, stop)])
 
         while True:
             last = len(self._ways) == 1

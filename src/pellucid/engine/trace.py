@@ -1,7 +1,8 @@
 """Leave no trace: a model is bit for bit as before after an explanation, an error or a cancel.
 
 Guarded here: train/eval flags, buffers and other attributes, the random states, the compiler's stance, grad and
-inference mode. Hooks are owned (and removed) by `Capture`; parameters are never touched, because only
+inference mode. On CUDA recurrent layers run without cuDNN while a graph is recorded, because cuDNN refuses their
+backward pass in evaluation mode. Hooks are owned (and removed) by `Capture`; parameters are never touched, because only
 `torch.autograd.grad` is ever called.
 
 Threads may share a model: what is common to them is noted by the first that comes and put back by the last that goes.
@@ -129,6 +130,30 @@ def _is_compiled(module: nn.Module) -> bool:
 
 
 @contextmanager
+def _differentiable_recurrence(module: nn.Module, device: torch.device) -> Iterator[None]:
+    """cuDNN off around recurrent layers alone, on CUDA, while a graph is recorded; convolutions keep it.
+
+    Its kernels keep what a backward pass needs in training mode only, and evaluation mode must not be left.
+    """
+    layers = [m for m in module.modules() if isinstance(m, nn.RNNBase)] if device.type == "cuda" else []
+    thread, switched = threading.get_ident(), ExitStack()
+
+    def before(_module: nn.Module, _args: Any) -> None:
+        if threading.get_ident() == thread and torch.is_grad_enabled():
+            switched.enter_context(torch.backends.cudnn.flags(enabled=False))
+
+    def after(_module: nn.Module, _args: Any, _output: Any) -> None:
+        if threading.get_ident() == thread:
+            switched.close()
+
+    with switched, ExitStack() as hooks:
+        for layer in layers:
+            hooks.callback(layer.register_forward_pre_hook(before).remove)
+            hooks.callback(layer.register_forward_hook(after, always_call=True).remove)
+        yield
+
+
+@contextmanager
 def leave_no_trace(module: nn.Module) -> Iterator[None]:
     """Everything that runs a user's model runs inside this context.
 
@@ -144,4 +169,5 @@ def leave_no_trace(module: nn.Module) -> Iterator[None]:
         stack.enter_context(torch.enable_grad())
         stack.enter_context(_process.taken(lambda restores: _borrow_process(device, compiled, restores)))
         stack.enter_context(loan.taken(lambda restores: _borrow_model(module, restores)))
+        stack.enter_context(_differentiable_recurrence(module, device))
         yield

@@ -3,7 +3,7 @@
 Insertion and deletion against random orders of the same cells, and the randomised-weights sanity test.
 """
 
-from pellucid.evaluation.faithfulness import Perturbed, cell_ranking, insertion_deletion
+from pellucid.evaluation.faithfulness import Perturbed, cell_ranking, frame_grid, insertion_deletion
 from pellucid.evaluation.sanity import randomised_copy, sanity_correlations, spearman
 from pellucid.evaluation.verdict import diagnose, judge
 
@@ -11,6 +11,7 @@ __all__ = [
     "Perturbed",
     "cell_ranking",
     "diagnose",
+    "frame_grid",
     "insertion_deletion",
     "judge",
     "randomised_copy",

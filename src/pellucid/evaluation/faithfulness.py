@@ -29,6 +29,11 @@ RANDOM_ORDERS = 12
 Score = Callable[[Tensor], Tensor]  # inputs (M, C, *space) -> scores (M,)
 
 
+def frame_grid(space: Sequence[int]) -> tuple[int, ...]:
+    """The grid of a clip's frames: up to 16 stretches of time, each of whole frames."""
+    return (min(space[0], STEPS), *[1] * (len(space) - 1))
+
+
 def cell_grid(space: Sequence[int]) -> tuple[int, ...]:
     """The grid of cells that is ranked: `CELLS` along the longest axis, about square cells, at least 2 an axis."""
     longest = max(space)
@@ -58,17 +63,19 @@ class Perturbed:
         score: inputs `(M, C, *space)` -> scores `(M,)`; probabilities where the target has them.
         x: the picture as the model takes it, `(1, C, *space)`.
         seed: of the random orders.
+        grid: of the cells; by default that of `cell_grid`.
     """
 
     score: Score
     x: Tensor
     seed: int = 0
-    grid: tuple[int, ...] = field(init=False)
+    grid: tuple[int, ...] = ()
     _random: Tensor | None = field(default=None, init=False, repr=False)
     _ends: Tensor | None = field(default=None, init=False, repr=False)
 
     def __post_init__(self) -> None:
-        self.grid = cell_grid(self.x.shape[2:])
+        self.grid = self.grid or cell_grid(self.x.shape[2:])
+        self.steps = min(STEPS, math.prod(self.grid))
         self.blurred = blur(self.x, torch.Generator(), sigma=0.1)
 
     def curves(self, order: Tensor) -> tuple[Curve, Curve]:
@@ -83,12 +90,12 @@ class Perturbed:
         return _curve(insertion, self._random), _curve(reverse.flip(0), self._random.flip(1))
 
     def _inserted(self, orders: Tensor) -> Tensor:
-        """Scores `(orders, STEPS + 1)` as the cells of each order `(orders, cells)` are shown on the blur."""
+        """Scores `(orders, steps + 1)` as the cells of each order `(orders, cells)` are shown on the blur."""
         if self._ends is None:
             self._ends = self.score(torch.cat([self.blurred, self.x])).float().cpu()
         cells = orders.shape[1]
         rank = torch.empty_like(orders).scatter_(1, orders, torch.arange(cells).expand_as(orders))
-        counts = torch.linspace(0, cells, STEPS + 1).round().long()
+        counts = torch.linspace(0, cells, self.steps + 1).round().long()
         shown = rank[:, None] < counts[None, 1:-1, None]  # (orders, steps, cells); the ends are the same for all
         scores = self._scores(shown.flatten(0, 1)).reshape(len(orders), -1)
         ends = self._ends.expand(len(orders), 2)
@@ -109,12 +116,13 @@ class Perturbed:
 
 def _curve(scores: Tensor, random: Tensor) -> Curve:
     """Areas under the curves by the trapezoid rule."""
-    areas = torch.trapezoid(random, dx=1 / STEPS, dim=1)
+    steps = len(scores) - 1
+    areas = torch.trapezoid(random, dx=1 / steps, dim=1)
     return Curve(
-        auc=float(torch.trapezoid(scores, dx=1 / STEPS)),
+        auc=float(torch.trapezoid(scores, dx=1 / steps)),
         random_mean=float(areas.mean()),
         random_std=float(areas.std()),
-        fractions=torch.linspace(0, 1, STEPS + 1).tolist(),
+        fractions=torch.linspace(0, 1, steps + 1).tolist(),
         scores=scores.tolist(),
         random_scores=random.mean(0).tolist(),
     )

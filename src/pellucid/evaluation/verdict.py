@@ -34,6 +34,7 @@ def judge(
     *,
     insertion: Curve | None = None,
     deletion: Curve | None = None,
+    in_time: tuple[Curve, Curve] | None = None,
     sanity: float | None = None,
     completeness_gap: float | None = None,
     problem: str | None = None,
@@ -48,6 +49,8 @@ def judge(
     for name, curve in (("insertion", insertion), ("deletion", deletion)):
         if curve is not None:
             parts.append(f"{name} {_against_random(curve)}")
+    for name, curve in zip(("insertion", "deletion"), in_time or (), strict=False):
+        parts.append(f"{name} of frames {_against_random(curve)}")
     depends = sanity is None or abs(sanity) < SHOWS_MODEL
     if sanity is not None:
         says = "changes with the weights" if depends else "does NOT change with the weights"
@@ -60,7 +63,8 @@ def judge(
         verdict = _faithfulness(insertion, deletion, depends)
     if problem is not None:
         parts.insert(0, problem.rstrip("."))
-    return Quality(verdict, f"{verdict}: {'; '.join(parts)}", insertion, deletion, sanity, completeness_gap)
+    line = f"{verdict}: {'; '.join(parts)}"
+    return Quality(verdict, line, insertion, deletion, sanity, completeness_gap, *(in_time or ()))
 
 
 def _against_random(curve: Curve) -> str:

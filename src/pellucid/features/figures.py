@@ -25,6 +25,7 @@ from pellucid.models.layers import Layer
 from pellucid.models.model import VisionModel
 
 VIEWS = 16  # random views for the robust activation
+SENSIBLE = 1.5  # of the scale, about its middle, within which a path similarity is told
 OTHERS = 8  # natural pictures against which units of one layer are brought to one scale
 
 
@@ -67,6 +68,8 @@ def figures(
     if len(tops) > 1 and bottoms and depth:
         names = [layer.name for layer in depth]
         along = path_similarity(model, inputs[:1], torch.cat(tops), torch.cat(bottoms), names)
+        # Where natural pictures of both kinds are nearly alike, the scale has no length and the value no meaning.
+        along = torch.where((along - 0.5).abs() <= SENSIBLE, along, torch.nan)
         found |= {f"path.{name}": float(value) for name, value in zip(names, along, strict=True)}
         sound = along[along.isfinite()]
         found["path"] = float(sound.mean()) if len(sound) else math.nan
@@ -95,7 +98,7 @@ def natural_inputs(
     """
     sides = []
     for side in (natural.top, natural.bottom) if natural else ((), ()):
-        read = [model.preprocess(read_image(e.origin.source))[0][None] for e in side]
+        read = [model.pictures(read_image(e.origin.source))[0][None] for e in side]
         sides.append([x.to(like) for x in read if x.shape[1:] == like.shape[1:]])
     return sides[0], sides[1]
 

@@ -136,7 +136,7 @@ class Loader:
             return None
         try:
             picture = read_image(self.folder.sources[row])
-            return picture, *self.model.preprocess(picture)
+            return picture, *self.model.pictures(picture)
         except MediaError:
             return None
 

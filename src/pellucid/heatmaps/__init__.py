@@ -4,6 +4,7 @@ Each method is a formula with its paper and its cost, and one verb: `attribute(m
 """
 
 from pellucid.heatmaps.adaptive import AISE
+from pellucid.heatmaps.attention import AttentionRelevance, AttentionRollout
 from pellucid.heatmaps.base import METHODS, Attribution, Method, explain_all, get_method, method
 from pellucid.heatmaps.cam import (
     CAM,
@@ -15,6 +16,7 @@ from pellucid.heatmaps.cam import (
     GradCAMPlusPlus,
     HiResCAM,
     LayerCAM,
+    SaliencyTubes,
     XGradCAM,
 )
 from pellucid.heatmaps.gradient import InputXGradient, Saliency
@@ -23,9 +25,11 @@ from pellucid.heatmaps.mask_optimisation import ExtremalPerturbation, IGOSPlusPl
 from pellucid.heatmaps.masked_cam import ISCAM, SSCAM, GroupCAM, ScoreCAM
 from pellucid.heatmaps.path import IntegratedGradients
 from pellucid.heatmaps.perturbation import FeatureAblation, Occlusion
+from pellucid.heatmaps.recurrent import LSTMLRP, ContrastiveExcitationBackprop, StateAblation, StateGradient
 from pellucid.heatmaps.sampling import RISE
 from pellucid.heatmaps.sensitivity import HSIC, Sobol
 from pellucid.heatmaps.shapley import KernelSHAP, Owen, Shapley
+from pellucid.heatmaps.step import STEP
 from pellucid.heatmaps.tail_cam import AblationCAM, ReciproCAM
 from pellucid.heatmaps.trace_order import TraceOrder
 from pellucid.heatmaps.vit_masks import TIS, ViTCX
@@ -36,13 +40,18 @@ __all__ = [
     "HSIC",
     "ISCAM",
     "LIME",
+    "LSTMLRP",
     "METHODS",
     "RISE",
     "SSCAM",
+    "STEP",
     "TIS",
     "AblationCAM",
+    "AttentionRelevance",
+    "AttentionRollout",
     "Attribution",
     "ChannelRelevance",
+    "ContrastiveExcitationBackprop",
     "EigenCAM",
     "EigenGradCAM",
     "ElementwiseGradCAM",
@@ -63,9 +72,12 @@ __all__ = [
     "Owen",
     "ReciproCAM",
     "Saliency",
+    "SaliencyTubes",
     "ScoreCAM",
     "Shapley",
     "Sobol",
+    "StateAblation",
+    "StateGradient",
     "TraceOrder",
     "ViTCX",
     "XGradCAM",
@@ -74,7 +86,7 @@ __all__ = [
     "method",
 ]
 
-_FAMILIES = ("cam", "gradient", "path", "perturbation", "mask")
+_FAMILIES = ("cam", "gradient", "path", "perturbation", "mask", "attention", "recurrent")
 _in_order = sorted(METHODS.items(), key=lambda item: _FAMILIES.index(item[1].family))
 METHODS.clear()  # registered as they were imported, listed by family
 METHODS.update(_in_order)

@@ -28,6 +28,20 @@ def space_dims(t: Tensor) -> tuple[int, ...]:
     return tuple(range(2, t.ndim))
 
 
+def weight_dims(t: Tensor, per_frame: bool) -> tuple[int, ...]:
+    """The axes that a channel's weight is taken over: all of space, or only that of each frame of `(N, C, T, H, W)`.
+
+    Raises:
+        MethodError: weights a frame, and no clip.
+    """
+    if per_frame and t.ndim != 5:
+        raise MethodError(
+            f"Weights for each frame need a clip, an activation (N, C, T, h, w); this one is {tuple(t.shape)}: leave "
+            "per_frame out."
+        )
+    return space_dims(t)[1:] if per_frame else space_dims(t)
+
+
 def _ratio(numerator: Tensor, denominator: Tensor) -> Tensor:
     """`numerator / denominator`, 0 where the denominator is 0."""
     return torch.where(denominator == 0, 0.0, numerator / torch.where(denominator == 0, 1.0, denominator))
@@ -156,6 +170,29 @@ class CAM(ActivationGradientCAM):
         return attribution
 
 
+@method(
+    "saliency-tubes",
+    family="cam",
+    needs="a clip, a layer, then global average pooling and one linear layer",
+    cost=_CAM_COST,
+    paper="Stergiou et al. 2019, arXiv:1902.01078",
+)
+@dataclass(frozen=True, kw_only=True)
+class SaliencyTubes(CAM):
+    """`sum_c w_c A_c` in time and space, `w` the target's row of the final linear layer: CAM of a clip. `(N, T, h, w)`.
+
+    The paper scales the tube to 0..1; here it keeps its values, whose mean is the logit without its bias.
+    """
+
+    def combine(self, A: Tensor, G: Tensor) -> Tensor:
+        """Raises MethodError for an activation without a time axis."""
+        if A.ndim != 5:
+            raise MethodError(
+                f"Saliency tubes need a clip, an activation (N, C, T, h, w); this one is {tuple(A.shape)}: use cam."
+            )
+        return super().combine(A, G)
+
+
 def _in_a_linear_layer(module: nn.Module, target: Target, weights: Tensor) -> bool:
     """Whether the weights `(N, C)` are the target's rows of one linear layer or 1x1 convolution.
 
@@ -190,13 +227,19 @@ def _in_a_linear_layer(module: nn.Module, target: Target, weights: Tensor) -> bo
 )
 @dataclass(frozen=True, kw_only=True)
 class GradCAM(ActivationGradientCAM):
-    """`relu(sum_c w_c A_c)`, `w_c` = mean over space of `dy/dA_c`."""
+    """`relu(sum_c w_c A_c)`, `w_c` = mean over space of `dy/dA_c`.
 
+    Args:
+        layer: module path; None finds the last layer whose cells still carry gradient to the target.
+        per_frame: for clips, a weight for each frame, `w_ct`, the mean over its places; else one for the whole clip.
+    """
+
+    per_frame: bool = False
     signed: ClassVar[bool] = False
 
     def combine(self, A: Tensor, G: Tensor) -> Tensor:
         """Equations 1 and 2."""
-        weights = G.mean(space_dims(G), keepdim=True)
+        weights = G.mean(weight_dims(G, self.per_frame), keepdim=True)
         return (weights * A).sum(1).relu()
 
 
@@ -214,15 +257,21 @@ class GradCAMPlusPlus(ActivationGradientCAM):
     The paper explains `Y = exp(y)`, whose derivatives are `exp(y) g`, `exp(y) g^2` and `exp(y) g^3` behind ReLU
     layers; the common factor `exp(y)`, one number per picture, is left out. The denominator may cross zero where a
     layer's activations sum to a negative number: use layers behind a ReLU.
+
+    Args:
+        layer: module path; None finds the last layer whose cells still carry gradient to the target.
+        per_frame: for clips, a weight for each frame, with sums over its places; else one for the whole clip.
     """
 
+    per_frame: bool = False
     signed: ClassVar[bool] = False
 
     def combine(self, A: Tensor, G: Tensor) -> Tensor:
         """Equations 10 and 19."""
-        total = A.sum(space_dims(A), keepdim=True)
+        dims = weight_dims(A, self.per_frame)
+        total = A.sum(dims, keepdim=True)
         alpha = _ratio(G**2, 2 * G**2 + total * G**3)
-        weights = (alpha * G.relu()).sum(space_dims(G), keepdim=True)
+        weights = (alpha * G.relu()).sum(dims, keepdim=True)
         return (weights * A).sum(1).relu()
 
 
@@ -235,13 +284,19 @@ class GradCAMPlusPlus(ActivationGradientCAM):
 )
 @dataclass(frozen=True, kw_only=True)
 class XGradCAM(ActivationGradientCAM):
-    """`relu(sum_c w_c A_c)`, `w_c = sum_ij (A_ij / sum_ab A_ab) g_ij`: sensitive and conserving weights."""
+    """`relu(sum_c w_c A_c)`, `w_c = sum_ij (A_ij / sum_ab A_ab) g_ij`: sensitive and conserving weights.
 
+    Args:
+        layer: module path; None finds the last layer whose cells still carry gradient to the target.
+        per_frame: for clips, a weight for each frame, with sums over its places; else one for the whole clip.
+    """
+
+    per_frame: bool = False
     signed: ClassVar[bool] = False
 
     def combine(self, A: Tensor, G: Tensor) -> Tensor:
         """Equation 8; channels that sum to zero weigh nothing."""
-        dims = space_dims(A)
+        dims = weight_dims(A, self.per_frame)
         weights = _ratio((A * G).sum(dims, keepdim=True), A.sum(dims, keepdim=True))
         return (weights * A).sum(1).relu()
 

@@ -160,7 +160,7 @@ class MaskOptimisation(PerturbationMethod):
 
     def perturb(self, job: Job) -> list[Attribution]:
         """One fit per target, of all inputs side by side; they do not influence each other."""
-        grid = fitting_grid(self.cells, job.space)
+        grid = self.grid(job.space)
         inputs = job.inputs.detach()
         baseline = make_baseline(self.baseline, inputs, torch.Generator().manual_seed(self.seed))
         cost, found = Cost(), []
@@ -182,6 +182,10 @@ class MaskOptimisation(PerturbationMethod):
                     )
                 found.append(fitted)
         return found
+
+    def grid(self, space: tuple[int, ...]) -> tuple[int, ...]:
+        """The mask's cells along each axis of the input."""
+        return fitting_grid(self.cells, space)
 
     @abstractmethod
     def fit(self, blend: Blend, grid: tuple[int, ...]) -> Attribution:

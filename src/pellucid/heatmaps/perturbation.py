@@ -124,7 +124,8 @@ class Occlusion(PerturbationMethod):
     """Score lost when a window is covered; each place takes the mean over the windows that cover it. `(N, *space)`.
 
     Args:
-        window: size along each space axis, or one number for all; None: an eighth of the input.
+        window: size along each space axis, or one number for all; 0 on an axis covers the whole of it, such as (2, 0,
+            0) for two whole frames; None: an eighth of the input, a quarter for three axes.
         stride: steps between windows; None: half a window.
         baseline: what covers: a name such as `zero` (see the page on baselines), or a tensor. On `dropped`, windows
             and strides are whole patches, and the map is `(N, *grid)` of the patches.
@@ -148,7 +149,8 @@ class Occlusion(PerturbationMethod):
     def _windows(self, space: tuple[int, ...], units: tuple[int, ...]) -> WindowMasks:
         """Windows over an input of size `space`, in `units` along each axis (its places, or its patches)."""
         one = [s // u for s, u in zip(space, units, strict=True)]
-        size = _in_units(self.window, units, [max(1, u // 8) for u in units], one, "window")
+        size = _in_units(self.window, units, [max(1, u // (8 if len(units) < 3 else 4)) for u in units], one, "window")
+        size = [w or u for w, u in zip(size, units, strict=True)]
         step = _in_units(self.stride, units, [max(1, w // 2) for w in size], one, "stride")
         if any(w > u for w, u in zip(size, units, strict=True)):
             given = [w * o for w, o in zip(size, one, strict=True)]
@@ -166,7 +168,7 @@ def _in_units(
     if given is None:
         return default
     sizes = [given] * len(units) if isinstance(given, int) else list(given)
-    if len(sizes) != len(units) or any(s < 1 for s in sizes):
+    if len(sizes) != len(units) or any(s < (what == "stride") for s in sizes) or not any(sizes):
         raise MethodError(f"The {what} is one positive number, or one for each of {len(units)} axes; got {given}.")
     if any(s % o for s, o in zip(sizes, one, strict=True)):
         raise MethodError(

@@ -11,12 +11,17 @@ from pellucid.errors import MethodError
 from pellucid.importance.bands import ColourBands, FrequencyBands, Properties
 from pellucid.importance.blocks import Blocks
 from pellucid.importance.drawn import Drawn
+from pellucid.importance.frames import Frames, Segments, Tubes
 from pellucid.importance.game import Players
 from pellucid.importance.internals import Channels, Tokens
 from pellucid.importance.regions import Patches, Superpixels
 
 FEATURES: dict[str, type[Players]] = {
-    p.kind: p for p in (Superpixels, Patches, Drawn, Channels, Tokens, Blocks, ColourBands, FrequencyBands, Properties)
+    p.kind: p
+    for p in (
+        *(Superpixels, Patches, Drawn, Channels, Tokens, Blocks, ColourBands, FrequencyBands, Properties),
+        *(Frames, Segments, Tubes),
+    )
 }
 """Name -> its class. A new kind of players is entered here, and has a verb."""
 

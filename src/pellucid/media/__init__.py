@@ -1,10 +1,42 @@
 """Bytes to pixels, and back to where they came from: pictures of any common kind and depth, upright and
-capped in size (image), the ready-made ones (samples), what a person types for them (inputs), and the exact
-map between the model's input and the original (geometry). Nothing here knows a model."""
+capped in size (image), the ready-made ones (samples, digits), what a person types for them (inputs), many of them
+with their classes (folders); moving pictures (clip, footage: video, frames), those drawn with a known truth
+(generated), and which of their frames are taken (sampling); and the exact map between the model's input and the
+original (geometry). Nothing here knows a model."""
 
+from pellucid.media.clip import Caps, Clip, Footage, FramesInMemory
+from pellucid.media.folders import Box, Origin, Pictures, PictureSet, read_folder
+from pellucid.media.footage import SCHEMES, is_video, open_clip, read_clip
+from pellucid.media.generated import SUITES
 from pellucid.media.geometry import Geometry
 from pellucid.media.image import MAX_BYTES, MAX_PIXELS, Picture, read_image
-from pellucid.media.inputs import expand
+from pellucid.media.inputs import expand, read_lines
 from pellucid.media.samples import SAMPLES, sample_path
+from pellucid.media.sampling import Plan
 
-__all__ = ["MAX_BYTES", "MAX_PIXELS", "SAMPLES", "Geometry", "Picture", "expand", "read_image", "sample_path"]
+__all__ = [
+    "MAX_BYTES",
+    "MAX_PIXELS",
+    "SAMPLES",
+    "SCHEMES",
+    "SUITES",
+    "Box",
+    "Caps",
+    "Clip",
+    "Footage",
+    "FramesInMemory",
+    "Geometry",
+    "Origin",
+    "Picture",
+    "PictureSet",
+    "Pictures",
+    "Plan",
+    "expand",
+    "is_video",
+    "open_clip",
+    "read_clip",
+    "read_folder",
+    "read_image",
+    "read_lines",
+    "sample_path",
+]

@@ -22,14 +22,19 @@ class Geometry:
     stop short of it (cropping). ``known=False`` says that the way back to the original could not be
     established; the map then lives on the model's own input, and ``source_size`` equals ``input_size``.
 
+    ``ticks`` says where the source's samples along the FIRST axis lie, in ``unit``: the seconds at which a clip's
+    frames are shown, the millimetres of a volume's slices. Empty: they are merely numbered.
+
     Raises:
-        MediaError: the axes disagree, a size is not positive, or the box is empty on an axis.
+        MediaError: the axes disagree, a size is not positive, the box is empty on an axis, or ticks do not fit.
     """
 
     source_size: tuple[int, ...]
     input_size: tuple[int, ...]
     box: tuple[tuple[float, float], ...]
     known: bool = True
+    ticks: tuple[float, ...] = ()
+    unit: str = ""
 
     def __post_init__(self) -> None:
         if not len(self.source_size) == len(self.input_size) == len(self.box) > 0:
@@ -39,6 +44,18 @@ class Geometry:
             )
         if min(*self.source_size, *self.input_size) < 1 or not all(stop > start for start, stop in self.box):
             raise MediaError(f"A geometry needs positive sizes and non-empty intervals, not {self}.")
+        if self.ticks and len(self.ticks) != self.source_size[0]:
+            raise MediaError(f"{len(self.ticks)} ticks for the {self.source_size[0]} samples of the first axis.")
+
+    @property
+    def is_clip(self) -> bool:
+        """Whether the first axis is time."""
+        return self.unit in ("s", "frame")
+
+    @property
+    def times(self) -> tuple[float, ...]:
+        """The seconds at which the source's frames are shown; empty where the first axis is not time."""
+        return self.ticks if self.unit == "s" else ()
 
     @classmethod
     def identity(cls, size: Sequence[int], *, known: bool = True) -> Geometry:
@@ -68,6 +85,20 @@ class Geometry:
         """Spread a map (..., *grid) over the model's input: float32 (..., *input_size), so too."""
         spans = zip(self._grid(values), self.input_size, strict=True)
         return _separable(values, [_linear(_centres(n) / n, cells, cells / n) for cells, n in spans])
+
+    def extended(self, size: int, seen: int, *, ticks: Sequence[float] = (), unit: str = "") -> Geometry:
+        """This geometry with one more axis in front: ``size`` source samples, one input sample each, ``seen`` of them.
+
+        More than ``size`` are seen where the input repeats the last sample: the box then reaches beyond the source.
+        """
+        return Geometry(
+            (size, *self.source_size),
+            (seen, *self.input_size),
+            ((0.0, float(seen)), *self.box),
+            self.known,
+            tuple(float(at) for at in ticks),
+            unit,
+        )
 
     def seen(self) -> Tensor:
         """Which source pixels the model saw: bool (*source_size), true where its centre lies in the box."""
@@ -101,6 +132,8 @@ class Geometry:
             tuple(int(n) for n in values["input_size"]),
             tuple((float(start), float(stop)) for start, stop in values["box"]),
             bool(values.get("known", True)),
+            tuple(float(at) for at in values.get("ticks", ())),
+            str(values.get("unit", "")),
         )
 
     def _grid(self, values: Tensor) -> tuple[int, ...]:

@@ -8,7 +8,7 @@ import re
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import sha256
 from importlib import import_module
 from pathlib import Path
@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from pellucid.errors import MediaError
+from pellucid.media.digits import DIGITS, digit
 from pellucid.media.samples import PREFIX, sample_path
 
 MAX_PIXELS = 100_000_000
@@ -75,7 +76,7 @@ class Picture:
 
 
 def read_image(source: Source, *, max_pixels: int = MAX_PIXELS, max_bytes: int = MAX_BYTES) -> Picture:
-    """Read a picture from a path, ``sample:NAME``, a PIL image or an array, upright and in RGB.
+    """Read a picture from a path, ``sample:NAME``, ``digits:17``, a PIL image or an array, upright and in RGB.
 
     Arrays are (H, W), (H, W, 1), (H, W, 3) or (H, W, 4) of uint8, uint16, or floats in [0, 1]. The
     orientation tag is obeyed, transparency is laid on white, the first frame of an animation is taken, colour
@@ -89,11 +90,11 @@ def read_image(source: Source, *, max_pixels: int = MAX_PIXELS, max_bytes: int =
     """
     if isinstance(source, Image.Image):
         filename = getattr(source, "filename", "")
-        with _explained("The image given"):
+        with explained("The image given"):
             _check_size(source.size, max_pixels)
             return _in_memory(_from_pil(source), Path(os.fsdecode(filename)).stem or "image")
     if isinstance(source, np.ndarray):
-        with _explained("The array given"):
+        with explained("The array given"):
             return _in_memory(_from_array(source, max_pixels), "image")
     if not isinstance(source, str | os.PathLike):
         raise MediaError(
@@ -101,14 +102,16 @@ def read_image(source: Source, *, max_pixels: int = MAX_PIXELS, max_bytes: int =
             f"{type(source).__name__}; for a tensor (C, H, W) give tensor.permute(1, 2, 0).numpy()."
         )
     text = os.fspath(source)
+    if text.startswith(DIGITS):
+        return replace(_in_memory(_from_array(digit(text), max_pixels), text.replace(":", "-")), source=text)
     if text.startswith(PREFIX):
         path, name = sample_path(text), text.removeprefix(PREFIX)
     else:
         refuse_url(text)
         path = Path(text).expanduser()
         name = path.stem
-    data = _read(path, text, max_bytes)
-    with _explained(text):
+    data = read_bytes(path, text, max_bytes)
+    with explained(text):
         return Picture(_decode(data, max_pixels), name, text, sha256(data).hexdigest())
 
 
@@ -118,7 +121,8 @@ def refuse_url(text: str) -> None:
         raise MediaError(f"{text[:200]} is a URL; download the picture and give its path.")
 
 
-def _read(path: Path, label: str, max_bytes: int) -> bytes:
+def read_bytes(path: Path, label: str, max_bytes: int = MAX_BYTES) -> bytes:
+    """The bytes of a regular file that is not too large; every failure is a sentence."""
     try:
         info = path.stat()
         if stat.S_ISDIR(info.st_mode):
@@ -144,24 +148,26 @@ class _UnfitError(Exception):
 
 
 @contextmanager
-def _explained(label: str) -> Iterator[None]:
+def explained(label: str, use: str = "a picture") -> Iterator[None]:
     """Say in one sentence what any decoder raises; on hostile bytes PIL's plugins raise nearly anything."""
     try:
         yield
     except _UnfitError as error:
-        raise MediaError(f"{label} can't be used as a picture: {error}.") from None
+        raise MediaError(f"{label} can't be used as {use}: {error}.") from None
+    except MediaError:
+        raise
     except Exception as error:
         reason = str(error).strip().rstrip(".") or type(error).__name__
         raise MediaError(f"{label} is damaged or incomplete ({reason}); get or save it again.") from error
 
 
 def _decode(data: bytes, max_pixels: int) -> Pixels:
-    with _open(data) as image:
+    with open_picture(data) as image:
         _check_size(image.size, max_pixels)
         return _from_pil(image)
 
 
-def _open(data: bytes) -> Image.Image:
+def open_picture(data: bytes) -> Image.Image:
     """``Image.open`` for the known formats only, without its global pixel limit and that limit's warnings."""
     for name in map(str.upper, _FORMATS):
         factory, accept = Image.OPEN.get(name, (None, None))

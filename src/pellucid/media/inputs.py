@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
 from glob import glob, has_magic
 from pathlib import Path
 
 from pellucid.errors import MediaError
+from pellucid.media.digits import DIGITS, digit, load_digits
 from pellucid.media.image import refuse_url
 from pellucid.media.samples import PREFIX, SAMPLES, sample_path
 
@@ -24,20 +25,57 @@ SUFFIXES = frozenset(
 """What a file in a folder or a glob ends in to count as a picture; one named outright may end in anything."""
 
 
-def expand(inputs: Sequence[str | Path]) -> list[str]:
+VIDEOS = frozenset(
+    f".{end}"
+    for end in (
+        *("mp4", "m4v", "mov", "3gp", "3g2", "mkv", "webm", "avi", "ts", "m2ts", "mts", "mpg", "mpeg", "vob"),
+        *("ogv", "ogg", "flv", "wmv", "asf", "y4m"),
+    )
+)
+"""The same for videos."""
+
+
+_WANTED = {True: (VIDEOS, "video"), False: (SUFFIXES, "picture"), None: (VIDEOS | SUFFIXES, "picture or video")}
+
+
+def expand(inputs: Sequence[str | Path], *, clips: bool | None = False, schemes: Collection[str] = ()) -> list[str]:
     """List the sources behind ``inputs``, in the order given, each once.
 
     An input is a file, a folder (its own pictures, not those of its sub-folders, in natural order), a glob
     (``**`` reaches into sub-folders) or ``sample:NAME`` (``sample:*`` works too). Nothing is opened.
+
+    Args:
+        inputs: what a person typed.
+        clips: for models of clips: a folder stands for the videos in it, or, where it holds pictures only, for itself,
+            one clip of numbered frames; a glob matches videos. None: either will do, as the model is not yet known.
+        schemes: what else may stand before a colon; such inputs are handed on as they are.
 
     Raises:
         MediaError: a file is missing, a folder holds no picture, a glob matches none, or a URL was given.
     """
     sources: dict[str, str] = {}  # real path -> what to show, so that a.jpg and ./a.jpg are one picture
     for item in inputs:
-        for source in _expand(os.fspath(item)):
-            sources.setdefault(source if source.startswith(PREFIX) else os.path.realpath(source), source)
+        text = os.fspath(item)
+        generated = text.partition(":")[0] in schemes and ":" in text
+        for source in [text] if generated else _expand(text, clips):
+            known = generated or source.startswith((PREFIX, DIGITS))
+            sources.setdefault(source if known else os.path.realpath(source), source)
     return list(sources.values())
+
+
+def read_lines(path: str | Path) -> list[str]:
+    """The lines of a text file that are not empty.
+
+    Raises:
+        MediaError: missing, no text, or nothing in it.
+    """
+    try:
+        lines = Path(path).expanduser().read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise MediaError(f"{path} can't be read as text ({error}); give a file with one entry a line.") from error
+    if not (found := [line.strip() for line in lines if line.strip()]):
+        raise MediaError(f"{path} is empty; give a file with one entry a line.")
+    return found
 
 
 def natural(text: str) -> list[tuple[int, int, str]]:
@@ -46,9 +84,11 @@ def natural(text: str) -> list[tuple[int, int, str]]:
     return [(0, int(part), "") if part.isdecimal() else (1, 0, part) for part in parts]
 
 
-def _expand(item: str) -> list[str]:
+def _expand(item: str, clips: bool | None) -> list[str]:
     if item.startswith(PREFIX):
         return _samples(item.removeprefix(PREFIX))
+    if item.startswith(DIGITS):
+        return _digits(item)
     refuse_url(item)
     path = os.path.expanduser(item)
     if os.path.isdir(path):
@@ -56,11 +96,16 @@ def _expand(item: str) -> list[str]:
             files = [os.path.join(path, name) for name in os.listdir(path) if not name.startswith(".")]
         except OSError as error:
             raise MediaError(f"The folder {item} can't be listed; check its permissions.") from error
-        return _pictures(files, f"The folder {item} holds no picture; name a folder or a glob that does.")
+        if clips and not _ending(files, VIDEOS) and _ending(files, SUFFIXES):
+            return [path]  # numbered frames
+        kinds, what = _WANTED[clips]
+        return _matching(files, kinds, f"The folder {item} holds no {what}; name a folder or a glob that does.")
     if os.path.lexists(path):
         return [path]
     if has_magic(path):
-        return _pictures(glob(path, recursive=True), f"{item} matches no picture; check the pattern.")
+        kinds, what = _WANTED[clips]
+        kinds = kinds | SUFFIXES  # animations are pictures by their ending
+        return _matching(glob(path, recursive=True), kinds, f"{item} matches no {what}; check the pattern.")
     folder = os.path.dirname(path) or "."
     names = os.listdir(folder) if os.path.isdir(folder) else []
     near = get_close_matches(os.path.basename(path), names, n=3)
@@ -68,11 +113,22 @@ def _expand(item: str) -> list[str]:
     raise MediaError(f"There is no file or folder {item}; {hint}")
 
 
-def _pictures(paths: Sequence[str], otherwise: str) -> list[str]:
-    pictures = [p for p in paths if os.path.splitext(p)[1].lower() in SUFFIXES and os.path.isfile(p)]
-    if not pictures:
+def _matching(paths: Sequence[str], kinds: Collection[str], otherwise: str) -> list[str]:
+    found = _ending(paths, kinds)
+    if not found:
         raise MediaError(otherwise)
-    return sorted(pictures, key=natural)
+    return sorted(found, key=natural)
+
+
+def _ending(paths: Sequence[str], kinds: Collection[str]) -> list[str]:
+    return [p for p in paths if os.path.splitext(p)[1].lower() in kinds and os.path.isfile(p)]
+
+
+def _digits(item: str) -> list[str]:
+    if item == DIGITS:
+        return [f"{DIGITS}{i}" for i in range(len(load_digits()[1]))]
+    digit(item)  # raises where there is none
+    return [item]
 
 
 def _samples(name: str) -> list[str]:

@@ -15,7 +15,9 @@ from pellucid.errors import MediaError
 from pellucid.media.image import Picture
 
 
-def superpixels(picture: Picture | Tensor, count: int = 50, *, compactness: float = 10.0) -> Tensor:
+def superpixels(
+    picture: Picture | Tensor, count: int = 50, *, compactness: float = 10.0, cubic: bool = False
+) -> Tensor:
     """SLIC (Achanta et al. 2012): about `count` compact regions of alike colour, `(*space)` labels 0 to K - 1.
 
     Args:
@@ -24,6 +26,7 @@ def superpixels(picture: Picture | Tensor, count: int = 50, *, compactness: floa
         count: regions wished for.
         compactness: larger makes them more square, smaller follows the colours more closely; raised tenfold where
             fewer than a quarter of the regions come out.
+        cubic: measure each axis by its own length, so that a few frames are as long as many pixels are wide.
     """
     values = _unit_range(picture, axes=(2, 3))
     if count < 1:
@@ -31,6 +34,8 @@ def superpixels(picture: Picture | Tensor, count: int = 50, *, compactness: floa
     from skimage.segmentation import slic
 
     lab = values.shape[-1] == 3
+    space = values.shape[:-1]
+    spacing = [max(space) / s for s in space] if cubic else None
     compactness *= 1 if lab else 0.01  # Lab runs over some hundred units, other channels over one
     for squarer in (1, 10, 100):  # noise falls into specks, which are merged into almost one region
         labels = _numbered(
@@ -40,12 +45,33 @@ def superpixels(picture: Picture | Tensor, count: int = 50, *, compactness: floa
                 compactness=compactness * squarer,
                 convert2lab=lab,
                 start_label=0,
+                spacing=spacing,
                 channel_axis=-1,
             )
         )
         if 4 * (int(labels.max()) + 1) >= count:
             break
     return labels
+
+
+def supervoxels(clip: Tensor, count: int = 50) -> Tensor:
+    """SLIC of a clip or a volume `(C, T, H, W)`: about `count` regions of alike colour, `(T, H, W)` labels 0 to K - 1.
+
+    Time counts as much as width does, whatever the number of frames: without that, a short clip's regions last for all
+    of it, and nothing could be told apart in time.
+    """
+    if clip.ndim != 4:
+        raise MediaError(f"Supervoxels cut clips and volumes (C, T, H, W), not {tuple(clip.shape)}: use slic.")
+    return superpixels(clip, count, cubic=True)
+
+
+def stretches(clip: Tensor, count: int = 8) -> Tensor:
+    """A clip `(C, T, H, W)` cut into `count` stretches of whole frames (at most one a frame), `(T, H, W)` labels."""
+    if clip.ndim != 4:
+        raise MediaError(f"Frames are those of clips (C, T, H, W), not {tuple(clip.shape)}: use slic.")
+    frames = clip.shape[1]
+    owner = torch.arange(frames) * min(count, frames) // frames
+    return owner[:, None, None].expand(tuple(clip.shape[1:])).contiguous()
 
 
 def felzenszwalb(
@@ -79,6 +105,8 @@ def grid(space: Sequence[int], count: int = 49) -> Tensor:
 SEGMENTATIONS: dict[str, Callable[[Tensor, int], Tensor]] = {
     "grid": lambda x, count: grid(x.shape[1:], count),
     "slic": superpixels,
+    "supervoxels": supervoxels,
+    "frames": stretches,
     "felzenszwalb": lambda x, count: felzenszwalb(x, min_size=max(1, prod(x.shape[1:]) // (2 * count))),
 }
 """Name -> (input `(C, *space)`, about how many) -> labels `(*space)`."""

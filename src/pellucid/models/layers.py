@@ -33,6 +33,7 @@ _LATEST = 24  # layers that are proven first when the best is looked for: it is 
 COVERAGE = 0.7  # of a layer's cells must carry gradient, for the layer to be chosen
 _MAX_REORDERED = 256  # a shuffled token grid is unravelled by one pass per cell, up to this many cells
 _NOISE_SEED = 0
+_AT_ONCE = 2**23  # numbers of input that are run at once to prove layouts: pictures together, long clips one by one
 
 
 @dataclass(frozen=True)
@@ -90,6 +91,29 @@ def best_layer(
         return latest[-1] if latest else _last_of(_proven(module, sample, seen))
 
     return _cached(module, ("best", tuple(sample.shape[1:]), sample.dtype, key), search)  # type: ignore[no-any-return]
+
+
+def pathway_layers(module: nn.Module, inputs: Tensor, counts: Sequence[int]) -> tuple[Layer, ...]:
+    """For each pathway of a model that takes several clips, the last live layer on that pathway's own time grid.
+
+    Args:
+        module: the model.
+        inputs: `(N, C, T, H, W)`, as given to the whole.
+        counts: how many frames each pathway takes.
+
+    Raises:
+        LayerError: a pathway has no layer that keeps its frames apart.
+    """
+    alive = [layer for layer in layers(module, inputs) if layer.coverage >= COVERAGE]
+    chosen = []
+    for count in counts:
+        own = [layer for layer in alive if layer.layout.grid[0] == count]
+        if not own:
+            raise LayerError(
+                f"The pathway of {count} frames has no live layer of {count} steps of time: name a layer with layer=."
+            )
+        chosen.append(own[-1])
+    return tuple(chosen)
 
 
 def _alive(found: Sequence[Layer], coverage: float) -> list[Layer]:
@@ -246,7 +270,8 @@ def _probe(module: nn.Module, sample: Tensor, score: Score | None, watch: Sequen
     with leave_no_trace(module), torch.set_grad_enabled(score is not None):
         leaf = sample.detach().clone().requires_grad_(score is not None)
         output, outputs = _record(module, leaf.clone(), graph=score is not None)
-        outputs = {n: t for n, t in outputs.items() if t.shape[:1] == sample.shape[:1]}
+        clips = sample.ndim == 5  # whose frames may be folded into the batch
+        outputs = {n: t for n, t in outputs.items() if t.shape[:1] == sample.shape[:1] or clips}
         if score is None:
             return [_Seen(n, kinds[n], tuple(t.shape), None) for n, t in outputs.items()]
         watched = {n: outputs[n] for n in watch if n in outputs}
@@ -288,15 +313,36 @@ def _proven(module: nn.Module, sample: Tensor, seen: Sequence[_Seen]) -> tuple[L
     if not names:
         return ()
     corners = list(itertools.product((0, 1), repeat=len(space)))
+    shapes = {s.name: s.shape for s in seen}
     with leave_no_trace(module), torch.no_grad():
-        _, moved = _record(module, torch.cat([sample, *(_changed(sample, c) for c in corners)]), names)
-        moves = {n: (t[1:] - t[:1]).float() for n, t in moved.items() if len(t) == len(corners) + 1}
+        moves = _moves(module, sample, corners, {n: shapes[n] for n in names})
         layouts = {n: next((r for r in guesses[n] if _in_corner(r, m, corners)), None) for n, m in moves.items()}
         _inherit(layouts, guesses)
         layouts.update(_reordered(module, sample, guesses, layouts))
     return tuple(
         Layer(s.name, s.kind, layout, _coverage(s.gradient, layout)) for s in seen if (layout := layouts.get(s.name))
     )
+
+
+def _moves(
+    module: nn.Module, sample: Tensor, corners: Sequence[tuple[int, ...]], shapes: Mapping[str, tuple[int, ...]]
+) -> dict[str, Tensor]:
+    """How each layer's activation moves when each corner is changed, `(corners * rows, ...)`; large inputs in turn.
+
+    A layer has `rows` rows for one input: one, or as many as it folds frames into the batch. Layers that do not keep
+    the inputs of a batch apart are left out.
+    """
+    moves: dict[str, list[Tensor]] = {name: [] for name in shapes}
+    step = max(1, _AT_ONCE // sample.numel())
+    for start in range(0, len(corners), step):
+        some = corners[start : start + step]
+        _, outputs = _record(module, torch.cat([sample, *(_changed(sample, c) for c in some)]), list(shapes))
+        for name, t in outputs.items():
+            rows = shapes[name][0]
+            if len(t) == rows * (len(some) + 1):
+                samples = t.reshape(-1, rows, *t.shape[1:])
+                moves[name].append((samples[1:] - samples[:1]).flatten(0, 1).float())
+    return {n: torch.cat(found) for n, found in moves.items() if sum(map(len, found)) == shapes[n][0] * len(corners)}
 
 
 def _changed(sample: Tensor, corner: tuple[int, ...]) -> Tensor:
@@ -330,10 +376,10 @@ def _inherit(layouts: dict[str, Layout | None], guesses: Mapping[str, list[Layou
 
     Deep in an untrained net the corners' moves drown in noise or vanish, though the reading is no longer in doubt.
     """
-    proven = {(r.kind, r.grid) for r in layouts.values() if r is not None and r.kind != "tokens"}
+    proven = {(r.kind, r.grid, r.folded) for r in layouts.values() if r is not None and r.kind != "tokens"}
     for name, layout in layouts.items():
         if layout is None:
-            layouts[name] = next((g for g in guesses[name] if (g.kind, g.grid) in proven), None)
+            layouts[name] = next((g for g in guesses[name] if (g.kind, g.grid, g.folded) in proven), None)
 
 
 def _reordered(
@@ -349,7 +395,7 @@ def _reordered(
     """
     names = list(layouts)
     last = max((i for i, n in enumerate(names) if layouts[n] is not None), default=-1)
-    open_ = {n: [g for g in guesses[n] if g.kind == "tokens"] for n in names[last + 1 :]}
+    open_ = {n: [g for g in guesses[n] if g.kind == "tokens" and not g.folded] for n in names[last + 1 :]}
     guess = next((g for n in reversed(open_) for g in open_[n] if g.cells <= _MAX_REORDERED), None)
     if guess is None:
         return {}

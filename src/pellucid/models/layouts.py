@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
@@ -27,6 +27,8 @@ class Layout:
         channels: number of channels.
         prefix: tokens before the grid (class, distillation, registers), which have no place.
         order: for tokens stored in another order than row by row: `order[i]` is the token of grid cell `i`.
+        folded: frames folded into the batch: the activation is `(N * folded, ...)`, and the first axis of the grid, of
+            that length, is time; the rest reads as `kind` says. 0: none are.
     """
 
     kind: Kind
@@ -34,6 +36,12 @@ class Layout:
     channels: int
     prefix: int = 0
     order: tuple[int, ...] | None = None
+    folded: int = 0
+
+    @property
+    def _frame(self) -> Layout:
+        """How one folded frame reads."""
+        return replace(self, grid=self.grid[1:], folded=0)
 
     @property
     def cells(self) -> int:
@@ -42,10 +50,12 @@ class Layout:
 
     def fits(self, shape: tuple[int, ...]) -> bool:
         """Whether an activation of this shape can be read so, whatever its batch."""
-        return shape[1:] == self.shape(1)[1:]
+        return shape[1:] == self.shape(1)[1:] and (not self.folded or shape[0] % self.folded == 0)
 
     def shape(self, batch: int) -> tuple[int, ...]:
         """The shape of an activation of this layout."""
+        if self.folded:
+            return self._frame.shape(batch * self.folded)
         if self.kind == "channels-first":
             return (batch, self.channels, *self.grid)
         if self.kind == "channels-last":
@@ -59,6 +69,9 @@ class Layout:
                 f"The layer's output has shape {tuple(activation.shape)}, not {self.shape(activation.shape[0])} as "
                 "when it was probed; give inputs of one size, or name another layer."
             )
+        if self.folded:
+            frames = self._frame.to_map(activation)
+            return frames.reshape(-1, self.folded, *frames.shape[1:]).movedim(1, 2)
         if self.kind == "channels-first":
             return activation
         if self.kind == "channels-last":
@@ -75,6 +88,9 @@ class Layout:
             cells: what `to_map` returned, changed.
             like: an activation of this layout, of N samples or of one, whose prefix tokens are kept.
         """
+        if self.folded:
+            frames = cells.movedim(2, 1).flatten(0, 1)
+            return self._frame.from_map(frames, like.repeat(len(frames) // len(like), *[1] * (like.ndim - 1)))
         if self.kind == "channels-first":
             return cells
         if self.kind == "channels-last":
@@ -88,23 +104,46 @@ class Layout:
         grid = " x ".join(map(str, self.grid))
         prefix = f" after {self.prefix} prefix token{'s' * (self.prefix > 1)}" if self.prefix else ""
         order = ", re-ordered" if self.order else ""
-        return f"{self.kind} {grid}{prefix}{order}, {self.channels} channels"
+        folded = ", frames in the batch" if self.folded else ""
+        return f"{self.kind} {grid}{prefix}{order}{folded}, {self.channels} channels"
 
 
 def readings(shape: tuple[int, ...], space: tuple[int, ...]) -> Iterator[Layout]:
     """Every way to read an activation of `shape` as a picture of an input with size `space`, likeliest first.
 
-    A reading is a guess from the shape alone: `layers.prove` tells which guess is true.
+    A reading is a guess from the shape alone: `layers.prove` tells which guess is true. An input of three space axes is
+    read as a clip too: frames folded into the batch, and tokens of which time runs fastest.
+
+    Args:
+        shape: of the activation of ONE input, its batch axis included.
+        space: of that input.
     """
+    if shape[0] != 1:
+        if len(space) == 3 and 1 < shape[0] <= space[0]:
+            for frame in readings((1, *shape[1:]), space[1:]):
+                yield replace(frame, grid=(shape[0], *frame.grid), folded=shape[0])
+        return
     if len(shape) == len(space) + 2:
         if _plausible(shape[2:], space):
             yield Layout("channels-first", tuple(shape[2:]), shape[1])
         if _plausible(shape[1:-1], space):
             yield Layout("channels-last", tuple(shape[1:-1]), shape[-1])
     if len(shape) == 3 and len(space) > 1:
-        for prefix in range(min(_MAX_PREFIX, shape[1] - 2) + 1):
-            for grid in _grids(shape[1] - prefix, space):
-                yield Layout("tokens", grid, shape[2], prefix)
+        rows = list(_token_rows(shape, space))
+        yield from rows
+        if len(space) == 3:
+            yield from (replace(r, order=_time_fastest(r.grid)) for r in rows if r.grid[0] > 1)
+
+
+def _token_rows(shape: tuple[int, ...], space: tuple[int, ...]) -> Iterator[Layout]:
+    for prefix in range(min(_MAX_PREFIX, shape[1] - 2) + 1):
+        for grid in _grids(shape[1] - prefix, space):
+            yield Layout("tokens", grid, shape[2], prefix)
+
+
+def _time_fastest(grid: tuple[int, ...]) -> tuple[int, ...]:
+    """The order of tokens that run through the frames of each place before going on to the next."""
+    return tuple(torch.arange(math.prod(grid)).reshape(*grid[1:], grid[0]).movedim(-1, 0).flatten().tolist())
 
 
 def _plausible(grid: tuple[int, ...], space: tuple[int, ...]) -> bool:

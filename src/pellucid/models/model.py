@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from pellucid.engine import leave_no_trace, unwrap
 from pellucid.errors import ModelError
 from pellucid.explanation import Prediction
+from pellucid.models.clips import ClipPreprocessing
 from pellucid.models.preprocess import Preprocessing
 from pellucid.models.targets import class_scores, logits
 
@@ -23,14 +24,14 @@ class VisionModel:
 
     Attributes:
         module: the network; its output holds class scores `(N, classes)`, or whatever your targets read.
-        preprocess: picture -> (input `(C, H, W)`, geometry).
+        preprocess: picture -> (input `(C, H, W)`, geometry), or clip -> (input `(C, T, H, W)`, geometry).
         labels: class names by index, if known.
         name: what people call it; for loaded models the name that `pl.load` takes.
         source: the arguments of `pl.load` that load it again; empty for wrapped modules.
     """
 
     module: nn.Module
-    preprocess: Preprocessing
+    preprocess: Preprocessing | ClipPreprocessing
     labels: tuple[str, ...] | None = None
     name: str = ""
     source: dict[str, Any] = field(default_factory=dict)
@@ -44,6 +45,33 @@ class VisionModel:
     def dtype(self) -> torch.dtype:
         """The parameters' floating type."""
         return next((p.dtype for p in self.module.parameters() if p.is_floating_point()), torch.float32)
+
+    @property
+    def takes_clips(self) -> bool:
+        """Whether it takes clips rather than pictures."""
+        return isinstance(self.preprocess, ClipPreprocessing)
+
+    @property
+    def pictures(self) -> Preprocessing:
+        """The preprocessing of an image model.
+
+        Raises:
+            ModelError: it takes clips.
+        """
+        if isinstance(self.preprocess, ClipPreprocessing):
+            raise ModelError(f"{self.name or 'The model'} takes clips, not pictures: give it a clip.")
+        return self.preprocess
+
+    @property
+    def clips(self) -> ClipPreprocessing:
+        """The preprocessing of a video model.
+
+        Raises:
+            ModelError: it takes pictures.
+        """
+        if not isinstance(self.preprocess, ClipPreprocessing):
+            raise ModelError(f"{self.name or 'The model'} takes pictures: pl.per_frame(model) makes it one of clips.")
+        return self.preprocess
 
     def label(self, index: int) -> str:
         """The name of a class, or `class 7` where there is none."""
@@ -105,6 +133,11 @@ def check_labels(labels: Sequence[str] | None) -> tuple[str, ...] | None:
 
 
 def _misfit(module: nn.Module, inputs: Tensor, error: Exception) -> str:
+    if inputs.ndim == 5 and _fits(module, inputs.movedim(2, 1)):
+        return (
+            f"The model failed on a clip of shape {tuple(inputs.shape)}, read as (N, C, T, H, W), and works on "
+            "(N, T, C, H, W): wrap it with pl.wrap(module, layout='BTCHW', ...)."
+        )
     first = next((m for m in module.modules() if isinstance(m, nn.Conv1d | nn.Conv2d | nn.Conv3d)), None)
     if first is not None and inputs.ndim > 1 and first.in_channels != inputs.shape[1]:
         return (
@@ -121,6 +154,14 @@ def _misfit(module: nn.Module, inputs: Tensor, error: Exception) -> str:
         f"The model failed on an input of shape {tuple(inputs.shape)} ({reason}): give it the input size and "
         "preprocessing it was made for, with pl.wrap(module, transform=...)."
     )
+
+
+def _fits(module: nn.Module, inputs: Tensor) -> bool:
+    try:
+        module(inputs.detach().clone())
+    except Exception:
+        return False
+    return True
 
 
 def _not_finite(module: nn.Module) -> str:

@@ -109,16 +109,19 @@ class Preprocess:
         Raises:
             MediaError: the picture is so long and thin that it can't be resized.
         """
-        pixels = self._resized(picture)
+        return self.finish(self._resized(picture), picture.size)
+
+    def finish(self, pixels: NDArray[Any], source: tuple[int, int]) -> tuple[Tensor, Geometry]:
+        """Crop or pad and normalise resized pixels (H, W, C) of a picture that was `source` (H, W) large."""
         resized = pixels.shape[:2]
         size = self.input_size if self.crop else (resized[0], resized[1])
         offset = tuple(_centre(n, m) for n, m in zip(resized, size, strict=True))
         x = torch.from_numpy(self._cut(pixels, offset, size)).permute(2, 0, 1).contiguous()
         x = x.to(torch.float32).div_(255) if x.dtype == torch.uint8 else x
         x = x.sub_(self._per_channel(self.mean, x)).div_(self._per_channel(self.std, x))
-        scales = [n / r for n, r in zip(picture.size, resized, strict=True)]
+        scales = [n / r for n, r in zip(source, resized, strict=True)]
         box = tuple((o * s, (o + n) * s) for o, n, s in zip(offset, size, scales, strict=True))
-        return x, Geometry(picture.size, size, box)
+        return x, Geometry(source, size, box)
 
     def display(self, x: Tensor) -> Tensor:
         """Undo the normalisation of (..., C, h, w): values in [0, 1], clipped."""
@@ -179,7 +182,7 @@ class Preprocess:
 
     def _resized(self, picture: Picture) -> NDArray[Any]:
         """The picture's pixels (H, W, C), resized; uint8 stays uint8, so that it is rounded as PIL rounds."""
-        target = self._target(*picture.size)
+        target = self.resized_size(*picture.size)
         if min(target) < 1 or target[0] * target[1] > MAX_PIXELS:
             raise MediaError(f"{picture.name} {picture.size} is too long and thin to be resized; crop it.")
         size, resample = (target[1], target[0]), _FILTERS[self.interpolation]
@@ -194,7 +197,7 @@ class Preprocess:
             planes = [np.asarray(Image.fromarray(p).resize(size, resample)).clip(0, 1) for p in planes]
         return np.stack(planes, -1)
 
-    def _target(self, height: int, width: int) -> tuple[int, int]:
+    def resized_size(self, height: int, width: int) -> tuple[int, int]:
         """(h, w) the picture is resized to, rounded as torchvision and timm round."""
         if self.resize is None:
             return height, width
@@ -258,15 +261,17 @@ class TransformPreprocess:
     def __call__(self, picture: Picture) -> tuple[Tensor, Geometry]:
         """The model's input (C, h, w), float32, and its map to the picture, or an unknown one."""
         x = self._run(picture.pil())
-        geometry = self._measured.get(picture.size)
+        return x, self.geometry(picture.size, (x.shape[-2], x.shape[-1]))
+
+    def geometry(self, size: tuple[int, int], made: tuple[int, int]) -> Geometry:
+        """The map to a picture of `size` (H, W), of which an input of `made` (h, w) was made; measured once a size."""
+        geometry = self._measured.get(size)
         if geometry is None:
-            geometry = self._measure(picture.size)
+            geometry = self._measure(size)
             if len(self._measured) >= 256:  # a folder where every picture has its own size
                 self._measured.clear()
-            self._measured[picture.size] = geometry
-        if geometry.input_size != x.shape[-2:]:
-            geometry = Geometry.identity(x.shape[-2:], known=False)
-        return x, geometry
+            self._measured[size] = geometry
+        return geometry if geometry.input_size == made else Geometry.identity(made, known=False)
 
     def display(self, x: Tensor) -> Tensor:
         """Undo the normalisation of (..., C, h, w): values in [0, 1], clipped.

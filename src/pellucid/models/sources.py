@@ -7,7 +7,8 @@ import json
 import os
 import socket
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlparse
@@ -16,13 +17,20 @@ import torch
 from torch import nn
 
 from pellucid.errors import ModelError
-from pellucid.models import embedded
+from pellucid.media import Plan, generated
+from pellucid.models import embedded, suites
+from pellucid.models.adapters import ClipInput, PerFrame
 from pellucid.models.blackbox import BlackBox, onnx_box
 from pellucid.models.checkpoints import fit_names, head_size, load_into, read_weights
+from pellucid.models.clips import ClipPreprocessing, as_clips
 from pellucid.models.model import VisionModel, check_labels
 from pellucid.models.preprocess import Preprocess, Preprocessing, TransformPreprocess
+from pellucid.models.video_sources import build_hf, clip_preprocess, hf_names
 
 DEFAULT = embedded.NAME
+
+AnyPreprocessing = Preprocessing | ClipPreprocessing
+Built = tuple[nn.Module, AnyPreprocessing, Sequence[str] | None]
 
 
 @dataclass(frozen=True)
@@ -38,7 +46,7 @@ class Source:
 
     scheme: str
     about: str
-    build: Callable[[str, int | None, bool], tuple[nn.Module, Preprocessing, Sequence[str] | None]]
+    build: Callable[[str, int | None, bool], Built]
     names: Callable[[], list[str]]
 
 
@@ -49,15 +57,20 @@ def load(
     random_weights: bool | int = False,
     labels: Sequence[str] | str | Path | None = None,
     device: str | torch.device | None = None,
+    per_frame: str | None = None,
+    frames: Plan | str | int | None = None,
 ) -> VisionModel:
     """Load a model by name.
 
     Args:
-        name: `efficientnet-lite0` (embedded), `timm:NAME`, `torchvision:NAME[:WEIGHTS]` or `onnx:FILE`.
+        name: `efficientnet-lite0` (embedded), `timm:NAME`, `torchvision:NAME[:WEIGHTS]`, `hf:NAME`,
+            `suite:NAME` or `onnx:FILE`.
         weights: a safetensors file or `state_dict` checkpoint for that architecture.
         random_weights: no weights at all, for trying an architecture; a number seeds them (True: 0).
         labels: class names, or a file of them (one a line, or a JSON list).
         device: where to put it; by default the CPU.
+        per_frame: make an image model one of clips: how the scores of frames are pooled (see `per_frame`).
+        frames: another sampling plan than the video model's own (see `Plan`).
 
     Raises:
         ModelError: unknown name (near misses), unreachable hub (with the way round it), unfit weights.
@@ -86,8 +99,10 @@ def load(
     if labels is not None:
         known = _labels(labels)
         spec["labels"] = list(known)
-    module = _to(module.eval(), device)
-    return VisionModel(module, preprocess, check_labels(known), name, spec)
+    loaded = VisionModel(_to(module.eval(), device), preprocess, check_labels(known), name, spec)
+    if per_frame is not None:
+        return _per_frame(loaded, per_frame, Plan.parse(8 if frames is None else frames))
+    return loaded if frames is None else replace(loaded, preprocess=_planned(loaded, frames), source=spec)
 
 
 def wrap(
@@ -98,6 +113,9 @@ def wrap(
     name: str | None = None,
     device: str | torch.device | None = None,
     numpy: bool = False,
+    frames: Plan | str | int | None = None,
+    layout: str = "BCTHW",
+    pathways: Sequence[int] = (),
 ) -> VisionModel:
     """Any model of yours, with its preprocessing and labels.
 
@@ -111,6 +129,12 @@ def wrap(
         labels: class names, or a file of them.
         name: what to call it.
         device: move it there; by default it stays where it is.
+        frames: for models of clips: how many frames they take, or a sampling plan such as "rate:16x15" (see `Plan`).
+            A `transform` of pictures then serves every frame; a function takes all frames, a uint8 tensor (T, C, H, W),
+            and returns (C, T, h, w).
+        layout: of a clip model's input: BCTHW, or BTCHW.
+        pathways: for models that take a list of clips, slowest first (SlowFast): by how much each has fewer frames than
+            the input, such as (4, 1).
     """
     if isinstance(module, VisionModel):
         raise ModelError("This model is wrapped already: use it as it is.")
@@ -121,11 +145,63 @@ def wrap(
         module = BlackBox(module, numpy=numpy)
     if device is not None:
         module = _to(module, device)
-    known = None if labels is None else _labels(labels)
-    return VisionModel(module, _preprocess(module, transform), check_labels(known), name or type(module).__name__)
+    known = check_labels(None if labels is None else _labels(labels))
+    name = name or type(module).__name__
+    if frames is None and not isinstance(transform, ClipPreprocessing):
+        if layout != "BCTHW" or pathways:
+            raise ModelError("layout and pathways are of models of clips: say how many frames they take, frames=16.")
+        return VisionModel(module, _preprocess(module, transform), known, name)
+    if layout != "BCTHW" or pathways:
+        module = ClipInput(module, layout, pathways)
+    plan = transform.plan if isinstance(transform, ClipPreprocessing) else Plan()
+    plan = plan if frames is None else Plan.parse(frames)
+    return VisionModel(module, as_clips(_preprocess(module, transform, clips=True), plan), known, name)
 
 
-def _preprocess(module: nn.Module, transform: Any) -> Preprocessing:
+def per_frame(
+    model: VisionModel | nn.Module | str,
+    pool: str | Callable[[torch.Tensor], torch.Tensor] = "mean",
+    *,
+    frames: Plan | str | int = 8,
+) -> VisionModel:
+    """An image model as a model of clips: it sees every frame by itself, and the frames' scores are pooled.
+
+    Args:
+        model: an image model, its name, or a bare module.
+        pool: `mean` or `max` over the frames; `none` for a sequence of scores (target `step:T`); or a function
+            `(N, T, classes) -> (N, classes)`.
+        frames: how many, or a sampling plan.
+
+    Raises:
+        ModelError: the model takes clips already, or there is no such pooling.
+    """
+    loaded = load(model) if isinstance(model, str) else model if isinstance(model, VisionModel) else wrap(model)
+    return _per_frame(loaded, pool, Plan.parse(frames))
+
+
+def _per_frame(loaded: VisionModel, pool: str | Callable[[torch.Tensor], torch.Tensor], plan: Plan) -> VisionModel:
+    if isinstance(loaded.preprocess, ClipPreprocessing):
+        raise ModelError(f"{loaded.name} takes clips already: use it as it is.")
+    source = (
+        {**loaded.source, "per_frame": pool, "frames": str(plan)} if loaded.source and isinstance(pool, str) else {}
+    )
+    return VisionModel(
+        PerFrame(loaded.module, pool), as_clips(loaded.preprocess, plan), loaded.labels, loaded.name, source
+    )
+
+
+def _planned(model: VisionModel, frames: Plan | str | int) -> ClipPreprocessing:
+    if not isinstance(model.preprocess, ClipPreprocessing):
+        raise ModelError(
+            f"{model.name} takes pictures, so no frames are sampled: make it a model of clips with "
+            "pl.per_frame(model), --per-frame mean."
+        )
+    model.source["frames"] = str(Plan.parse(frames))
+    return model.preprocess.planned(Plan.parse(frames))
+
+
+def _preprocess(module: nn.Module, transform: Any, *, clips: bool = False) -> Any:
+    """The preprocessing that `transform` stands for; of clips, a function of the frames stays one."""
     if transform is None:
         config = getattr(module, "pretrained_cfg", None) or getattr(module, "default_cfg", None)
         if config:
@@ -133,7 +209,9 @@ def _preprocess(module: nn.Module, transform: Any) -> Preprocessing:
 
             return Preprocess.from_timm(resolve_model_data_config(module))
         return _imagenet_preprocess((224, 224), 3)
-    if isinstance(transform, Preprocess | TransformPreprocess):
+    if isinstance(transform, Preprocess | TransformPreprocess | ClipPreprocessing):
+        return transform
+    if callable(transform) and clips:
         return transform
     if callable(transform):
         return TransformPreprocess(transform)
@@ -186,6 +264,8 @@ def _source(name: str) -> tuple[Source, str]:
         return SOURCES["embedded"], name
     if colon and scheme in SOURCES and scheme != "embedded":
         return SOURCES[scheme], short
+    if Path(f"{name.removesuffix('.json').removesuffix('.npz')}.json").is_file():
+        return SOURCES["readable"], name
     import timm
 
     hints = difflib.get_close_matches(name, [embedded.NAME], cutoff=0.6)
@@ -202,9 +282,7 @@ def _imagenet_labels() -> list[str]:
     return list(ResNet18_Weights.DEFAULT.meta["categories"])
 
 
-def _build_embedded(
-    name: str, classes: int | None, pretrained: bool
-) -> tuple[nn.Module, Preprocessing, Sequence[str] | None]:
+def _build_embedded(name: str, classes: int | None, pretrained: bool) -> Built:
     import timm
 
     module = timm.create_model("tf_efficientnet_lite0", pretrained=False, num_classes=classes or 1000)
@@ -213,9 +291,7 @@ def _build_embedded(
     return module, Preprocess.from_timm(embedded.PREPROCESS), _imagenet_labels()
 
 
-def _build_timm(
-    name: str, classes: int | None, pretrained: bool
-) -> tuple[nn.Module, Preprocessing, Sequence[str] | None]:
+def _build_timm(name: str, classes: int | None, pretrained: bool) -> Built:
     import timm
     from timm.data.config import resolve_model_data_config
     from timm.data.imagenet_info import ImageNetInfo, infer_imagenet_subset
@@ -289,12 +365,11 @@ def _unreachable(name: str) -> str:
 def _torchvision_names() -> list[str]:
     import torchvision
 
-    return list(torchvision.models.list_models(module=torchvision.models))
+    listed = torchvision.models.list_models
+    return [*listed(module=torchvision.models), *listed(module=torchvision.models.video)]
 
 
-def _build_torchvision(
-    name: str, classes: int | None, pretrained: bool
-) -> tuple[nn.Module, Preprocessing, Sequence[str] | None]:
+def _build_torchvision(name: str, classes: int | None, pretrained: bool) -> Built:
     import torchvision
 
     name, _, tag = name.partition(":")
@@ -314,12 +389,13 @@ def _build_torchvision(
             module = torchvision.models.get_model(name, weights=weights if pretrained else None, **options)
     except OSError as error:
         raise ModelError(_unreachable(f"torchvision:{name}")) from error
-    return module, Preprocess.from_torchvision(weights.transforms()), list(weights.meta["categories"])
+    preset, labels = weights.transforms(), list(weights.meta["categories"])
+    if type(preset).__name__ == "VideoClassification":
+        return module, clip_preprocess(name, preset), labels
+    return module, Preprocess.from_torchvision(preset), labels
 
 
-def _build_onnx(
-    name: str, classes: int | None, pretrained: bool
-) -> tuple[nn.Module, Preprocessing, Sequence[str] | None]:
+def _build_onnx(name: str, classes: int | None, pretrained: bool) -> Built:
     if not pretrained:
         raise ModelError("An ONNX file holds its own weights: leave out --weights and --random-weights.")
     box, meta = onnx_box(name)
@@ -332,6 +408,25 @@ def _build_onnx(
     return box, _imagenet_preprocess((height, width), channels), meta.labels
 
 
+def _build_surrogate(name: str, classes: int | None, pretrained: bool) -> Built:
+    if not pretrained:
+        raise ModelError("A readable model holds its own weights: leave out --weights and --random-weights.")
+    opening = import_module("pellucid.interpretable.opening")  # above this room: it asks this one for its network
+    found: Built = opening.open_surrogate(name)
+    return found
+
+
+def _build_suite(name: str, classes: int | None, pretrained: bool) -> Built:
+    if not pretrained:
+        raise ModelError(
+            "A suite's network is trained here, on its own clips: leave out --weights and --random-weights."
+        )
+    net = suites.trained(name)
+    side = (generated.SIDE, generated.SIDE)
+    frame = Preprocess(input_size=side, mean=(0.0,) * 3, std=(1.0,) * 3)
+    return net, as_clips(frame, Plan("uniform", generated.FRAMES)), generated.suite(suites.recipe(name).suite).labels
+
+
 def _timm_names() -> list[str]:
     import timm
 
@@ -342,7 +437,15 @@ SOURCES = {
     source.scheme: source
     for source in (
         Source("embedded", "real ImageNet weights, nothing to download", _build_embedded, lambda: [embedded.NAME]),
+        Source(
+            "hf",
+            "video transformers (extra `hf`): VideoMAE, TimeSformer, ViViT; a folder or hub name",
+            build_hf,
+            hf_names,
+        ),
         Source("onnx", "an ONNX file, through onnxruntime (extra `onnx`): onnx:FILE", _build_onnx, list),
+        Source("readable", "what `pellucid distill` saved: readable:FILE, or just FILE", _build_surrogate, list),
+        Source("suite", "tiny video networks, trained here on clips of known truth", _build_suite, suites.names),
         Source("timm", "PyTorch Image Models; weights from the Hugging Face hub", _build_timm, _timm_names),
         Source(
             "torchvision",

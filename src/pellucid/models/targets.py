@@ -381,12 +381,16 @@ TargetLike = Target | int | str | Tensor | np.ndarray[Any, Any] | Sequence[int] 
 
 
 def parse_target(text: str) -> Target:
-    """A target from text: `281`, `tabby`, `tabby>lynx`, `top`, `top:1`, `unit:LAYER:CHANNEL[:Y;X]`."""
+    """A target from text: `281`, `tabby`, `a>b`, `top`, `top:1`, `step:T[:CLASS]`, `unit:LAYER:CHANNEL[:Y;X]`."""
     text = text.strip()
     if not text:
         raise TargetError("A target is empty: give a class number, a label, `a>b`, `top` or `unit:LAYER:CHANNEL`.")
     if text == "top" or (text.startswith("top:") and text[4:].isdecimal()):
         return TopClass(int(text[4:] or 0))
+    if text.startswith("step:"):
+        from pellucid.models.steps import parse_step
+
+        return parse_step(text)
     if text.startswith("unit:"):
         return _parse_unit(text)
     a, contrast, b = text.partition(">")

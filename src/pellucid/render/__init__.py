@@ -5,6 +5,16 @@ place where values are scaled; matplotlib is imported when something is drawn, a
 from pellucid.render.colour import Limits, limits
 from pellucid.render.figure import panel
 from pellucid.render.overlay import overlay
-from pellucid.render.save import figure_html, figure_png, html, thumbnail
+from pellucid.render.save import figure_html, figure_png, html, overlay_video, thumbnail
 
-__all__ = ["Limits", "figure_html", "figure_png", "html", "limits", "overlay", "panel", "thumbnail"]
+__all__ = [
+    "Limits",
+    "figure_html",
+    "figure_png",
+    "html",
+    "limits",
+    "overlay",
+    "overlay_video",
+    "panel",
+    "thumbnail",
+]

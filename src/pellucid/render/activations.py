@@ -93,8 +93,8 @@ def _title(sheet: Sheet, maps: ActivationMaps, x: float, y: float, wide: float) 
 
 
 def _told(sheet: Sheet, maps: ActivationMaps, target: str, x: float, y: float) -> float:
-    by = f"relevance to {target}" if maps.ranked_by == "relevance" else "largest activation"
-    return sheet.line(f"channels of the {by} first", x, y, SMALL, colour=FAINT, align="right")
+    how = f"most relevant to {target}" if maps.ranked_by == "relevance" else "most active"
+    return sheet.line(f"channels, the {how} first", x, y, SMALL, colour=FAINT, align="right")
 
 
 def _tile(sheet: Sheet, pixels: Pixels, x: float, y: float, size: float, title: str, said: str) -> float:

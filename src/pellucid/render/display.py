@@ -13,7 +13,7 @@ from torch import Tensor
 
 from pellucid.errors import PellucidError
 from pellucid.explanation import Explanation, Prediction, Record
-from pellucid.media import Geometry, Picture
+from pellucid.media import Clip, Geometry, Picture
 from pellucid.render.colour import Array, Limits, limits, number
 from pellucid.render.overlay import Ground, overlay
 
@@ -44,7 +44,7 @@ class Pictured(Protocol):
         """The model's top classes."""
 
     @property
-    def picture(self) -> Picture | None:
+    def picture(self) -> Picture | Clip | None:
         """The original, if it is at hand."""
 
 
@@ -77,15 +77,21 @@ class Display:
         return overlay(self.pixels, self.values, signed=self.signed, limits=self.limits, ground=self.ground)
 
 
-def display(explanation: Explanation, size: int = DISPLAY_SIZE) -> Display:
+def display(explanation: Explanation, size: int = DISPLAY_SIZE, index: int | None = None) -> Display:
     """An explanation with a map, ready to be drawn.
+
+    Args:
+        explanation: of a picture, a clip or a volume.
+        size: of the longer side, in pixels.
+        index: of three axes, which sample of the first is shown (a clip's frame); None: the middle one. The colours of
+            all of them share one scale.
 
     Raises:
         MediaError: one number per channel is no map.
         PellucidError: a geometry of fewer than two or more than three space axes.
     """
     raw = explanation.map().detach().to("cpu", torch.float32)
-    geometry, part = display_geometry(explanation.geometry, size)
+    geometry, part = display_geometry(explanation.geometry, size, index)
     captions = [] if geometry.known else ["on the model’s own input"]
     grid, size_in = raw.shape[-2:], geometry.input_size[-2:]
     fine = min(grid) >= 16 and all(n > _FINE * m for n, m in zip(grid, size_in, strict=True))
@@ -98,9 +104,9 @@ def display(explanation: Explanation, size: int = DISPLAY_SIZE) -> Display:
         values = _smooth(values, sigma := _SMOOTH * max(spans))
         per_pixel = max(explanation.geometry.source_size[-2:]) / max(values.shape)
         captions.append(f"smoothed for display, σ = {max(0.1, sigma * per_pixel):.1f} px")
-    shown = values if fine else raw.numpy()
+    shown = values if fine and raw.ndim == 3 else raw.numpy()
     return Display(
-        pixels=ground_pixels(explanation, geometry.source_size[-2:]),
+        pixels=ground_pixels(explanation, geometry.source_size[-2:], index),
         values=values,
         limits=Limits(0.0, 0.0) if blank else limits(shown, signed=explanation.signed, robust=fine),
         signed=explanation.signed,
@@ -111,8 +117,8 @@ def display(explanation: Explanation, size: int = DISPLAY_SIZE) -> Display:
     )
 
 
-def display_geometry(geometry: Geometry, size: int = DISPLAY_SIZE) -> tuple[Geometry, str]:
-    """The way onto the original at display size, and which part that is: of three axes the middle slice.
+def display_geometry(geometry: Geometry, size: int = DISPLAY_SIZE, index: int | None = None) -> tuple[Geometry, str]:
+    """The way onto the original at display size, and which part that is: of three axes one slice, the middle one.
 
     Raises:
         PellucidError: the geometry has other than two or three axes.
@@ -128,10 +134,10 @@ def display_geometry(geometry: Geometry, size: int = DISPLAY_SIZE) -> tuple[Geom
     if axes == 2:
         return replace(geometry, source_size=shown, box=box), ""
     count = geometry.source_size[0]
-    middle = count // 2
+    middle = count // 2 if index is None else index
     start, stop = geometry.box[0]
     moved = ((start - middle, stop - middle), *box)
-    return replace(geometry, source_size=(1, *shown), box=moved), f"slice {middle + 1} of {count}"
+    return replace(geometry, source_size=(1, *shown), box=moved, ticks=()), f"slice {middle + 1} of {count}"
 
 
 def spread(values: Tensor, geometry: Geometry) -> Array:
@@ -141,13 +147,27 @@ def spread(values: Tensor, geometry: Geometry) -> Array:
     return shown
 
 
-def ground_pixels(explanation: Pictured, size: tuple[int, ...]) -> NDArray[np.uint8]:
-    """The picture (H, W, 3) at display size, uint8; even grey where it is not in memory."""
-    if explanation.picture is None or len(explanation.geometry.source_size) != 2:
+def ground_pixels(explanation: Pictured, size: tuple[int, ...], index: int | None = None) -> NDArray[np.uint8]:
+    """The picture, or one frame of the clip (the middle one), (H, W, 3) uint8 at display size; grey if not at hand."""
+    picture = explanation.picture
+    if isinstance(picture, Clip):
+        picture = picture.picture(_nearest(picture, explanation.geometry, index))
+    elif len(explanation.geometry.source_size) != 2:
+        picture = None
+    if picture is None:
         return np.full((*size, 3), 150, np.uint8)
-    image = explanation.picture.pil()
+    image = picture.pil()
     reduce = 3.0 if min(image.size) > 2 * max(size) else None
     return np.asarray(image.resize((size[1], size[0]), Image.Resampling.BICUBIC, reducing_gap=reduce))
+
+
+def _nearest(clip: Clip, geometry: Geometry, index: int | None) -> int:
+    """Which frame of the clip shows sample `index` of the first axis (None: the middle); a long clip keeps but some."""
+    total = geometry.source_size[0]
+    index = total // 2 if index is None else index
+    if len(clip.frames) >= total:
+        return index
+    return int(np.abs(np.asarray(clip.times) - geometry.ticks[index]).argmin())
 
 
 def _problem(raw: Tensor, explanation: Explanation) -> tuple[str, bool]:

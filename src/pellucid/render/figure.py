@@ -17,7 +17,8 @@ def panel(explanations: Sequence[Explanation], *, width: float = 13.5) -> Figure
 
     At the left stands the original with the model's top classes. Each target has a section with a tile for
     each explanation: method, layer, overlay, a colour bar with the raw values, measured quality, warnings.
-    A map without meaning says so. Of three space axes the middle slice of the first is shown.
+    A map without meaning says so. Of three space axes the middle slice of the first is shown; a clip has a
+    strip of key frames above the curve of its evidence over time.
 
     Args:
         explanations: of ONE picture, in the order in which they shall appear.
@@ -35,6 +36,10 @@ def panel(explanations: Sequence[Explanation], *, width: float = 13.5) -> Figure
     if len({(e.name, e.record.input.get("sha256")) for e in explanations}) > 1:
         names = ", ".join(dict.fromkeys(e.name for e in explanations))
         raise PellucidError(f"A panel shows one picture, not several ({names}): draw a panel for each.")
+    if explanations[0].is_clip:
+        from pellucid.render.strip import strips
+
+        return strips(explanations, width)
     from pellucid.render.page import page  # brings matplotlib
 
     return page(explanations[0], _sections(explanations), width)

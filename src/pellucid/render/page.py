@@ -111,7 +111,11 @@ def side(sheet: Sheet, first: Pictured, targets: set[str], geometries: Sequence[
 
 def _size(e: Pictured) -> str:
     *rest, height, width = e.geometry.source_size
-    size = " × ".join(str(n) for n in (*rest, width, height)) + " px"
+    size = f"{width} × {height} px"
+    if e.geometry.unit:
+        size = f"{rest[0]} frames, {size}"
+    elif rest:
+        size = f"{rest[0]} × {size}"
     if not e.geometry.known:
         return f"the model’s own input, {size}"
     return size if e.picture is not None else f"{size}, picture not at hand"

@@ -39,11 +39,9 @@ def portrait(
         player: which one.
         size: its longer side in pixels.
     """
-    if len(geometry.source_size) != 2:
-        return None
     if "inputs" in pictures and player < len(pictures["inputs"]):
         return _resized(_stretched(pictures["inputs"][player].permute(1, 2, 0).expand(-1, -1, 3).numpy()), size)
-    if picture is None:
+    if picture is None or len(geometry.source_size) != 2:
         return None
     shown, _ = display_geometry(geometry)
     pixels = _pixels(picture, shown.source_size)

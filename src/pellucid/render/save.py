@@ -12,7 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from pellucid.errors import PellucidError
 from pellucid.explanation import Explanation
+from pellucid.media.clip import NOMINAL_RATE, Clip
 from pellucid.render.colour import limits
 from pellucid.render.display import display, display_geometry, ground_pixels, spread
 from pellucid.render.figure import panel
@@ -50,6 +52,29 @@ def thumbnail(explanation: Explanation, size: int = 256) -> bytes:
     values = spread(activations[0, 0], geometry)
     signed = bool(np.nanmin(values) < 0)
     return _png(overlay(pixels, values, signed=signed, limits=limits(values, signed=signed)))
+
+
+def overlay_video(explanation: Explanation, kind: str = "webm", size: int = 480) -> bytes:
+    """The frames that the model was shown, each under its map, at their own times; `webm` (VP9) or `mp4` (H.264).
+
+    All frames share one colour scale. Lossy, so to look at only.
+
+    Raises:
+        MediaError: PyAV is missing, or has no such encoder.
+        PellucidError: the explanation is not of a clip.
+    """
+    if not explanation.is_clip:
+        raise PellucidError("Only clips make overlay videos; this explanation is of a picture: use its figure.")
+    from pellucid.media.writing import encode
+
+    rate = 1.0 if explanation.geometry.unit == "s" else NOMINAL_RATE
+    ticks = np.asarray(explanation.geometry.ticks)
+    clip = explanation.picture
+    at = range(len(ticks))
+    if isinstance(clip, Clip) and len(clip.frames) < len(ticks):  # a long clip: those of its frames that are at hand
+        at = sorted({int(np.abs(ticks - t).argmin()) for t in clip.times})  # type: ignore[assignment]
+    frames = (display(explanation, size, i).image() for i in at)
+    return encode(frames, [float(ticks[i]) / rate for i in at], kind)
 
 
 def html(explanations: Sequence[Explanation], *, dpi: float = 100) -> str:

@@ -71,13 +71,36 @@ class Sheet:
         picture.set_data(pixels)
         self.figure.add_artist(picture)
 
-    def box(self, x: float, y: float, width: float, height: float, *, colour: str, alpha: float = 1.0) -> None:
-        """A filled rectangle without an edge."""
-        self.figure.add_artist(
-            Rectangle(
-                (x, y), width, height, transform=self._place, facecolor=colour, alpha=alpha, linewidth=0, fill=True
-            )
+    def box(
+        self,
+        x: float,
+        y: float,
+        width: float,
+        height: float,
+        *,
+        colour: str,
+        alpha: float = 1.0,
+        name: str = "",
+        under: bool = False,
+    ) -> None:
+        """A filled rectangle without an edge, over pictures or under them; ``name`` is its id in SVG."""
+        shape = Rectangle(
+            (x, y), width, height, transform=self._place, facecolor=colour, alpha=alpha, linewidth=0, fill=True
         )
+        if name:
+            shape.set_gid(name)
+        if under:
+            shape.set_zorder(-1)
+        self.figure.add_artist(shape)
+
+    def stroke(self, points: Sequence[tuple[float, float]], *, colour: str, width: float = 1.0, name: str = "") -> None:
+        """A line through points, ``width`` in points; ``name`` is its id where the figure becomes SVG."""
+        xs, ys = zip(*points, strict=True)
+        line = Line2D(xs, ys, transform=self._place, color=colour, linewidth=width, marker="", linestyle="-")
+        line.set_solid_capstyle("round")
+        if name:
+            line.set_gid(name)
+        self.figure.add_artist(line)
 
     def dots(self, xs: Sequence[float], ys: Sequence[float], size: float, *, colour: str, alpha: float = 1.0) -> None:
         """Discs at points, ``size`` inches wide."""

@@ -41,6 +41,12 @@ def tile(sheet: Sheet, e: Explanation, at: Cell, *, target: bool) -> float:
     y = at.y + sheet.line(title, at.x, at.y, TITLE, bold=True, width=at.width)
     y += 0.05 + sheet.line(" · ".join(filter(None, subtitle)), at.x, y, TEXT, colour=QUIET, width=at.width)
     y = _map(sheet, shown, at.down(y)) if shown else _channels(sheet, e, at.down(y))
+    return remarks(sheet, e, at.down(y))
+
+
+def remarks(sheet: Sheet, e: Explanation, at: Cell) -> float:
+    """Measured quality, and what must be said; where they end."""
+    y = at.y
     if e.quality is not None:
         y += 0.05 + sheet.paragraph(e.quality.line, at.x, y + 0.05, at.width, TEXT, colour=INK)
     for note in e.notes:
@@ -54,16 +60,16 @@ def _map(sheet: Sheet, shown: Display, at: Cell) -> float:
     width, height = at.fit(shown.values.shape)
     sheet.image(shown.image(), at.x, at.y, width, height)
     if shown.problem:
-        _banner(sheet, shown.problem, at, height)
+        banner(sheet, shown.problem, at, height)
     y = at.y + height + 0.06
     if shown.limits.low < shown.limits.high:
-        y = _colour_bar(sheet, shown, at.down(y))
+        y = colour_bar(sheet, shown, at.down(y))
     for caption in shown.captions:
         y += sheet.line(caption, at.x, y, SMALL, colour=FAINT, width=at.width)
     return y
 
 
-def _banner(sheet: Sheet, text: str, at: Cell, height: float) -> None:
+def banner(sheet: Sheet, text: str, at: Cell, height: float) -> None:
     """A sentence across the middle of what is ``height`` inches high."""
     width = max(at.picture[0], 1.6)
     lines = wrapped(text, width - 0.2, TEXT, rows=5, bold=True)
@@ -75,7 +81,7 @@ def _banner(sheet: Sheet, text: str, at: Cell, height: float) -> None:
         sheet.line(words, at.x + width / 2, below, TEXT, colour=WARNING, bold=True, align="center")
 
 
-def _colour_bar(sheet: Sheet, shown: Display, at: Cell) -> float:
+def colour_bar(sheet: Sheet, shown: Display, at: Cell) -> float:
     """The map's colours as they look over an even grey, and the raw values at its ends; where it ends."""
     low, high, clipped = shown.limits
     ramp = np.linspace(low, high, 257, dtype=np.float32)[None].repeat(2, 0)
@@ -103,7 +109,7 @@ def _channels(sheet: Sheet, e: Explanation, at: Cell) -> float:
     if total == 0 or not math.isfinite(total):
         word = "zero: it explains nothing" if total == 0 else "not finite: don’t trust it"
         sheet.box(at.x, at.y, *at.picture, colour=TRACK)
-        _banner(sheet, f"Every channel’s relevance is {word}.", at, at.picture[1])
+        banner(sheet, f"Every channel’s relevance is {word}.", at, at.picture[1])
         return at.y + at.picture[1] + 0.06
     kept = e.extras.get("channels")
     ids = [i for i, _ in e.ranking()[:8]] if kept is None else [int(i) for i in kept[0]]

@@ -14,8 +14,9 @@ from torch import Tensor, nn
 from pellucid import storage
 from pellucid.engine import Capture
 from pellucid.errors import StorageError
-from pellucid.evaluation import Perturbed, cell_ranking, diagnose, judge, sanity_correlations
-from pellucid.explanation import Explanation, Quality
+from pellucid.evaluation import Perturbed, cell_ranking, diagnose, frame_grid, judge, sanity_correlations
+from pellucid.evaluation.faithfulness import cell_grid
+from pellucid.explanation import Curve, Explanation, Quality
 from pellucid.heatmaps.base import Method, explain_all
 from pellucid.models.blackbox import BlackBox
 from pellucid.models.model import VisionModel
@@ -41,13 +42,17 @@ class Session:
     x: Tensor
     seed: int = 0
     weights: str = ""
-    _perturbed: dict[Target, Perturbed] = field(default_factory=dict, repr=False)
+    _perturbed: dict[tuple[Target, bool], Perturbed] = field(default_factory=dict, repr=False)
 
-    def perturbed(self, target: Target) -> Perturbed:
-        """The perturbed scores of a target; the random orders are measured once per picture and target."""
-        if target not in self._perturbed:
-            self._perturbed[target] = Perturbed(partial(self._score, target), self.x, self.seed)
-        return self._perturbed[target]
+    def perturbed(self, target: Target, *, frames: bool = False) -> Perturbed:
+        """The perturbed scores of a target; the random orders are measured once per picture and target.
+
+        With `frames` whole frames of a clip are shown and hidden, rather than cells of space (and time).
+        """
+        if (target, frames) not in self._perturbed:
+            grid = (frame_grid if frames else cell_grid)(self.x.shape[2:])
+            self._perturbed[target, frames] = Perturbed(partial(self._score, target), self.x, self.seed, grid)
+        return self._perturbed[target, frames]
 
     def _score(self, target: Target, inputs: Tensor) -> Tensor:
         with Capture(self.model.module, watch=target.layers) as capture, torch.no_grad():
@@ -96,6 +101,39 @@ class Heatmap(Explanation):
         return Heatmaps([self])._repr_html_()
 
 
+@dataclass
+class VideoHeatmap(Heatmap):
+    """An explanation of one clip: `tube()` is the map over time and space, `spatial()` and `temporal()` its two sides.
+
+    The time grid stays the model's own; it is interpolated only where it is drawn.
+    """
+
+    @property
+    def times(self) -> tuple[float, ...]:
+        """When the frames that the model was shown are shown, in seconds (frame numbers for a clip without times)."""
+        return self.geometry.ticks
+
+    def video(self, kind: str = "webm") -> bytes:
+        """The clip with the map laid over it, as a WebM (VP9) or MP4 (H.264) video: to be looked at, not computed with.
+
+        Raises:
+            MediaError: PyAV is missing, or has no such encoder.
+        """
+        from pellucid.render import overlay_video
+
+        return overlay_video(self, kind)
+
+    def check(self) -> Quality:
+        """Measure insertion and deletion over space and time and over whole frames, and dependence on the weights.
+
+        Costs about 420 forward passes, 360 of them once for a clip and target, and two further explanations.
+
+        Raises:
+            StorageError: read from disk, so the model is not at hand.
+        """
+        return super().check()
+
+
 class Heatmaps(list[Heatmap]):
     """Several explanations; those of one picture make one panel."""
 
@@ -139,6 +177,8 @@ class Heatmaps(list[Heatmap]):
         files: list[Path] = []
         for e, name in zip(self, file_names(self), strict=True):
             files += storage.save(e, folder / f"{stem}.{name}")
+            if isinstance(e, VideoHeatmap) and e.kind == "map" and e.picture is not None:
+                files.append(storage.write_bytes(folder / f"{stem}.{name}.webm", e.video()))
         return [*files, storage.write_bytes(folder / f"{stem}.png", self.png())]
 
     def _repr_html_(self) -> str:
@@ -151,6 +191,11 @@ def check(explanations: Iterable[Heatmap]) -> None:
     """Measure the quality of explanations, sharing random orders and randomised models among those of a picture."""
     for group in Heatmaps(explanations).by_picture():
         session = group[0].session
+        if session is None and "windows" in group[0].record.input:
+            raise StorageError(
+                "A clip explained in windows is not measured as a whole: check one stretch of it, "
+                "frames='dense:16@12.5'."
+            )
         if session is None:
             raise StorageError(
                 "This explanation was read from disk: explain the picture again with its model to check it."
@@ -170,7 +215,19 @@ def _judged(e: Heatmap, session: Session, sanity: float | None, *, sound: bool) 
         return judge(sanity=sanity, completeness_gap=gap, problem=problem)
     perturbed = session.perturbed(e.explained)
     insertion, deletion = perturbed.curves(cell_ranking(e.map()[0], perturbed.grid))
-    return judge(insertion=insertion, deletion=deletion, sanity=sanity, completeness_gap=gap, problem=problem)
+    in_time = _in_time(e, session, e.explained)
+    return judge(
+        insertion=insertion, deletion=deletion, in_time=in_time, sanity=sanity, completeness_gap=gap, problem=problem
+    )
+
+
+def _in_time(e: Heatmap, session: Session, target: Target) -> tuple[Curve, Curve] | None:
+    """Insertion and deletion of a clip's frames in the order of the temporal curve; None for pictures."""
+    if not e.is_clip or session.x.shape[2] < 2:
+        return None
+    perturbed = session.perturbed(target, frames=True)
+    when = e.tube().flatten(1).sum(1).reshape(-1, 1, 1)
+    return perturbed.curves(cell_ranking(when, perturbed.grid))
 
 
 def _sanity(session: Session, explanations: Sequence[Heatmap]) -> list[float]:

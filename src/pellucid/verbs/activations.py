@@ -62,7 +62,7 @@ def activations(
     )
     called = bound.name(loaded.labels) if bound is not None else ""
     seen = Canvas.of(loaded, tuple(item.x.shape)).to_display(x)[0].clamp(0, 1).float().cpu()
-    return Activations(maps, called, loaded.ranked(output)[0], item.geometry, about, item.picture, seen)
+    return Activations(maps, called, loaded.ranked(output)[0], item.geometry, about, item.still, seen)
 
 
 def opened(artefact: storage.Artefact) -> Activations:

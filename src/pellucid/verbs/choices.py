@@ -35,23 +35,36 @@ def with_settings(methods: Sequence[Method], settings: Sequence[str]) -> list[Me
     """Methods with hyper-parameters set from texts such as `max_steps=100`; each goes to the methods that have it."""
     changed = list(methods)
     for text in settings:
-        parameter, equals, value = (part.strip() for part in text.partition("="))
-        if not equals or not parameter.isidentifier():
-            raise MethodError(f"{text!r} sets nothing: write parameter=value, such as max_steps=100.")
+        parameter, value = parsed(text)
         if not any(_has(m, parameter) for m in changed):
             known = sorted({f.name for m in changed for f in fields(m)})  # type: ignore[arg-type]
             names = ", ".join(m.name for m in changed)
             raise MethodError(f"{names} has no parameter {parameter!r}; there are {', '.join(known) or 'none'}.")
         try:
-            parsed = json.loads(value)
-        except ValueError:
-            parsed = None if value == "None" else value
-        parsed = tuple(parsed) if isinstance(parsed, list) else parsed
-        try:
-            changed = [replace(m, **{parameter: parsed}) if _has(m, parameter) else m for m in changed]  # type: ignore[type-var]
+            given = {parameter: value}
+            changed = [replace(m, **given) if _has(m, parameter) else m for m in changed]  # type: ignore[type-var]
         except TypeError as error:
-            raise MethodError(f"{value!r} is no value for {parameter!r}: give a number, a list or a name.") from error
+            given_text = text.partition("=")[2].strip()
+            raise MethodError(
+                f"{given_text!r} is no value for {parameter!r}: give a number, a list or a name."
+            ) from error
     return changed
+
+
+def parsed(text: str) -> tuple[str, Any]:
+    """A setting such as `max_steps=100` as its name and its value: numbers and lists as such, other texts as they are.
+
+    Raises:
+        MethodError: it is no setting.
+    """
+    parameter, equals, value = (part.strip() for part in text.partition("="))
+    if not equals or not parameter.isidentifier():
+        raise MethodError(f"{text!r} sets nothing: write parameter=value, such as max_steps=100.")
+    try:
+        read = json.loads(value)
+    except ValueError:
+        read = None if value == "None" else value
+    return parameter, tuple(read) if isinstance(read, list) else read
 
 
 def _has(method: Method, parameter: str) -> bool:

@@ -12,7 +12,7 @@ from typing import Any
 from torch import Tensor
 
 from pellucid.errors import MediaError, PellucidError
-from pellucid.media import expand
+from pellucid.media import SCHEMES, expand
 from pellucid.media.inputs import natural
 from pellucid.media.samples import PREFIX
 from pellucid.models.model import VisionModel
@@ -55,7 +55,7 @@ def is_collection(inputs: Input | Sequence[Input]) -> bool:
     if isinstance(inputs, Tensor):
         return inputs.ndim > 3
     if isinstance(inputs, str | Path):
-        return Path(inputs).expanduser().is_dir() or len(expand([inputs])) > 1
+        return Path(inputs).expanduser().is_dir() or len(expand([inputs], clips=None, schemes=SCHEMES)) > 1
     return isinstance(inputs, Sequence)
 
 

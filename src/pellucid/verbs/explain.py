@@ -12,15 +12,19 @@ from torch import Tensor
 from pellucid import storage
 from pellucid.engine import default_batch
 from pellucid.engine.memory import Memory
-from pellucid.errors import PellucidError, StorageError, TargetError
+from pellucid.errors import MediaError, PellucidError, StorageError, TargetError
 from pellucid.explanation import Prediction
 from pellucid.heatmaps import Attribution, Method, explain_all, get_method
+from pellucid.media import Plan
+from pellucid.models.adapters import ClipInput
+from pellucid.models.layers import pathway_layers
 from pellucid.models.model import VisionModel
 from pellucid.models.targets import PerSample, Target, TargetLike, parse_target
-from pellucid.results import Heatmap, Heatmaps, Session
+from pellucid.results import Heatmap, Heatmaps, Session, VideoHeatmap
 from pellucid.verbs.choices import as_methods, as_targets
-from pellucid.verbs.inputs import Input, ModelLike, Prepared, as_model, prepared
+from pellucid.verbs.inputs import Input, ModelLike, Prepared, absolute, as_model, prepared, unsampled
 from pellucid.verbs.records import parameters, record, reloaded
+from pellucid.verbs.windows import explain_windows
 
 
 def explain(
@@ -32,27 +36,30 @@ def explain(
     layer: str | None = None,
     seed: int = 0,
     check: bool = False,
+    frames: Plan | str | int | None = None,
 ) -> Any:
     """Why did this model say that about this picture?
 
     Args:
         model: a `VisionModel`, a model's name for `load`, or a bare module.
         inputs: a picture (path, `sample:NAME`, PIL, array), a folder or glob of pictures, a tensor `(C, H, W)` or
-            `(N, C, H, W)` as the model takes it, or a list of these.
+            `(N, C, H, W)` as the model takes it, or a list of these. For a model of clips: a video, an animation, a
+            folder of numbered frames, an array `(T, H, W, 3)`, a tensor `(C, T, H, W)` or `(N, C, T, H, W)`.
         method: one or several, by name or as objects.
         target: one or several: class numbers, labels, `a>b`, `Target` objects, functions of the output; None explains
             each picture's top class.
         layer: module path for the methods that explain a layer; None finds one.
         seed: for whatever is random.
         check: measure the quality at once (see `Heatmap.check`).
+        frames: which frames of a clip the model is shown, other than its own sampling (see `Plan`).
 
     Returns:
-        A `Heatmap` for one picture, one method and one target, else `Heatmaps`.
+        A `Heatmap` (a `VideoHeatmap` for a clip) for one input, one method and one target, else `Heatmaps`.
 
     Raises:
         PellucidError: one sentence with the cure; the first picture that can't be read ends the work.
     """
-    loaded = as_model(model)
+    loaded = sampled(as_model(model), frames)
     methods, targets = as_methods(method, layer=layer, seed=seed), as_targets(target)
     found = Heatmaps()
     for _, result in explain_each(loaded, inputs, methods, targets, seed=seed):
@@ -63,6 +70,15 @@ def explain(
         found.check()
     single = len(found) == 1 and not (isinstance(inputs, Sequence) and not isinstance(inputs, str))
     return found[0] if single else found
+
+
+def sampled(model: VisionModel, frames: Plan | str | int | None) -> VisionModel:
+    """The model with another sampling plan of its clips.
+
+    Raises:
+        ModelError: it takes pictures.
+    """
+    return model if frames is None else replace(model, preprocess=model.clips.planned(Plan.parse(frames)))
 
 
 def explain_each(
@@ -80,6 +96,13 @@ def explain_each(
     A picture that can't be read does not stop the others; a model, method or target that does not work is raised.
     `memory`, of one input, one method and one target, holds scores that are known already.
     """
+    if model.takes_clips and model.clips.plan.kind == "windows":
+        for name, footage in unsampled(inputs):
+            if isinstance(footage, MediaError):
+                yield name, footage
+            else:
+                yield name, explain_windows(model, footage, absolute(footage.source), methods, targets, seed)
+        return
     waiting: list[Prepared] = []
     size = batch or max(1, default_batch(model.device) // 2)
     given = 0
@@ -126,6 +149,7 @@ def _explain_batch(
     predictions = model.ranked(output)
     named = [_for_batch(t, items).bind(model.module, x, model.labels) for t in targets]
     bound = [t.freeze(output) for t in named]
+    methods = _by_pathway(methods, model, x)
     found = explain_all(methods, model, x, bound, memory)
     for i, item in enumerate(items):
         session = Session(model, x[i : i + 1], seed, weights)
@@ -138,6 +162,20 @@ def _explain_batch(
                 for a, m in enumerate(methods)
             ),
         )
+
+
+def _by_pathway(methods: Sequence[Method], model: VisionModel, x: Tensor) -> list[Method]:
+    """Methods that choose a layer by themselves, once for each pathway of a model that has several."""
+    if not isinstance(model.module, ClipInput) or not model.module.pathways:
+        return list(methods)
+    expanded: list[Method] = []
+    for m in methods:
+        if getattr(m, "layer", "") is not None:
+            expanded.append(m)
+            continue
+        found = pathway_layers(model.module, x, model.module.counts(x.shape[2]))
+        expanded += [replace(m, layer=layer.name) for layer in found]  # type: ignore[type-var]
+    return expanded
 
 
 _NO_WAY_BACK = (
@@ -171,7 +209,7 @@ def _heatmap(
             "backwards": found.cost.backwards,
         },
     )
-    return Heatmap(
+    return (VideoHeatmap if model.takes_clips else Heatmap)(
         attribution=found.values[row : row + 1].detach().cpu(),
         method=method.name,
         target=target.name(model.labels) if method.uses_target else "any target",
@@ -182,7 +220,7 @@ def _heatmap(
         kind=method.kind,
         signed=method.signed,
         fold=method.channels,
-        notes=[*found.notes, *([] if item.geometry.known else [_NO_WAY_BACK])],
+        notes=[*item.notes, *found.notes, *([] if item.geometry.known else [_NO_WAY_BACK])],
         extras={name: value[row : row + 1].detach().cpu() for name, value in found.extras.items()},
         picture=item.picture,
         session=session,
@@ -195,7 +233,8 @@ def _heatmap(
 def opened(artefact: storage.Artefact) -> Heatmap:
     """A stored explanation as it was."""
     stored = storage.explanation(artefact)
-    return Heatmap(**{f.name: getattr(stored, f.name) for f in fields(stored)})
+    kind = VideoHeatmap if stored.is_clip else Heatmap
+    return kind(**{f.name: getattr(stored, f.name) for f in fields(stored)})
 
 
 def recompute(
@@ -214,9 +253,10 @@ def recompute(
         get_method(about.method["name"], **settings),
         parse_target(about.target),
         seed=about.run["seed"],
+        frames=about.input.get("plan"),
     )
     if not isinstance(again, Heatmap):
-        raise StorageError("An explanation is of one picture: give pl.verify(file, inputs=...) just that one.")
+        raise StorageError("An explanation is of one picture or clip: give pl.verify(file, inputs=...) just that one.")
     if again.record.input["sha256"] != about.input["sha256"]:
         reasons.append("the picture is not the one of the record")
     return {"attribution": again.attribution}, reasons

@@ -9,11 +9,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pellucid.errors import PellucidError, StorageError
+from pellucid.errors import MethodError, PellucidError, StorageError
 from pellucid.explanation import Prediction
 from pellucid.heatmaps.base import prepare
 from pellucid.importance import Estimator, Players, Regions, Share, get_estimator, get_players, measure
 from pellucid.importance.drawn import Given
+from pellucid.importance.frames import Frames, Segments
+from pellucid.importance.temporal import order_sensitivity, sufficient
+from pellucid.media import Picture
 from pellucid.models.model import VisionModel
 from pellucid.models.targets import Target, TargetLike, as_target, parse_target
 from pellucid.results.importance import Importance
@@ -44,6 +47,7 @@ def importance(
     group: str = "auto",
     compare: str | None = None,
     keep: str | Path | None = None,
+    order: bool = False,
     say: Say | None = None,
 ) -> Importance:
     """What matters most?
@@ -53,7 +57,7 @@ def importance(
         inputs: one picture (path, `sample:NAME`, PIL, array, tensor `(C, H, W)`), or many: a folder (its subfolders
             are groups), a glob, a list, a batch `(N, C, H, W)`. Of many the answer is the mean over pictures.
         features: the players: `superpixels`, `patches`, `regions`, `channels`, `tokens`, `layers`, `colours`,
-            `frequencies`, `properties`; or a `Players` object.
+            `frequencies`, `properties`, of clips `frames`, `segments`, `tubes`; or a `Players` object.
         by: the estimator: `ablation`, `shapley`, `kernel`, `owen`, `lime`, `gradient`, `conductance`, `permutation`;
             or an `Estimator` object.
         target: class number, label, `a>b`, `Target`, function of the output; None: each picture's top class.
@@ -72,6 +76,7 @@ def importance(
         compare: of many pictures: `a>b`, two groups, of which the first less the second is told too; None: the two that
             there are, if there are just two.
         keep: folder for the work done on each of many pictures, so that a run can be continued; None keeps nothing.
+        order: of a clip, also note whether the model needs the order of its frames, and how few of them are enough.
         say: is told what the work will cost, before it begins.
 
     Returns:
@@ -88,7 +93,17 @@ def importance(
     estimator = by if isinstance(by, Estimator) else get_estimator(by, samples=samples, seed=seed)
     asked = as_target(target)
     return importance_of_given(
-        loaded, inputs, players, estimator, asked, seed=seed, group=group, compare=compare, keep=keep, say=say
+        loaded,
+        inputs,
+        players,
+        estimator,
+        asked,
+        seed=seed,
+        group=group,
+        compare=compare,
+        keep=keep,
+        order=order,
+        say=say,
     )
 
 
@@ -103,11 +118,16 @@ def importance_of_given(
     group: str = "auto",
     compare: str | None = None,
     keep: str | Path | None = None,
+    order: bool = False,
     say: Say | None = None,
     failed: list[PellucidError] | None = None,
 ) -> Importance:
     """`importance` with everything named resolved; `failed` gets what is wrong with some of many pictures."""
     check_model(model, players, estimator)
+    if order and (is_collection(inputs) or not model.takes_clips):
+        raise MethodError(
+            "The order of frames is asked of one clip and a model of clips: name one, or leave order out."
+        )
     if is_collection(inputs):
         return importance_of_set(
             model,
@@ -125,7 +145,7 @@ def importance_of_given(
     _, item = next(iter(prepared(model, inputs)))
     if isinstance(item, PellucidError):
         raise item
-    return importance_of_one(model, item, players, estimator, asked, seed=seed, say=say)
+    return importance_of_one(model, item, players, estimator, asked, seed=seed, order=order, say=say)
 
 
 def importance_of_one(
@@ -136,6 +156,7 @@ def importance_of_one(
     asked: Target,
     *,
     seed: int = 0,
+    order: bool = False,
     say: Say | None = None,
 ) -> Importance:
     """The importance of players for one prepared picture."""
@@ -148,7 +169,11 @@ def importance_of_one(
     found = measure(fitted, estimator, prepare(model, x, [target]), say=say)
     share = Share(item.source["name"], found.values[:, 0], found.low[:, 0], found.high[:, 0])
     layer = measured_layer(model, x, players, target)
-    notes = found.notes[0] + ([] if item.geometry.known else ["The regions lie on the model's own input."])
+    notes = (
+        found.notes[0]
+        + (_order(model, x, target, players) if order else [])
+        + ([] if item.geometry.known else ["The regions lie on the model's own input."])
+    )
     run = {"seed": seed, "layer": layer, "forwards": found.cost.forwards, "backwards": found.cost.backwards}
     return Importance(
         features=players.kind,
@@ -165,8 +190,18 @@ def importance_of_one(
         pictures=looks(model, found.pictures),
         interactions=found.interactions[0],
         notes=notes,
-        picture=item.picture,
+        picture=item.picture if isinstance(item.picture, Picture) else None,
     )
+
+
+def _order(model: VisionModel, x: Tensor, target: Target, players: Players) -> list[str]:
+    """Whether the model needs the order of a clip's frames, and how few of them are enough, in words."""
+    job = prepare(model, x, [target])
+    stretches = players if isinstance(players, Frames) else Segments()
+    enough = sufficient(job, stretches)
+    kept = ", ".join(enough.names) or "no frame at all"
+    bound = "" if enough.exact else " (found greedily: fewer might do)"
+    return [order_sensitivity(job)[0].sentence, f"Enough to keep the answer with half of its lead: {kept}{bound}."]
 
 
 def _prediction(model: VisionModel, output: Any) -> list[Prediction]:

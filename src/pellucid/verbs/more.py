@@ -11,7 +11,7 @@ from pellucid.errors import MediaError, MethodError, PellucidError, StorageError
 from pellucid.heatmaps import Method, get_method
 from pellucid.models.targets import Target, parse_target
 from pellucid.results import Heatmap
-from pellucid.verbs.explain import explain_each
+from pellucid.verbs.explain import explain_each, sampled
 from pellucid.verbs.inputs import Input, ModelLike
 from pellucid.verbs.records import parameters, reloaded
 from pellucid.verbs.verify import read
@@ -54,6 +54,8 @@ def more(
             reasons.append("the model's weights are not those of the record")
     if reasons:
         raise StorageError(f"It cannot be continued, since {reasons[0]}: explain the picture anew.")
+    if e.is_clip:
+        loaded = sampled(loaded, e.record.input.get("plan"))
     memory = Memory.of({name: e.extras[name] for name in (ASKED, ANSWERED)})
     found = list(explain_each(loaded, source, [method], [_target(e)], seed=e.record.run["seed"], memory=memory))
     result = found[0][1] if len(found) == 1 else MediaError("Only one picture can be continued: give just that one.")

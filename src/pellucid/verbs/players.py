@@ -70,5 +70,6 @@ def looks(model: VisionModel, pictures: dict[str, Tensor]) -> dict[str, Tensor]:
     pictures = dict(pictures)
     if "inputs" in pictures:
         shown = torch.stack([model.preprocess.display(x) for x in pictures["inputs"]]).float().clamp(0, 1)
+        shown = shown[:, :, 0] if shown.ndim == 5 else shown  # a frame, shown as a clip of one
         pictures["inputs"] = (255 * shown).round().to(torch.uint8)
     return pictures

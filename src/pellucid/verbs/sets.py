@@ -23,7 +23,7 @@ from pellucid.importance.estimators import Permutation
 from pellucid.importance.exchange import Kept, exchange
 from pellucid.importance.gather import Gathered, by_place, difference, gather
 from pellucid.importance.ledger import Ledger, Row, ledger
-from pellucid.media import Geometry
+from pellucid.media import Geometry, Picture
 from pellucid.media.samples import PREFIX
 from pellucid.models.model import VisionModel
 from pellucid.models.targets import Target
@@ -279,7 +279,8 @@ def _examples(run: _Run, found: list[Gathered]) -> dict[str, Tensor]:
                 continue
             shown = _looks_of(run, item)
             for share, k in cells:
-                drawn = portrait(item.picture, item.geometry, shown, k)
+                picture = item.picture if isinstance(item.picture, Picture) else None
+                drawn = portrait(picture, item.geometry, shown, k)
                 if drawn is not None:
                     share.examples[k] = drawn
             if "labels" in shown:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from pellucid import storage
 from pellucid.errors import MediaError, StorageError
-from pellucid.media import read_image
+from pellucid.media import Clip, Picture, open_clip, read_image
 from pellucid.verbs.inputs import Input, ModelLike
 
 RECOMPUTE = {
@@ -22,6 +22,8 @@ RECOMPUTE = {
     "pellucid-feature/1": "pellucid.verbs.visualize",
     "pellucid-activations/1": "pellucid.verbs.activations",
     "pellucid-atlas/1": "pellucid.verbs.atlas",
+    "pellucid-surrogate/1": "pellucid.verbs.distill",
+    "pellucid-concepts/1": "pellucid.verbs.concepts",
 }
 """Format of an artefact -> the module that makes it, whose `recompute(artefact, model, inputs)` returns the arrays of
 the same names, computed again, and a sentence for whatever is not as the record says; its `opened(artefact)` returns
@@ -103,8 +105,14 @@ def read(file: str | Path) -> Any:
     source = result.record.input["source"]
     if source and result.geometry.known and "pictures" not in result.record.input:
         try:
-            picture = read_image(source)
+            picture = _original(result)
         except MediaError:
             return result
         result.picture = picture if picture.sha256 == result.record.input["sha256"] else None
     return result
+
+
+def _original(result: Any) -> Picture | Clip:
+    """The picture, or of a clip the very frames that the model was shown."""
+    about = result.record.input
+    return open_clip(about["source"]).pick(about["frames"]) if "frames" in about else read_image(about["source"])

@@ -198,7 +198,7 @@ def run(model: VisionModel, asked: Asked, inputs: Input | None, cache: bool | st
             record=about,
             natural=natural.shown if natural else None,
             fires=None if item is None else _fires(model, objective, sample),
-            given=None if item is None or item.picture is None else Given(item.picture, item.geometry),
+            given=None if item is None or item.still is None else Given(item.still, item.geometry),
             notes=list(group[0].notes),
             facts=group[0].facts,
         )

@@ -1,0 +1,111 @@
+"""`pellucid distill`: a model that a person can read, with how far to believe it."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from pellucid.cli import options
+
+
+def distill(
+    pictures: Annotated[
+        str, typer.Argument(metavar="FOLDER", help="Sub-folders are classes; or with labels.csv; or digits:.")
+    ],
+    into: Annotated[
+        str,
+        typer.Option(
+            "--into",
+            help="tree, linear, additive, rules, prototypes, nearest, neighbours, bottleneck, hierarchy, bcos.",
+        ),
+    ] = "tree",
+    teacher: Annotated[
+        str | None,
+        typer.Option("--teacher", help="The model to imitate; cnn trains a small one; default: the classes."),
+    ] = None,
+    model: Annotated[
+        str | None, typer.Option("--model", "-m", help="The network whose layer gives the words; default: the teacher.")
+    ] = None,
+    concepts: Annotated[
+        str,
+        typer.Option(
+            "--concepts", help="auto, none, attributes, properties, nmf, semi-nmf, pca, ica, kmeans, sae, batch-sae."
+        ),
+    ] = "auto",
+    count: Annotated[int | None, typer.Option("--count", help="How many concepts, or parts a class.")] = None,
+    depth: Annotated[int | None, typer.Option("--depth", help="Of a tree, at most.")] = None,
+    features: Annotated[int | None, typer.Option("--features", help="Words a class, curves or rules, at most.")] = None,
+    layer: Annotated[str | None, typer.Option("--layer", help="Module path; default: the best is found.")] = None,
+    picture: Annotated[
+        str | None, typer.Option("--explain", help="Say why for this picture, and show its way through a tree.")
+    ] = None,
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for sheet, page, values and record.")] = Path(
+        "pellucid-out"
+    ),
+    name: Annotated[str | None, typer.Option("--name", help="Of the files; default: data and kind.")] = None,
+    as_json: options.Json = False,
+    seed: Annotated[int, typer.Option("--seed", help="Of splits and whatever is random.")] = 0,
+) -> None:
+    """Learn a model that a person can read, and measure how far it can be believed."""
+    from pellucid.cli.console import document, progress
+
+    report: dict[str, Any] = {"format": "pellucid-report/1", "results": []}
+    with document(report, as_json):
+        from pellucid.errors import MethodError
+        from pellucid.interpretable.learn import KINDS
+        from pellucid.storage import check_writable
+        from pellucid.verbs.distill import distill as learn
+
+        if depth is not None and features is not None:
+            raise MethodError("Give --depth (of a tree) or --features (of all others), not both.")
+        named = KINDS[into].limit if into in KINDS else ""
+        given = "depth" if depth is not None else "features" if features is not None else named
+        if into in KINDS and given != named:
+            raise MethodError(f"{into} has no --{given}" + (f": give --{named}." if named else ": leave it out."))
+        check_writable(out)
+        if not as_json and sys.stderr.isatty():
+            print("one forward a picture, then minutes of fitting at the most", file=sys.stderr)
+        with progress():
+            found = learn(
+                pictures,
+                into,
+                teacher,
+                model=model,
+                concepts=concepts,
+                count=count,
+                limit=depth if depth is not None else features,
+                layer=layer,
+                seed=seed,
+            )
+            saved = [str(path) for path in found.save(out, name)]
+        report["results"].append(
+            {
+                "into": into,
+                "card": found.card.as_dict(),
+                "text": str(found.head),
+                "notes": [*found.notes, *found.card.notes],
+                "files": saved,
+            }
+        )
+        if not as_json:
+            print(f"{found.name}: {into} of {found.card.complexity} {found.card.unit}")
+            print(f"  {found.card.line}")
+            for note in [*found.notes, *found.card.notes]:
+                print(f"  note: {note}")
+        if picture is not None:
+            from pellucid.render import figure_png
+            from pellucid.storage import write_bytes
+
+            evidence = found.explain(picture)
+            drawn = Path(saved[0]).with_suffix("")
+            drawn = write_bytes(drawn.with_name(f"{drawn.name}.why.png"), figure_png(found.evidence(picture)))
+            report["results"][0]["explained"] = {"picture": picture, "text": str(evidence), "file": str(drawn)}
+            if not as_json:
+                print(f"  {picture}: " + str(evidence).replace("\n", "\n  "))
+                print(f"  why: {drawn}")
+        if not as_json:
+            page = next(path for path in saved if path.endswith(".html"))
+            print(f"  page: {page}")

@@ -1,0 +1,68 @@
+"""`pellucid tcav`: does the answer depend on concepts that are given by example pictures?"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+from pellucid.cli import options
+
+
+def tcav(
+    concepts: Annotated[str, typer.Argument(metavar="CONCEPTS", help="A sub-folder of pictures for each concept.")],
+    pictures: Annotated[str, typer.Argument(metavar="PICTURES", help="Pictures of the class that is asked about.")],
+    random: Annotated[str, typer.Option("--random", help="Pictures without the concepts, else alike.")],
+    model: options.ModelName = options.DEFAULT_MODEL,
+    target: Annotated[str, typer.Option("--target", help="A label or class number; default: the top class.")] = "top",
+    layer: Annotated[str | None, typer.Option("--layer", help="Module path; default: the last with places.")] = None,
+    by: Annotated[
+        str, typer.Option("--by", help="How a concept's direction is found: pattern or logistic.")
+    ] = "pattern",
+    match: Annotated[
+        int, typer.Option("--match", help="Choose this many random pictures, those most like the concepts'.")
+    ] = 0,
+    level: Annotated[float, typer.Option("--level", help="Chance of any false discovery.")] = 0.05,
+    correction: Annotated[str, typer.Option("--correction", help="For many tests: holm, bh, none.")] = "holm",
+    as_json: options.Json = False,
+    seed: Annotated[int, typer.Option("--seed", help="Of the random sets.")] = 0,
+    device: options.Device = None,
+    weights: options.Weights = None,
+    random_weights: options.RandomWeights = False,
+    labels: options.Labels = None,
+) -> None:
+    """Test whether a class's score rises towards concepts, more than towards random pictures."""
+    from pellucid.cli.console import document, progress
+
+    report: dict[str, Any] = {"format": "pellucid-report/1", "results": []}
+    with document(report, as_json):
+        from dataclasses import asdict
+
+        from pellucid.concepts.tcav import lines_of
+        from pellucid.errors import MethodError
+        from pellucid.models.targets import parse_target
+        from pellucid.verbs.tcav import tcav as run
+
+        if by not in ("pattern", "logistic") or correction not in ("holm", "bh", "none"):
+            raise MethodError("--by is pattern or logistic, and --correction is holm, bh or none.")
+        vision = options.load_model(model, weights, random_weights, labels, device)
+        with progress():
+            found = run(
+                vision,
+                concepts,
+                pictures,
+                random,
+                parse_target(target),
+                layer=layer,
+                by=by,  # type: ignore[arg-type]
+                match=match,
+                level=level,
+                correction=correction,  # type: ignore[arg-type]
+                seed=seed,
+            )
+        report["results"] = [asdict(t) for t in found]
+        if not as_json:
+            for line, t in zip(lines_of(found), found, strict=True):
+                print(line)
+                for note in t.notes:
+                    print(f"  note: {note}")

@@ -1,0 +1,81 @@
+"""Whole batches with one layer's activation changed on the way: what a model says when that layer says another thing.
+
+`engine/tail.py` is for many changes of one input; this is for one change of many inputs.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from types import TracebackType
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from pellucid.engine.capture import Capture, Cost, find_layer, first_tensor, replace_first_tensor
+from pellucid.errors import LayerError
+
+Edit = Callable[[Tensor], Tensor]
+"""The layer's activation of a batch -> what stands in its place, of the same shape."""
+
+
+class Swap:
+    """A context in which `swap(inputs, edit)` is the model's output with `edit(activation)` at the layer.
+
+    A layer that runs several times in a pass is changed where it runs last, which is where it is read.
+
+    Args:
+        module: the model; left as it was when the context ends.
+        layer: module path.
+    """
+
+    def __init__(self, module: nn.Module, layer: str) -> None:
+        self.layer, self.cost = layer, Cost()
+        self._capture = Capture(module)
+        self._edit: Edit | None = None
+        self._runs = self._last = 0
+        self._thread, self._running = threading.get_ident(), False
+
+    def __enter__(self) -> Swap:
+        self._capture.__enter__()
+        try:
+            self._handle = find_layer(self._capture.module, self.layer).register_forward_hook(self._hook)
+        except BaseException as error:
+            self.__exit__(type(error), error, error.__traceback__)
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if hasattr(self, "_handle"):
+            self._handle.remove()
+        self._capture.__exit__(kind, error, trace)
+
+    def __call__(self, inputs: Tensor, edit: Edit | None = None) -> Any:
+        """The model's output, changed or (with no `edit`) as it is; no graph."""
+        if edit is not None and not self._last:
+            self(inputs)  # counts how often the layer runs
+        self._edit, self._runs, self._running = edit, 0, True
+        try:
+            with torch.no_grad():
+                output = self._capture.forward(inputs)
+        finally:
+            self._running = False
+        self.cost.forwards += len(inputs)
+        if not self._runs:
+            raise LayerError(f"Layer {self.layer!r} never ran in the forward pass; name a layer that does.")
+        self._last = self._runs
+        return output
+
+    def _hook(self, _module: nn.Module, _args: Any, output: Any) -> Any:
+        if threading.get_ident() != self._thread or not self._running:
+            return None
+        self._runs += 1
+        if self._edit is None or self._runs < self._last:
+            return None
+        activation = first_tensor(output)
+        if activation is None:
+            raise LayerError(f"Layer {self.layer!r} returns no activation tensor; name another.")
+        return replace_first_tensor(output, self._edit(activation.detach()).to(activation))

@@ -1,0 +1,1 @@
+"""Ground truth: inputs whose evidence is known, and how well a map finds it."""

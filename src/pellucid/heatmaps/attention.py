@@ -1,0 +1,315 @@
+"""Attention rollout: attention multiplied through the layers, for pictures and clips, whatever way space and time mix.
+
+A layer of attention moves relevance from a token to those it looks at. `Steps` says which tokens sit together in one
+attention of the network: all of them (joint), those of one frame or of one place in turn (divided, as in TimeSformer),
+or the places of each frame first and whole frames after (factorised, as in ViViT's second model).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+import torch
+from torch import Tensor
+
+from pellucid.engine import Capture, Cost
+from pellucid.engine.attention import reading_attention
+from pellucid.errors import MethodError
+from pellucid.heatmaps.base import Attribution, Job, Method, method
+from pellucid.models.layers import _noise_like
+from pellucid.models.layouts import readings
+from pellucid.models.targets import Target
+from pellucid.models.tokens import entries
+
+Together = Literal["all", "space", "time"]
+_ALL: Together = "all"
+
+
+@dataclass(frozen=True)
+class TokenGrid:
+    """How the tokens of a transformer cover its input.
+
+    Attributes:
+        grid: cells along each space axis, time first for clips.
+        prefix: tokens without a place (class, registers) in a joint or spatial attention.
+        time_prefix: the same in the attention over whole frames (factorised).
+        kind: `joint`, `divided` or `factorised`.
+        together: for each attention of a pass, which tokens sit in it together.
+    """
+
+    grid: tuple[int, ...]
+    prefix: int
+    kind: Literal["joint", "divided", "factorised"]
+    together: tuple[Together, ...]
+    time_prefix: int = 0
+
+
+def token_grid(job: Job, shapes: Sequence[tuple[int, int]]) -> TokenGrid:
+    """Read the tokens' grid from the attentions of one input, `(side by side, tokens in each)` for each layer.
+
+    Raises:
+        MethodError: no reading fits (windows, pooled attention), or none is proven.
+    """
+    kinds = list(dict.fromkeys(shapes))
+    if len(kinds) == 1 and kinds[0][0] == 1:
+        return _joint(job, len(shapes), kinds[0][1])
+    if 0 < len(kinds) < 3 and job.inputs.ndim == 5:
+        kinds = [kinds[0], kinds[-1]]
+        found = _factorised(job, shapes, kinds) or _divided(job, shapes, kinds)
+        if found is not None:
+            return found
+    sizes = ", ".join(f"{n} x {k} tokens" for n, k in dict.fromkeys(shapes))
+    raise MethodError(
+        f"The attentions of this network are of sizes {sizes}, which is no joint, divided or factorised attention over "
+        "one grid (windows and pooled tokens are none either): use grad-cam or occlusion."
+    )
+
+
+def _joint(job: Job, layers: int, tokens: int) -> TokenGrid:
+    layout = next((e[1] for e in entries(job.module, job.inputs) if e[1].prefix + e[1].cells == tokens), None)
+    if layout is None:
+        raise MethodError(
+            f"It is not proven which of the {tokens} tokens belongs to which place: use grad-cam or occlusion."
+        )
+    return TokenGrid(layout.grid, layout.prefix, "joint", tuple(_ALL for _ in range(layers)))
+
+
+def _frame_grid(job: Job, places: int) -> tuple[int, int] | None:
+    """Rows and columns of a frame of so many tokens, in the proportions of the input; None if there are none."""
+    space = job.space[1:]
+    found = next((r for r in readings((1, places, 1), space) if r.prefix == 0), None)
+    return None if found is None else (found.grid[0], found.grid[1])
+
+
+_PREFIXES = (0, 1, 2, 5)  # no token beside the grid; class; class and distillation; class and four registers
+
+
+def _factorised(job: Job, shapes: Sequence[tuple[int, int]], kinds: list[tuple[int, int]]) -> TokenGrid | None:
+    (frames, spatial), (alone, temporal) = kinds
+    if alone != 1 or frames < 2 or frames > job.space[0] or temporal - frames not in (0, 1):
+        return None
+    for prefix in _PREFIXES:
+        grid = _frame_grid(job, spatial - prefix)
+        if grid is not None:
+            together: tuple[Together, ...] = tuple("space" if s == kinds[0] else "time" for s in shapes)
+            if list(together) == sorted(together):  # space first, then time
+                return TokenGrid((frames, *grid), prefix, "factorised", together, temporal - frames)
+    return None
+
+
+def _divided(job: Job, shapes: Sequence[tuple[int, int]], kinds: list[tuple[int, int]]) -> TokenGrid | None:
+    for space_kind, time_kind in (kinds, kinds[::-1]):
+        (frames, spatial), (places, temporal) = space_kind, time_kind
+        grid = _frame_grid(job, places)
+        fits = temporal == frames and spatial - places in _PREFIXES and 1 < frames <= job.space[0]
+        if grid is None or not fits:
+            continue
+        for together in _turns(shapes, space_kind, time_kind):
+            found = TokenGrid((frames, *grid), spatial - places, "divided", together)
+            if _sits_where_read(job, found):
+                return found
+    return None
+
+
+def _turns(shapes: Sequence[tuple[int, int]], space: Any, time: Any) -> list[tuple[Together, ...]]:
+    """Which attention goes over what: by their sizes, or in turn where as many frames as places leave them alike."""
+    if space != time:
+        return [tuple("space" if s == space else "time" for s in shapes)]
+    pairs: tuple[tuple[Together, Together], ...] = (("time", "space"), ("space", "time"))
+    return [tuple(pair[k % 2] for k in range(len(shapes))) for pair in pairs] if len(shapes) > 1 else []
+
+
+def _sits_where_read(job: Job, tokens: TokenGrid) -> bool:
+    """Whether changing one cell of the input moves most the first attention of its frame, and of its place."""
+    sample = _noise_like(job.inputs)
+    frames, rows, columns = tokens.grid
+    first = {kind: tokens.together.index(kind) for kind in ("space", "time")}
+    plain = attention_weights(job, sample)
+    for cell in ((0, 0, 0), (frames - 1, rows - 1, 0), (frames // 2, 0, columns - 1)):
+        changed = sample.clone()
+        box = [slice(c * s // g, (c + 1) * s // g) for c, s, g in zip(cell, job.space, tokens.grid, strict=True)]
+        changed[:, :, box[0], box[1], box[2]] *= -1
+        moved = attention_weights(job, changed)
+        for kind, at in (("space", cell[0]), ("time", cell[1] * columns + cell[2])):
+            k = first[kind]
+            if int((moved[k] - plain[k]).abs().flatten(1).sum(1).argmax()) != at:
+                return False
+    return True
+
+
+def attention_weights(job: Job, inputs: Tensor) -> list[Tensor]:
+    """The attentions `(side by side, heads, L, L)` of one input, without a graph; pooled ones are left out."""
+    with Capture(job.module) as capture, torch.no_grad(), reading_attention() as found:
+        capture.forward(inputs)
+    return [w for w in found.weights if w.shape[-1] == w.shape[-2] > 1]
+
+
+def flow_back(tokens: TokenGrid, steps: Sequence[Tensor], keep: float, take: float, start: str) -> Tensor:
+    """Relevance of the output led back through all attentions, `r <- keep r + take r A`, onto the grid.
+
+    Args:
+        tokens: how the attentions read.
+        steps: each attention's matrix `(side by side, L, L)`, in the order of execution.
+        keep: what stays where it is (the residual branch).
+        take: what moves.
+        start: `class` (the first prefix token) or `mean` (all tokens of the grid alike).
+    """
+    frames = tokens.grid[0] if tokens.kind != "joint" else 1
+    places = math.prod(tokens.grid) // frames
+    like = steps[0]
+    first = start == "class"
+    # (prefix tokens, tokens of the grid); for the factorised kind, each frame has prefix tokens of its own.
+    heads = like.new_zeros(frames if tokens.kind == "factorised" else 1, tokens.prefix)
+    cells = like.new_zeros(frames, places)
+    summary = like.new_zeros(tokens.time_prefix + frames)  # whole frames, factorised only
+    if tokens.kind == "factorised":
+        summary[0 if tokens.time_prefix and first else slice(tokens.time_prefix, None)] = 1.0
+        summary = summary / summary.sum()
+    elif first:
+        heads[:, 0] = 1.0
+    else:
+        cells += 1.0 / cells.numel()
+    descended = tokens.kind != "factorised"
+    for together, matrix in zip(reversed(tokens.together), reversed(steps), strict=True):
+        if tokens.kind == "factorised" and together == "time":
+            summary = keep * summary + take * summary @ matrix[0]
+            continue
+        if not descended:  # a frame's summary is its class token, or the mean of its places
+            per_frame = summary[tokens.time_prefix :, None]
+            if tokens.prefix:
+                heads[:, :1] = per_frame
+            else:
+                cells = (per_frame / places).expand(-1, places).clone()
+            descended = True
+        if together == "time":  # each place by itself; prefix tokens take no part
+            cells = keep * cells + take * torch.einsum("ts,stu->us", cells, matrix)
+        else:
+            shared = heads if tokens.kind == "factorised" else heads.expand(frames, -1) / frames
+            every = torch.cat([shared, cells], 1)
+            every = keep * every + take * torch.einsum("fl,flm->fm", every, matrix)
+            heads, cells = every[:, : tokens.prefix], every[:, tokens.prefix :]
+            if tokens.kind != "factorised":
+                heads = heads.sum(0, keepdim=True)
+    return cells.reshape(tokens.grid)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Rollout(Method):
+    """Base: reads the attentions of each input by itself."""
+
+    start: Literal["auto", "class", "mean"] = "auto"
+
+    def pass_key(self) -> Hashable:
+        """Runs alone."""
+        return id(self)
+
+    @classmethod
+    def run(cls, methods: Sequence[Any], job: Job) -> list[list[Attribution]]:
+        """Each method on its own."""
+        return [m.roll(job) for m in methods]
+
+    def _begin(self, tokens: TokenGrid) -> str:
+        has = tokens.prefix > 0 or tokens.time_prefix > 0
+        if self.start == "class" and not has:
+            raise MethodError("This transformer has no class token: roll out from the mean of its tokens (start=mean).")
+        return ("class" if has else "mean") if self.start == "auto" else self.start
+
+
+def _read(job: Job, weights: Sequence[Tensor]) -> TokenGrid:
+    if not weights:
+        raise MethodError(
+            "The model runs no attention that can be read (a softmax or scaled dot-product attention over four axes): "
+            "use grad-cam or occlusion."
+        )
+    return token_grid(job, [(len(w), w.shape[-1]) for w in weights])
+
+
+@method(
+    "attention-rollout",
+    family="attention",
+    needs="attention, tokens",
+    cost="1 forward",
+    paper="Abnar & Zuidema 2020, arXiv:2005.00928, sec. 3; clips: Bertasius et al. 2021, arXiv:2102.05095",
+)
+@dataclass(frozen=True, kw_only=True)
+class AttentionRollout(_Rollout):
+    """`r_l = r_{l+1} (A_l + I) / 2`, from the class token down to the patches; `A` the mean over heads. `(N, *grid)`.
+
+    Says where information could come from, whatever the target. With divided attention each layer is two steps, over
+    the frames at a place and over the places of a frame; with factorised attention, frames are weighed first and each
+    is then rolled out by itself.
+
+    Args:
+        start: `class`, the first token without a place; `mean`, all others alike; `auto`: the class token if there is
+            one.
+    """
+
+    uses_target: ClassVar[bool] = False
+    signed: ClassVar[bool] = False
+
+    def roll(self, job: Job) -> list[Attribution]:
+        """The same map for every target."""
+        maps = []
+        for n in range(len(job.inputs)):
+            one = Job(job.module, job.inputs[n : n + 1].detach(), job.targets)
+            weights = attention_weights(one, one.inputs)
+            tokens = _read(one, weights)
+            maps.append(flow_back(tokens, [w.mean(1) for w in weights], 0.5, 0.5, self._begin(tokens)).float())
+        found = Attribution(torch.stack(maps), cost=Cost(forwards=len(maps)))
+        return [found for _ in job.targets]
+
+
+@method(
+    "attention-relevance",
+    family="attention",
+    needs="gradients, attention, tokens",
+    cost="1 forward + 1 backward",
+    paper="Chefer et al. 2021, arXiv:2103.15679, eq. 5-6",
+)
+@dataclass(frozen=True, kw_only=True)
+class AttentionRelevance(_Rollout):
+    """`r_l = r_{l+1} + r_{l+1} A_l`, with `A = mean over heads of relu(dy/dA A)`: rollout for a target. `(N, *grid)`.
+
+    Args:
+        start: `class`, the first token without a place; `mean`, all others alike; `auto`: the class token if there is
+            one.
+    """
+
+    signed: ClassVar[bool] = False
+
+    def roll(self, job: Job) -> list[Attribution]:
+        """One forward an input, one backward a target."""
+        maps: list[list[Tensor]] = [[] for _ in job.targets]
+        cost = Cost(len(job.inputs), len(job.inputs) * len(job.targets))
+        for n in range(len(job.inputs)):
+            row = torch.tensor([n])
+            targets = [t.select(row) for t in job.targets]
+            one = Job(job.module, job.inputs[n : n + 1].detach(), tuple(targets))
+            with Capture(job.module, watch=job.watch, input_gradient=True) as capture:
+                with reading_attention() as found:
+                    _, scores = capture.scored(one.inputs, _scored(targets))
+                weights = [w for w in found.weights if w.shape[-1] == w.shape[-2] > 1]
+                gradients = [
+                    torch.autograd.grad(s.sum(), weights, retain_graph=True, allow_unused=True) if weights else ()
+                    for s in scores
+                ]
+            tokens = _read(one, weights)
+            for k, slopes in enumerate(gradients):
+                steps = [
+                    torch.zeros_like(w[:, 0]) if g is None else (g * w.detach()).relu().mean(1)
+                    for g, w in zip(slopes, weights, strict=True)
+                ]
+                maps[k].append(flow_back(tokens, steps, 1.0, 1.0, self._begin(tokens)).float())
+        return [_relevance(torch.stack(m), cost) for m in maps]
+
+
+def _scored(targets: Sequence[Target]) -> Callable[[Any, Mapping[str, Tensor]], list[Tensor]]:
+    return lambda output, watched: [t.score(output, watched) for t in targets]
+
+
+def _relevance(values: Tensor, cost: Cost) -> Attribution:
+    notes = [] if values.any() else ["No attention speaks for the target, so the map is zero: use grad-cam, signed."]
+    return Attribution(values.detach(), notes=notes, cost=cost)

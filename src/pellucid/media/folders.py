@@ -1,0 +1,187 @@
+"""Many pictures as one thing: a folder with a sub-folder for each class, a folder with a table of labels, a glob."""
+
+from __future__ import annotations
+
+import csv
+import os
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from hashlib import sha256
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pellucid.errors import MediaError
+from pellucid.media.digits import DIGITS, load_digits
+from pellucid.media.image import Picture, read_image
+from pellucid.media.inputs import SUFFIXES, expand, natural
+from pellucid.media.samples import PREFIX, sample_path
+
+TABLE = "labels.csv"
+_LABEL_COLUMNS = ("class", "label")
+
+
+Box = tuple[int, int, int, int]
+"""(top, left, bottom, right) in pixels."""
+
+
+@dataclass(frozen=True)
+class Origin:
+    """What opens a picture again: its file (sample, digit), that file's SHA-256, and which part of it, if not all."""
+
+    source: str
+    sha256: str
+    box: Box | None = None
+
+    def part(self, box: Box) -> Origin:
+        """A part of it, given in its own pixels."""
+        top, left = (self.box[0], self.box[1]) if self.box is not None else (0, 0)
+        return replace(self, box=(top + box[0], left + box[1], top + box[2], left + box[3]))
+
+
+class Pictures(Protocol):
+    """Pictures that are read one at a time: what works through many of them asks for no more than this."""
+
+    @property
+    def name(self) -> str:
+        """What people call them."""
+
+    @property
+    def labels(self) -> NDArray[np.int64]:
+        """The class of each, ``(N,)``; empty where nothing is known of classes."""
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names of the classes."""
+
+    def __len__(self) -> int:
+        """How many there are."""
+
+    def read(self, index: int) -> Picture:
+        """One of them."""
+
+    def digest(self, index: int) -> str:
+        """SHA-256 of one, without decoding it."""
+
+    def origin(self, index: int) -> Origin:
+        """What opens one again."""
+
+
+@dataclass(frozen=True, eq=False)
+class PictureSet:
+    """Pictures on disk, each read when it is asked for.
+
+    Attributes:
+        name: what people call them: the folder, the glob.
+        sources: what opens each: a path, ``sample:NAME``, ``digits:17``.
+        labels: the class of each, ``(N,)``; empty where the pictures are not labelled.
+        classes: names of the classes, in natural order.
+    """
+
+    name: str
+    sources: tuple[str, ...]
+    labels: NDArray[np.int64]
+    classes: tuple[str, ...] = ()
+
+    def __len__(self) -> int:
+        """How many pictures."""
+        return len(self.sources)
+
+    def read(self, index: int) -> Picture:
+        """One picture, upright and in RGB."""
+        return read_image(self.sources[index])
+
+    def digest(self, index: int) -> str:
+        """SHA-256 of one picture's file, equal to its `Picture.sha256`."""
+        source = self.sources[index]
+        if source.startswith(DIGITS):
+            return self.read(index).sha256
+        path = sample_path(source) if source.startswith(PREFIX) else Path(source)
+        try:
+            return sha256(path.read_bytes()).hexdigest()
+        except OSError as error:
+            raise MediaError(f"{source} can't be read ({error.strerror}); check the path.") from error
+
+    def origin(self, index: int) -> Origin:
+        """The file (in full), sample or digit."""
+        source = self.sources[index]
+        known = source.startswith((PREFIX, DIGITS))
+        return Origin(source if known else str(Path(source).resolve()), self.digest(index))
+
+    def select(self, indices: Sequence[int] | NDArray[np.int64]) -> PictureSet:
+        """Some of the pictures, in the order given; the classes stay the same."""
+        chosen = [int(i) for i in indices]
+        labels = self.labels[chosen] if len(self.labels) else self.labels
+        return replace(self, sources=tuple(self.sources[i] for i in chosen), labels=labels)
+
+
+def read_folder(source: str | Path | Sequence[str | Path]) -> PictureSet:
+    """The pictures behind a folder, a glob, ``sample:*``, ``digits:``, or a list of these. Nothing is opened.
+
+    A folder whose sub-folders hold pictures is labelled: each sub-folder is a class. So is one with a table
+    ``labels.csv``, whose first column is the file and whose column ``class`` or ``label`` (else the second one) is the
+    class. Anything else is not labelled.
+
+    Raises:
+        MediaError: nothing there, or labels that contradict each other.
+    """
+    if not isinstance(source, str | Path):
+        return PictureSet("pictures", tuple(expand(source)), _NONE)
+    text = os.fspath(source)
+    if text == DIGITS:
+        _, labels = load_digits()
+        names = tuple(str(d) for d in range(10))
+        return PictureSet(text, tuple(f"{DIGITS}{i}" for i in range(len(labels))), labels, names)
+    path = Path(text).expanduser()
+    if not path.is_dir():
+        return PictureSet(text, tuple(expand([source])), _NONE)
+    if (path / TABLE).is_file():
+        return _from_table(path)
+    inside = [p for p in path.iterdir() if p.is_dir() and not p.name.startswith(".")]
+    inside.sort(key=lambda p: natural(p.name))
+    groups = {p.name: files for p in inside if (files := _pictures_in(p))}
+    if not groups:
+        return PictureSet(path.name, tuple(expand([path])), _NONE)
+    if beside := _pictures_in(path):
+        some = ", ".join(list(groups)[:3])
+        raise MediaError(
+            f"The folder {text} holds {len(beside)} pictures beside its folders of classes ({some}"
+            f"{', ...' * (len(groups) > 3)}): move them into one of these, or elsewhere."
+        )
+    labels = np.repeat(np.arange(len(groups)), [len(files) for files in groups.values()])
+    return PictureSet(path.name, tuple(f for files in groups.values() for f in files), labels, tuple(groups))
+
+
+_NONE = np.zeros(0, np.int64)
+
+
+def _pictures_in(folder: Path) -> list[str]:
+    names = [p for p in folder.iterdir() if p.suffix.lower() in SUFFIXES and p.is_file() and not p.name.startswith(".")]
+    return [str(p) for p in sorted(names, key=lambda p: natural(p.name))]
+
+
+def _from_table(folder: Path) -> PictureSet:
+    table = folder / TABLE
+    try:
+        with table.open(newline="", encoding="utf-8-sig") as file:
+            rows = [row for row in csv.reader(file) if row]
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise MediaError(f"{table} can't be read as a table ({error}); save it as CSV in UTF-8.") from error
+    header, *entries = rows or [[]]
+    named = [header.index(c) for c in _LABEL_COLUMNS if c in header]
+    if len(header) < 2 or not entries:
+        raise MediaError(f"{table} needs a header and rows of at least two columns: the file, and its class.")
+    column = named[0] if named else 1
+    if short := next((row for row in entries if len(row) <= column), None):
+        raise MediaError(f"The row {','.join(short)!r} of {table} has no class: complete it.")
+    files = [str(folder / row[0]) for row in entries]
+    if repeated := [f for f, count in Counter(files).items() if count > 1]:
+        raise MediaError(f"{table} lists {repeated[0]} more than once: keep one row for each picture.")
+    if missing := next((f for f in files if not os.path.isfile(f)), None):
+        raise MediaError(f"{table} lists {missing}, which is not there: check the first column.")
+    classes = sorted({row[column] for row in entries}, key=natural)
+    labels = np.array([classes.index(row[column]) for row in entries], np.int64)
+    return PictureSet(folder.name, tuple(files), labels, tuple(classes))

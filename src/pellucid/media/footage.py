@@ -1,0 +1,84 @@
+"""What a person gives for a clip (a video, an animation, a folder of frames, an array) to one thing that is sampled."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pellucid.errors import MediaError
+from pellucid.media.clip import Caps, Clip, Footage, FramesInMemory
+from pellucid.media.frames import Animation, FrameFolder
+from pellucid.media.image import refuse_url
+from pellucid.media.inputs import SUFFIXES as PICTURES
+from pellucid.media.inputs import VIDEOS
+from pellucid.media.sampling import Plan
+from pellucid.media.video import open_video
+
+ClipSource = str | os.PathLike[str] | NDArray[Any] | Clip | Footage
+
+SCHEMES: dict[str, Callable[[str], Footage]] = {}
+"""Prefix -> what makes footage of the text behind the colon: generated clips put themselves in here."""
+
+_ANIMATED = (b"GIF8", b"RIFF", b"\x89PNG")
+_MOVING = (b"\x1a\x45\xdf\xa3", b"FLV", b"OggS", b"\x30\x26\xb2\x75", b"YUV4MPEG", b"\x00\x00\x01\xba")
+
+
+def open_clip(source: ClipSource, *, caps: Caps | None = None) -> Footage:
+    """Open a video, an animation, a folder of numbered pictures, a generated clip or an array; nothing is decoded yet.
+
+    Raises:
+        MediaError: missing, broken, too large or no moving picture; the message names the cure.
+    """
+    caps = caps or Caps()
+    if isinstance(source, Footage):
+        return source
+    if isinstance(source, Clip):
+        return FramesInMemory(
+            source.frames, source.times, name=source.name, source=source.source, digest=source.sha256, caps=caps
+        )
+    if isinstance(source, np.ndarray):
+        return FramesInMemory(source, caps=caps)
+    text = os.fspath(source)
+    scheme, colon, rest = text.partition(":")
+    if colon and scheme in SCHEMES:
+        return SCHEMES[scheme](rest)
+    refuse_url(text)
+    path = Path(text).expanduser()
+    if path.is_dir():
+        files = [str(file) for file in path.iterdir() if file.suffix.lower() in PICTURES and file.name[0] != "."]
+        return FrameFolder(path, files, text, caps)
+    kind = _magic(path)
+    if kind.startswith((b"\xff\xd8", b"BM")):
+        raise MediaError(f"{text} is a single picture; give a clip of several frames.")
+    if kind.startswith(_ANIMATED) and kind[8:12] != b"AVI ":
+        return Animation(path, text, caps)
+    return open_video(text, caps=caps)
+
+
+def read_clip(source: ClipSource, plan: Plan | str | int = "uniform", *, caps: Caps | None = None) -> Clip:
+    """Read the frames that a sampling plan takes (see `Plan`); `uniform` without a number takes all.
+
+    Raises:
+        MediaError: as `open_clip`, or frames that cannot be decoded.
+    """
+    return open_clip(source, caps=caps).clip(Plan.parse(plan))
+
+
+def is_video(source: str | os.PathLike[str]) -> bool:
+    """Whether a path names a video by its ending or its first bytes; animations count as pictures too."""
+    path = Path(source).expanduser()
+    kind = _magic(path)
+    return path.suffix.lower() in VIDEOS or kind.startswith(_MOVING) or kind[4:8] == b"ftyp" or kind[8:12] == b"AVI "
+
+
+def _magic(path: Path) -> bytes:
+    try:
+        with path.open("rb") as file:
+            return file.read(16)
+    except (OSError, ValueError):
+        return b""

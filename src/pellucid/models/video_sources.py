@@ -1,0 +1,124 @@
+"""Video models by name: torchvision's, with the sampling they were trained with, and those of transformers."""
+
+from __future__ import annotations
+
+import difflib
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from pellucid.errors import ModelError
+from pellucid.media import Plan
+from pellucid.models.adapters import ClipInput
+from pellucid.models.clips import ClipPreprocess
+from pellucid.models.preprocess import Preprocess
+
+TORCHVISION: dict[str, Plan] = {
+    "r3d_18": Plan("rate", 16, 15),
+    "mc3_18": Plan("rate", 16, 15),
+    "r2plus1d_18": Plan("rate", 16, 15),
+    "s3d": Plan("rate", 128, 15),
+    "mvit_v1_b": Plan("rate", 16, 7.5),
+    "mvit_v2_s": Plan("rate", 16, 7.5),
+    "swin3d_t": Plan("rate", 32, 15),
+    "swin3d_s": Plan("rate", 32, 15),
+    "swin3d_b": Plan("rate", 32, 15),
+}
+"""torchvision's video models -> the frames that their published weights were measured with."""
+
+HF: dict[str, tuple[str, Plan, tuple[float, ...], tuple[float, ...]]] = {
+    "videomae": ("VideoMAE", Plan("stride", 16, 4), (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+    "timesformer": ("Timesformer", Plan("stride", 8, 32), (0.45,) * 3, (0.225,) * 3),
+    "vivit": ("Vivit", Plan("stride", 32, 2), (0.5,) * 3, (0.5,) * 3),
+}
+"""Architecture in transformers -> the prefix of its classes, the frames and the normalisation it was trained with."""
+
+
+def clip_preprocess(name: str, preset: Any) -> ClipPreprocess:
+    """The preprocessing of a torchvision video model, from the preset of its weights."""
+    return ClipPreprocess.from_torchvision(preset, TORCHVISION.get(name, Plan("rate", 16, 15)))
+
+
+def hf_names() -> list[str]:
+    """The architectures that can be made without any file; folders and names on the hub come beside them."""
+    return list(HF)
+
+
+def build_hf(
+    name: str, classes: int | None, pretrained: bool
+) -> tuple[nn.Module, ClipPreprocess, Sequence[str] | None]:
+    """A video classifier of transformers: an architecture, a folder that `save_pretrained` wrote, or a name on the hub.
+
+    Raises:
+        ModelError: transformers is not installed, or there is no such model here or on the hub.
+    """
+    try:
+        import transformers
+    except ImportError as error:
+        raise ModelError("hf: models need transformers, which is not installed: pip install 'pellucid[hf]'.") from error
+    if name in HF and pretrained:
+        raise ModelError(
+            f"hf:{name} names an architecture without weights: give a folder or a name on the hub (hf:FOLDER), a file "
+            "with --weights FILE, or try it with --random-weights."
+        )
+    config = _config(transformers, name)
+    kind = str(config.model_type)
+    if kind not in HF:
+        near = difflib.get_close_matches(kind, HF, n=2)
+        raise ModelError(f"hf:{name} is a {kind}; known are {', '.join(near or HF)}: wrap others with pl.wrap.")
+    if classes is not None:
+        config.num_labels = classes
+    prefix, plan, mean, std = HF[kind]
+    cls = getattr(transformers, f"{prefix}ForVideoClassification")
+    if pretrained:
+        try:
+            module = cls.from_pretrained(name, config=config, trust_remote_code=False)
+        except (OSError, ValueError) as error:
+            raise ModelError(_unreachable(name)) from error
+    else:
+        module = cls(config)
+    size = _pair(config.image_size)
+    settings = _processor(Path(name))
+    resize = settings.get("size", {}).get("shortest_edge") or round(min(size) * 256 / 224)
+    spatial = Preprocess(
+        input_size=size,
+        resize=int(resize),
+        mean=tuple(settings.get("image_mean", mean)),
+        std=tuple(settings.get("image_std", std)),
+    )
+    labels = config.id2label if pretrained and len(config.id2label) == config.num_labels else None
+    known = None if labels is None else [str(labels[i]) for i in range(config.num_labels)]
+    plan = Plan(plan.kind, int(config.num_frames), plan.step)
+    return ClipInput(module.eval(), "BTCHW"), ClipPreprocess(spatial=spatial, plan=plan), known
+
+
+def _config(transformers: Any, name: str) -> Any:
+    if name in HF:
+        return getattr(transformers, f"{HF[name][0]}Config")()
+    try:
+        return transformers.AutoConfig.from_pretrained(name, trust_remote_code=False)
+    except (OSError, ValueError) as error:
+        raise ModelError(_unreachable(name)) from error
+
+
+def _unreachable(name: str) -> str:
+    return (
+        f"hf:{name} is neither a folder of a saved model here nor to be had from the hub: check the name and the "
+        f"network, or name an architecture ({', '.join(HF)}) with --weights FILE or --random-weights."
+    )
+
+
+def _processor(folder: Path) -> Mapping[str, Any]:
+    """The settings of the preprocessing saved beside a model; empty where there are none."""
+    try:
+        found = json.loads((folder / "preprocessor_config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _pair(size: Any) -> tuple[int, int]:
+    return (int(size), int(size)) if isinstance(size, int) else (int(size[0]), int(size[-1]))

@@ -1,0 +1,178 @@
+"""`concepts`: which concepts a layer of a model knows, and what each does to the answer."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pellucid.concepts.bank import Bank, find
+from pellucid.concepts.dictionary import Dictionary
+from pellucid.concepts.naming import Name, by_examples, by_regions, clip_names, responses
+from pellucid.errors import MediaError, StorageError
+from pellucid.media import Pictures, PictureSet, read_folder
+from pellucid.media.crops import Crops
+from pellucid.media.regions import read_regions
+from pellucid.models.features import Features, extract
+from pellucid.models.model import VisionModel
+from pellucid.results.concepts import Concepts
+from pellucid.results.concepts import read_concepts as opened
+from pellucid.storage import Artefact
+from pellucid.verbs.inputs import ModelLike, as_model
+from pellucid.verbs.records import record, reloaded
+
+__all__ = ["Concepts", "concepts", "opened", "recompute"]
+
+
+def concepts(
+    model: ModelLike,
+    pictures: str | Path | list[str | Path] | tuple[str | Path, ...] | Pictures,
+    layer: str | None = None,
+    by: str | Dictionary = "auto",
+    *,
+    count: int | None = None,
+    seed: int = 0,
+    crops: int = 0,
+    stable: bool = True,
+    limit: int = 200,
+    tokens: int = 50_000,
+    regions: str | Path | None = None,
+    examples: str | Path | None = None,
+    words: Sequence[str] = (),
+    clip: str | None = None,
+    cache: str | Path | None = "default",
+    **settings: Any,
+) -> Concepts:
+    """Which concepts does it use?
+
+    Args:
+        model: a `VisionModel`, a model's name for `load`, or a bare module.
+        pictures: a folder (sub-folders or a `labels.csv` are classes), a glob, `sample:*`, `digits:`, or a list.
+        layer: module path; None takes the last that still knows places.
+        by: the kind of dictionary: `nmf`, `semi-nmf`, `pca`, `ica`, `kmeans`, `sae`, `batch-sae`, `random`, or one of
+            your own; `auto`: nmf where activations are >= 0, else semi-nmf.
+        count: number of concepts; None: 25 (of a sparse autoencoder twice the layer's channels).
+        seed: of whatever is random.
+        crops: cut each picture into this many squares along each axis, and look for concepts in these, as CRAFT does.
+        stable: whether to measure how well each concept is found again (two more fits).
+        limit: pictures on which the effect on the answer is measured.
+        tokens: places that the dictionary is fitted to, drawn at random where there are more.
+        regions: folder of label images, to name the concepts by (see `media.regions.read_regions`).
+        examples: folder with a sub-folder of example pictures for each attribute, to name the concepts by.
+        words: what concepts may be called, by CLIP (extra `clip`); `clip` names its weights: a file, or open_clip's
+            name.
+        cache: folder for the layer's features; None keeps none.
+        settings: further parameters of the dictionary, such as `active` of a sparse autoencoder.
+
+    Returns:
+        `Concepts`.
+
+    Raises:
+        PellucidError: one sentence with the cure.
+    """
+    loaded = as_model(model)
+    given = read_folder(pictures) if isinstance(pictures, str | Path | list | tuple) else pictures
+    looked: Pictures = Crops(given, along=crops) if crops else given
+    home: Any = Path(cache) if cache not in (None, "default") else cache
+    begun = time.perf_counter()
+    features = extract(loaded, looked, layer, pool=None, cache=home)
+    bank = find(
+        loaded, features, by, count=count, seed=seed, tokens=tokens, limit=limit, stable=stable, settings=settings
+    )
+    _name(bank, loaded, features, home, regions, examples, words, clip)
+    source = str(pictures) if isinstance(pictures, str | Path) else ""
+    path = Path(source).expanduser()
+    about = {
+        "source": str(path.resolve()) if source and path.is_dir() else source,
+        "name": given.name,
+        "sha256": hashlib.sha256(" ".join(features.digests).encode()).hexdigest(),
+        "count": len(given),
+    }
+    asked = {
+        "by": bank.dictionary.name,
+        "dictionary": bank.dictionary.get_params(),
+        "crops": crops,
+        "stable": stable,
+        "limit": limit,
+        "tokens": tokens,
+    }
+    run = {
+        "seed": seed,
+        "layer": features.layer,
+        "forwards": bank.forwards,
+        "backwards": bank.backwards,
+        "seconds": round(time.perf_counter() - begun, 3),
+    }
+    provenance = record(loaded, features.weights, about, "concepts", asked, None, run)
+    return Concepts(**{f.name: getattr(bank, f.name) for f in fields(bank)}, record=provenance)
+
+
+def _name(
+    bank: Bank,
+    model: VisionModel,
+    features: Features,
+    cache: Any,
+    regions: str | Path | None,
+    examples: str | Path | None,
+    words: Sequence[str],
+    clip: str | None,
+) -> None:
+    """Names from each source asked for; where several know one, the first does."""
+    found: list[list[Name]] = []
+    if regions is not None:
+        if not isinstance(features.pictures, PictureSet):
+            raise MediaError("Regions name concepts of whole pictures: leave out crops.")
+        found.append(by_regions(features, bank.dictionary, read_regions(regions, features.pictures)))
+    if examples is not None:
+        given = extract(model, read_folder(examples), features.layer, pool=None, cache=cache)
+        found.append(by_examples(bank.dictionary, given))
+    if words:
+        strongest = responses(features, bank.dictionary)
+        found.append(clip_names(strongest, features.pictures, list(words), weights=clip))
+    for k in range(len(bank)):
+        best = next((names[k] for names in found if names[k].name), None)
+        if best is not None:
+            bank.names[k], bank.named_by[k] = best.name, best.words
+
+
+def recompute(artefact: Artefact, model: ModelLike | None, inputs: Any) -> tuple[dict[str, Tensor], list[str]]:
+    """Stored concepts found again from their record: arrays of the same names (see `verify`)."""
+    stored = opened(artefact)
+    about, reasons = stored.record, list[str]()
+    if inputs is None and not about.input["source"]:
+        raise StorageError("The pictures were given as a list: give them with pl.verify(file, inputs=...).")
+    loaded = reloaded(about, model, inputs, reasons)
+    asked = about.method["parameters"]
+    given = inputs if inputs is not None else about.input["source"]
+    try:
+        again = concepts(
+            loaded,
+            given,
+            about.run["layer"],
+            type(stored.dictionary)(**stored.dictionary.get_params()),
+            seed=about.run["seed"],
+            crops=asked["crops"],
+            stable=asked["stable"],
+            limit=asked["limit"],
+            tokens=asked["tokens"],
+        )
+    except MediaError as error:
+        raise StorageError(f"{error} The pictures of the record are not at hand: give inputs=...") from error
+    if again.record.input["sha256"] != about.input["sha256"]:
+        reasons.append("the pictures are not those of the record")
+    found: dict[str, Any] = {"dictionary.components_": again.dictionary.components_, "peaks": again.peaks}
+    if again.whole is not None:
+        found["whole.values"] = again.whole.values
+    return {name: torch.from_numpy(np.asarray(value)) for name, value in found.items()}, reasons
+
+
+def standings(found: Concepts) -> dict[str, Any]:
+    """The figures that stand for the whole, with those of random directions."""
+    return {"concepts": asdict(found.standing), "random": asdict(found.random), "untouched accuracy": found.untouched}

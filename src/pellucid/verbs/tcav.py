@@ -1,0 +1,80 @@
+"""`tcav`: does the score of a class rise towards concepts that are given by example pictures?"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from pellucid.concepts.cav import Kind
+from pellucid.concepts.tcav import Tested, derivatives, like
+from pellucid.concepts.tcav import tcav as test_concepts
+from pellucid.engine.statistics import Correction
+from pellucid.errors import DataError
+from pellucid.media import PictureSet, read_folder
+from pellucid.models.features import extract
+from pellucid.models.targets import TargetLike, as_target
+from pellucid.verbs.inputs import ModelLike, as_model
+
+
+def tcav(
+    model: ModelLike,
+    concepts: str | Path,
+    pictures: str | Path,
+    random: str | Path,
+    target: TargetLike = None,
+    *,
+    layer: str | None = None,
+    by: Kind = "pattern",
+    match: int = 0,
+    level: float = 0.05,
+    correction: Correction = "holm",
+    draws: int | None = None,
+    seed: int = 0,
+    cache: str | Path | None = "default",
+) -> list[Tested]:
+    """Does the answer depend on a concept that you show by examples?
+
+    Args:
+        model: a `VisionModel`, a model's name for `load`, or a bare module.
+        concepts: folder with a sub-folder of at least 2 (better 30) pictures for each concept.
+        pictures: of the class that is asked about; sub-folders are asked about one by one.
+        random: pictures without the concepts, else alike: the same kind of camera, background and size.
+        target: the score; None: each picture's own top class.
+        layer: module path; None takes the last that still knows places.
+        by: `pattern` (difference of means) or `logistic`.
+        match: choose this many of the random pictures, those most like the concept's in colour, contrast, sharpness
+            and shape; 0 takes all.
+        level: chance of any false discovery.
+        correction: for the number of tests: `holm`, `bh`, `none`.
+        draws: random sets of pictures that each concept is compared with.
+        seed: of the draws.
+        cache: folder for the layer's features; None keeps none.
+
+    Raises:
+        PellucidError: one sentence with the cure.
+    """
+    loaded = as_model(model)
+    given, asked, pool = read_folder(concepts), read_folder(pictures), read_folder(random)
+    if not given.classes:
+        raise DataError(f"{concepts} holds no sub-folders: make one for each concept, named for it.")
+    home: Any = Path(cache) if cache not in (None, "default") else cache
+    if match:
+        pool = pool.select(like(given, pool, match))
+    features = extract(loaded, given, layer, cache=home)
+    others = extract(loaded, pool, features.layer, cache=home)
+    gradients = {}
+    for name, part in _parts(asked):
+        text = as_target(target).name(loaded.labels)
+        called = f"{text} in {name}" if name else text
+        gradients[called] = derivatives(loaded, part, features.layer, target)[1]
+    rows = {name: features.values[features.labels == k] for k, name in enumerate(given.classes)}
+    return test_concepts(
+        rows, others.values, gradients, kind=by, level=level, correction=correction, draws=draws, seed=seed
+    )
+
+
+def _parts(pictures: PictureSet) -> list[tuple[str, PictureSet]]:
+    if not pictures.classes:
+        return [("", pictures)]
+    numbers = [(name, (pictures.labels == k).nonzero()[0]) for k, name in enumerate(pictures.classes)]
+    return [(name, pictures.select(rows)) for name, rows in numbers if len(rows)]
