@@ -199,6 +199,17 @@ class Explanation:
             values = values.amax(1) if self.fold == "max" else values.sum(1)
         return values
 
+    def error_map(self) -> Tensor | None:
+        """The standard error of the map `(1, *grid)`, raw, for methods that draw samples; None where there is none.
+
+        It is kept in `extras["standard_error"]`: for each place, or for each of the segments `extras["labels"]`.
+        """
+        error = self.extras.get("standard_error")
+        if error is None or self.kind == "channels":
+            return None
+        labels = self.extras.get("labels")
+        return error if labels is None else error[0][labels]
+
     @property
     def is_clip(self) -> bool:
         """Whether the first axis of the map is time."""

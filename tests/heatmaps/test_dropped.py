@@ -147,6 +147,27 @@ def test_fewer_passes_are_told():
     assert dropped.cost.forwards < 0.7 * zero.cost.forwards
 
 
+def test_blocks_of_a_round_fill_batches_together(monkeypatch):
+    net, x = vit(), noise(1, 3, SIDE, SIDE)
+    batches, run = [], TokenScorer._run
+
+    def counted(self, cells, owners):
+        batches.append(len(cells))
+        return run(self, cells, owners)
+
+    monkeypatch.setattr(TokenScorer, "_run", counted)
+    found, ran = {}, {}
+    for samples, ahead in (("auto", 4), (256, 4), ("auto", 1)):  # blocks of 32 masks
+        monkeypatch.setattr("pellucid.heatmaps.sampling._FIRST_CHECK", ahead)
+        batches.clear()
+        method = RISE(baseline="dropped", cells=2, samples=samples, max_samples=256, tolerance=1e-9)
+        found[samples, ahead] = method.attribute(net, x, 1)
+        ran[samples, ahead] = len(batches)
+    for other in ((256, 4), ("auto", 1)):
+        torch.testing.assert_close(found["auto", 4], found[other], rtol=1e-3, atol=1e-5)
+    assert ran["auto", 4] < 0.6 * ran["auto", 1]
+
+
 def test_what_cannot_be_dropped_says_so():
     net, x = vit(), noise(1, 3, SIDE, SIDE)
     with pytest.raises(MethodError, match=r"plain vision transformer.*zero or blur"):

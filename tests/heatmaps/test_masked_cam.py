@@ -485,18 +485,19 @@ def test_a_planted_object_is_found_in_shuffled_tokens(method):
 
 @pytest.mark.parametrize("method", QUICK, ids=NAMES)
 def test_batches_inputs_and_targets_do_not_meet(method, monkeypatch):
-    # Probabilities of 0.14 are known to 1.5e-8 in single precision; group-cam's gains, their differences, are of 0.002
-    # and thus good to 1e-5, whatever the order of summation.
+    # Group-CAM's weights are differences, of about 0.002, of probabilities of about 0.14, which single precision knows to
+    # 1.5e-8: good to 1e-5 of themselves, whatever the order of summation; the map adds up several.
+    within = 1e-4 if isinstance(method, GroupCAM) else 1e-5
     net, x = seeded(Sevens).eval(), noise(3, 3, 32, 32)
     targets = [1, TopClass(), Contrast(0, 4)]
     whole = [a.values for a in method.explain(net, x, targets)]
     for t, target in enumerate(targets):
-        close(method.attribute(net, x, target), whole[t], 1e-4)
-        close(torch.cat([method.attribute(net, x[n : n + 1], target) for n in range(3)]), whole[t], 1e-4)
+        close(method.attribute(net, x, target), whole[t], within)
+        close(torch.cat([method.attribute(net, x[n : n + 1], target) for n in range(3)]), whole[t], within)
     monkeypatch.setattr(perturb, "default_batch", lambda _device: 5)
     monkeypatch.setattr(tail_cam, "_CHANGES", 5)
     for a, b in zip(method.explain(net, x, targets), whole, strict=True):
-        close(a.values, b, 1e-4)
+        close(a.values, b, within)
 
 
 @pytest.mark.parametrize("method", QUICK, ids=NAMES)

@@ -17,7 +17,7 @@ from pellucid.explanation import Explanation, Prediction, Quality, Record
 from pellucid.media import Geometry, read_image
 from pellucid.render import Limits, figure_png, html, limits, overlay, panel, thumbnail
 from pellucid.render.colour import colours, number, strength
-from pellucid.render.display import display
+from pellucid.render.display import display, display_error
 from pellucid.render.overlay import dimmed
 from pellucid.render.sheet import ellipsised, plain, text_width, wrapped
 
@@ -296,6 +296,35 @@ def test_nothing_and_two_pictures_are_refused():
     other = replace(e, record=replace(e.record, input={"name": "dog"}))
     with pytest.raises(PellucidError, match="cat, dog"):
         panel([e, other])
+
+
+# Error maps
+
+
+def test_a_sampled_map_comes_with_its_error_and_a_colour_bar_of_its_own():
+    error = torch.tensor([[[0.1, 0.2], [0.3, 0.05]]])
+    e = explanation([[-0.25, 0.5], [0.0, 1.75]], facts={"relative_standard_error": 0.12})
+    without = texts(panel([e]))
+    told = texts(panel([replace(e, extras={"standard_error": error})]))
+    assert sorted(told) == sorted([*without, "standard error", "0", "0.3", "12% of the map’s spread"])
+    drawn = display_error(replace(e, extras={"standard_error": error}))
+    assert (drawn.limits, drawn.signed) == (Limits(0.0, float(error.max())), False)
+    assert np.array_equal(drawn.values, display(replace(e, attribution=error)).values, equal_nan=True)
+
+
+def test_the_error_of_segments_is_drawn_where_they_lie():
+    labels = torch.tensor([[[0, 0, 1], [2, 2, 1]]])
+    e = explanation(torch.rand(2, 3), extras={"standard_error": torch.tensor([[0.1, 0.2, 0.4]]), "labels": labels})
+    assert torch.equal(e.error_map(), torch.tensor([[[0.1, 0.1, 0.2], [0.4, 0.4, 0.2]]]))
+    assert {"standard error", "0.4"} <= set(texts(panel([e])))
+
+
+def test_no_error_is_drawn_where_none_was_measured():
+    e = explanation([[-0.25, 0.5], [0.0, 1.75]])
+    for extras in ({}, {"standard_error": torch.zeros(1, 2, 2)}, {"standard_error": torch.full((1, 2, 2), torch.nan)}):
+        assert "standard error" not in texts(panel([replace(e, extras=extras)]))
+    channels = explanation(torch.rand(5), kind="channels", extras={"standard_error": torch.rand(1, 5)})
+    assert channels.error_map() is None
 
 
 # Text

@@ -83,9 +83,9 @@ def explain(
                 with progress():
                     found.check()
             saved = [str(path) for path in found.save_panel(out, taken)]
-            report["results"] += [_entry(e, saved) for e in found]
+            report["results"] += [entry(e, saved) for e in found]
             if not as_json:
-                _tell(found, saved)
+                tell(found, saved)
                 if vision.takes_clips and check is None:
                     print("  not measured: --check does, for about 420 passes of the clip")
     if not report["failed"]:
@@ -96,7 +96,8 @@ def explain(
     raise typer.Exit(1)
 
 
-def _entry(e: Heatmap, saved: list[str]) -> dict[str, Any]:
+def entry(e: Heatmap, saved: list[str]) -> dict[str, Any]:
+    """An explanation and its files, as `--json` tells of them."""
     return {
         "input": e.record.input["source"] or e.name,
         "prediction": [{"index": p.index, "label": p.label, "probability": p.probability} for p in e.prediction],
@@ -110,7 +111,8 @@ def _entry(e: Heatmap, saved: list[str]) -> dict[str, Any]:
     }
 
 
-def _tell(found: Heatmaps, saved: list[str]) -> None:
+def tell(found: Heatmaps, saved: list[str]) -> None:
+    """Print the explanations of one picture, and which files show them."""
     first = found[0]
     answers = ", ".join(f"{p.label} {p.probability:.0%}" for p in first.prediction[:3])
     print(f"{first.record.input['source'] or first.name}: {answers or 'no class scores'}")

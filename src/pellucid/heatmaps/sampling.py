@@ -8,9 +8,10 @@ is small enough.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from itertools import islice
 from typing import ClassVar, Literal
 
 import torch
@@ -137,14 +138,15 @@ class SamplingMethod(PerturbationMethod):
         return notes
 
 
-def _scored_together(scorer: MaskScorer, blocks: list[GridMasks], label: str) -> list[GridMasks]:
-    """The blocks, once the scorer's memory knows the scores of all of them."""
-    if scorer.memory is not None:
-        shifts = torch.cat([b.shifts for b in blocks if b.shifts is not None])
-        together = replace(blocks[0], values=torch.cat([b.values for b in blocks]), shifts=shifts)
-        with suppress(ModelError):  # met again where it is dealt with, after the blocks that were scored
-            scorer(together, label=label)
-    return blocks
+def _scored_ahead(scorer: MaskScorer, blocks: Iterator[GridMasks], ahead: int, label: str) -> Iterator[GridMasks]:
+    """The blocks, after so many at a time were scored together: more sets of tokens of one size fill batches."""
+    while some := list(islice(blocks, ahead)):
+        if scorer.memory is not None and len(some) > 1:
+            shifts = torch.cat([b.shifts for b in some if b.shifts is not None])
+            together = replace(some[0], values=torch.cat([b.values for b in some]), shifts=shifts)
+            with suppress(ModelError):  # met again where it is dealt with, after the blocks that were scored
+                scorer(together, label=label)
+        yield from some
 
 
 class Extremes:
@@ -218,9 +220,8 @@ class RISE(SamplingMethod):
             size, orthogonal = self._block_size(math.prod(grid))
             blocks = max(2, self.budget // size if self.samples == "auto" else -(-self.budget // size))
             drawn = (self._block(grid, scorer, size, orthogonal, generator) for _ in range(blocks))
-            together = not scorer.soft and self.samples != "auto"  # more sets of tokens of one size fill batches
-            ready = _scored_together(scorer, list(drawn), self.name) if together else drawn
-            for count, masks in enumerate(ready, 1):
+            ahead = 1 if scorer.soft else _FIRST_CHECK if self.samples == "auto" else blocks
+            for count, masks in enumerate(_scored_ahead(scorer, drawn, ahead, self.name), 1):
                 try:
                     scores = scorer(masks, label=self.name).transpose(1, 2).flatten(0, 1)  # (N * T, M)
                 except ModelError as failure:
@@ -230,7 +231,7 @@ class RISE(SamplingMethod):
                     break
                 still = torch.where(active, scores_seen.add(scores), still)
                 maps.add(self.estimate(masks, scores, orthogonal), active)
-                if self.samples == "auto" and count >= min(_FIRST_CHECK, blocks):
+                if self.samples == "auto" and count >= min(_FIRST_CHECK, blocks) and count % ahead == 0:
                     active = active & ~still & ~done(maps.mean, maps.error)
                     if not active.any():
                         break

@@ -117,6 +117,14 @@ def display(explanation: Explanation, size: int = DISPLAY_SIZE, index: int | Non
     )
 
 
+def display_error(explanation: Explanation, size: int = DISPLAY_SIZE) -> Display | None:
+    """A sampled map's standard error, ready to be drawn as a map of its own; None where nothing was left to chance."""
+    error = explanation.error_map()
+    if error is None or not error.isfinite().all() or not error.any():
+        return None
+    return display(replace(explanation, attribution=error, signed=False, quality=None), size)
+
+
 def display_geometry(geometry: Geometry, size: int = DISPLAY_SIZE, index: int | None = None) -> tuple[Geometry, str]:
     """The way onto the original at display size, and which part that is: of three axes one slice, the middle one.
 

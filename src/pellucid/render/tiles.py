@@ -6,12 +6,13 @@ Only imported when a figure is drawn, since it imports matplotlib.
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 
 from pellucid.explanation import Explanation
 from pellucid.render.colour import limits, number
-from pellucid.render.display import Display, display, display_geometry, ground_pixels, spread
+from pellucid.render.display import Display, display, display_error, display_geometry, ground_pixels, spread
 from pellucid.render.overlay import overlay
 from pellucid.render.sheet import (
     AGAINST,
@@ -31,6 +32,7 @@ from pellucid.render.sheet import (
 
 TITLE, TEXT, SMALL = 9.0, 7.2, 6.4  # points
 _ROW, _THUMB = 0.35, 0.31  # inches a channel, and its activation map
+_ERROR = 0.42  # of the map's size: its standard error
 
 
 def tile(sheet: Sheet, e: Explanation, at: Cell, *, target: bool) -> float:
@@ -41,6 +43,8 @@ def tile(sheet: Sheet, e: Explanation, at: Cell, *, target: bool) -> float:
     y = at.y + sheet.line(title, at.x, at.y, TITLE, bold=True, width=at.width)
     y += 0.05 + sheet.line(" · ".join(filter(None, subtitle)), at.x, y, TEXT, colour=QUIET, width=at.width)
     y = _map(sheet, shown, at.down(y)) if shown else _channels(sheet, e, at.down(y))
+    if shown and (error := display_error(e)) is not None:
+        y = _error(sheet, error, e, at.down(y + 0.05))
     return remarks(sheet, e, at.down(y))
 
 
@@ -67,6 +71,20 @@ def _map(sheet: Sheet, shown: Display, at: Cell) -> float:
     for caption in shown.captions:
         y += sheet.line(caption, at.x, y, SMALL, colour=FAINT, width=at.width)
     return y
+
+
+def _error(sheet: Sheet, error: Display, e: Explanation, at: Cell) -> float:
+    """The standard error of a sampled map: small, with a colour bar of its own beside it; where it ends."""
+    width, height = (_ERROR * n for n in at.fit(error.values.shape))
+    sheet.image(error.image(), at.x, at.y, width, height)
+    left = at.x + width + 0.12
+    beside = replace(at, x=left, width=at.x + at.width - left)
+    y = at.y + sheet.line("standard error", left, at.y, TEXT, width=beside.width) + 0.05
+    y = colour_bar(sheet, error, beside.down(y))
+    relative = e.facts.get("relative_standard_error")
+    if relative is not None:
+        y += sheet.line(f"{relative:.0%} of the map’s spread", left, y, SMALL, colour=FAINT, width=beside.width)
+    return max(y, at.y + height) + 0.03
 
 
 def banner(sheet: Sheet, text: str, at: Cell, height: float) -> None:

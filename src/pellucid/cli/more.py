@@ -1,0 +1,58 @@
+"""`pellucid more`: a saved explanation from a larger budget, without asking again for what the model has answered."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from pellucid.cli import options
+
+
+def more(
+    file: Annotated[Path, typer.Argument(help="The .json or .npz of a saved explanation.")],
+    samples: Annotated[int | None, typer.Option("--samples", help="How many the method shall have drawn.")] = None,
+    max_samples: Annotated[
+        int | None, typer.Option("--max-samples", help="The most that a method may draw that stops by itself.")
+    ] = None,
+    max_evaluations: Annotated[
+        int | None, typer.Option("--max-evaluations", help="The most forward passes that it may spend.")
+    ] = None,
+    tolerance: Annotated[
+        float | None, typer.Option("--tolerance", help="The relative standard error at which it stops by itself.")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="Folder for the result; default: it takes the place of the old.")
+    ] = None,
+    as_json: options.Json = False,
+) -> None:
+    """Continue a saved explanation of a sampling method: the longer run's result, at the price of the rest."""
+    from pellucid.cli.console import document
+
+    report: dict[str, Any] = {"format": "pellucid-report/1", "results": [], "failed": []}
+    with document(report, as_json):
+        from pellucid.storage import check_writable, save, write_bytes
+
+        folder = file.parent if out is None else out
+        check_writable(folder)
+
+        from pellucid.cli.console import progress
+        from pellucid.cli.explain import entry, tell
+        from pellucid.results import Heatmaps
+        from pellucid.verbs.more import more as go_on
+
+        given: dict[str, Any] = {
+            "samples": samples,
+            "max_samples": max_samples,
+            "max_evaluations": max_evaluations,
+            "tolerance": tolerance,
+        }
+        with progress():
+            found = Heatmaps([go_on(file, **{name: value for name, value in given.items() if value is not None})])
+        picture = found.png()
+        files = [*save(found[0], folder / file.stem), write_bytes(folder / f"{file.stem}.png", picture)]
+        saved = [str(path) for path in files]
+        report["results"].append(entry(found[0], saved))
+        if not as_json:
+            tell(found, saved)
