@@ -485,8 +485,8 @@ def test_a_planted_object_is_found_in_shuffled_tokens(method):
 
 @pytest.mark.parametrize("method", QUICK, ids=NAMES)
 def test_batches_inputs_and_targets_do_not_meet(method, monkeypatch):
-    # Group-CAM's weights are differences, of about 0.002, of probabilities of about 0.14, which single precision knows to
-    # 1.5e-8: good to 1e-5 of themselves, whatever the order of summation; the map adds up several.
+    # Group-CAM's weights are differences, of about 0.002, of probabilities of about 0.14, which single precision knows
+    # to 1.5e-8: good to 1e-5 of themselves, whatever the order of summation; the map adds up several.
     within = 1e-4 if isinstance(method, GroupCAM) else 1e-5
     net, x = seeded(Sevens).eval(), noise(3, 3, 32, 32)
     targets = [1, TopClass(), Contrast(0, 4)]
