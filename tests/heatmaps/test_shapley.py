@@ -273,7 +273,7 @@ def test_refusals_name_the_cure():
             cls(segments=torch.zeros(16, 16, dtype=torch.long)).attribute(net, x, 0)
         with pytest.raises(MethodError, match="one integer for each place"):
             cls(segments=torch.zeros(3, 3, dtype=torch.long)).attribute(net, x, 0)
-        with pytest.raises(MethodError, match="choose grid, slic, felzenszwalb"):
+        with pytest.raises(MethodError, match="choose grid, slic, supervoxels"):
             cls(segments="voronoi")
         with pytest.raises(MethodError, match="at least 2"):
             cls(count=1)

@@ -186,10 +186,12 @@ def test_bootstrap_streams_and_needs_no_row_twice():
     assert torch.allclose((high - low) / 2, 1.96 * expected, rtol=0.1)
 
 
+CLIPS = ("frames", "segments", "tubes")
+
 ODD = {
     ("channels", "permutation"), ("superpixels", "permutation"), ("patches", "permutation"), ("tokens", "permutation"),
     ("layers", "permutation"), ("colours", "permutation"), ("frequencies", "permutation"),
-    ("properties", "permutation"),
+    ("properties", "permutation"), *((f, by) for f in CLIPS for by in ("gradient", "conductance", "permutation")),
     ("layers", "gradient"), ("layers", "conductance"), ("properties", "gradient"), ("properties", "conductance"),
 }  # fmt: skip
 
@@ -200,7 +202,11 @@ def test_every_pairing_works_or_says_why_not(features, by):
     """The sum of Shapley-like values and of conductance is the change of the score."""
     net = nn.Sequential(pooled()[:4], *pooled()[4:]).eval()
     job = prepare(net, noise(1, 3, 16, 16), [0])
+    if features in CLIPS:
+        job = prepare(seeded(of_clips), noise(1, 3, 6, 12, 12), [0])
     settings = {
+        "segments": {"count": 3},
+        "tubes": {"count": 4},
         "channels": {"layer": "0.3"},
         "tokens": {"layer": "0.3"},
         "superpixels": {"count": 4, "segments": "grid"},
@@ -223,13 +229,19 @@ def test_every_pairing_works_or_says_why_not(features, by):
         assert float(found.values.sum()) == pytest.approx(change, abs=0.011 * abs(change) + 1e-6)
 
 
+def of_clips():
+    return nn.Sequential(
+        nn.Conv3d(3, 5, 3, padding=1), nn.ReLU(), nn.AdaptiveAvgPool3d(1), nn.Flatten(), nn.Linear(5, 2)
+    ).eval()
+
+
 def test_settings_that_mean_nothing_are_named():
     for features, settings, said in (
         ("superpixel", {}, "did you mean 'superpixels'"),
         ("qqqq", {}, "choose superpixels, patches"),
         ("superpixels", {"layer": "x"}, "superpixels have no layer: leave it out, or choose channels or tokens"),
         ("superpixels", {"count": 1}, "at least 2"),
-        ("superpixels", {"segments": "slick"}, "choose grid, slic, felzenszwalb"),
+        ("superpixels", {"segments": "slick"}, "choose grid, slic, supervoxels"),
         ("layers", {"removal": "burn"}, "bypass, zero, mean or resample"),
     ):
         with pytest.raises(MethodError, match=said):
