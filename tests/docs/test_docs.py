@@ -161,6 +161,7 @@ def test_examples_run(page, capsys):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(2400)  # a page of long examples may take many minutes on a busy machine
 @pytest.mark.parametrize("page", [p for p in PAGES if any(b.slow for b in blocks(p))], ids=relative)
 def test_slow_examples_run(page, capsys):
     run_page(page, True, capsys)
