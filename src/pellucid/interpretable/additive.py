@@ -8,8 +8,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from pellucid.errors import DataError
-from pellucid.interpretable.base import Array, Readable, Reason, number
+from pellucid.interpretable.base import Readable, Reason, number
 from pellucid.interpretable.linear import SparseLinear
+from pellucid.interpretable.numerics import Array
 
 _WIDEST = 50  # columns: more are neither read nor fitted in reasonable memory
 

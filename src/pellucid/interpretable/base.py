@@ -14,8 +14,7 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from pellucid.errors import DataError
-
-Array = NDArray[np.float64]
+from pellucid.interpretable.numerics import Array, softmax
 
 
 @dataclass(frozen=True)
@@ -125,10 +124,7 @@ class Readable(ClassifierMixin, BaseEstimator, ABC):  # type: ignore[misc]
 
     def predict_proba(self, X: ArrayLike) -> Array:
         """Probabilities `(N, K)` in the order of `classes_`."""
-        scores = self.scores(X)
-        odds = np.exp(scores - scores.max(1, keepdims=True))
-        probabilities: Array = odds / odds.sum(1, keepdims=True)
-        return probabilities
+        return softmax(self.scores(X))
 
     def predict(self, X: ArrayLike) -> NDArray[Any]:
         """The most probable label of each row."""

@@ -19,7 +19,8 @@ from torch.nn import functional
 
 from pellucid.engine.progress import task
 from pellucid.errors import DataError
-from pellucid.interpretable.base import Array, Readable, Reason, number
+from pellucid.interpretable.base import Readable, Reason, number
+from pellucid.interpretable.numerics import Array, centre_and_scale
 
 _TINY = 1e-6
 _fixed: ContextVar[bool] = ContextVar("pellucid_bcos_fixed", default=False)
@@ -161,8 +162,7 @@ class BcosHead(Readable):
     def _learn(self, X: Array, answers: Array) -> None:
         if self.width < 1 or self.epochs < 1:
             raise DataError("A B-cos head needs at least one unit and one epoch: give 1 or more.")
-        self.mean_, self.scale_ = X.mean(0), X.std(0)
-        self.scale_ = np.where(self.scale_ > 1e-12 * np.maximum(1, np.abs(self.mean_)), self.scale_, 1.0)
+        self.mean_, self.scale_ = centre_and_scale(X)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.seed)
             self.net_ = self._made(X.shape[1], answers.shape[1])

@@ -15,13 +15,14 @@ from pellucid import storage
 from pellucid.errors import StorageError
 from pellucid.explanation import Record
 from pellucid.interpretable.additive import Additive
-from pellucid.interpretable.base import Array, Readable
+from pellucid.interpretable.base import Readable
 from pellucid.interpretable.bcos import BcosHead
 from pellucid.interpretable.examples import Neighbours, Prototypes
 from pellucid.interpretable.fidelity import Fidelity
 from pellucid.interpretable.frontier import Point
 from pellucid.interpretable.hierarchy import Hierarchy
 from pellucid.interpretable.linear import SparseLinear
+from pellucid.interpretable.numerics import Array, softmax
 from pellucid.interpretable.rules import Rules
 from pellucid.interpretable.tree import Tree
 from pellucid.interpretable.words import Words, words_from
@@ -83,10 +84,14 @@ class Surrogate:
 
     def probabilities(self) -> Array:
         """Its answers `(N, K)` on all pictures."""
-        scores = self.head._scores(self.X)
-        odds = np.exp(scores - scores.max(1, keepdims=True))
-        found: Array = odds / odds.sum(1, keepdims=True)
-        return found
+        return softmax(self.head._scores(self.X))
+
+    @property
+    def learned_from(self) -> NDArray[np.bool_]:
+        """`(N,)`: whether each picture was not held out."""
+        mask = np.ones(len(self.X), bool)
+        mask[self.held] = False
+        return mask
 
     def exemplars(self, column: int, most: int = 6, *, rows: NDArray[np.bool_] | None = None) -> list[int]:
         """Numbers of the pictures with most of a word, among some of them."""

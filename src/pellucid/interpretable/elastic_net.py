@@ -6,9 +6,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
-Array = NDArray[np.float64]
+from pellucid.interpretable.numerics import Array, softmax
 
 _MOST, _TOLERANCE = 1000, 1e-4  # steps, and movement relative to the largest weight
 
@@ -53,11 +52,11 @@ def path(
     W, b = np.zeros((d, P.shape[1])), np.log(np.maximum(P.mean(0), 1e-12))
     before = max(largest_penalty(X, P, l1_ratio), max(penalties, default=0.0))
     for penalty in penalties:
-        slope = X.T @ (_softmax(X @ W + b) - P) / n
+        slope = X.T @ (softmax(X @ W + b) - P) / n
         active = (np.abs(slope).max(1) >= l1_ratio * (2 * penalty - before)) | W.any(1)
         while True:
             W[active], b = _solve(X[:, active], P, W[active], b, penalty, l1_ratio, positive)
-            slope = X.T @ (_softmax(X @ W + b) - P) / n
+            slope = X.T @ (softmax(X @ W + b) - P) / n
             pull = -slope if positive else np.abs(slope)
             broken = ~active & (pull.max(1) > l1_ratio * penalty * (1 + 1e-3) + 1e-12)
             if not broken.any():
@@ -77,7 +76,7 @@ def _solve(
     shrink, scale = step * penalty * l1_ratio, 1 / (1 + step * penalty * (1 - l1_ratio))
     ahead, momentum = V, 1.0
     for _ in range(_MOST):
-        new = ahead - step * (A.T @ (_softmax(A @ ahead) - P) / n)
+        new = ahead - step * (A.T @ (softmax(A @ ahead) - P) / n)
         weights = new[:-1]
         new[:-1] = (np.maximum(weights - shrink, 0) if positive else _soft(weights, shrink)) * scale
         if float(((ahead - new) * (new - V)).sum()) > 0:
@@ -93,12 +92,6 @@ def _solve(
 def _soft(values: Array, by: float) -> Array:
     shrunk: Array = np.sign(values) * np.maximum(np.abs(values) - by, 0)
     return shrunk
-
-
-def _softmax(scores: Array) -> Array:
-    odds = np.exp(scores - scores.max(1, keepdims=True))
-    probabilities: Array = odds / odds.sum(1, keepdims=True)
-    return probabilities
 
 
 def _largest_eigenvalue(A: Array) -> float:

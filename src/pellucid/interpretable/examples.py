@@ -9,15 +9,15 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.cluster import KMeans
 
 from pellucid.errors import DataError
-from pellucid.interpretable.base import Array, Readable, Reason, log_probabilities, number
+from pellucid.interpretable.base import Readable, Reason, log_probabilities, number
+from pellucid.interpretable.numerics import Array, centre_and_scale
 
 
 class _ByExample(Readable):
     """Base: rows of the training data, standardised, that new rows are compared with."""
 
     def _standardise(self, X: Array) -> Array:
-        self.mean_, self.scale_ = X.mean(0), X.std(0)
-        self.scale_ = np.where(self.scale_ > 1e-12 * np.maximum(1, np.abs(self.mean_)), self.scale_, 1.0)
+        self.mean_, self.scale_ = centre_and_scale(X)
         return self.standardised(X)
 
     def standardised(self, X: Array) -> Array:

@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pellucid.engine.statistics import bootstrap_mean
-from pellucid.interpretable.base import Array, log_probabilities
+from pellucid.interpretable.base import log_probabilities
+from pellucid.interpretable.numerics import Array
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,8 @@ from sklearn.model_selection import StratifiedKFold
 
 from pellucid.engine.progress import task
 from pellucid.errors import DataError
-from pellucid.interpretable.base import Array, Readable
+from pellucid.interpretable.base import Readable
+from pellucid.interpretable.numerics import Array
 
 _FOLDS = 4
 

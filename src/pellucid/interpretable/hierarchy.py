@@ -9,8 +9,9 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.cluster import AgglomerativeClustering
 
 from pellucid.errors import DataError
-from pellucid.interpretable.base import Array, Readable, Reason, number
+from pellucid.interpretable.base import Readable, Reason, number
 from pellucid.interpretable.elastic_net import path
+from pellucid.interpretable.numerics import Array, centre_and_scale
 
 
 class Hierarchy(Readable):
@@ -45,8 +46,7 @@ class Hierarchy(Readable):
         return model
 
     def _learn(self, X: Array, answers: Array) -> None:
-        mean, scale = X.mean(0), X.std(0)
-        scale = np.where(scale > 1e-12 * np.maximum(1, np.abs(mean)), scale, 1.0)
+        mean, scale = centre_and_scale(X)
         (*_, fit) = path((X - mean) / scale, answers, [self.ridge], l1_ratio=0.0)
         weights = (fit.weights / scale[:, None]).T
         self._group(weights, fit.intercept - weights @ mean)

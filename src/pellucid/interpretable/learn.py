@@ -14,13 +14,14 @@ from pellucid.concepts import Dictionary, get_dictionary
 from pellucid.engine.progress import task
 from pellucid.errors import DataError
 from pellucid.interpretable.additive import Additive
-from pellucid.interpretable.base import Array, Readable
+from pellucid.interpretable.base import Readable
 from pellucid.interpretable.bcos import BcosHead
 from pellucid.interpretable.examples import Neighbours, Prototypes
 from pellucid.interpretable.fidelity import Fidelity, measure
 from pellucid.interpretable.frontier import Point, choose
 from pellucid.interpretable.hierarchy import Hierarchy
 from pellucid.interpretable.linear import SparseLinear
+from pellucid.interpretable.numerics import Array, softmax
 from pellucid.interpretable.rules import Rules
 from pellucid.interpretable.tree import Tree
 from pellucid.interpretable.words import Channels, Concepts, Parts, Pool, Words
@@ -222,7 +223,7 @@ def learn(
             head = made  # as asked for; the front still shows what less would do
             front = [replace(p, chosen=p.complexity == made.complexity_) for p in front]
     card = measure(
-        _probabilities(head, X[test]),
+        softmax(head._scores(X[test])),
         answers[test],
         complexity=head.complexity_,
         unit=head.unit,
@@ -237,7 +238,7 @@ def learn(
     card.baselines["majority class"] = _agreement(nothing, answers[test], seed)
     if chance is not None and chance_rows is not None:
         rival = _fit(type(head)(**head.get_params()), chance_rows[train], answers[train], known, chance.names)
-        card.baselines["random concepts"] = _agreement(_probabilities(rival, chance_rows[test]), answers[test], seed)
+        card.baselines["random concepts"] = _agreement(softmax(rival._scores(chance_rows[test])), answers[test], seed)
     card.notes += _notes(card)
     card.wrong = [int(test[i]) for i in card.wrong]
     return Learned(head, words, card, front, at)
@@ -248,13 +249,6 @@ def _fit(model: Readable, X: Array, answers: Array, labels: NDArray[Any], names:
     model.classes_, model.names_, model.n_features_in_ = labels, list(names), X.shape[1]
     model._learn(X, answers)
     return model
-
-
-def _probabilities(model: Readable, X: Array) -> Array:
-    scores = model._scores(X)
-    odds = np.exp(scores - scores.max(1, keepdims=True))
-    found: Array = odds / odds.sum(1, keepdims=True)
-    return found
 
 
 def _agreement(student: Array, teacher: Array, seed: int) -> Any:

@@ -10,8 +10,9 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.utils.validation import check_is_fitted
 
 from pellucid.errors import DataError
-from pellucid.interpretable.base import Array, Readable, Reason, number
+from pellucid.interpretable.base import Readable, Reason, number
 from pellucid.interpretable.elastic_net import Fit, largest_penalty, path
+from pellucid.interpretable.numerics import Array, centre_and_scale
 
 _POINTS, _SPAN = 16, 1e-2  # penalties of the path, and the last one relative to the first
 
@@ -62,8 +63,7 @@ class SparseLinear(Readable):
         return shares
 
     def _path(self, X: Array, answers: Array, shares: Array) -> list[Fit]:
-        self.mean_, self.scale_ = X.mean(0), X.std(0)
-        self.scale_ = np.where(self.scale_ > 1e-12 * np.maximum(1, np.abs(self.mean_)), self.scale_, 1.0)
+        self.mean_, self.scale_ = centre_and_scale(X)
         Z = (X - self.mean_) / self.scale_
         top = largest_penalty(Z, answers, self.l1_ratio)
         return list(path(Z, answers, list(shares * top), l1_ratio=self.l1_ratio, positive=self.positive))

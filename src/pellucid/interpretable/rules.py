@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from pellucid.errors import DataError
-from pellucid.interpretable.base import Array, Readable, Reason, log_probabilities, number
+from pellucid.interpretable.base import Readable, Reason, log_probabilities, number
+from pellucid.interpretable.numerics import Array
 
 _CUTS, _COLUMNS, _BEAM = 8, 64, 6  # thresholds a column, columns looked at, rules kept while one grows
 _TRUST = 2.0  # prior rows in a rule's estimate

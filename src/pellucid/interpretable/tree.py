@@ -11,7 +11,8 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.tree import DecisionTreeRegressor
 
 from pellucid.errors import DataError
-from pellucid.interpretable.base import Array, Readable, Reason, log_probabilities, number
+from pellucid.interpretable.base import Readable, Reason, log_probabilities, number
+from pellucid.interpretable.numerics import Array
 
 _STEPS = 12  # pruned trees to choose from
 

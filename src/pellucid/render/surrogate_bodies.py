@@ -264,7 +264,7 @@ def _curve(sheet: Sheet, model: Additive, term: int, crops: Sequence[Pixels], at
 def _examples(sheet: Sheet, s: Surrogate, model: Prototypes | Neighbours, picture: Picture, at: Cell) -> float:
     size, y = 0.72, at.y
     most = int((at.width - 1.6) // (size + 0.05))
-    train = np.setdiff1d(np.arange(len(s.X)), s.held)
+    train = np.flatnonzero(s.learned_from)
     for k in _classes(s)[:_CLASSES]:
         mine = [int(train[model.index_[i]]) for i in np.flatnonzero(model.answers_.argmax(1) == k)]
         sheet.line(s.labels[k], at.x, y + size / 2 - 0.08, TITLE, bold=True, width=1.5)

@@ -146,8 +146,7 @@ class Distilled(Surrogate):
         """For each word the model uses, crops of where it is most, in different pictures."""
         if self.words.domain != "layer":
             return {}
-        train = np.ones(len(self.X), bool)
-        train[self.held] = False
+        train = self.learned_from
         if isinstance(self.words, Parts):
             return {p: [self._crop(int(i), int(cell))] for p, (i, cell) in enumerate(self.words.where)}
         places: dict[int, Tensor] = {}
@@ -233,8 +232,7 @@ class Distilled(Surrogate):
         self, net: ReadableNet, reason: Reason
     ) -> list[tuple[NDArray[np.uint8], tuple[float, float, float, float] | None]]:
         """What a reason points to among the pictures it was made from, with boxes."""
-        train = np.ones(len(self.X), bool)
-        train[self.held] = False
+        train = self.learned_from
         if reason.row >= 0:
             return [(_shown(read_image(self.sources[int(np.flatnonzero(train)[reason.row])])), None)]
         if reason.feature < 0 or self.words.domain != "layer":

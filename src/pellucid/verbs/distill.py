@@ -18,10 +18,11 @@ from pellucid.concepts import DICTIONARIES
 from pellucid.engine.progress import task
 from pellucid.errors import DataError, LayerError, MethodError, StorageError
 from pellucid.interpretable import small_cnn
-from pellucid.interpretable.base import Array, Readable
+from pellucid.interpretable.base import Readable
 from pellucid.interpretable.distilled import Surrogate, surrogate
 from pellucid.interpretable.hierarchy import Hierarchy
 from pellucid.interpretable.learn import KINDS, Split, find_concepts, find_parts, learn, split
+from pellucid.interpretable.numerics import Array, softmax
 from pellucid.interpretable.words import Attributes, Channels, Concepts, Properties, Words
 from pellucid.media.attributes import read_attributes
 from pellucid.media.folders import PictureSet, read_folder
@@ -214,7 +215,6 @@ class _Setting:
             notes.append(
                 f"{left} picture{'s' * (left > 1)} left out: the teacher's answer there is given to fewer than 4."
             )
-        odds = np.exp(scores[kept][:, classes] - scores[kept][:, classes].max(1, keepdims=True))
         names = [teacher.label(int(c)) for c in classes]
         codes = np.searchsorted(classes, top[kept])
         truth = None
@@ -232,7 +232,7 @@ class _Setting:
                 )
         same = first is not None and len(kept) == len(pictures)
         at = first if same and first is not None else split(codes, np.array(names), seed)
-        return cls(kept, odds / odds.sum(1, keepdims=True), names, truth, at, notes)
+        return cls(kept, softmax(scores[kept][:, classes]), names, truth, at, notes)
 
 
 def _scores(teacher: VisionModel, pictures: PictureSet, features: Features, base: VisionModel) -> Array:
