@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -27,19 +26,6 @@ class Size:
 
 FULL = Size(pictures=128, repeats=5, tokens=50_000, epochs=3, rows=3000)
 QUICK = Size(pictures=64, repeats=3, tokens=10_000, epochs=1, rows=1000)
-
-
-def sections(size: Size, device: str) -> Iterator[Section]:
-    """Every section, one after the other as it is done."""
-    work: list[Callable[[], Section]] = [
-        lambda: features(size.pictures, size.repeats, device),
-        lambda: factorisation(size.tokens),
-        lambda: autoencoder(size.tokens, size.epochs),
-        lambda: readable(size.rows),
-    ]
-    for measure in work:
-        yield measure()
-        gc.collect()
 
 
 def _pictures(count: int) -> object:
@@ -157,3 +143,28 @@ def readable(count: int) -> Section:
             Row(f"{model.kind}, complexity chosen", Spread(wall, wall, wall, 1), " s", cpu=Spread(cpu, cpu, cpu, 1))
         )
     return Section("Readable models", f"{count} rows of 512 columns, 10 classes.", rows)
+
+
+def _features(size: Size, device: str) -> Iterator[Section]:
+    yield features(size.pictures, size.repeats, device)
+
+
+def _factorisation(size: Size, device: str) -> Iterator[Section]:
+    yield factorisation(size.tokens)
+
+
+def _autoencoder(size: Size, device: str) -> Iterator[Section]:
+    yield autoencoder(size.tokens, size.epochs)
+
+
+def _readable(size: Size, device: str) -> Iterator[Section]:
+    yield readable(size.rows)
+
+
+TITLE = "Concepts and readable models"
+SECTIONS: dict[str, Callable[[Size, str], Iterator[Section]]] = {
+    "features": _features,
+    "factorisation": _factorisation,
+    "autoencoder": _autoencoder,
+    "readable": _readable,
+}

@@ -1,0 +1,26 @@
+"""The command that measures: every suite it lists can be asked for."""
+
+from __future__ import annotations
+
+import pytest
+
+pytest.importorskip("torch")
+
+from benchmarks import __main__ as command  # noqa: E402
+
+
+@pytest.mark.parametrize("name", sorted(command._SUITES))
+def test_a_suite_names_its_sections_and_sizes(name: str) -> None:
+    suite = command._SUITES[name]
+    assert suite.TITLE
+    assert suite.SECTIONS and all(callable(section) for section in suite.SECTIONS.values())
+    assert type(suite.QUICK) is type(suite.FULL)
+
+
+def test_an_unknown_section_is_refused_with_those_there_are(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.argv", ["benchmarks", "interpretable", "nothing"])
+    with pytest.raises(SystemExit):
+        command.main()
+    assert "it has features, factorisation, autoencoder, readable" in capsys.readouterr().err
