@@ -31,11 +31,11 @@ def main() -> int:
     parser.add_argument("--json", metavar="FILE", help="write all figures here")
     parser.add_argument("--markdown", metavar="FILE", help="put the tables into this page, in place of older ones")
     options = parser.parse_args()
-    os.environ["OMP_NUM_THREADS"] = str(options.threads)  # for the children
-    torch.set_num_threads(options.threads)
     suite = _SUITES[options.suite]
     if unknown := [name for name in options.sections if name not in suite.SECTIONS]:
         parser.error(f"{options.suite} has no section {unknown[0]!r}; it has {', '.join(suite.SECTIONS)}")
+    os.environ["OMP_NUM_THREADS"] = str(options.threads)  # for the children
+    torch.set_num_threads(options.threads)
     facts, source = machine(options.device), source_digest()
     done = []
     command = " ".join(["python -m benchmarks", options.suite, *options.sections, *["--quick"] * options.quick])

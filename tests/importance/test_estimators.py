@@ -178,6 +178,33 @@ def test_intervals_of_sampled_shapley_cover_the_truth_at_their_rate():
     assert float(covered.min()) / 100 >= 0.85
 
 
+@pytest.mark.parametrize("by", ["shapley", "kernel", "ablation"])
+@pytest.mark.parametrize("count", [6, 11, 16])
+def test_dear_players_cost_no_more_than_their_budget_and_as_much_as_was_said(by, count):
+    """A noisy game, whose error never gets small; 11 players have more coalitions than the budget."""
+    weights = torch.randn(count, generator=torch.Generator().manual_seed(1)).double()
+    asked, said = [], []
+
+    def value(c):
+        asked.append(len(c))
+        return torch.sin(40 * c.double() @ weights)[:, None]
+
+    class Dear(GameOf):
+        budget = 256
+
+    measure(
+        Dear(value, count),
+        get_estimator(by),
+        prepare(pooled(), noise(1, 3, 16, 16), [0]),
+        pairs=False,
+        say=said.append,
+    )
+    most = int(said[0].split("at most ")[1].split()[0])
+    assert sum(asked) <= most + 2 and most <= 256 + 2
+    if by == "shapley":
+        assert sum(asked) > most / 2
+
+
 def test_bootstrap_streams_and_needs_no_row_twice():
     rows = torch.randn(50, 4, generator=torch.Generator().manual_seed(2), dtype=torch.float64) + torch.arange(4)
     mean, low, high = bootstrap(rows, draws=4000)

@@ -45,6 +45,7 @@ class Blocks(Players):
     seed: int = 0
     donor: Tensor | None = None
     kind: ClassVar[str] = "layers"
+    budget: ClassVar[int] = 1024  # each coalition is another network: nothing to batch or to play back
 
     def __post_init__(self) -> None:
         if self.removal not in ("bypass", "zero", "mean", "resample"):

@@ -57,8 +57,8 @@ class Estimator(ABC):
         """Values of all players of a game on one input."""
 
     @abstractmethod
-    def cost(self, players: int) -> int:
-        """The most passes that K players take on one picture, before two or three that every run takes."""
+    def cost(self, players: int, budget: int) -> int:
+        """The most passes that K players of that budget take on one picture, before two or three that every run takes."""
 
     def generator(self) -> torch.Generator:
         """A fresh generator with the estimator's seed."""
@@ -70,7 +70,7 @@ class Ablation(Estimator):
 
     name = "ablation"
 
-    def cost(self, players: int) -> int:
+    def cost(self, players: int, budget: int) -> int:
         """One a player, and both ends."""
         return players + 2
 
@@ -87,19 +87,28 @@ class Shapley(Estimator):
 
     name = "shapley"
 
-    def cost(self, players: int) -> int:
-        """All coalitions, or up to 4096 of them."""
-        return (
-            1 << players if players <= MAX_EXACT else 4096 if isinstance(self.samples, str) else self.samples * players
-        )
+    def cost(self, players: int, budget: int) -> int:
+        """All coalitions of few players, or what it may spend."""
+        if self._takes_all(players, budget):
+            return 1 << players
+        return budget if isinstance(self.samples, str) else self.samples * players
+
+    def _takes_all(self, players: int, budget: int) -> bool:
+        return self.samples == "exact" or (players <= MAX_EXACT and 1 << players <= budget)
 
     def solve(self, game: Game, players: Players, job: Job) -> Solution:
         """All coalitions, or antithetic permutations; `samples="exact"` insists on all coalitions."""
         count = len(game.names)
-        if count <= MAX_EXACT or self.samples == "exact":
+        if self._takes_all(count, players.budget):
             return exact_shapley(game.value, count)
+        assert self.samples != "exact"
         found = permutation_shapley(
-            game.value, count, samples=self.samples, generator=self.generator(), tolerance=_TOLERANCE
+            game.value,
+            count,
+            samples=self.samples,
+            generator=self.generator(),
+            tolerance=_TOLERANCE,
+            max_evaluations=players.budget,
         )
         found.extra["freedom"] = found.extra["permutations"] // 2 - 1  # its error comes from the spread of pairs
         return found
@@ -110,15 +119,18 @@ class Kernel(Estimator):
 
     name = "kernel"
 
-    def cost(self, players: int) -> int:
+    def cost(self, players: int, budget: int) -> int:
         """A coalition a sample."""
-        return min(1 << players, self.samples if isinstance(self.samples, int) else 2 * players + 2048)
+        return min(1 << players, self._evaluations(players, budget))
 
     def solve(self, game: Game, players: Players, job: Job) -> Solution:
-        """As many coalitions as `samples`, by default 2 K + 2048 and all of few players."""
+        """As many coalitions as `samples`, by default 2 K + 2048 within the players' budget, and all of few players."""
         count = len(game.names)
-        samples = self.samples if isinstance(self.samples, int) else 2 * count + 2048
+        samples = self._evaluations(count, players.budget)
         return kernel_shap(game.value, count, samples=samples, generator=self.generator())
+
+    def _evaluations(self, players: int, budget: int) -> int:
+        return self.samples if isinstance(self.samples, int) else min(2 * players + 2048, max(budget, 4 * players))
 
 
 class Owen(Estimator):
@@ -126,7 +138,7 @@ class Owen(Estimator):
 
     name = "owen"
 
-    def cost(self, players: int) -> int:
+    def cost(self, players: int, budget: int) -> int:
         """As many as it may spend."""
         return min(1 << players, self.samples if isinstance(self.samples, int) else 1024)
 
@@ -148,7 +160,7 @@ class Linear(Estimator):
 
     name = "lime"
 
-    def cost(self, players: int) -> int:
+    def cost(self, players: int, budget: int) -> int:
         """A coalition a sample."""
         return self.samples if isinstance(self.samples, int) else max(500, 10 * players)
 
@@ -172,7 +184,7 @@ class Gradient(Estimator):
     name = "gradient"
     interacts = False
 
-    def cost(self, players: int) -> int:
+    def cost(self, players: int, budget: int) -> int:
         """One forward, one backward, both ends."""
         return 4
 
@@ -194,7 +206,7 @@ class Conductance(Estimator):
     name = "conductance"
     interacts = False
 
-    def cost(self, players: int) -> int:
+    def cost(self, players: int, budget: int) -> int:
         """A forward and a backward a step."""
         return 2 * (self.samples if isinstance(self.samples, int) else 1024)
 
@@ -222,7 +234,7 @@ class Permutation(Estimator):
     of_a_set = True
     interacts = False
 
-    def cost(self, players: int) -> int:
+    def cost(self, players: int, budget: int) -> int:
         """An ablation for each picture that lends."""
         return self.donors * (players + 4)
 

@@ -50,6 +50,7 @@ class Players(ABC):
     """
 
     kind: ClassVar[str]
+    budget: ClassVar[int] = 4096  # evaluations that a sampling estimator may spend on one input if none are asked for
     comparable: bool = True  # whether player k is the same thing in another picture
 
     def fitted(self, x: Tensor, geometry: Geometry) -> Players:

@@ -69,7 +69,7 @@ def measure(
     with torch.inference_mode(False), players.game(job) as game:
         if say is not None:
             count = len(game.names)
-            say(f"{count} {players.kind}: at most {estimator.cost(count)} passes of the model")
+            say(f"{count} {players.kind}: at most {estimator.cost(count, players.budget)} passes of the model")
         solution = estimator.solve(game, players, job)
         values = solution.values.cpu().double()
         reach = float(stdtrit(solution.extra.get("freedom", inf), 0.975)) * solution.standard_error.cpu().double()
