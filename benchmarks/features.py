@@ -17,11 +17,11 @@ class Size:
     heavy_steps: int
     views: int
     repeats: int
-    pictures: int
+    pictures: tuple[int, ...]
 
 
-FULL = Size(steps=16, heavy_steps=6, views=4, repeats=5, pictures=300)
-QUICK = Size(steps=8, heavy_steps=3, views=2, repeats=2, pictures=150)
+FULL = Size(steps=16, heavy_steps=6, views=4, repeats=5, pictures=(300, 1000))
+QUICK = Size(steps=8, heavy_steps=3, views=2, repeats=2, pictures=(150,))
 
 
 def _ascent(size: Size, device: str) -> Iterator[Section]:
@@ -30,7 +30,7 @@ def _ascent(size: Size, device: str) -> Iterator[Section]:
 
 
 def _exemplars(size: Size, device: str) -> Iterator[Section]:
-    yield exemplars.search(size.pictures, size.repeats, device)
+    yield exemplars.search(size.pictures, min(3, size.repeats), device)
 
 
 def _sheet(size: Size, device: str) -> Iterator[Section]:

@@ -40,11 +40,10 @@ def _pictures(count: int) -> object:
 def features(count: int, repeats: int, device: str) -> Section:
     """Extracting features of a folder, beside reading the same pictures and running the same model."""
     import pellucid as pl
-    from pellucid.engine import default_batch
     from pellucid.models.features import extract
 
     model, pictures = pl.load(device=device), _pictures(count)
-    batch = default_batch(device)
+    batch = model.batch
 
     def bare() -> None:
         with torch.no_grad():

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pellucid.concepts.dictionary import Dictionary
-from pellucid.engine import Capture, Cost, default_batch, task
+from pellucid.engine import Capture, Cost, task
 from pellucid.engine.swap import Edit, Swap
 from pellucid.media import Pictures
 from pellucid.models.model import VisionModel
@@ -114,7 +114,7 @@ def effect(
 
 
 def _batches(model: VisionModel, pictures: Pictures, chosen: NDArray[np.int64]) -> Iterator[Tensor]:
-    size = default_batch(model.device)
+    size = model.batch
     waiting: list[Tensor] = []
     for index in chosen:
         x, _ = model.pictures(pictures.read(int(index)))

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pellucid.concepts.cav import Kind, concept_vector, separation
-from pellucid.engine import Capture, default_batch, task
+from pellucid.engine import Capture, task
 from pellucid.engine.statistics import Correction, adjusted
 from pellucid.errors import DataError
 from pellucid.media import Pictures
@@ -116,7 +116,7 @@ def derivatives(
     """
     rows, slopes = [], []
     with task("derivatives", len(pictures)) as advance:
-        size = default_batch(model.device)
+        size = model.batch
         for start in range(0, len(pictures), size):
             given = [model.pictures(pictures.read(i))[0] for i in range(start, min(start + size, len(pictures)))]
             x = torch.stack(given).to(model.device, model.dtype)

@@ -13,7 +13,7 @@ _CPU_BATCH, _GPU_BATCH = 16, 64
 _CPU_BYTES = 2_500_000  # of inputs at a time: 4 pictures of 224 x 224
 
 
-def default_batch(like: Tensor | torch.device | str) -> int:
+def default_batch(like: Tensor | torch.device | str, nbytes: int = 0) -> int:
     """Inputs per micro-batch: small on a CPU, where a larger batch gains nothing, larger on an accelerator.
 
     On a CPU a large batch even loses. Activations of more than 32 MB, an early layer's some 5 to 10 times the input,
@@ -22,12 +22,13 @@ def default_batch(like: Tensor | torch.device | str) -> int:
 
     Args:
         like: the inputs `(N, C, *space)`, whose size sets the batch on a CPU; or only their device.
+        nbytes: of one input, where `like` does not tell; 0 for unknown.
     """
     device = like.device if isinstance(like, Tensor) else torch.device(like)
     if device.type != "cpu":
         return _GPU_BATCH
-    fitting = _CPU_BYTES // like[0].nbytes if isinstance(like, Tensor) else _CPU_BATCH
-    return max(1, min(_CPU_BATCH, fitting))
+    size = like[0].nbytes if isinstance(like, Tensor) else nbytes
+    return max(1, min(_CPU_BATCH, _CPU_BYTES // size)) if size else _CPU_BATCH
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pellucid.engine import default_batch, task, unwrap
+from pellucid.engine import task, unwrap
 from pellucid.errors import MediaError, MethodError
 from pellucid.explanation import Record
 from pellucid.features.exemplars import LEAST_CROP
@@ -141,7 +141,7 @@ def make_atlas(
     if size < 2 or samples < 1 or least < 1:
         raise MethodError("An atlas has at least 2 cells a side, 1 sample, and 1 vector to a cell.")
     folder = Folder.of(pictures)
-    collected = _collect(Loader(model, folder, default_batch(model.device)), layer, samples, seed)
+    collected = _collect(Loader(model, folder, model.batch), layer, samples, seed)
     vectors = collected.vectors
     if len(vectors) < 3:
         raise MediaError(f"{len(vectors)} activation vectors make no atlas: name a folder with more pictures.")

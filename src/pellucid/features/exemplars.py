@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pellucid.engine import default_batch, task, unwrap
+from pellucid.engine import task, unwrap
 from pellucid.errors import MediaError, MethodError, ModelError
 from pellucid.features.folder import Folder, Loader, Origin, Patch
 from pellucid.features.measures import Look, Measure, look, resized
@@ -139,7 +139,7 @@ def find_exemplars(
     folder = Folder.of(pictures)
     wanted = list(measure.units if units is None else units)
     columns = [measure.units.index(u) for u in wanted]
-    loader = Loader(model, folder, batch or default_batch(model.device))
+    loader = Loader(model, folder, batch or model.batch)
     with ExitStack() as stack:
         if cache is False:
             home = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="pellucid-")))

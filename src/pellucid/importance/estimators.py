@@ -58,7 +58,7 @@ class Estimator(ABC):
 
     @abstractmethod
     def cost(self, players: int, budget: int) -> int:
-        """The most passes that K players of that budget take on one picture, before two or three that every run takes."""
+        """The most passes that K players with a budget take on one picture, before the two or three of every run."""
 
     def generator(self) -> torch.Generator:
         """A fresh generator with the estimator's seed."""

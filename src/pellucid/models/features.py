@@ -133,7 +133,7 @@ def extract(
     home = default_cache() if cache == "default" else cache
     digests = tuple(pictures.digest(i) for i in range(len(pictures)))
     weights = model.fingerprint()
-    run = _Run(model, pictures, layer, pool, batch or default_batch(model.device))
+    run = _Run(model, pictures, layer, pool, batch or model.batch)
     layer = run.layer
     key = _hash(
         [_VERSION, weights, model.preprocess.as_dict(), layer, pool, digests, model.device.type, torch.__version__]

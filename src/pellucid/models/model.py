@@ -5,12 +5,13 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from math import prod
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from pellucid.engine import leave_no_trace, unwrap
+from pellucid.engine import default_batch, leave_no_trace, unwrap
 from pellucid.errors import ModelError
 from pellucid.explanation import Prediction
 from pellucid.models.clips import ClipPreprocessing
@@ -72,6 +73,12 @@ class VisionModel:
         if not isinstance(self.preprocess, ClipPreprocessing):
             raise ModelError(f"{self.name or 'The model'} takes pictures: pl.per_frame(model) makes it one of clips.")
         return self.preprocess
+
+    @property
+    def batch(self) -> int:
+        """Inputs per micro-batch that suit their size and the device (see `default_batch`)."""
+        elements = self.preprocess.channels * prod(self.preprocess.input_size)
+        return default_batch(self.device, elements * self.dtype.itemsize)
 
     def label(self, index: int) -> str:
         """The name of a class, or `class 7` where there is none."""

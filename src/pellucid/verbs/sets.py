@@ -14,7 +14,6 @@ import torch
 from torch import Tensor
 
 from pellucid import storage
-from pellucid.engine import default_batch
 from pellucid.engine.progress import task
 from pellucid.errors import MediaError, MethodError, PellucidError
 from pellucid.heatmaps.base import prepare
@@ -114,7 +113,7 @@ def importance_of_set(
         "model": weights, "preprocess": storage.strict(model.preprocess.as_dict()), "target": str(asked), "how": how,
         "device": str(model.device), "dtype": str(model.dtype),
     }  # fmt: skip
-    batch = default_batch(model.device)
+    batch = model.batch
     with ledger(keep, about) as kept:
         run = _Run(model, Collection(model, members, batch + lend + 1), players, estimator, asked, kept, lend, say)
         _measure_all(run, seed, batch, patient=failed is not None)
