@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.channels import resnet
-from benchmarks.overhead import Pass, bare, calls_of
+from benchmarks.overhead import Pass, bare
 from benchmarks.report import Row, Section, at_least
-from benchmarks.timing import Spread, paired
+from benchmarks.timing import Spread, calls_of, paired
 from pellucid.engine.masks import grid_labels
 from pellucid.heatmaps import get_method
 
@@ -188,7 +188,7 @@ def occlusion(repeats: int, device: str) -> Section:
     from captum.attr import Occlusion
 
     module, x, target, origin = resnet(device)
-    window, stride = 64, 32
+    window, stride = 64, 16
     method = get_method("occlusion", window=window, stride=stride)
     theirs = Occlusion(module)
 
@@ -218,5 +218,5 @@ def occlusion(repeats: int, device: str) -> Section:
         for name in calls
         if name != best
     ]
-    about = f"ResNet-50 with {origin}, 36 windows of {window} x {window} pixels."
+    about = f"ResNet-50 with {origin}, 121 windows of {window} x {window} pixels."
     return Section("Occlusion beside captum", about, rows)

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pellucid as pl
 from benchmarks.memory import measured, share
-from benchmarks.overhead import Pass, bare, calls_of
+from benchmarks.overhead import Pass, bare
 from benchmarks.paths import PICTURES, inputs_of
 from benchmarks.report import Row, Section, at_most, single
-from benchmarks.timing import paired
+from benchmarks.timing import calls_of, paired
 
 MEMORY = "importance-folder"
 _EDGE, _PLAYERS = 256, 49

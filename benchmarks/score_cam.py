@@ -14,7 +14,7 @@ import pellucid as pl
 from benchmarks.channels import LAYER, SIZE, quiet, resnet
 from benchmarks.memory import measured, share
 from benchmarks.report import Row, Section, at_least, at_most
-from benchmarks.timing import paired
+from benchmarks.timing import calls_of, paired
 from pellucid.engine import Capture
 from pellucid.heatmaps import get_method
 from pellucid.heatmaps.masked_cam import channel_masks, rounded
@@ -76,6 +76,7 @@ def score_cam(channels: int, repeats: int, device: str) -> Section:
     step = math.ceil(len(A) / channels)
     module = Subset(net, step).eval()
     method = get_method("score-cam", layer="chosen")
+    method.explain(module, x, [target])  # reads the layer, which is kept for the model
     ours = method.explain(module, x, [target])[0]
     runs = {n: len(rounded(channel_masks(a, (SIZE, SIZE))).distinct()[0]) for n, a in (("all", A), ("few", A[::step]))}
     theirs = {
@@ -86,10 +87,13 @@ def score_cam(channels: int, repeats: int, device: str) -> Section:
     found = paired({"ours": lambda: method.explain(module, x, [target]), **theirs}, repeats, warmup=0)
     few = len(A[::step])
     fixed = ours.cost.forwards - runs["few"]  # passes that read the layer and fix the target
-    scale = (len(A) + fixed) / (few + fixed) / ((runs["all"] + fixed) / ours.cost.forwards)
-    rows = []
-    for name in theirs:
+    rows, scales = [], {}
+    for name, call in theirs.items():
         ratio, cpu = found.ratio(name, "ours"), found.ratio(name, "ours", "cpu")
+        with calls_of(module) as seen:
+            call()
+        more = sum(n for n, _ in seen) - few  # passes of theirs that no channel needs
+        scale = scales[name] = (len(A) + more) / (few + more) / ((runs["all"] + fixed) / ours.cost.forwards)
         note = (
             f"both on {few} channels, of which {runs['few']} masks differ: {cpu.median:.3g} x; of all {len(A)}, "
             f"{runs['all']} differ; correlation of the maps {alike[name]:.4f}; its own default "
@@ -108,8 +112,8 @@ def score_cam(channels: int, repeats: int, device: str) -> Section:
     rows.append(
         Row(
             "torchcam at a batch of 4 : score-cam, all channels",
-            same.ratio("torchcam", "ours").times(scale),
-            cpu=same.ratio("torchcam", "ours", "cpu").times(scale),
+            same.ratio("torchcam", "ours").times(scales["torchcam"]),
+            cpu=same.ratio("torchcam", "ours", "cpu").times(scales["torchcam"]),
             note="what is left when the rival's batch is as small as ours",
         )
     )

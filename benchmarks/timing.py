@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 Clock = Literal["wall", "cpu"]
 _PACKAGES = ("pellucid", "torch", "torchvision", "timm", "captum", "grad-cam", "torchcam", "shap", "lime", "numpy")
@@ -94,6 +94,19 @@ def no_collection() -> Iterator[None]:
         yield
     finally:
         gc.enable()
+
+
+@contextmanager
+def calls_of(module: Any) -> Iterator[list[tuple[int, bool]]]:
+    """Inputs of each call of the model, and whether autograd was on."""
+    import torch
+
+    seen: list[tuple[int, bool]] = []
+    handle = module.register_forward_pre_hook(lambda _m, args: seen.append((len(args[0]), torch.is_grad_enabled())))
+    try:
+        yield seen
+    finally:
+        handle.remove()
 
 
 def synchronize() -> None:

@@ -14,13 +14,13 @@ _CELLS = (7, 7)  # four patches each
 
 
 def dropping(masks: int, repeats: int, device: str) -> Section:
-    """RISE, LIME and Shapley values with `baseline="dropped"` beside the zero baseline."""
+    """RISE, LIME and KernelSHAP with `baseline="dropped"` beside the zero baseline."""
     s = Setting.make("ViT-B/16", 1, device, probe=False)
     labels = grid_labels(tuple(s.inputs.shape[2:]), _CELLS)
     wanted = {
         "rise": {"samples": masks},
         "lime": {"samples": masks, "segments": labels},
-        "shapley": {"samples": 4, "segments": grid_labels(tuple(s.inputs.shape[2:]), (3, 3))},
+        "kernel-shap": {"samples": masks, "segments": labels},
     }
     calls, rows = {}, []
     for name, settings in wanted.items():
@@ -44,8 +44,8 @@ def dropping(masks: int, repeats: int, device: str) -> Section:
             )
         )
     about = (
-        f"ViT-B/16 with random weights, the same masks twice ({masks} for rise and lime; shapley walks 4 orders of 9 "
-        "players): hidden patches covered with zeros, and hidden patches left out of the transformer's input. Masks "
+        f"ViT-B/16 with random weights, the same {masks} masks twice: "
+        "hidden patches covered with zeros, and hidden patches left out of the transformer's input. Masks "
         "keep half of the patches on average."
     )
     return Section(_TITLE, about, rows)

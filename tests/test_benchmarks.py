@@ -6,14 +6,15 @@ import pytest
 
 pytest.importorskip("torch")
 
-from benchmarks import __main__ as command  # noqa: E402
+from benchmarks import __main__ as command
 
 
 @pytest.mark.parametrize("name", sorted(command._SUITES))
 def test_a_suite_names_its_sections_and_sizes(name: str) -> None:
     suite = command._SUITES[name]
     assert suite.TITLE
-    assert suite.SECTIONS and all(callable(section) for section in suite.SECTIONS.values())
+    assert suite.SECTIONS
+    assert all(callable(section) for section in suite.SECTIONS.values())
     assert type(suite.QUICK) is type(suite.FULL)
 
 

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from pellucid.engine.baselines import Baseline, Picture
 from pellucid.engine.batching import adaptive_batches, default_batch
 from pellucid.engine.capture import Capture, Cost
+from pellucid.engine.folding import PAYS
 from pellucid.engine.masks import Masks
 from pellucid.engine.memory import Memory
 from pellucid.errors import ModelError
@@ -171,6 +172,7 @@ class Scorer(MaskScorer):
         self.score, self.targets = score, targets
         self.batch = batch or default_batch(self.inputs)
         self.cost = Cost()
+        self._asked = 0  # masked inputs, until there were so many that the model was quickened
         self._capture = Capture(module, watch=watch)
 
     def __enter__(self) -> Self:
@@ -187,6 +189,7 @@ class Scorer(MaskScorer):
         ends = list(accumulate(map(len, masks), initial=0))  # where each input's masks begin and end, one after another
         if not ends[-1]:
             return
+        self._quicken(ends[-1])
         owner = torch.repeat_interleave(torch.arange(len(masks)), torch.tensor(ends).diff())
         buffer = torch.empty((min(self.batch, ends[-1]), *self.inputs.shape[1:])).to(self.inputs)
 
@@ -204,6 +207,12 @@ class Scorer(MaskScorer):
                 out[n][rows] = scores[at]
 
         self.batch = adaptive_batches(run, ends[-1], self.batch, label=label)
+
+    def _quicken(self, masks: int) -> None:
+        """Once there have been enough masked inputs, a quicker twin of the model is worth while."""
+        if self._asked < PAYS:
+            self._asked += masks
+            self.cost.forwards += self._capture.quicken(self.inputs[:1], self._asked)
 
     def plain(self) -> Tensor:
         """Scores `(N, targets)` of the inputs as they are."""

@@ -16,14 +16,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
 from pellucid.engine.capture import find_layer
-
-_HOOKS = (
-    "_forward_hooks",
-    "_forward_hooks_with_kwargs",
-    "_forward_hooks_always_called",
-    "_forward_pre_hooks",
-    "_forward_pre_hooks_with_kwargs",
-)
+from pellucid.engine.shells import HOOKS, shell
 
 
 class Prefix:
@@ -107,7 +100,7 @@ class Prefix:
             return self._player(module, self._answers[module], hooks=False)  # noted behind its hooks
         if module not in self._open:
             return module
-        twin = _shell(module)
+        twin = shell(module)
         twin._modules = {n: None if m is None else self._copied(m) for n, m in module._modules.items()}
         return twin
 
@@ -117,10 +110,10 @@ class Prefix:
             self._given[module] = turn + 1
             return tree_map(self._row, answers[turn]) if turn < len(answers) else module(*args, **kwargs)
 
-        player = _shell(module)
+        player = shell(module)
         player.forward = forward
         if not hooks:
-            vars(player).update({name: OrderedDict() for name in _HOOKS})
+            vars(player).update({name: OrderedDict() for name in HOOKS})
         return player
 
     def _row(self, value: Any) -> Any:
@@ -133,11 +126,3 @@ class Prefix:
 
 def _copied(value: Any) -> Any:
     return value.clone() if isinstance(value, Tensor) else value
-
-
-def _shell(module: nn.Module) -> nn.Module:
-    """A module that shares all it has with another, but for what is set on it."""
-    shell = module.__class__.__new__(module.__class__)
-    vars(shell).update(vars(module))
-    vars(shell)["_compiled_call_impl"] = None
-    return shell

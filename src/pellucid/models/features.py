@@ -219,6 +219,7 @@ class _Run:
     ) -> None:
         self.model, self.pictures, self.pool, self.batch = model, pictures, pool, batch
         self.layer = layer if layer is not None else self._best()
+        self.forwards = 0
 
     def _best(self) -> str:
         x, _ = self.model.pictures(self.pictures.read(0))
@@ -246,6 +247,9 @@ class _Run:
             places = Places(capture.module, self.layer)
             for inputs, geometries in self.inputs():
                 x = inputs.to(model.device, model.dtype)
+                if not self.forwards:
+                    self.forwards += capture.quicken(x[:1], len(self.pictures))
+                self.forwards += len(x)
                 rows, scores = _read(capture, places, self.pool, x)
                 yield rows.cpu(), scores.cpu(), geometries, places.said(x)
                 advance(len(x))
@@ -274,7 +278,7 @@ def _store(run: _Run, folder: Path | None) -> tuple[Path, Cost]:
         raise
     if folder is not None:
         shutil.rmtree(work, ignore_errors=True)
-    return folder or work, Cost(forwards=len(run.pictures))
+    return folder or work, Cost(forwards=run.forwards)
 
 
 def _write(run: _Run, work: Path) -> None:

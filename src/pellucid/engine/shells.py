@@ -1,0 +1,26 @@
+"""Shells: modules that share all they have with others, so that a network can be changed without being written to."""
+
+from __future__ import annotations
+
+from torch import nn
+
+HOOKS = (
+    "_forward_hooks",
+    "_forward_hooks_with_kwargs",
+    "_forward_hooks_always_called",
+    "_forward_pre_hooks",
+    "_forward_pre_hooks_with_kwargs",
+)
+
+
+def hooked(module: nn.Module) -> bool:
+    """Whether somebody has hooks on a module."""
+    return any(getattr(module, name, None) for name in HOOKS)
+
+
+def shell(module: nn.Module) -> nn.Module:
+    """A module that shares all it has with another, but for what is set on it."""
+    shell = module.__class__.__new__(module.__class__)
+    vars(shell).update(vars(module))
+    vars(shell)["_compiled_call_impl"] = None
+    return shell
