@@ -25,7 +25,7 @@ class Size:
 
 
 FULL = Size(
-    samples=24, repeats=2, vit_repeats=1, channels=64, cam_repeats=2, coalitions=500, folder=8, pictures=10, masks=8000
+    samples=24, repeats=2, vit_repeats=1, channels=128, cam_repeats=2, coalitions=500, folder=8, pictures=10, masks=8000
 )  # fmt: skip
 QUICK = Size(
     samples=24, repeats=1, vit_repeats=1, channels=16, cam_repeats=1, coalitions=100, folder=4, pictures=1, masks=512
@@ -42,7 +42,7 @@ def _tokens(size: Size, device: str) -> Iterator[Section]:
 
 
 def _cams(size: Size, device: str) -> Iterator[Section]:
-    yield channels.tails(size.channels // 2, size.cam_repeats, device)
+    yield channels.tails(min(size.channels, 64) // 2, size.cam_repeats, device)
     yield score_cam.score_cam(size.channels, size.cam_repeats, device)
     yield score_cam.memory(1, device)
 
@@ -57,7 +57,7 @@ def _deletion(size: Size, device: str) -> Iterator[Section]:
 
 
 def _importance(size: Size, device: str) -> Iterator[Section]:
-    yield channels.importance(size.channels // 2, size.cam_repeats, device)
+    yield channels.importance(min(size.channels, 64) // 2, size.cam_repeats, device)
     yield folder.folder(size.folder, size.cam_repeats, device)
 
 

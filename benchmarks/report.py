@@ -25,11 +25,13 @@ keep their default batch sizes, unless a table says otherwise.
 Run it again with
 
 ```console
-pip install -e ".[dev]"
+pip install -e ".[dev,bench]"
 python -m benchmarks heatmaps --markdown docs/benchmarks.md   # about twenty minutes
-python -m benchmarks perturbation --markdown docs/benchmarks.md   # about half an hour
+python -m benchmarks perturbation --markdown docs/benchmarks.md   # about an hour
 python -m benchmarks perturbation cams samples --quick            # some sections, less work, fewer rounds
-python -m benchmarks features --markdown docs/benchmarks.md       # about ten minutes
+python -m benchmarks features --markdown docs/benchmarks.md         # about a quarter of an hour
+python -m benchmarks video --markdown docs/benchmarks.md            # about ten minutes
+python -m benchmarks interpretable --markdown docs/benchmarks.md    # about ten minutes
 ```
 
 `PELLUCID_DATA` names a folder of labelled pictures and weights; without one the pointing game is left out, and other

@@ -146,7 +146,7 @@ def memory_call(name: str, channels: int, device: str) -> Callable[[], object]:
 
 def memory(repeats: int, device: str) -> Section:
     """Peak memory over few and many channels."""
-    counts = (64, 256)
+    counts = (128, 512)
     found = {(n, c): measured(n, c, device, repeats)["first"] for n in MEMORY for c in counts}
     ours = share(found[MEMORY[0], counts[1]], found[MEMORY[0], counts[0]])
     rows = [Row(f"{counts[1]} channels : {counts[0]} channels, Pellucid", ours, limit=at_most(1.1))]
