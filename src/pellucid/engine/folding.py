@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 from torch.utils._pytree import tree_leaves
 
-from pellucid.engine.shells import hooked, shell
+from pellucid.engine.shells import copied, hooked, shell
 
 TOLERANCE = 1e-4
 """How far answers may differ, relative to the largest: some ten times what rounding does in single precision."""
@@ -45,13 +45,12 @@ def folded(module: nn.Module, run: Run, x: Tensor) -> nn.Module | None:
         run: runs a network on inputs `(N, C, H, W)`.
         x: one input `(1, C, H, W)`.
     """
-    convolutions = [m for m in module.modules() if isinstance(m, nn.Conv2d) and _plain(m)]
-    pairs = _pairs(module, run, x)
+    convolutions, pairs = _pairs(module, run, x)
     if len(pairs) < max(1, _LEAST * len(convolutions)):
         return None
     replaced: dict[nn.Module, nn.Module] = {c: _convolution(c, pairs.get(c)) for c in convolutions}
     replaced |= {norm: _behind(norm) for norm in pairs.values()}
-    twin = _copied(module, replaced)
+    twin = copied(module, replaced)
     ramp = torch.linspace(-1, 1, x.shape[-1], device=x.device)
     shown = torch.cat([x, x * ramp])
     try:
@@ -61,15 +60,18 @@ def folded(module: nn.Module, run: Run, x: Tensor) -> nn.Module | None:
         return None
 
 
-def _pairs(module: nn.Module, run: Run, x: Tensor) -> dict[nn.Conv2d, nn.BatchNorm2d]:
-    """Convolutions whose output goes into one batch normalisation and nowhere else, seen in the graph of one pass."""
+def _pairs(module: nn.Module, run: Run, x: Tensor) -> tuple[list[nn.Conv2d], dict[nn.Conv2d, nn.BatchNorm2d]]:
+    """The convolutions that run, and those whose output goes into one batch normalisation and nowhere else.
+
+    Both are seen in the graph of one pass."""
     made: dict[int, tuple[nn.Conv2d, Tensor]] = {}
     found: dict[nn.Conv2d, tuple[nn.BatchNorm2d, Tensor]] = {}
     runs: Counter[nn.Module] = Counter()
 
     def convolved(conv: nn.Conv2d, _args: Any, output: Any) -> None:
-        made[id(output)] = conv, output
         runs[conv] += 1
+        if conv not in read:
+            made[id(output)] = conv, output
 
     def normalised(norm: nn.BatchNorm2d, args: Any, _output: Any) -> None:
         runs[norm] += 1
@@ -78,8 +80,9 @@ def _pairs(module: nn.Module, run: Run, x: Tensor) -> dict[nn.Conv2d, nn.BatchNo
             found[conv] = norm, output
 
     handles = []
+    read = {part for part in module.modules() if hooked(part)}
     for part in module.modules():
-        if isinstance(part, nn.Conv2d) and _plain(part) and not hooked(part):
+        if isinstance(part, nn.Conv2d) and _plain(part):
             handles.append(part.register_forward_hook(convolved))
         elif _foldable(part):
             handles.append(part.register_forward_hook(normalised))
@@ -90,7 +93,7 @@ def _pairs(module: nn.Module, run: Run, x: Tensor) -> dict[nn.Conv2d, nn.BatchNo
         for handle in handles:
             handle.remove()
     users = _users(output)
-    return {
+    return [part for part in runs if isinstance(part, nn.Conv2d)], {
         conv: norm for conv, (norm, at) in found.items() if runs[conv] == runs[norm] == 1 and users[at.grad_fn] == 1
     }
 
@@ -145,17 +148,6 @@ def _convolution(conv: nn.Conv2d, norm: nn.BatchNorm2d | None) -> nn.Module:
         "bias": None if bias is None else nn.Parameter(bias.detach(), requires_grad=False),
     }
     twin._parameters = given
-    return twin
-
-
-def _copied(module: nn.Module, replaced: dict[nn.Module, nn.Module]) -> nn.Module:
-    if module in replaced:
-        return replaced[module]
-    parts = {name: None if part is None else _copied(part, replaced) for name, part in module._modules.items()}
-    if all(part is module._modules[name] for name, part in parts.items()):
-        return module
-    twin = shell(module)
-    twin._modules = parts
     return twin
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from torch import nn
 
 HOOKS = (
@@ -24,3 +26,15 @@ def shell(module: nn.Module) -> nn.Module:
     vars(shell).update(vars(module))
     vars(shell)["_compiled_call_impl"] = None
     return shell
+
+
+def copied(module: nn.Module, replaced: Mapping[nn.Module, nn.Module]) -> nn.Module:
+    """The module with some of its parts replaced: the containers on the way to them are shells, the rest is shared."""
+    if module in replaced:
+        return replaced[module]
+    parts = {name: None if part is None else copied(part, replaced) for name, part in module._modules.items()}
+    if all(part is module._modules[name] for name, part in parts.items()):
+        return module
+    twin = shell(module)
+    twin._modules = parts
+    return twin

@@ -20,6 +20,8 @@ from torch import Tensor, nn
 
 from pellucid.engine.batching import adaptive_batches, default_batch, is_out_of_memory
 from pellucid.engine.capture import Capture, Cost, find_layer, first_tensor, replace_first_tensor
+from pellucid.engine.differences import Differences
+from pellucid.engine.folding import PAYS, foldable, folded
 from pellucid.engine.perturb import Scores
 from pellucid.engine.replay import Prefix
 from pellucid.errors import LayerError, ModelError
@@ -76,8 +78,9 @@ class Tail:
         self.plain: Tensor
         self._capture = Capture(module, watch=watch)
         self._ways = list(_WAYS)
-        self._proven = False
+        self._proven = self._tried = False
         self._twin: nn.Module | None = None
+        self._differences: Differences | None = None
         self._edit: Callable[[Tensor], Tensor] | None = None
         self._runs = self._last = 0  # a layer may run several times in a pass: it is changed where it runs last
         self._thread, self._running = threading.get_ident(), False
@@ -105,7 +108,7 @@ class Tail:
     ) -> None:
         if hasattr(self, "_handle"):
             self._handle.remove()
-        self._twin = None
+        self._twin = self._differences = None
         self._capture.__exit__(kind, error, trace)
 
     @property
@@ -122,6 +125,7 @@ class Tail:
                 few = min(stop, start + _PROVEN_BY)
                 out[start:few] = self._prove(change, start, few)
                 start = few
+            self._quicken(count - start)
             if start < stop:
                 out[start:stop] = self._run(lambda A: change(A[: len(self.activation)], start, stop), stop - start)
 
@@ -149,6 +153,32 @@ class Tail:
                 return scores[1:]
             self._ways = self._ways[1:]
 
+    def _quicken(self, changes: int) -> None:
+        """Where there are many changes to come, batch normalisation behind the layer is folded into convolutions."""
+        if self._tried or self._twin is None or not self.way[0] or changes < PAYS:
+            return
+        self._tried = True
+        if foldable(self._twin, self.activation):
+            self._twin = folded(self._twin, self._played, self.activation) or self._twin
+        if self.activation.ndim == 4 and len(self.activation) == 1:
+            self._differences = Differences(self.activation)
+            self._twin = self._differences.read_by(self._twin)
+
+    def _played(self, module: nn.Module, A: Tensor) -> Any:
+        """What a twin answers when the layer's activation is `A`."""
+        self._edit, self._runs, self._running = lambda _: A, 0, True
+        inputs = self._inputs(len(A), self.way[1])
+        try:
+            return module(inputs.clone())
+        finally:
+            self._running = False
+
+    def _inputs(self, count: int, repeated: bool) -> Tensor:
+        inputs = self.inputs.expand(count, *self.inputs.shape[1:]) if repeated else self.inputs
+        self._prefix.rewind()
+        self._prefix.repeat = len(inputs)
+        return inputs
+
     def _hook(self, _module: nn.Module, _args: Any, output: Any) -> Any:
         if threading.get_ident() != self._thread or not self._running:
             return None
@@ -162,7 +192,10 @@ class Tail:
             return None
         if self._runs < self._last:
             return None
-        return replace_first_tensor(output, self._edit(activation))
+        changed = self._edit(activation)
+        if self._differences is not None:
+            self._differences.changed = changed
+        return replace_first_tensor(output, changed)
 
     def _run(self, edit: Callable[[Tensor], Tensor] | None, count: int) -> Tensor:
         self._edit, self._runs, self._running = edit, 0, True
@@ -173,9 +206,7 @@ class Tail:
 
     def _scores(self, count: int) -> Tensor:
         played, repeated = self.way if self._edit is not None else (False, False)
-        inputs = self.inputs.expand(count, *self.inputs.shape[1:]) if repeated else self.inputs
-        self._prefix.rewind()
-        self._prefix.repeat = len(inputs)
+        inputs = self._inputs(count, repeated)
         with torch.no_grad():
             output = self._capture.forward(inputs, self._twin if played else None)
             rows = torch.zeros(count, dtype=torch.long)
