@@ -10,7 +10,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from pellucid.engine.shells import copied, hooked, shell
+from pellucid.engine.shells import copied, hooked, plain_weights, shell
 
 _LEAST = 8  # channels for each that changes, for the detour to pay
 
@@ -78,4 +78,4 @@ class Differences:
 
 def _readable(part: nn.Module) -> bool:
     plain = type(part) is nn.Conv2d and part.groups == 1 and part.padding_mode == "zeros"
-    return plain and part._parameters.keys() == {"weight", "bias"} and not hooked(part)
+    return plain and plain_weights(part) and not hooked(part)

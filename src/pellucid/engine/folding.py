@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 from torch.utils._pytree import tree_leaves
 
-from pellucid.engine.shells import copied, hooked, shell
+from pellucid.engine.shells import copied, hooked, plain_weights, shell
 
 TOLERANCE = 1e-4
 """How far answers may differ, relative to the largest: some ten times what rounding does in single precision."""
@@ -82,7 +82,7 @@ def _pairs(module: nn.Module, run: Run, x: Tensor) -> tuple[list[nn.Conv2d], dic
     handles = []
     read = {part for part in module.modules() if hooked(part)}
     for part in module.modules():
-        if isinstance(part, nn.Conv2d) and _plain(part):
+        if isinstance(part, nn.Conv2d) and plain_weights(part):
             handles.append(part.register_forward_hook(convolved))
         elif _foldable(part):
             handles.append(part.register_forward_hook(normalised))
@@ -96,11 +96,6 @@ def _pairs(module: nn.Module, run: Run, x: Tensor) -> tuple[list[nn.Conv2d], dic
     return [part for part in runs if isinstance(part, nn.Conv2d)], {
         conv: norm for conv, (norm, at) in found.items() if runs[conv] == runs[norm] == 1 and users[at.grad_fn] == 1
     }
-
-
-def _plain(conv: nn.Conv2d) -> bool:
-    """Whether its weights are its own, rather than computed from others at each pass."""
-    return conv._parameters.keys() == {"weight", "bias"}
 
 
 def _foldable(part: nn.Module) -> bool:

@@ -20,6 +20,11 @@ def hooked(module: nn.Module) -> bool:
     return any(getattr(module, name, None) for name in HOOKS)
 
 
+def plain_weights(conv: nn.Module) -> bool:
+    """Whether a convolution's weights are its own, rather than computed from others at each pass."""
+    return conv._parameters.keys() == {"weight", "bias"}
+
+
 def shell(module: nn.Module) -> nn.Module:
     """A module that shares all it has with another, but for what is set on it."""
     shell = module.__class__.__new__(module.__class__)

@@ -11,7 +11,8 @@ numbers, more slowly.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from types import TracebackType
 from typing import Any
 
@@ -166,12 +167,8 @@ class Tail:
 
     def _played(self, module: nn.Module, A: Tensor) -> Any:
         """What a twin answers when the layer's activation is `A`."""
-        self._edit, self._runs, self._running = lambda _: A, 0, True
-        inputs = self._inputs(len(A), self.way[1])
-        try:
-            return module(inputs.clone())
-        finally:
-            self._running = False
+        with self._editing(lambda _: A):
+            return module(self._inputs(len(A), self.way[1]).clone())
 
     def _inputs(self, count: int, repeated: bool) -> Tensor:
         inputs = self.inputs.expand(count, *self.inputs.shape[1:]) if repeated else self.inputs
@@ -198,9 +195,15 @@ class Tail:
         return replace_first_tensor(output, changed)
 
     def _run(self, edit: Callable[[Tensor], Tensor] | None, count: int) -> Tensor:
+        with self._editing(edit):
+            return self._scores(count)
+
+    @contextmanager
+    def _editing(self, edit: Callable[[Tensor], Tensor] | None) -> Iterator[None]:
+        """For one pass, the hook changes the layer's activation; it notes the activation where `edit` is None."""
         self._edit, self._runs, self._running = edit, 0, True
         try:
-            return self._scores(count)
+            yield
         finally:
             self._running = False  # the model may be run for something else while this context is open
 
