@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import cast
@@ -123,9 +124,9 @@ class _Regulariser(Objective):
         """Of the picture each row shows."""
         return self.measure(seen.pictures.float())[seen.owner.to(seen.pictures.device)]
 
+    @abstractmethod
     def measure(self, pictures: Tensor) -> Tensor:
         """Pictures `(P, C, *space)` in display units -> `(P,)`."""
-        raise NotImplementedError
 
 
 @dataclass(frozen=True)
