@@ -10,7 +10,7 @@ from torch import nn
 import pellucid as pl
 from helpers.cases import PLAIN, SIDE, bright_net, save, tree
 from helpers.nets import noise, pooled, random_net
-from pellucid.features import Diversity, Neuron, Settings
+from pellucid.features import Diversity, Neuron, Settings, synthesise
 from pellucid.results.features import FeatureImages
 from pellucid.verbs.visualize import channels
 
@@ -61,6 +61,26 @@ def test_a_unit_has_a_picture_exemplars_and_a_verdict(model, folder):
     assert torch.equal(single.pictures, found[1].pictures) or torch.allclose(
         single.pictures, found[1].pictures, atol=1e-3
     )
+
+
+def test_the_cost_is_said_beforehand_and_kept_to(model, folder, monkeypatch):
+    said, rows = [], []
+
+    def counted(*given, **options):
+        hook = model.module[0].register_forward_hook(lambda module, args, out: rows.append(len(out)))
+        try:
+            return synthesise(*given, **options)
+        finally:
+            hook.remove()
+
+    monkeypatch.setattr("pellucid.verbs.visualize.synthesise", counted)
+    settings = Settings(steps=6, views=2, plateau=0)  # of logits: a silent unit would be asked a second time
+    pl.visualize(model, target="a,b,c", settings=settings, exemplars=folder, seeds=2, say=said.append)
+    assert said == [
+        "6 pictures in at most 6 steps of 2 views: about 72 passes forward and backward, and a forward for each "
+        "natural picture (none if known)"
+    ]
+    assert 72 <= sum(rows) <= 72 + 2 * 6  # the first look and the last of each picture climb nowhere
 
 
 def test_a_class_and_its_relevance(model, folder):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -110,6 +111,7 @@ def visualize(
                     by=by,  # type: ignore[arg-type]
                     seed=seed,
                     seeds=seeds,
+                    say=None if as_json or not sys.stderr.isatty() else lambda text: print(text, file=sys.stderr),
                 )
                 told = _units(report, FeatureImages([found]) if isinstance(found, FeatureImage) else found, out)
     if not as_json:

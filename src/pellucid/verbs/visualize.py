@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -52,6 +52,7 @@ def visualize(
     seed: int = 0,
     seeds: int | None = None,
     cache: bool | str | Path = True,
+    say: Callable[[str], None] | None = None,
 ) -> Any:
     """What has this unit learned?
 
@@ -76,6 +77,7 @@ def visualize(
         seeds: how many seeds pictures are made from: the first's is shown, the others' are compared with it; default
             1 for `fast`, else 2.
         cache: keep the ranking in the user's cache folder (True), in a folder of your own, or not at all (False).
+        say: is told beforehand what it costs.
 
     Returns:
         A `FeatureImage` for a single unit, else `FeatureImages`.
@@ -95,6 +97,8 @@ def visualize(
         seeds=seeds if seeds is not None else _SEEDS.get(preset, 1),
         seed=seed,
     )
+    if say is not None:
+        say(asked.cost())
     found = run(loaded, asked, inputs, cache)
     return found[0] if len(found) == 1 and not isinstance(channel, str | Sequence) else found
 
@@ -111,6 +115,14 @@ class Asked:
     top: int
     seeds: int
     seed: int
+
+    def cost(self) -> str:
+        """In words, the passes it takes."""
+        pictures = self.seeds * sum(o.pictures for o in self.objectives)
+        steps, views = self.settings.steps, self.settings.views
+        made = f"{pictures} picture{'s' * (pictures > 1)} in at most {steps} steps of {views} view{'s' * (views > 1)}"
+        natural = "" if self.exemplars is None else ", and a forward for each natural picture (none if known)"
+        return f"{made}: about {pictures * steps * views} passes forward and backward{natural}"
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values."""
