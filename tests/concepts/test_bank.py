@@ -295,6 +295,22 @@ def test_bad_input_is_one_sentence(folder, tmp_path):
     assert pl.concepts(net, folder, "2", count=2, cache=None, stable=False).dictionary.name == "semi-nmf"
 
 
+def test_of_a_signed_block_nmf_takes_the_last_layer_inside_that_is_not(folder, tmp_path):
+    plain = colour_net()
+    inner = nn.Sequential(plain[0], plain[1], nn.Conv2d(plain[0].out_channels, 4, 1))
+    with torch.no_grad():
+        inner[2].weight.uniform_(-1, 1, generator=torch.Generator().manual_seed(0))
+    net = wrap(nn.Sequential(inner, nn.AdaptiveAvgPool2d(1), nn.Flatten()), transform=PLAIN)
+    found = pl.concepts(net, folder, "0", "nmf", count=2, cache=None, stable=False)
+    assert found.layer == "0.1"  # the rectifier; the convolution behind it is signed again
+    assert any("'0' has negative values" in note and "'0.1'" in note for note in found.notes)
+    same = pl.concepts(net, folder, "0.1", "nmf", count=2, cache=None, stable=False)
+    np.testing.assert_array_equal(found.dictionary.components_, same.dictionary.components_)
+    assert not any("negative" in note for note in same.notes)
+    found.save(tmp_path)
+    assert pl.verify(next(tmp_path.glob("*.json")), model=net, inputs=folder).status == "same"
+
+
 def test_a_model_without_class_scores_still_has_concepts(folder):
     net = wrap(nn.Sequential(*list(colour_net())[:4]), transform=PLAIN)
     found = pl.concepts(net, folder, "3", count=3, cache=None, stable=False)

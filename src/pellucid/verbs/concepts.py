@@ -14,13 +14,15 @@ import torch
 from torch import Tensor
 
 from pellucid.concepts.bank import Bank, find
-from pellucid.concepts.dictionary import Dictionary
+from pellucid.concepts.dictionary import Dictionary, get_dictionary
 from pellucid.concepts.naming import Name, by_examples, by_regions, clip_names, responses
+from pellucid.engine import Capture
 from pellucid.errors import MediaError, StorageError
 from pellucid.media import Pictures, PictureSet, read_folder
 from pellucid.media.crops import Crops
 from pellucid.media.regions import read_regions
 from pellucid.models.features import Features, extract
+from pellucid.models.layers import layers
 from pellucid.models.model import VisionModel
 from pellucid.results.concepts import Concepts
 from pellucid.results.concepts import read_concepts as opened
@@ -83,9 +85,19 @@ def concepts(
     home: Any = Path(cache) if cache not in (None, "default") else cache
     begun = time.perf_counter()
     features = extract(loaded, looked, layer, pool=None, cache=home)
+    kind = get_dictionary(by) if isinstance(by, str) and by != "auto" else by
+    picky = isinstance(kind, Dictionary) and kind.positive_input
+    within = _at_least_zero(loaded, looked, features) if picky else None
+    if within is not None:
+        signed, features = features.layer, extract(loaded, looked, within, pool=None, cache=home)
     bank = find(
         loaded, features, by, count=count, seed=seed, tokens=tokens, limit=limit, stable=stable, settings=settings
     )
+    if within is not None:
+        bank.notes.append(
+            f"{signed!r} has negative values, which {bank.dictionary.name} can't take: the concepts are those of "
+            f"{within!r}, the last layer inside it without. semi-nmf or sae take {signed!r} itself."
+        )
     _name(bank, loaded, features, home, regions, examples, words, clip)
     source = str(pictures) if isinstance(pictures, str | Path) else ""
     path = Path(source).expanduser()
@@ -112,6 +124,19 @@ def concepts(
     }
     provenance = record(loaded, features.weights, about, "concepts", asked, None, run)
     return Concepts(**{f.name: getattr(bank, f.name) for f in fields(bank)}, record=provenance)
+
+
+def _at_least_zero(model: VisionModel, pictures: Pictures, features: Features) -> str | None:
+    """If a layer has negative values: the last layer inside it that has none on the first picture, if there is one."""
+    if features.values.min() >= 0:
+        return None
+    x, _ = model.pictures(pictures.read(0))
+    x = x[None].to(model.device, model.dtype)
+    found = layers(model.module, x, key="output")
+    inside = [layer.name for layer in found if layer.name.startswith(f"{features.layer}.")]
+    with Capture(model.module, watch=inside) as capture, torch.no_grad():
+        capture.forward(x)
+        return next((name for name in reversed(inside) if capture.watched[name].min() >= 0), None)
 
 
 def _name(
