@@ -163,7 +163,7 @@ def reading(artefact: Artefact) -> Iterator[None]:
     except Exception as error:  # on damaged bytes the readers of zip and npy raise nearly anything
         reason = "; ".join(artefact.tampered) or str(error)
         noun = _noun([artefact.format])
-        raise StorageError(f"{artefact.stem} cannot be read as an {noun} ({reason}): make it again.") from error
+        raise StorageError(f"The {noun} in {artefact.stem} cannot be read ({reason}): make it again.") from error
 
 
 def _noun(formats: Collection[str]) -> str:

@@ -24,7 +24,6 @@ from pellucid.importance import (
     Regions,
     Superpixels,
     Tokens,
-    bootstrap,
     get_estimator,
     get_players,
     measure,
@@ -204,14 +203,6 @@ def test_dear_players_cost_no_more_than_their_budget_and_as_much_as_was_said(by,
     assert most <= 256 + 2
     if by == "shapley":
         assert sum(asked) > most / 2
-
-
-def test_bootstrap_streams_and_needs_no_row_twice():
-    rows = torch.randn(50, 4, generator=torch.Generator().manual_seed(2), dtype=torch.float64) + torch.arange(4)
-    mean, low, high = bootstrap(rows, draws=4000)
-    assert torch.allclose(mean, rows.mean(0))
-    expected = rows.std(0) / 50**0.5  # the normal approximation, with which a percentile bootstrap nearly agrees
-    assert torch.allclose((high - low) / 2, 1.96 * expected, rtol=0.1)
 
 
 CLIPS = ("frames", "segments", "tubes")

@@ -14,7 +14,6 @@ from pellucid.importance import (
     FrequencyBands,
     Properties,
     Regions,
-    bootstrap,
     get_estimator,
     measure,
 )
@@ -207,16 +206,3 @@ def test_bad_players_get_one_clear_sentence(x):
             measure(players, get_estimator(estimator), job)
     with pytest.raises(MethodError, match="There is no estimator"):
         get_estimator("magic")
-
-
-def test_bootstrap_intervals_cover_the_mean_at_about_their_rate():
-    generator = torch.Generator().manual_seed(0)
-    covered = 0
-    for trial in range(200):
-        rows = torch.randn(30, 1, generator=generator, dtype=torch.float64) + 1
-        _, low, high = bootstrap(rows, draws=400, seed=trial)
-        covered += bool(low[0] <= 1 <= high[0])
-    assert 0.88 <= covered / 200 <= 0.98
-    mean, low, _ = bootstrap(torch.tensor([[2.0, 3.0]]))
-    assert mean.tolist() == [2.0, 3.0]
-    assert torch.isnan(low).all()

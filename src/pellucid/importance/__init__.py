@@ -19,14 +19,13 @@ from pellucid.importance.game import Game, Players
 from pellucid.importance.internals import Channels, Tokens
 from pellucid.importance.measure import Measured, measure
 from pellucid.importance.regions import Patches, Regions, Superpixels
-from pellucid.importance.result import Answer, Bootstrap, Share, Table, bootstrap
+from pellucid.importance.result import Answer, Share, Table
 
 __all__ = [
     "ESTIMATORS",
     "FEATURES",
     "Answer",
     "Blocks",
-    "Bootstrap",
     "Channels",
     "ColourBands",
     "Drawn",
@@ -42,7 +41,6 @@ __all__ = [
     "Superpixels",
     "Table",
     "Tokens",
-    "bootstrap",
     "get_estimator",
     "get_players",
     "measure",

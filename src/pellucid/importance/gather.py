@@ -8,10 +8,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from pellucid.engine.statistics import Bootstrap
 from pellucid.errors import MethodError
 from pellucid.importance.game import place_names
 from pellucid.importance.ledger import Row
-from pellucid.importance.result import Bootstrap, Share
+from pellucid.importance.result import Share
 from pellucid.media.segments import grid
 
 SHOWN = 300  # pictures a group whose single values are kept, for the beeswarm
