@@ -3,11 +3,7 @@
 `Dictionary` is the one interface (fit, encode, decode); each kind is a small class, see `DICTIONARIES`.
 """
 
-import sys
-from importlib import import_module
-from types import ModuleType
-from typing import Any
-
+from pellucid._room import called_as_verb
 from pellucid.concepts.autoencoder import BatchTopKSAE, TopKSAE
 from pellucid.concepts.dictionary import DICTIONARIES, Dictionary, get_dictionary, restore
 from pellucid.concepts.factorise import ICA, NMF, PCA, KMeans, Random, SemiNMF
@@ -27,12 +23,4 @@ __all__ = [
     "restore",
 ]
 
-
-class _Room(ModuleType):
-    """A module that is called as the verb of its name, which lives above it, in `pellucid.verbs`."""
-
-    def __call__(self, *args: Any, **settings: Any) -> Any:
-        return import_module("pellucid.verbs.concepts").concepts(*args, **settings)
-
-
-sys.modules[__name__].__class__ = _Room
+called_as_verb(__name__)

@@ -5,11 +5,7 @@ Players (regions, channels, layers, bands, properties) x estimators (ablation, S
 The room has the name of its verb, so it is called like it too: `pl.importance(model, inputs, ...)`.
 """
 
-import sys
-from importlib import import_module
-from types import ModuleType
-from typing import Any
-
+from pellucid._room import called_as_verb
 from pellucid.importance.bands import ColourBands, FrequencyBands, Properties
 from pellucid.importance.blocks import Blocks
 from pellucid.importance.drawn import Drawn, read_regions
@@ -47,12 +43,4 @@ __all__ = [
     "read_regions",
 ]
 
-
-class _Room(ModuleType):
-    """A module that is called as the verb of its name, which lives above it, in `pellucid.verbs`."""
-
-    def __call__(self, *args: Any, **settings: Any) -> Any:
-        return import_module("pellucid.verbs.importance").importance(*args, **settings)
-
-
-sys.modules[__name__].__class__ = _Room
+called_as_verb(__name__)
