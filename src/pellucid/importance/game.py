@@ -32,7 +32,7 @@ class Game:
         cost: what the game has cost so far.
         pictures: what the players look like: `labels` `(*space)`, the player of each place (any even grid over the
             input will do); `maps` `(K, *grid)`, how active each is where; `inputs` `(K, C, *space)`, each by itself in
-            the model's units.
+            the model's units, `frames` likewise, to be shown as they are, since they are compared with each other.
         notes: what a reader must know, as far as it is known by now.
     """
 

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from pellucid.errors import PellucidError
 from pellucid.explanation import Prediction, Record
+from pellucid.media.clip import Clip
 from pellucid.media.geometry import Geometry
 from pellucid.media.image import Picture
 
@@ -125,7 +126,7 @@ class Answer:
     interactions: list[tuple[int, int, float]] = field(default_factory=list)
     difference: Share | None = None
     notes: list[str] = field(default_factory=list)
-    picture: Picture | None = field(default=None, repr=False)
+    picture: Picture | Clip | None = field(default=None, repr=False)
 
     @property
     def name(self) -> str:

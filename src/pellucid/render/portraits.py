@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
+from pellucid.media.clip import Clip
 from pellucid.media.geometry import Geometry
 from pellucid.media.image import Picture
 from pellucid.render.colour import limits
@@ -28,7 +29,11 @@ Pixels = NDArray[np.uint8]
 
 
 def portrait(
-    picture: Picture | None, geometry: Geometry, pictures: Mapping[str, Tensor], player: int, size: int = PORTRAIT
+    picture: Picture | Clip | None,
+    geometry: Geometry,
+    pictures: Mapping[str, Tensor],
+    player: int,
+    size: int = PORTRAIT,
 ) -> Pixels | None:
     """One player's picture, uint8 (h, w, 3); None where it has none.
 
@@ -39,9 +44,11 @@ def portrait(
         player: which one.
         size: its longer side in pixels.
     """
-    if "inputs" in pictures and player < len(pictures["inputs"]):
-        return _resized(_stretched(pictures["inputs"][player].permute(1, 2, 0).expand(-1, -1, 3).numpy()), size)
-    if picture is None or len(geometry.source_size) != 2:
+    whole = next((name for name in ("inputs", "frames") if player < len(pictures.get(name, ()))), None)
+    if whole is not None:
+        pixels = pictures[whole][player].permute(1, 2, 0).expand(-1, -1, 3).numpy()
+        return _resized(_stretched(pixels) if whole == "inputs" else pixels, size)
+    if not isinstance(picture, Picture) or len(geometry.source_size) != 2:
         return None
     shown, _ = display_geometry(geometry)
     pixels = _pixels(picture, shown.source_size)

@@ -16,7 +16,6 @@ from pellucid.importance import Estimator, Players, Regions, Share, get_estimato
 from pellucid.importance.drawn import Given
 from pellucid.importance.frames import Frames, Segments
 from pellucid.importance.temporal import order_sensitivity, sufficient
-from pellucid.media import Picture
 from pellucid.models.model import VisionModel
 from pellucid.models.targets import Target, TargetLike, as_target, parse_target
 from pellucid.results.importance import Importance
@@ -190,7 +189,7 @@ def importance_of_one(
         pictures=looks(model, found.pictures),
         interactions=found.interactions[0],
         notes=notes,
-        picture=item.picture if isinstance(item.picture, Picture) else None,
+        picture=item.picture,
     )
 
 

@@ -68,8 +68,8 @@ def measured_layer(model: VisionModel, x: Tensor, players: Players, target: Targ
 def looks(model: VisionModel, pictures: dict[str, Tensor]) -> dict[str, Tensor]:
     """Pictures of players; whole inputs as the model's preprocessing shows them, `(K, 3, h, w)` uint8."""
     pictures = dict(pictures)
-    if "inputs" in pictures:
-        shown = torch.stack([model.preprocess.display(x) for x in pictures["inputs"]]).float().clamp(0, 1)
+    for name in {"inputs", "frames"} & pictures.keys():
+        shown = torch.stack([model.preprocess.display(x) for x in pictures[name]]).float().clamp(0, 1)
         shown = shown[:, :, 0] if shown.ndim == 5 else shown  # a frame, shown as a clip of one
-        pictures["inputs"] = (255 * shown).round().to(torch.uint8)
+        pictures[name] = (255 * shown).round().to(torch.uint8)
     return pictures
