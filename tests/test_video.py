@@ -17,6 +17,8 @@ from pellucid.errors import MethodError, StorageError
 from pellucid.heatmaps import get_method
 from pellucid.media import FramesInMemory, Plan, open_clip
 from pellucid.models.preprocess import Preprocess
+from pellucid.render.display import ground_pixels
+from pellucid.render.portraits import portrait
 from pellucid.verbs.windows import OverlapAdd, windows
 
 pytest.importorskip("av")
@@ -324,3 +326,18 @@ def test_a_clip_is_continued_on_the_frames_it_was_explained_on(uneven):
     whole = pl.explain(m, uneven, get_method("rise", samples=64), frames="stride:4x2")
     assert longer.times == whole.times == tuple(UNEVEN[i] / 600 for i in (2, 4, 6, 8))
     assert torch.allclose(longer.attribution, whole.attribution, atol=1e-6)
+
+
+def test_importance_of_frames_shows_the_clip_and_its_frames_as_they_are():
+    found = pl.importance(model(), flash(), "frames", "ablation")
+    dark, light = (portrait(found.picture, found.geometry, found.pictures, k) for k in (0, 5))
+    assert np.abs(dark.astype(int) - 60).max() <= 1  # evenly dark, as the frame is
+    assert light.max() == 255
+    middle = ground_pixels(found, (32, 48))  # frame 6 of 12
+    assert np.abs(middle.astype(int) - 60).max() <= 1
+    faint = flash(at=6)
+    faint[0, ::2] = 70
+    looks = pl.importance(model(), faint, "frames", "ablation")
+    stripes = portrait(looks.picture, looks.geometry, looks.pictures, 0)
+    assert np.ptp(stripes.astype(int)) <= 16  # but for Lanczos: the contrast of a faint frame is not raised eightfold
+    assert ground_pixels(looks, (32, 48)).max() == 255

@@ -126,7 +126,7 @@ class Frames(Players):
                 ),
                 _spans(owners),
                 scorer.cost,
-                {"inputs": clip[0, :, middles].transpose(0, 1)[:, :, None]},
+                {"frames": clip[0, :, middles].transpose(0, 1)[:, :, None]},
             )
 
 
