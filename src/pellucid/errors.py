@@ -13,6 +13,10 @@ class ModelError(PellucidError):
     """A model can't be found, loaded or run on the inputs given."""
 
 
+class UnsteadyError(ModelError):
+    """A model answers the same input differently, so that nothing it has said can be relied on."""
+
+
 class LayerError(PellucidError):
     """A layer doesn't exist, never runs, or can't be explained."""
 

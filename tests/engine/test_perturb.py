@@ -14,7 +14,7 @@ from pellucid.engine.baselines import FILLS, open_baseline
 from pellucid.engine.masks import GridMasks, SegmentMasks, WindowMasks, grid_labels
 from pellucid.engine.memory import Memory
 from pellucid.engine.perturb import Scorer
-from pellucid.errors import MethodError, ModelError
+from pellucid.errors import MethodError, ModelError, UnsteadyError
 from pellucid.heatmaps.adaptive import GaussianMasks
 from pellucid.heatmaps.masked_cam import NoisyMasks
 from pellucid.models.blackbox import BlackBox
@@ -260,6 +260,45 @@ def test_a_scorer_that_breaks_off_leaves_the_model_and_keeps_what_it_knows(error
         again = scorer(masks)
         assert scorer.cost.forwards == asked - sum(calls[: at - 1])
     torch.testing.assert_close(again, whole, rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize("remembers", [True, False])
+@pytest.mark.parametrize("at", [1, 3, 6])
+def test_what_a_broken_model_has_answered_stays(at, remembers):
+    net, x = pooled(), noise(2, 3, 17, 20, seed=1)
+    masks, drawn = segment_masks((17, 20))
+    ground = opened("zero", x)
+    calls = []
+
+    def score_or_break(y, w, r):
+        calls.append(len(y))
+        if len(calls) == at:
+            raise ModelError("broken")
+        return score(y, w, r)
+
+    with Scorer(net, x, ground, score_or_break, targets=2, batch=2) as scorer:
+        scorer.memory = Memory(2) if remembers else None
+        found, failure = scorer.answered(masks)
+        whole, nothing = scorer.answered(masks)
+    assert str(failure) == "broken"
+    assert nothing is None
+    torch.testing.assert_close(whole, loop(net, x, drawn, ground), rtol=1e-4, atol=1e-6)
+    known = ~found.isnan().any(2)
+    torch.testing.assert_close(found[known], whole[known])
+    rows = [{tuple(v.tolist()) for v, k in zip(masks.values, known[n], strict=True) if k} for n in (0, 1)]
+    assert sum(map(len, rows)) == 2 * (at - 1)  # the batches before
+    assert bool(known[0].all()) or not bool(known[1].any())  # the first input's masks come first
+
+
+def test_nothing_an_unsteady_model_has_answered_stays():
+    net, x = pooled(), noise(2, 3, 17, 20, seed=1)
+    masks, _ = segment_masks((17, 20))
+
+    def unsteady(_y, _w, _r):
+        raise UnsteadyError("now this, now that")
+
+    with Scorer(net, x, opened("zero", x), unsteady, targets=2) as scorer, pytest.raises(UnsteadyError):
+        scorer.answered(masks)
 
 
 def test_a_memory_survives_as_tensors():

@@ -9,6 +9,7 @@ from torch import nn
 from torchvision.models import VisionTransformer
 
 from helpers.nets import Sevens, Shuffled, noise, pooled, random_net, seeded
+from pellucid.engine.masks import SegmentMasks
 from pellucid.errors import MethodError, ModelError
 from pellucid.models.tokens import TokenScorer, entries, token_scorer
 
@@ -359,3 +360,29 @@ def test_weights_that_give_nan_are_said_out_loud():
         net.head.bias.fill_(float("nan"))
     with scorer, pytest.raises(ModelError, match="NaN"):
         scorer(torch.ones(1, 16, dtype=torch.bool))
+
+
+def test_sets_scored_by_size_are_no_sample_of_those_that_were_asked_for():
+    net, x = random_net("vit_tiny_patch16_224", **TINY), noise(1, 3, SIZE, SIZE)
+    kept = torch.rand(12, 16, generator=torch.Generator().manual_seed(0)) < 0.5
+
+    def breaks(y, watched, rows):
+        if broken[0] and len(calls) == 3:
+            raise ModelError("broken")
+        calls.append(len(y))
+        return score()(y, watched, rows)
+
+    broken, calls = [False], []
+    scorer = token_scorer(net, x, breaks)
+    masks = SegmentMasks(kept.float(), torch.arange(16).reshape(4, 4))
+    calls.clear()
+    broken[0] = True
+    with scorer:
+        found, failure = scorer.answered(masks)
+        assert str(failure) == "broken"
+        assert len(calls) == 3
+        assert found.isnan().all()
+        broken[0] = False
+        found, failure = scorer.answered(masks)
+        assert failure is None
+        assert torch.equal(found, scorer(kept))

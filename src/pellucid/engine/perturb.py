@@ -22,7 +22,7 @@ from pellucid.engine.capture import Capture, Cost
 from pellucid.engine.folding import PAYS
 from pellucid.engine.masks import Masks
 from pellucid.engine.memory import Memory
-from pellucid.errors import ModelError
+from pellucid.errors import ModelError, UnsteadyError
 
 Scores = Callable[[Any, Mapping[str, Tensor], Tensor], Sequence[Tensor]]
 """(model output, watched activations, rows `(m,)` of the inputs) -> one score `(m,)` for each target."""
@@ -36,6 +36,7 @@ class MaskScorer(ABC):
         targets: how many scores each masked input has.
         space: what masks are drawn over, unless they are drawn over the inputs' own space.
         soft: whether a mask may have values between 0 and 1.
+        in_order: whether masks are scored in the order they are given in.
         batch: masked inputs at a time; halved when memory runs out.
         cost: passes so far.
         memory: scores already known, and those found; None: they are not kept.
@@ -45,6 +46,7 @@ class MaskScorer(ABC):
     targets: int
     space: tuple[int, ...]
     soft: bool
+    in_order: bool = True
     batch: int
     cost: Cost
     memory: Memory | None = None
@@ -104,16 +106,39 @@ class MaskScorer(ABC):
             masks: the same for all inputs, or one `Masks` of equal length for each input.
             label: of the progress bar.
         """
+        scores, failure = self.answered(masks, label)
+        if failure is not None:
+            raise failure
+        return scores
+
+    def answered(
+        self, masks: Masks | Sequence[Masks], label: str = "masked inputs"
+    ) -> tuple[Tensor, ModelError | None]:
+        """The same as far as the model comes: NaN from where it failed on, and how it did.
+
+        Masks that are not scored in order are all NaN then: the few that were reached are no fair sample of them.
+
+        Raises:
+            UnsteadyError: nothing that the model has answered can be relied on.
+        """
         if isinstance(masks, Masks):
             unique, inverse = (list(part) for part in zip(*[masks.distinct()] * len(self.inputs), strict=True))
         else:
             unique, inverse = (list(part) for part in zip(*(m.distinct() for m in masks), strict=True))
         found = [self._unknown(len(u)) for u in unique]
-        if self.memory is None:
-            self.score_masks(unique, found, label)
-        else:
-            self._with_memory(self.memory, unique, found, label)
-        return torch.stack([part[i.to(part.device)] for part, i in zip(found, inverse, strict=True)])
+        failure = None
+        try:
+            if self.memory is None:
+                self.score_masks(unique, found, label)
+            else:
+                self._with_memory(self.memory, unique, found, label)
+        except UnsteadyError:
+            raise
+        except ModelError as error:
+            failure = error
+            if not self.in_order:
+                found = [self._unknown(len(u)) for u in unique]
+        return torch.stack([part[i.to(part.device)] for part, i in zip(found, inverse, strict=True)]), failure
 
     def _unknown(self, count: int) -> Tensor:
         return torch.full((count, self.targets), torch.nan, dtype=torch.float64, device=self.inputs.device)

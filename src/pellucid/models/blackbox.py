@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from pellucid.engine import leave_no_trace, unwrap
-from pellucid.errors import ModelError
+from pellucid.errors import ModelError, UnsteadyError
 from pellucid.models.model import VisionModel
 from pellucid.models.preprocess import Preprocess
 
@@ -99,7 +99,7 @@ class BlackBox(nn.Module):
         given, before = self._answers.first
         if not torch.allclose(self._answer(given).to(before.device), before, rtol=1e-3, atol=1e-5):
             self._answers = _Answers()  # nothing it said can be relied on
-            raise ModelError(
+            raise UnsteadyError(
                 "The black box changes its answer on the same input (or with the batch around it): switch off "
                 "whatever is random in it, such as dropout, before it is explained."
             )

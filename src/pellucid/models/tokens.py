@@ -74,6 +74,7 @@ class TokenScorer(MaskScorer):
     """
 
     soft = False
+    in_order = False  # sets of one size after the other
 
     def __init__(
         self,
