@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
 from torch import Tensor
 
-from pellucid.engine.games import Value
+from pellucid.engine.games import UnfinishedError, Value, answered
 from pellucid.errors import MethodError
 
 
@@ -23,6 +23,8 @@ class Surrogate:
         r2: `(T,)`, the weighted share of the scores' variance that the line explains.
         r2_held_out: `(T,)`, the same with each sample predicted by the fit to all the others, in closed form (for the
             lasso with the chosen players kept): not flattered by few samples.
+        samples: coalitions that it is fitted to.
+        broken: what ended the game early, if anything did.
     """
 
     weights: Tensor
@@ -30,6 +32,8 @@ class Surrogate:
     intercept: Tensor
     r2: Tensor
     r2_held_out: Tensor
+    samples: int
+    broken: str = ""
 
 
 def closeness(coalitions: Tensor, width: float) -> Tensor:
@@ -88,7 +92,7 @@ def surrogate(
     residual = rise - X @ weights
     held_out = residual / (1 - leverage - share[:, None]).clamp(min=1e-9)
     intercept = share @ y - share @ Z @ weights
-    return Surrogate(weights, error, intercept, _r2(residual, rise, w), _r2(held_out, rise, w))
+    return Surrogate(weights, error, intercept, _r2(residual, rise, w), _r2(held_out, rise, w), len(y))
 
 
 def fit_surrogate(
@@ -107,8 +111,26 @@ def fit_surrogate(
     generator = torch.Generator().manual_seed(0) if generator is None else generator
     coalitions = torch.randint(2, (samples, players), generator=generator).float()
     coalitions[0] = 1
-    scores = value(coalitions).cpu()
-    return surrogate(coalitions, scores, kernel_width=kernel_width, alpha=alpha, kind=kind)
+    coalitions, scores, broken = evaluated(value, coalitions)
+    return replace(surrogate(coalitions, scores, kernel_width=kernel_width, alpha=alpha, kind=kind), broken=broken)
+
+
+def evaluated(value: Value, coalitions: Tensor) -> tuple[Tensor, Tensor, str]:
+    """Coalitions `(M, K)`, their values `(M, T)`, and what broke the game off, if anything did.
+
+    Only the coalitions before that come back then.
+
+    Raises:
+        ModelError: it broke off before there were more coalitions than players, too few for a line.
+    """
+    try:
+        return coalitions, value(coalitions).cpu(), ""
+    except UnfinishedError as failure:
+        scores = failure.values.cpu()
+        kept = answered(scores)
+        if kept <= coalitions.shape[1]:
+            raise
+        return coalitions[:kept], scores[:kept], str(failure)
 
 
 def _inverse(gram: Tensor, alpha: float) -> Tensor:

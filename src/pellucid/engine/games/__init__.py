@@ -3,9 +3,11 @@
 A value function is asked in batches as large as an estimator can make them, and for each different coalition once.
 Shapley's value of player i is the mean of `v(S + i) - v(S)` over all orders in which the players can come in, S being
 those before i; whatever the estimator, the values add up to `v(all) - v(nobody)` (efficiency).
+
+A game that breaks off (`UnfinishedError`) is answered from the coalitions that were evaluated before, if they will do.
 """
 
-from pellucid.engine.games.game import Solution, Value, all_coalitions
+from pellucid.engine.games.game import Solution, UnfinishedError, Value, all_coalitions, answered
 from pellucid.engine.games.interaction import Interactions, interactions, strongest_pairs
 from pellucid.engine.games.kernel import kernel_shap
 from pellucid.engine.games.nested import Hierarchy, members, owen
@@ -16,8 +18,10 @@ __all__ = [
     "Hierarchy",
     "Interactions",
     "Solution",
+    "UnfinishedError",
     "Value",
     "all_coalitions",
+    "answered",
     "exact_shapley",
     "exact_weights",
     "interactions",

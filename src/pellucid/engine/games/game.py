@@ -2,18 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from itertools import accumulate
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from pellucid.errors import MethodError
+from pellucid.errors import MethodError, ModelError, UnsteadyError
 
 Value = Callable[[Tensor], Tensor]
-"""Coalitions `(M, K)`, 1 where player k is in and 0 where it is out -> values `(M, T)`, one for each target."""
+"""Coalitions `(M, K)`, 1 where player k is in and 0 where it is out -> values `(M, T)`, one for each target.
+
+One that can go on no more raises a `ModelError`: an `UnfinishedError` if some coalitions are answered by then."""
+
+
+class UnfinishedError(ModelError):
+    """A game broke off among many coalitions.
+
+    Attributes:
+        values: `(M, T)`, of the coalitions asked for; NaN from the first that was not evaluated on.
+    """
+
+    def __init__(self, failure: ModelError, values: Tensor) -> None:
+        super().__init__(str(failure))
+        self.values = values
 
 
 @dataclass
@@ -25,8 +40,9 @@ class Solution:
         standard_error: `(K, T)`, of sampling; zero where nothing was left to chance.
         empty: `(T,)`, the value of nobody.
         full: `(T,)`, the value of all.
-        evaluations: different coalitions evaluated.
+        evaluations: different coalitions that this rests on.
         extra: what else an estimator has to say.
+        broken: what ended the game early, if anything did: then this rests on what was answered before.
     """
 
     values: Tensor
@@ -35,6 +51,7 @@ class Solution:
     full: Tensor
     evaluations: int
     extra: dict[str, Any] = field(default_factory=dict)
+    broken: str = ""
 
     @property
     def efficiency_gap(self) -> Tensor:
@@ -48,7 +65,11 @@ class Solution:
 
 
 class Asked:
-    """A value function with a memory: each different coalition is evaluated once, by first appearance."""
+    """A value function with a memory: each different coalition is evaluated once, by first appearance.
+
+    Attributes:
+        failure: what broke the game off; from then on nothing new is evaluated.
+    """
 
     def __init__(self, value: Value, players: int) -> None:
         if players < 1:
@@ -56,6 +77,7 @@ class Asked:
         self.value, self.players = value, players
         self.rows: dict[bytes, int] = {}
         self.table: Tensor | None = None
+        self.failure: ModelError | None = None
         self.empty, self.full = self(torch.stack([torch.zeros(players), torch.ones(players)]))
 
     @property
@@ -63,30 +85,72 @@ class Asked:
         """Different coalitions so far."""
         return len(self.rows)
 
-    def __call__(self, coalitions: Tensor) -> Tensor:
-        """Values `(M, T)`, double precision, on the CPU."""
-        found, fresh = [], []
-        for m, packed in enumerate(np.packbits(coalitions.numpy() > 0, axis=1)):
-            key = packed.tobytes()
+    def __call__(self, coalitions: Tensor, units: Sequence[int] | None = None) -> Tensor:
+        """Values `(M, T)`, double precision, on the CPU; NaN from the first that was not answered on.
+
+        Args:
+            coalitions: `(M, K)`.
+            units: sizes of the groups, in order, that are worth something only whole: one that the game breaks off in
+                is not answered, and its coalitions are not counted; None: each coalition is worth something alone.
+        """
+        keys = [packed.tobytes() for packed in np.packbits(coalitions.numpy() > 0, axis=1)]
+        fresh: dict[bytes, int] = {}  # where each unknown coalition appears first
+        for m, key in enumerate(keys):
             if key not in self.rows:
-                self.rows[key] = len(self.rows)
-                fresh.append(m)
-            found.append(self.rows[key])
+                fresh.setdefault(key, m)
+        end = len(keys)
         if fresh:
-            values = self.value(coalitions[fresh].float()).detach().cpu().double()
-            if values.ndim != 2 or len(values) != len(fresh):
-                raise MethodError(
-                    f"The game answered values of shape {tuple(values.shape)} for {len(fresh)} coalitions; it must "
-                    "answer (coalitions, targets)."
-                )
+            values = self._evaluated(coalitions[list(fresh.values())].float())
+            if self.failure is not None:
+                lost = list(fresh.values())[answered(values) :]
+                if lost:
+                    end = max(e for e in accumulate(units or [1] * end, initial=0) if e <= lost[0])
+            learnt = [key for key, m in fresh.items() if m < end]
+            self.rows |= {key: len(self.rows) + n for n, key in enumerate(learnt)}
+            values = values[: len(learnt)]
             self.table = values if self.table is None else torch.cat([self.table, values])
         assert self.table is not None
-        return self.table[found]
+        found = torch.full((len(keys), self.table.shape[1]), torch.nan, dtype=torch.float64)
+        found[:end] = self.table[[self.rows[key] for key in keys[:end]]]
+        return found
+
+    def _evaluated(self, coalitions: Tensor) -> Tensor:
+        """Values of new coalitions, NaN from where the game broke off on."""
+        targets = 0 if self.table is None else self.table.shape[1]
+        nothing = torch.full((len(coalitions), targets), torch.nan, dtype=torch.float64)
+        if self.failure is not None:
+            return nothing
+        try:
+            values = self.value(coalitions)
+        except UnsteadyError:
+            raise
+        except ModelError as failure:
+            if self.table is None:  # not even nobody and all
+                raise
+            self.failure = failure
+            values = failure.values if isinstance(failure, UnfinishedError) else nothing
+        if values.ndim != 2 or len(values) != len(coalitions):
+            raise MethodError(
+                f"The game answered values of shape {tuple(values.shape)} for {len(coalitions)} coalitions; it must "
+                "answer (coalitions, targets)."
+            )
+        return values.detach().cpu().double()
+
+    def insist(self, enough: bool) -> None:
+        """Raise what broke the game off, if anything did and what was answered before is not enough."""
+        if self.failure is not None and not enough:
+            raise self.failure
 
     def solution(self, values: Tensor, standard_error: Tensor | None = None, **extra: Any) -> Solution:
         """These values as a solution of this game."""
         error = torch.zeros_like(values) if standard_error is None else standard_error
-        return Solution(values, error, self.empty, self.full, self.evaluations, extra)
+        broken = "" if self.failure is None else str(self.failure)
+        return Solution(values, error, self.empty, self.full, self.evaluations, extra, broken)
+
+
+def answered(values: Tensor) -> int:
+    """How many rows of `(M, ...)` come before the first with a NaN, where a game broke off."""
+    return int((~values.isnan().flatten(1).any(1)).long().cumprod(0).sum())
 
 
 def seeded(generator: torch.Generator | None) -> torch.Generator:

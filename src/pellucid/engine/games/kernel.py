@@ -9,7 +9,7 @@ from math import comb, sqrt
 import torch
 from torch import Tensor
 
-from pellucid.engine.games.game import Asked, Solution, Value, seeded
+from pellucid.engine.games.game import Asked, Solution, Value, answered, seeded
 from pellucid.errors import MethodError
 
 
@@ -26,7 +26,8 @@ def kernel_shap(
 
     The additive game nearest to `v`, with `(K - 1) / (C(K, s) s (K - s))` as the weight of a coalition of s players
     and efficiency as a constraint, is Shapley's. All coalitions of a size are taken where a sampler would be expected
-    to draw each of them; the other sizes are sampled in proportion to the kernel, each draw with its complement.
+    to draw each of them; the other sizes are sampled in proportion to the kernel, each draw with its complement. A game
+    that breaks off is answered from the draws before, if there are two and as many coalitions as may be asked for.
 
     Args:
         value: the game.
@@ -47,19 +48,25 @@ def kernel_shap(
     asked, generator = Asked(value, K), seeded(generator)
     mass = torch.tensor([(K - 1) / (s * (K - s)) for s in range(1, K)], dtype=torch.float64)  # of each size, from 1
     whole, weights, left = _full_sizes(K, samples, mass)
-    drawn, share = torch.zeros(0, 1, K), 0.0
+    drawn = torch.zeros(0, 1, K)
     if mass.sum() > 0:
         units = max(1, left // (2 if paired else 1))
         sizes = 1 + torch.multinomial(mass, units, replacement=True, generator=generator)
         drawn = (torch.rand(units, K, generator=generator).argsort(1).argsort(1) < sizes[:, None]).float()[:, None]
         drawn = torch.cat([drawn, 1 - drawn], 1) if paired else drawn
-        share = float(mass.sum()) / (units * drawn.shape[1])
     Z = torch.cat([whole, drawn.reshape(-1, K)])
+    v = asked(Z, [len(whole), *[drawn.shape[1]] * len(drawn)])
+    if asked.failure is not None:
+        kept = answered(v)
+        drawn = drawn[: max(0, kept - len(whole)) // drawn.shape[1]]
+        asked.insist(kept >= max(least, len(whole)) and len(drawn) > 1)
+        Z, v = Z[:kept], v[:kept]
+    share = float(mass.sum()) / max(1, drawn.shape[0] * drawn.shape[1])
     w = torch.cat([weights, torch.full((len(Z) - len(whole),), share, dtype=torch.float64)])
     # Around equal shares, and with rows centred on zero, the least-squares solution of least length adds up to zero:
     # the constraint holds by itself, and players that the samples can't tell apart share evenly.
     delta = asked.full - asked.empty
-    y = asked(Z) - asked.empty - Z.double().mean(1, keepdim=True) * delta
+    y = v - asked.empty - Z.double().mean(1, keepdim=True) * delta
     X = Z.double() - Z.double().mean(1, keepdim=True)
     gram = (X.T * w) @ X
     inverse = torch.linalg.pinv(gram + ridge * torch.eye(K, dtype=torch.float64), hermitian=True, rtol=1e-12)

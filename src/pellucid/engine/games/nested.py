@@ -5,13 +5,13 @@ from __future__ import annotations
 import heapq
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from itertools import count
+from itertools import accumulate, count
 from typing import TypeAlias
 
 import torch
 from torch import Tensor
 
-from pellucid.engine.games.game import Asked, Solution, Value, all_coalitions
+from pellucid.engine.games.game import Asked, Solution, Value, all_coalitions, answered
 from pellucid.engine.games.orders import MAX_EXACT, exact_weights
 from pellucid.errors import MethodError
 
@@ -49,7 +49,8 @@ def owen(value: Value, hierarchy: Hierarchy, *, budget: int = 1024, together: in
     Groups come in as a whole: only orders that keep every group together count. Each group's gain is divided among
     its parts by Shapley's rule, in every context that its neighbours can make, and the part with the largest gain is
     split next, until the budget is spent; what is still whole then is shared evenly among its players. A flat
-    hierarchy gives Shapley's values.
+    hierarchy gives Shapley's values. A game that breaks off after the first split leaves whole what was not split by
+    then.
 
     Args:
         value: the game.
@@ -88,7 +89,8 @@ def owen(value: Value, hierarchy: Hierarchy, *, budget: int = 1024, together: in
             price = 2 ** _width(part.group) - 2
             (parts if price <= free else stopped).append(part)
             free -= price if price <= free else 0
-        _split(asked, parts, gained, values)
+        stopped += parts[_split(asked, parts, gained, values) :]
+    asked.insist(all(part.number for part in stopped))  # number 0: all players, still whole
     for part in stopped:
         inside = members(part.group)
         values[inside] += part.weight * part.gain / len(inside)
@@ -103,8 +105,11 @@ def _width(group: Hierarchy) -> int:
     return len(group)
 
 
-def _split(asked: Asked, parts: Sequence[_Part], gained: Callable[..., None], values: Tensor) -> None:
-    """Divide each part among its children: Shapley's game of the children on top of the part's context."""
+def _split(asked: Asked, parts: Sequence[_Part], gained: Callable[..., None], values: Tensor) -> int:
+    """Divide each part among its children: Shapley's game of the children on top of the part's context.
+
+    Returns how many, from the first: all, unless the game breaks off.
+    """
     widths = {_width(part.group) for part in parts}
     coalitions = {w: all_coalitions(w) for w in widths}
     shapley = {w: exact_weights(w) for w in widths}
@@ -116,9 +121,12 @@ def _split(asked: Asked, parts: Sequence[_Part], gained: Callable[..., None], va
             block[members(child)] = 1
         made.append(part.context + coalitions[len(blocks)] @ blocks)
     if not made:
-        return
-    scores = asked(torch.cat(made)).split([len(m) for m in made])  # type: ignore[no-untyped-call]
-    for part, contexts, score in zip(parts, made, scores, strict=True):
+        return 0
+    sizes = [len(m) for m in made]
+    scores = asked(torch.cat(made), sizes)
+    if asked.failure is not None:
+        parts = parts[: sum(end <= answered(scores) for end in accumulate(sizes))]
+    for part, contexts, score in zip(parts, made, scores.split(sizes), strict=False):  # type: ignore[no-untyped-call]
         assert not isinstance(part.group, int)
         weights = shapley[len(part.group)]
         shares = weights @ (score - score[0])
@@ -128,3 +136,4 @@ def _split(asked: Asked, parts: Sequence[_Part], gained: Callable[..., None], va
                 continue
             for row in (weights[j] < 0).nonzero()[:, 0].tolist():  # the coalitions of the others
                 gained(child, contexts[row], part.weight * -float(weights[j, row]), score[row | 1 << j] - score[row])
+    return len(parts)

@@ -8,7 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from pellucid.engine.games.game import Asked, Solution, Value, all_coalitions, seeded
+from pellucid.engine.games.game import Asked, Solution, Value, all_coalitions, answered, seeded
 from pellucid.errors import MethodError
 
 MAX_EXACT = 12  # players: 4096 coalitions
@@ -35,7 +35,9 @@ def exact_shapley(value: Value, players: int) -> Solution:
             "(coarser segments), or permutation sampling."
         )
     asked = Asked(value, players)
-    return asked.solution(exact_weights(players) @ (asked(all_coalitions(players)) - asked.empty))
+    values = asked(all_coalitions(players))
+    asked.insist(False)
+    return asked.solution(exact_weights(players) @ (values - asked.empty))
 
 
 def permutation_shapley(
@@ -52,7 +54,7 @@ def permutation_shapley(
 
     With `antithetic`, each order is also walked backwards (Mitchell et al. 2022): what a player adds early and what it
     adds late then stand in the same pair, and cancel much of each other's noise. Standard errors come from the spread
-    of the pairs.
+    of the pairs. A game that breaks off is answered from the walks (pairs) before, if there are two.
 
     Args:
         value: the game.
@@ -73,15 +75,17 @@ def permutation_shapley(
         raise MethodError(f"{samples} orders give no standard error: walk at least {2 * fold}.")
     if samples != "auto":
         gains = _walks(asked, -(-samples // fold), generator, antithetic)
+        asked.insist(len(gains) > 1)
         return _mean_of(asked, gains, fold, converged=True)
     most = max(2, (max_evaluations - 2) // (fold * max(1, players - 1)))
     gains = _walks(asked, min(most, 4), generator, antithetic)
+    asked.insist(len(gains) > 1)
     while True:
         now = _mean_of(asked, gains, fold, converged=True)
         exact = bool((now.standard_error == 0).all())  # every pair tells the same: two players, or an additive game
         if exact or (bool((now.relative_error <= tolerance).all()) and _steady(gains, now)):
             return now
-        if len(gains) >= most:
+        if len(gains) >= most or asked.failure is not None:
             now.extra["converged"] = False
             return now
         more = min(max(4, len(gains) // 2), most - len(gains))
@@ -89,17 +93,22 @@ def permutation_shapley(
 
 
 def _walks(asked: Asked, walks: int, generator: torch.Generator, antithetic: bool) -> Tensor:
-    """What each player added on each walk, or on average over each pair of walks, `(walks, K, T)`."""
+    """What each player added on each walk, or on average over each pair of walks, `(walks, K, T)`.
+
+    Fewer walks if the game breaks off: those before the first that was not answered whole.
+    """
     K = asked.players
     rank = torch.stack([torch.randperm(K, generator=generator) for _ in range(walks)])  # when each player comes in
     found = []
     for part in rank.split(max(1, _CHUNK // (2 * K * (K + 1)))):  # type: ignore[no-untyped-call]
         both = torch.stack([part, K - 1 - part], 1) if antithetic else part[:, None]  # (walks, 1 or 2, K)
         prefixes = both[:, :, None] < torch.arange(K + 1)[:, None]  # (walks, 1 or 2, K + 1, K)
-        values = asked(prefixes.reshape(-1, K)).reshape(*prefixes.shape[:3], -1)
+        units = [prefixes[0, ..., 0].numel()] * len(part)
+        values = asked(prefixes.reshape(-1, K), units).reshape(*prefixes.shape[:3], -1)
         steps = values.diff(dim=2)
         found.append(steps.gather(2, both[..., None].expand_as(steps)).mean(1))
-    return torch.cat(found)
+    gains = torch.cat(found)
+    return gains if asked.failure is None else gains[: answered(gains)]
 
 
 def _mean_of(asked: Asked, gains: Tensor, fold: int, *, converged: bool) -> Solution:
