@@ -4,7 +4,7 @@ import pytest
 import torch
 
 import pellucid as pl
-from helpers.cases import bright_model, bright_net, pixels
+from helpers.cases import BREAKS, Breaking, breaking_box, bright_model, bright_net, pixels
 from pellucid.errors import MethodError, ModelError, StorageError
 from pellucid.heatmaps import HSIC, LIME, RISE, KernelSHAP, Occlusion, Owen, Shapley, Sobol
 
@@ -102,40 +102,105 @@ def test_what_cannot_go_on_says_so(tmp_path):
 # --- a black box that breaks down
 
 
-class Breaking:
-    """Fails, once, from a certain row on."""
-
-    def __init__(self, at):
-        self.net, self.at, self.rows, self.broken = bright_net(), at, 0, False
-
-    def __call__(self, batch):
-        if self.rows + len(batch) > self.at and not self.broken:
-            self.broken = True
-            raise ConnectionError("the line is dead")
-        self.rows += len(batch)
-        with torch.no_grad():
-            return self.net(batch)
+BROKEN = {
+    "rise": (RISE(samples=640), 460),
+    "hsic, auto": (HSIC(max_samples=512, cells=4, tolerance=1e-4), 460),
+    "hsic": (HSIC(samples=512, cells=4), 300),
+    "sobol": (Sobol(samples=16 * 18, cells=4), 150),
+    "lime": (LIME(samples=200, segments="grid", count=16), 120),
+    "kernel-shap": (KernelSHAP(samples=200, count=16), 120),
+    "shapley": (Shapley(samples=32, count=16), 200),
+    "shapley, auto": (Shapley(tolerance=1e-9, max_evaluations=512, count=16), 300),
+    "owen": (Owen(max_evaluations=128, count=64), 70),
+}
 
 
-@pytest.mark.parametrize(
-    "method", [RISE(samples=640), HSIC(max_samples=512, cells=4, tolerance=1e-4)], ids=lambda m: m.name
-)
-def test_a_partial_map_comes_with_a_note_and_goes_on(method):
-    predictor = Breaking(at=460)
-    transform = bright_model().preprocess
-    box = pl.wrap(predictor, transform=transform, labels=("bright", "dark"))
+@pytest.mark.parametrize("how", BREAKS)
+@pytest.mark.parametrize("name", BROKEN)
+def test_a_partial_map_comes_with_a_note_and_goes_on(name, how):
+    method, at = BROKEN[name]
+    box, predictor = breaking_box(at, how)
     picture = pixels(64, 64)
     part = pl.explain(box, picture, method, "bright")
-    assert "the line is dead" in part.notes[-1]
-    assert "pl.more" in part.notes[-1]
-    assert 0 < part.facts["samples"] < 640
+    assert BREAKS[how] in part.notes[-1]
+    assert f"rests on the {part.facts['samples']:.0f} masked inputs before" in part.notes[-1]
+    assert "go on with `pl.more`" in part.notes[-1]
+    assert 0.5 * at < part.facts["samples"] <= at
     assert part.attribution.any()
+    if "efficiency_gap" in part.facts:
+        assert part.facts["efficiency_gap"] < 1e-6
     asked = predictor.rows
-    whole = pl.more(part, tolerance=method.tolerance)
+    budget = next(f for f in ("tolerance", "samples", "max_evaluations") if hasattr(method, f))
+    whole = pl.more(part, **{budget: getattr(method, budget)})
     assert not any("failed" in note for note in whole.notes)
-    sound = pl.explain(pl.wrap(Breaking(at=10**9), transform=transform), picture, method, 0)
-    torch.testing.assert_close(whole.attribution, sound.attribution, rtol=1e-4, atol=1e-6)
-    assert predictor.rows - asked < 640 - 256
+    sound_box, sound = breaking_box()
+    expected = pl.explain(sound_box, picture, method, 0)
+    torch.testing.assert_close(whole.attribution, expected.attribution, rtol=1e-4, atol=1e-6)
+    assert whole.facts["samples"] == expected.facts["samples"]
+    assert predictor.rows - asked <= sound.rows - part.facts["samples"] + 3  # and the pass that names the answer
+
+
+@pytest.mark.parametrize("at", [85, 100, 121, 150])
+def test_a_partial_map_is_that_of_the_smaller_run(at):
+    picture = pixels(64, 64)
+    sound, _ = breaking_box()
+    for short in (
+        lambda n: LIME(samples=n, segments="grid", count=16),
+        lambda n: Shapley(samples=2 * n, count=16),
+        lambda n: Sobol(samples=18 * n, cells=4),
+    ):
+        part = pl.explain(breaking_box(at)[0], picture, short(200), "bright")
+        smaller = (pl.explain(sound, picture, short(n), "bright") for n in range(2, 160))
+        same = next(e for e in smaller if e.facts["samples"] >= part.facts["samples"])
+        assert same.facts == pytest.approx(part.facts, rel=1e-4, abs=1e-6)
+        for name in ("standard_error", "segments"):
+            if name in part.extras:
+                torch.testing.assert_close(part.extras[name], same.extras[name], rtol=1e-4, atol=1e-6)
+        torch.testing.assert_close(part.attribution, same.attribution, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("how", BREAKS)
+@pytest.mark.parametrize(
+    ("method", "at"),
+    [
+        (LIME(samples=200, segments="grid", count=16), 17),
+        (KernelSHAP(samples=200, count=16), 32),
+        (Shapley(samples=32, count=16), 50),
+        (Shapley(count=9), 500),
+        (Owen(max_evaluations=128, count=64), 4),
+        (Sobol(samples=16 * 18, cells=4), 60),
+    ],
+    ids=lambda m: getattr(m, "name", None),
+)
+def test_too_little_for_a_map_is_one_sentence(method, at, how):
+    with pytest.raises(ModelError, match=BREAKS[how]) as caught:
+        pl.explain(breaking_box(at, how)[0], pixels(64, 64), method, 0)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("method", [RISE(samples=640), Shapley(samples=64, count=16)], ids=lambda m: m.name)
+def test_a_box_that_answers_otherwise_than_before_gives_no_map(method):
+    predictor, calls = Breaking(), []
+
+    def drifts(batch):
+        calls.append(len(batch))
+        return predictor(batch) + 0.1 * (len(calls) > 20)
+
+    with pytest.raises(ModelError, match="changes its answer"):
+        pl.explain(pl.wrap(drifts, transform=bright_model().preprocess), pixels(64, 64), method, 0)
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit])
+def test_only_a_failure_of_the_model_is_dealt_with(error):
+    model, rows = counted()
+
+    def stop(*_):
+        if sum(rows) > 100:
+            raise error
+
+    model.module[0].register_forward_hook(stop)
+    with pytest.raises(error):
+        pl.explain(model, pixels(64, 64), Shapley(samples=32, count=16), 0)
 
 
 def test_what_was_answered_is_not_asked_for_again():

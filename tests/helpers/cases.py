@@ -32,6 +32,36 @@ def bright_model(preprocess=PLAIN, labels=("bright", "dark"), **options):
     return wrap(bright_net(), transform=preprocess, labels=labels, **options)
 
 
+class Breaking:
+    """`bright_net` as a black box that breaks, once, from a certain row on: it raises, answers NaN or another shape."""
+
+    def __init__(self, at=10**9, how="raises"):
+        self.net, self.at, self.how, self.rows, self.broken = bright_net(), at, how, 0, False
+
+    def __call__(self, batch):
+        if self.rows + len(batch) > self.at and not self.broken:
+            self.broken = True
+            if self.how == "raises":
+                raise ConnectionError("the line is dead")
+            return torch.full((len(batch), 2), torch.nan) if self.how == "nan" else torch.zeros(len(batch) + 1, 2)
+        self.rows += len(batch)
+        with torch.no_grad():
+            return self.net(batch)
+
+
+def breaking_box(*how):
+    """`Breaking` as a model; and itself, to be counted."""
+    predictor = Breaking(*how)
+    return wrap(predictor, transform=PLAIN, labels=("bright", "dark")), predictor
+
+
+BREAKS = {  # how a black box may fail, and what is said of it
+    "raises": "ConnectionError: the line is dead",
+    "nan": "answered NaN or infinity",
+    "shape": "must answer one row of scores for each",
+}
+
+
 def pixels(height=48, width=64, seed=0):
     return np.random.default_rng(seed).integers(0, 256, (height, width, 3)).astype(np.uint8)
 

@@ -76,10 +76,10 @@ class LIME(SegmentMethod):
         facts = {
             "r2": line.r2,
             "r2_held_out": line.r2_held_out,
-            "samples": torch.full_like(line.r2, self.samples),
+            "samples": torch.full_like(line.r2, line.samples),
             "players": torch.full_like(line.r2, players),
         }
-        return Found(line.weights, line.standard_error, facts)
+        return Found(line.weights, line.standard_error, facts, broken=line.broken)
 
     def notes(self, facts: dict[str, list[float]]) -> list[str]:
         """Whether a line is a poor stand-in for the model here."""

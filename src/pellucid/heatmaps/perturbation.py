@@ -16,6 +16,7 @@ from torch import Tensor
 
 from pellucid.engine.baselines import DROPPED, Baseline, open_baseline
 from pellucid.engine.capture import Capture
+from pellucid.engine.games import UnfinishedError, Value
 from pellucid.engine.masks import SegmentMasks, WindowMasks, grid_labels
 from pellucid.engine.memory import Memory
 from pellucid.engine.perturb import MaskScorer, Scorer, Scores
@@ -80,6 +81,26 @@ def _scorer(job: Job, ground: Baseline | None, score: Scores) -> MaskScorer:
             "of its output), and this is none: choose a baseline that shows something, such as zero or blur."
         )
     return dropping
+
+
+def segment_game(scorer: MaskScorer, labels: Tensor, label: str = "coalitions") -> Value:
+    """The scores of one input as a game of its segments `(*space)`, numbered 0 to K - 1."""
+    labels = labels.to(scorer.inputs.device)
+
+    def value(coalitions: Tensor) -> Tensor:
+        scores, failure = scorer.answered(SegmentMasks(coalitions.float().to(labels.device), labels), label)
+        if failure is not None:
+            raise UnfinishedError(failure, scores[0]) from failure
+        return scores[0]
+
+    return value
+
+
+def broken_off(evaluations: int, why: str, *, what: str = "map", cure: str = "go on with `pl.more`") -> str:
+    """The note under an answer from less than was asked for, since the model failed on the way."""
+    return (
+        f"The model failed, so the {what} rests on the {evaluations} masked inputs before ({why}): mend it, and {cure}."
+    )
 
 
 class PerturbationMethod(Method):

@@ -22,12 +22,11 @@ from pellucid.engine.masks import GridMasks
 from pellucid.engine.perturb import MaskScorer
 from pellucid.errors import MethodError, ModelError
 from pellucid.heatmaps.base import Attribution, Job, method
-from pellucid.heatmaps.perturbation import PerturbationMethod, masked
+from pellucid.heatmaps.perturbation import PerturbationMethod, broken_off, masked
 from pellucid.heatmaps.stopping import BlockMean, Stopping, relative_error
 
 STILL = 1e-6  # a score whose range is this share of its size has only moved by rounding
 STILL_NOTE = "The score stands still whatever is hidden, so the map is zero: choose another baseline or target."
-BROKEN = "The model failed, so the map rests on the {} masked inputs before ({}): mend it, and go on with `pl.more`."
 _STREAM = 0x9E3779B9  # sets the masks' random numbers apart from those of a random baseline with the same seed
 _NOISE = 0.5  # relative error from which a map is called noise
 _FIRST_CHECK = 4  # blocks: fewer say too little about their own scatter
@@ -113,7 +112,7 @@ class SamplingMethod(PerturbationMethod):
         return [
             Attribution(
                 v.float(),
-                notes=[*self._notes(n, s, r), *([BROKEN.format(int(n.max()), broken)] if broken else [])],
+                notes=[*self._notes(n, s, r), *([broken_off(int(n.max()), broken)] if broken else [])],
                 facts={"samples": n.double().tolist(), "relative_standard_error": r.tolist()},
                 extras={"standard_error": e.float()},
                 cost=cost,
@@ -222,13 +221,13 @@ class RISE(SamplingMethod):
             drawn = (self._block(grid, scorer, size, orthogonal, generator) for _ in range(blocks))
             ahead = 1 if scorer.soft else _FIRST_CHECK if self.samples == "auto" else blocks
             for count, masks in enumerate(_scored_ahead(scorer, drawn, ahead, self.name), 1):
-                try:
-                    scores = scorer(masks, label=self.name).transpose(1, 2).flatten(0, 1)  # (N * T, M)
-                except ModelError as failure:
+                answers, failure = scorer.answered(masks, self.name)
+                if failure is not None:
                     if count <= 2:  # a single block has no error
-                        raise
+                        raise failure
                     broken = str(failure)
                     break
+                scores = answers.transpose(1, 2).flatten(0, 1)  # (N * T, M)
                 still = torch.where(active, scores_seen.add(scores), still)
                 maps.add(self.estimate(masks, scores, orthogonal), active)
                 if self.samples == "auto" and count >= min(_FIRST_CHECK, blocks) and count % ahead == 0:

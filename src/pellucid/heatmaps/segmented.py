@@ -15,10 +15,9 @@ from torch.nn.utils.rnn import pad_sequence
 
 from pellucid.engine.capture import Cost
 from pellucid.engine.games import Value
-from pellucid.engine.masks import SegmentMasks
 from pellucid.errors import MethodError
 from pellucid.heatmaps.base import Attribution, Job
-from pellucid.heatmaps.perturbation import PerturbationMethod, masked, segments_or_grid
+from pellucid.heatmaps.perturbation import PerturbationMethod, broken_off, masked, segment_game, segments_or_grid
 from pellucid.media.segments import SEGMENTATIONS
 
 
@@ -31,14 +30,14 @@ class Found:
         standard_error: `(K, T)`.
         facts: figures for each target, `(T,)`.
         labels: `(*space)`, the segments.
-        note: what else the reader must know.
+        broken: what ended the game early, if anything did.
     """
 
     values: Tensor
     standard_error: Tensor
     facts: dict[str, Tensor]
     labels: Tensor = field(default_factory=lambda: torch.empty(0))
-    note: str = ""
+    broken: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,12 +99,7 @@ class SegmentMethod(PerturbationMethod):
                     f"{self.segments} found only one segment, so nothing can be told apart: use segments='grid', or "
                     "give your own."
                 )
-            on_device = labels.to(scorer.inputs.device)
-
-            def value(coalitions: Tensor) -> Tensor:
-                return scorer(SegmentMasks(coalitions.to(on_device.device), on_device), label=self.name)[0]
-
-            found = replace(self.solve(value, labels), labels=labels.cpu())
+            found = replace(self.solve(segment_game(scorer, labels, self.name), labels), labels=labels.cpu())
             cost.forwards += scorer.cost.forwards
         return found
 
@@ -113,9 +107,10 @@ class SegmentMethod(PerturbationMethod):
         values = [f.values[:, t].float() for f in found]
         maps = torch.stack([v[where] for v, where in zip(values, (f.labels for f in found), strict=True)])
         facts = {name: [float(f.facts[name][t]) for f in found] for name in found[0].facts}
-        notes = [*self.notes(facts), *dict.fromkeys(f.note for f in found if f.note)]
+        notes = self.notes(facts)
         if not maps.any():
             notes = ["No segment moves the score (or the baseline equals the input), so the map is zero."]
+        notes += [broken_off(int(f.facts["samples"][t]), f.broken) for f in found if f.broken]
         extras = {
             "segments": pad_sequence(values, batch_first=True, padding_value=torch.nan),  # SLIC's number differs
             "standard_error": pad_sequence(

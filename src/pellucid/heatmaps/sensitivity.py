@@ -16,8 +16,9 @@ import torch
 from torch import Tensor
 from torch.quasirandom import SobolEngine
 
+from pellucid.engine.games import answered
 from pellucid.engine.masks import GridMasks
-from pellucid.errors import MethodError, ModelError
+from pellucid.errors import MethodError
 from pellucid.heatmaps.base import Attribution, Job, method
 from pellucid.heatmaps.perturbation import masked
 from pellucid.heatmaps.sampling import Extremes, SamplingMethod, cells_per_axis, orthogonal_block
@@ -71,16 +72,19 @@ class DesignMethod(SamplingMethod):
                 fresh = draw(more).to(device)  # (more, size, d)
                 fresh = fresh if scorer.soft else fresh.round()  # whole tokens: coin flips
                 masks = GridMasks(fresh.float().reshape(-1, *grid), scorer.space)
-                try:
-                    scores = scorer(masks, label=self.name).transpose(1, 2).flatten(0, 1)  # (N * T, more * size)
-                except ModelError as failure:
-                    if not kept:
-                        raise
+                answers, failure = scorer.answered(masks, self.name)
+                scores = answers.transpose(1, 2).reshape(-1, more, size)  # (N * T, more, size)
+                if failure is not None:
                     broken = str(failure)
-                    break
-                still = still_yet.add(scores)
+                    whole = answered(scores.transpose(0, 1))  # units that were answered for every map
+                    if sum(map(len, points)) + whole < least:
+                        raise failure
+                    if not whole:
+                        break
+                    fresh, scores = fresh[:whole], scores[:, :whole]
+                still = still_yet.add(scores.flatten(1))
                 points.append(fresh)
-                seen.append(scores.reshape(-1, more, size))
+                seen.append(scores)
                 values, error = self.estimate(torch.cat(points), torch.cat(seen, 1))
                 spent = torch.full((len(values),), sum(map(len, points)) * size, device=device)
                 found = values, error, spent, still
@@ -88,7 +92,7 @@ class DesignMethod(SamplingMethod):
                     kept, resting = found, torch.zeros_like(still)
                 kept = tuple(torch.where(_rows(resting, n), old, n) for old, n in zip(kept, found, strict=True))
                 resting = resting | still | done(values, error)
-                if resting.all():
+                if resting.all() or broken:
                     break
             values, error, spent, still = kept
             values, error = (v.reshape(-1, *grid) for v in (values, error))

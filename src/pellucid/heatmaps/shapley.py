@@ -32,7 +32,7 @@ def _found(solution: Solution, **facts: Tensor) -> Found:
         "samples": torch.full_like(change, solution.evaluations),
         "players": torch.full_like(change, len(solution.values)),
     }
-    return Found(solution.values, solution.standard_error, facts)
+    return Found(solution.values, solution.standard_error, facts, broken=solution.broken)
 
 
 def _sampled(solution: Solution) -> Found:

@@ -14,10 +14,10 @@ from torch import Tensor
 from pellucid.engine.baselines import blur
 from pellucid.engine.frames import FrameScorer
 from pellucid.engine.games import MAX_EXACT
-from pellucid.engine.masks import SegmentMasks, grid_labels
+from pellucid.engine.masks import grid_labels
 from pellucid.errors import MethodError
 from pellucid.heatmaps.base import Job
-from pellucid.heatmaps.perturbation import freeze, masked, score_of
+from pellucid.heatmaps.perturbation import freeze, masked, score_of, segment_game
 from pellucid.importance.game import Game, Players
 from pellucid.models.tokens import TokenScorer, token_scorer
 
@@ -216,15 +216,8 @@ class Tubes(Players):
                 )
             return
         with masked(job, self.baseline, self.seed) as scorer_of_masks:
-            on_device = labels.to(job.inputs.device)
-            yield Game(
-                lambda coalitions: scorer_of_masks(
-                    SegmentMasks(coalitions.float().to(on_device.device), on_device), label="coalitions"
-                )[0],
-                names,
-                scorer_of_masks.cost,
-                {"inputs": _looks(job.inputs.detach(), labels)},
-            )
+            looks = {"inputs": _looks(job.inputs.detach(), labels)}
+            yield Game(segment_game(scorer_of_masks, labels), names, scorer_of_masks.cost, looks)
 
 
 def _looks(clip: Tensor, labels: Tensor) -> Tensor:

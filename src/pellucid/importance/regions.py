@@ -12,10 +12,10 @@ from torch import Tensor
 
 from pellucid.engine import Capture
 from pellucid.engine.baselines import make_baseline
-from pellucid.engine.masks import SegmentMasks, grid_labels
+from pellucid.engine.masks import grid_labels
 from pellucid.errors import MethodError
 from pellucid.heatmaps.base import Job
-from pellucid.heatmaps.perturbation import masked
+from pellucid.heatmaps.perturbation import masked, segment_game
 from pellucid.importance.game import Cut, Game, Players, place_names, summed_by
 from pellucid.importance.path import Path
 from pellucid.media.geometry import Geometry
@@ -56,17 +56,13 @@ class Regions(Players):
             raise MethodError(f"There are {count} regions but {len(self.names)} names: give one each.")
         names = list(self.names or (f"{self.noun} {k + 1}, {_where(self.labels, k)}" for k in range(count)))
         with masked(job, self.baseline, self.seed) as scorer:
-            labels = scorer.fit_segments(self.labels).to(job.inputs.device)
+            labels = scorer.fit_segments(self.labels)
             if int(labels.max()) + 1 != count:
                 raise MethodError(
                     f"Some {self.noun} is smaller than a patch, so its tokens can't be dropped: cut coarser, "
                     "or choose another baseline."
                 )
-
-            def value(coalitions: Tensor) -> Tensor:
-                return scorer(SegmentMasks(coalitions.float().to(labels.device), labels), label="coalitions")[0]
-
-            yield Game(value, names, scorer.cost, {"labels": self.labels})
+            yield Game(segment_game(scorer, labels), names, scorer.cost, {"labels": self.labels})
 
     def _ground(self, job: Job) -> Tensor:
         return make_baseline(self.baseline, job.inputs, torch.Generator().manual_seed(self.seed))
