@@ -14,8 +14,9 @@ from torch import Tensor
 
 from pellucid.engine import adaptive_batches
 from pellucid.engine.baselines import blur
+from pellucid.engine.games import UnfinishedError
 from pellucid.engine.perturb import MaskScorer
-from pellucid.errors import MethodError
+from pellucid.errors import MethodError, ModelError, UnsteadyError
 from pellucid.heatmaps.base import Job
 from pellucid.heatmaps.perturbation import masked
 from pellucid.importance.game import Game, Players
@@ -47,13 +48,18 @@ class _Made(Players):
 
 
 def _scored(scorer: MaskScorer, make: Make, coalitions: Tensor) -> Tensor:
-    out = torch.empty(len(coalitions), scorer.targets, dtype=torch.float64)
+    out = torch.full((len(coalitions), scorer.targets), torch.nan, dtype=torch.float64)
 
     def run(start: int, stop: int) -> None:
         inputs = make(coalitions[start:stop])
         out[start:stop] = scorer.evaluate(inputs, torch.zeros(len(inputs), dtype=torch.long)).cpu()
 
-    scorer.batch = adaptive_batches(run, len(coalitions), scorer.batch, label="coalitions")
+    try:
+        scorer.batch = adaptive_batches(run, len(coalitions), scorer.batch, label="coalitions")
+    except UnsteadyError:
+        raise
+    except ModelError as failure:
+        raise UnfinishedError(failure, out) from failure
     return out
 
 

@@ -18,7 +18,7 @@ from pellucid.engine.games import (
     owen,
     permutation_shapley,
 )
-from pellucid.engine.surrogate import surrogate
+from pellucid.engine.surrogate import evaluated, surrogate
 from pellucid.errors import MethodError
 from pellucid.heatmaps.base import Job
 from pellucid.importance.features import near
@@ -172,10 +172,10 @@ class Linear(Estimator):
             raise MethodError(f"A line needs more than {samples} samples: give hundreds.")
         coalitions = (torch.rand(samples, count, generator=self.generator()) < 0.5).float()
         coalitions[0], coalitions[1] = 0, 1
-        scores = game.value(coalitions).cpu()
+        coalitions, scores, broken = evaluated(game.value, coalitions)
         fitted = surrogate(coalitions, scores)
         extra = {"r2": fitted.r2_held_out.tolist()}
-        return Solution(fitted.weights, fitted.standard_error, scores[0], scores[1], samples, extra)
+        return Solution(fitted.weights, fitted.standard_error, scores[0], scores[1], fitted.samples, extra, broken)
 
 
 class Gradient(Estimator):

@@ -13,10 +13,11 @@ from torch import Tensor
 
 from pellucid.engine import Cost
 from pellucid.engine.games import interactions, strongest_pairs
-from pellucid.errors import MethodError
+from pellucid.errors import MethodError, ModelError, UnsteadyError
 from pellucid.heatmaps.base import Job
+from pellucid.heatmaps.perturbation import broken_off
 from pellucid.importance.estimators import Ablation, Estimator
-from pellucid.importance.game import Players
+from pellucid.importance.game import Players, Value
 
 _EXACT_INTERACTIONS = 12
 _LEADING = 4  # players whose pairs are looked at
@@ -35,6 +36,7 @@ class Measured:
         interactions: for each target the pairs `(i, j, value)` of the leading players.
         notes: for each target.
         cost: passes.
+        broken: what ended the game early, if anything did.
     """
 
     names: list[str]
@@ -47,6 +49,7 @@ class Measured:
     interactions: list[list[tuple[int, int, float]]]
     notes: list[list[str]]
     cost: Cost
+    broken: str = ""
 
 
 def measure(
@@ -75,15 +78,19 @@ def measure(
         reach = float(stdtrit(solution.extra.get("freedom", inf), 0.975)) * solution.standard_error.cpu().double()
         count, targets = values.shape
         found: list[list[tuple[int, int, float]]] = [[] for _ in range(targets)]
-        if pairs and count > 2 and estimator.interacts:
-            exact = count <= _EXACT_INTERACTIONS and not isinstance(estimator, Ablation)
-            kind: Literal["shapley", "second-difference"] = "shapley" if exact else "second-difference"
-            chosen = strongest_pairs(values, _LEADING)
-            pairwise = interactions(game.value, count, chosen, kind=kind)
-            for t in range(targets):
-                ranked = sorted(range(len(chosen)), key=lambda p: -abs(float(pairwise.values[p, t])))
-                found[t] = [(*chosen[p], float(pairwise.values[p, t])) for p in ranked[:3]]
-        notes = [[*game.notes, *_notes(solution.extra, values[:, t], t)] for t in range(targets)]
+        told: list[str] = []
+        if solution.broken:
+            told = [broken_off(solution.evaluations, solution.broken, what="ranking", cure="run it again")]
+        elif pairs and count > 2 and estimator.interacts:
+            try:
+                found = _leading_pairs(game.value, values, exact=not isinstance(estimator, Ablation))
+            except UnsteadyError:
+                raise
+            except ModelError as failure:
+                told = [
+                    f"The model failed before pairs of players were looked at ({failure}): mend it, and run it again."
+                ]
+        notes = [[*game.notes, *_notes(solution.extra, values[:, t], t), *told] for t in range(targets)]
         return Measured(
             game.names,
             values,
@@ -95,7 +102,20 @@ def measure(
             found,
             notes,
             game.cost,
+            solution.broken,
         )
+
+
+def _leading_pairs(value: Value, values: Tensor, *, exact: bool) -> list[list[tuple[int, int, float]]]:
+    """For each target the pairs `(i, j, value)` of leading players that act together most, given values `(K, T)`."""
+    count = len(values)
+    kind: Literal["shapley", "second-difference"] = (
+        "shapley" if exact and count <= _EXACT_INTERACTIONS else "second-difference"
+    )
+    chosen = strongest_pairs(values, _LEADING)
+    pairwise = interactions(value, count, chosen, kind=kind).values
+    ranked = pairwise.abs().argsort(dim=0, descending=True, stable=True)[:3].T.tolist()
+    return [[(*chosen[p], float(pairwise[p, t])) for p in best] for t, best in enumerate(ranked)]
 
 
 def _notes(extra: dict[str, object], values: Tensor, target: int) -> list[str]:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from pellucid import storage
 from pellucid.engine.progress import task
-from pellucid.errors import MediaError, MethodError, PellucidError
+from pellucid.errors import MediaError, MethodError, ModelError, PellucidError
 from pellucid.heatmaps.base import prepare
 from pellucid.importance import Estimator, Players, Share, measure
 from pellucid.importance.estimators import Permutation
@@ -177,6 +177,8 @@ def _measure_batch(run: _Run, items: list[tuple[int, Prepared, list[Tensor]]]) -
             found = exchange(fitted, [d[None].to(x) for d in donors], job)
         else:
             found = measure(fitted, run.estimator, job, pairs=False, say=_once(run))
+            if found.broken:  # the pictures before are kept, and this one is measured whole in the next run
+                raise ModelError(found.broken)
         values, names = found.values, found.names
         if not fitted.comparable and "labels" in found.pictures:
             values, names, _ = by_place(values, found.pictures["labels"])
