@@ -58,6 +58,7 @@ def explain(
         check_writable(out)
 
         from pellucid.cli.console import progress, with_progress
+        from pellucid.errors import ModelError, UnsteadyError
         from pellucid.results import names_of_inputs
         from pellucid.verbs.choices import as_methods, as_targets, with_settings
         from pellucid.verbs.explain import explain_each
@@ -80,8 +81,14 @@ def explain(
                 print(f"pellucid: {found}", file=sys.stderr)
                 continue
             if measured:
-                with progress():
-                    found.check()
+                try:
+                    with progress():
+                        found.check()
+                except UnsteadyError:
+                    raise
+                except ModelError as failure:  # what was found is saved nevertheless
+                    for e in found:
+                        e.notes.append(f"Its quality could not be measured ({failure}).")
             saved = [str(path) for path in found.save_panel(out, taken)]
             report["results"] += [entry(e, saved) for e in found]
             if not as_json:
