@@ -2,6 +2,7 @@ import json
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 import pellucid as pl
@@ -122,4 +123,36 @@ def test_words_that_fit_the_pictures_of_a_concept_name_it():
 def test_without_open_clip_the_error_names_the_extra(monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "open_clip", None)
     with pytest.raises(PellucidError, match=r"pellucid\[clip\]"):
+        clip_names(np.ones((1, 1)), read_folder("sample:cat"), ["cat"], weights="openai")
+
+
+def test_words_without_weights_are_refused():
+    with pytest.raises(PellucidError, match="trained CLIP: give its weights"):
         clip_names(np.ones((1, 1)), read_folder("sample:cat"), ["cat"])
+
+
+@pytest.mark.slow
+def test_clip_names_are_those_of_its_embeddings(tmp_path):
+    open_clip = pytest.importorskip("open_clip")
+    torch.manual_seed(3)
+    net, _, prepare = open_clip.create_model_and_transforms("ViT-S-32-alt", pretrained=None)
+    torch.save(net.state_dict(), tmp_path / "clip.pt")
+    names, given = ["cat", "cup", "rocket"], read_folder(["sample:cat", "sample:coffee", "sample:rocket"])
+    responses = np.random.default_rng(0).random((3, 4))
+    before = torch.get_rng_state()
+    found = clip_names(responses, given, names, model="ViT-S-32-alt", weights=str(tmp_path / "clip.pt"))
+    assert torch.equal(torch.get_rng_state(), before)
+    net.eval()
+    tokens = open_clip.get_tokenizer("ViT-S-32-alt")([f"a photo of {n}" for n in names])
+    with torch.no_grad():
+        texts = torch.nn.functional.normalize(net.encode_text(tokens))
+        seen = torch.cat([net.encode_image(prepare(given.read(i).pil())[None]) for i in range(3)])
+        chances = (100 * torch.nn.functional.normalize(seen) @ texts.T).softmax(1).double().numpy()
+    for k, name in enumerate(found):
+        weight = responses[:, k] / responses[:, k].max()
+        scores = [
+            sum(weight[i] * np.log(chances[i, w]) for i in range(3)) / weight.sum() - np.log(chances[:, w].mean())
+            for w in range(3)
+        ]
+        assert name.name == names[int(np.argmax(scores))]
+        assert name.score == pytest.approx(max(scores), rel=1e-3, abs=1e-3)

@@ -241,14 +241,20 @@ def clip_names(
         weights: file of its weights, or a name that open_clip knows.
 
     Raises:
-        PellucidError: open_clip is not installed, or the weights can't be loaded.
+        PellucidError: open_clip is not installed, or the weights are not given or can't be loaded.
     """
+    if weights is None:  # open_clip would take random ones
+        raise PellucidError(
+            "Words need a trained CLIP: give its weights, a file or a name that open_clip knows, such as "
+            "laion2b_s34b_b79k (--clip, or clip=)."
+        )
     try:
         import open_clip
     except ImportError as error:
         raise PellucidError('Words need open_clip: run `pip install "pellucid[clip]"`.') from error
     try:
-        net, _, prepare = open_clip.create_model_and_transforms(model, pretrained=weights)
+        with torch.random.fork_rng(devices=()):  # it is filled with random numbers first
+            net, _, prepare = open_clip.create_model_and_transforms(model, pretrained=weights)
         tokenizer = open_clip.get_tokenizer(model)
     except Exception as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
