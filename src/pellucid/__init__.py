@@ -8,7 +8,9 @@
 Importing the package loads nothing heavy: each name is fetched from its room when it is first used.
 """
 
+import random
 from importlib import import_module
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from pellucid._version import __version__
@@ -146,12 +148,21 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     if name in _ROOMS:
-        return import_module(f"pellucid.{name}")
+        return _imported(f"pellucid.{name}")
     if name not in _HOME:
         raise AttributeError(f"module 'pellucid' has no attribute {name!r}")
-    value = getattr(import_module(_HOME[name]), name)
+    value = getattr(_imported(_HOME[name]), name)
     globals()[name] = value
     return value
+
+
+def _imported(module: str) -> ModuleType:
+    """The module; some libraries draw from the caller's random numbers when they are first imported."""
+    state = random.getstate()
+    try:
+        return import_module(module)
+    finally:
+        random.setstate(state)
 
 
 def __dir__() -> list[str]:

@@ -1,0 +1,141 @@
+"""What an explanation must leave as it was, and networks in a state that is easily disturbed."""
+
+import copy
+import random
+
+import numpy as np
+import torch
+from torch import nn
+
+from helpers.nets import Busy, noise, seeded
+from pellucid.heatmaps import METHODS, get_method
+
+HOOKS = [name for name in vars(nn.Module()) if "hook" in name]
+
+
+def random_states():
+    kind, keys, *rest = np.random.get_state()
+    return torch.get_rng_state().tolist(), (kind, keys.tolist(), rest), random.getstate()
+
+
+def plain(value):
+    """An attribute by identity, with what it holds if it is a container or a tensor."""
+    if isinstance(value, torch.Tensor):
+        return id(value), value.tolist()
+    if isinstance(value, dict):
+        return id(value), [(key, id(item)) for key, item in value.items()]
+    return id(value), [id(item) for item in value] if isinstance(value, (list, set)) else value
+
+
+def state(net, x):
+    """Everything an explanation must leave as it was; tensors by identity and by value."""
+
+    def tensor(t):
+        return None if t is None else (id(t), t.detach().clone().tolist(), t.requires_grad, id(t.grad), t.dtype)
+
+    return {
+        "hooks": {n: {h: copy.copy(getattr(m, h)) for h in HOOKS} for n, m in net.named_modules()},
+        "training": {n: m.training for n, m in net.named_modules()},
+        "inplace": {n: m.inplace for n, m in net.named_modules() if hasattr(m, "inplace")},
+        "attributes": {n: {k: plain(v) for k, v in vars(m).items()} for n, m in net.named_modules()},
+        "forwards": {n: "forward" in vars(m) for n, m in net.named_modules()},
+        "parameters": {n: (tensor(p), p._version) for n, p in net.named_parameters()},
+        "grads": {n: None if p.grad is None else p.grad.tolist() for n, p in net.named_parameters()},
+        "buffers": {n: {k: tensor(b) for k, b in m._buffers.items()} for n, m in net.named_modules()},
+        "input": (tensor(x), x._version, None if x.grad is None else x.grad.tolist()),
+        "random": random_states(),
+        "modes": (torch.is_grad_enabled(), torch.is_inference_mode_enabled(), torch._dynamo.eval_frame._stance.stance),
+    }
+
+
+class MineError(Exception):
+    """An error of the user's own."""
+
+
+class Failing(Busy):
+    """Raises `error` at its n-th pass, half way through."""
+
+    error, at, passes = None, 0, 0
+
+    def forward(self, x):
+        Failing.passes += 1
+        if Failing.passes == Failing.at:
+            self.body(x)
+            self.calls += 5
+            raise self.error
+        return super().forward(x)
+
+
+def busy(cls=Busy):
+    """A net in a mixed state: flags, gradients and frozen parameters of all kinds."""
+    net = seeded(cls).train()
+    net.body[1].eval()
+    net.tail.eval()
+    net.tail[2].train()
+    net.body[0].weight.requires_grad_(False)
+    net.fc.weight.grad = torch.full_like(net.fc.weight, 3)
+    net.body.register_forward_hook(lambda _m, _a, out: None)
+    net.fc.register_full_backward_hook(lambda _m, _i, _o: None)
+    x = noise(2, 3, 24, 24).requires_grad_()
+    x.grad = torch.ones_like(x)
+    return net, x
+
+
+def failing_target(error, at):
+    calls = [0]
+
+    def target(y):
+        calls[0] += 1
+        if calls[0] == at:
+            raise error
+        return y[:, 1]
+
+    target.calls = calls
+    return target
+
+
+class BusyClip(Busy):
+    """`Busy`'s ways with clips: each frame through the convolutions, then a recurrent layer or the mean over time."""
+
+    def __init__(self, recurrent):
+        super().__init__()
+        self.recurrent = nn.GRU(6, 5) if recurrent else None
+        self.body, self.tail = self.body if recurrent else nn.Conv3d(3, 6, 3, 2, 1), self.tail if recurrent else None
+
+    def forward(self, x):
+        BusyClip.passes += 1
+        self.count += 1
+        self.by_shape[x.shape] = self.fc.weight * 2
+        self.last = x
+        self.mean = x.detach().mean((0, 2, 3, 4))
+        torch.rand(3)
+        if BusyClip.passes == BusyClip.at:
+            raise BusyClip.error
+        x.mul_(0.5)
+        if self.recurrent is None:
+            return self.fc(self.body(x).mean((2, 3, 4)))
+        frames = self.tail(self.body(x.transpose(1, 2).flatten(0, 1))).mean((2, 3)).unflatten(0, (len(x), -1))
+        return self.recurrent(frames.transpose(0, 1))[0][-1]
+
+    error, at, passes = None, 0, 0
+
+
+def busy_clip(name):
+    net = seeded(lambda: BusyClip("recurrent" in METHODS[name].needs)).train()
+    net.fc.eval()
+    net.fc.weight.grad = torch.full_like(net.fc.weight, 3)
+    net.body.register_forward_hook(lambda _m, _a, out: None)
+    x = noise(2, 3, 4, 16, 16).requires_grad_()
+    x.grad = torch.ones_like(x)
+    BusyClip.passes, BusyClip.at = 0, 0
+    return net, x
+
+
+def explain(name, net, x, target):
+    return get_method(name).quick().attribute(net, x, target)
+
+
+ON_TOKENS = [name for name, cls in METHODS.items() if "tokens" in cls.needs]
+ON_CLIPS = [name for name, cls in METHODS.items() if "clip" in cls.needs or "recurrent" in cls.needs]
+ON_CNNS = [name for name in METHODS if name not in (*ON_TOKENS, *ON_CLIPS)]
+ERRORS = {"error": MineError("mine"), "cancel": KeyboardInterrupt()}
