@@ -1,135 +1,31 @@
-import itertools
+"""Score-CAM and its kin against loops over masked inputs; what all CAMs that mask or change a layer share."""
 
 import pytest
 import torch
 from pytorch_grad_cam import ScoreCAM as PeerScoreCAM
 from torch import nn
-from torch.nn.functional import interpolate
 from torchcam import methods as torchcam
 
+from helpers.cam_cases import CASES, close, drawn, mask_by_hand, masked_scores, opened, tiny_vit, weighted
 from helpers.nets import Sevens, Shuffled, noise, pooled, random_net, seeded
 from helpers.oracles import activation_and_gradient
 from pellucid.engine import perturb
 from pellucid.engine.baselines import make_baseline
-from pellucid.engine.tail import Tail
 from pellucid.errors import LayerError, MethodError
 from pellucid.heatmaps import tail_cam
-from pellucid.heatmaps.cam import GradCAM, HiResCAM
+from pellucid.heatmaps.cam import GradCAM
 from pellucid.heatmaps.masked_cam import ISCAM, SSCAM, GroupCAM, NoisyMasks, ScoreCAM, channel_masks, rounded
 from pellucid.heatmaps.tail_cam import AblationCAM, ReciproCAM
 from pellucid.models.layers import describe
-from pellucid.models.layouts import Layout
 from pellucid.models.targets import Class, Contrast, PerSample, TopClass, Unit
 
 QUICK = [ScoreCAM(), SSCAM(samples=2), ISCAM(samples=2), GroupCAM(groups=3), AblationCAM(), ReciproCAM()]
 NAMES = [m.name for m in QUICK]
 
 
-def close(a, b, tolerance=1e-5):
-    """Equal up to `tolerance` of the largest value, and not for want of values."""
-    a, b = torch.as_tensor(a).double(), torch.as_tensor(b).double()
-    assert a.shape == b.shape
-    assert b.abs().max() > 0
-    assert (a - b).abs().max() <= tolerance * b.abs().max()
-
-
-class LastChannels(nn.Module):
-    """A net whose layer `body` keeps its channels last, with views behind it that want memory in order."""
-
-    def __init__(self):
-        super().__init__()
-        self.stem, self.body, self.fc = nn.Conv2d(3, 6, 4, 4), nn.LayerNorm(6), nn.Linear(6 * 64, 5)
-
-    def forward(self, x):
-        cells = self.body(self.stem(x).movedim(1, -1))
-        return self.fc(cells.view(len(cells), -1).tanh())
-
-
-class Concat(nn.Module):
-    """Dense: what comes before the layer `grow` is put beside it, so that the tail does not broadcast."""
-
-    def __init__(self):
-        super().__init__()
-        self.stem, self.grow = nn.Conv2d(3, 4, 4, 4), nn.Conv2d(4, 6, 3, 1, 1)
-        self.mix, self.fc = nn.Conv2d(10, 6, 3, 2, 1), nn.Linear(6, 5)
-
-    def forward(self, x):
-        x = self.stem(x).relu()
-        return self.fc(self.mix(torch.cat([x, self.grow(x)], 1)).relu().mean((2, 3)))
-
-
-def tiny_vit(**options):
-    return random_net("vit_tiny_patch16_224", img_size=32, patch_size=8, embed_dim=24, num_heads=2, depth=2, **options)
-
-
-CASES = {
-    "pictures": (pooled, "3", (32, 32)),
-    "places matter": (lambda: seeded(Sevens).eval(), "body", (32, 32)),
-    "channels last": (lambda: seeded(LastChannels).eval(), "body", (32, 32)),
-    "tokens": (tiny_vit, "blocks.1.norm1", (32, 32)),
-    "tokens without prefix": (lambda: tiny_vit(class_token=False, global_pool="avg"), "blocks.0", (32, 32)),
-    "dense": (lambda: seeded(Concat).eval(), "grow", (32, 32)),
-    "signals": (lambda: pooled(1), "3", (40,)),
-    "volumes": (lambda: pooled(3), "3", (12, 16, 16)),
-}
-
-
 @pytest.fixture(params=CASES)
 def case(request):
-    """(net, layer, inputs, the layer's activation as a map, a function to put another map in its place)"""
-    build, layer, space = CASES[request.param]
-    net, x = build(), noise(2, 3, *space, seed=1)
-    layout = describe(net, x, layer).layout
-    kept = {}
-
-    def keep(_module, _args, output):
-        kept["A"] = output.detach().clone()
-
-    handle = net.get_submodule(layer).register_forward_hook(keep)
-    with torch.no_grad():
-        net(x)
-    handle.remove()
-
-    def score_changed(n, cells, target):
-        """The score of sample n with its cells `(C, *grid)` at the layer changed, by a hook and one full pass."""
-        raw = kept["A"][n : n + 1].clone()
-        if layout.kind == "channels-first":
-            raw[0] = cells
-        elif layout.kind == "channels-last":
-            raw[0] = cells.movedim(0, -1)
-        else:
-            raw[0, layout.prefix :] = cells.flatten(1).T
-        handle = net.get_submodule(layer).register_forward_hook(lambda _m, _a, _o: raw)
-        with torch.no_grad():
-            y = net(x[n : n + 1])[0, target].double()
-        handle.remove()
-        return y
-
-    return net, layer, x, layout.to_map(kept["A"]), score_changed
-
-
-def drawn(cells, space):
-    mode = {1: "linear", 2: "bilinear", 3: "trilinear"}[len(space)]
-    return interpolate(cells[None, None], size=space, mode=mode, align_corners=False)[0, 0]
-
-
-def mask_by_hand(cells, space):
-    m = drawn(cells, space)
-    return torch.zeros_like(m) if m.max() == m.min() else (m - m.min()) / (m.max() - m.min())
-
-
-def masked_scores(net, x, A, target, changes=(lambda m: m,), score=lambda y, t: y[0, t]):
-    """`(N, C)`: mean over `changes` of the score of the input times each channel's changed mask, one pass each."""
-    out = torch.zeros(A.shape[:2], dtype=torch.float64)
-    with torch.no_grad():
-        for n, c in itertools.product(range(A.shape[0]), range(A.shape[1])):
-            m = mask_by_hand(A[n, c], tuple(x.shape[2:]))
-            out[n, c] = sum(score(net(x[n : n + 1] * change(m)), target).double() for change in changes) / len(changes)
-    return out
-
-
-def weighted(A, w):
-    return sum(w[:, c].reshape(-1, *[1] * (A.ndim - 2)) * A[:, c] for c in range(A.shape[1])).relu()
+    return opened(request.param)
 
 
 # --- score-cam ---
@@ -366,89 +262,6 @@ def test_group_cam_costs_its_groups():
     assert GroupCAM(layer="4", groups=99).explain(net, x, [1])[0].extras["weights"].shape == (2, 12)
 
 
-# --- ablation-cam ---
-
-
-def test_ablation_cam_is_a_loop_over_zeroed_channels(case):
-    net, layer, x, A, score_changed = case
-    w = torch.zeros(A.shape[:2], dtype=torch.float64)
-    for n, c in itertools.product(range(A.shape[0]), range(A.shape[1])):
-        cells = A[n].clone()
-        cells[c] = 0
-        w[n, c] = score_changed(n, A[n], 3) - score_changed(n, cells, 3)
-    found = AblationCAM(layer=layer).explain(net, x, [3])[0]
-    close(found.extras["weights"], w, 1e-4)
-    close(found.values, weighted(A, w), 1e-4)
-
-
-@pytest.mark.parametrize("dims", [1, 2, 3])
-def test_ablation_cam_in_closed_form(dims):
-    net, x = pooled(dims), noise(2, 3, *[16] * dims)
-    found = AblationCAM(layer="3").explain(net, x, [2])[0]
-    A = net[:4](x).detach()
-    close(found.extras["weights"], net[6].weight[2].detach() * A.flatten(2).mean(2))
-
-
-def test_dead_channels_are_not_ablated():
-    net, x = pooled(channels=300, inplace=True), noise(1, 3, 32, 32)
-    with torch.no_grad():
-        net[2].bias[:200] = -100
-    describe(net, x, "3")
-    seen = []
-    handle = net[4].register_forward_hook(lambda _m, args, _o: seen.append(len(args[0])))
-    found = AblationCAM(layer="3").explain(net, x, [1])[0]
-    handle.remove()
-    assert sum(seen) <= 1 + 2 + 100 + 1  # plain, unchanged once more, the living, the empty
-    A = net[:4](x).detach()
-    close(found.extras["weights"], net[6].weight[1].detach() * A.flatten(2).mean(2), 1e-4)
-
-
-# --- recipro-cam ---
-
-
-@pytest.mark.parametrize("gaussian", [True, False])
-def test_recipro_cam_is_a_loop_over_cells(case, gaussian):
-    net, layer, x, A, score_changed = case
-    grid, expected = A.shape[2:], torch.zeros(2, *A.shape[2:], dtype=torch.float64)
-    for n in range(2):
-        empty = score_changed(n, torch.zeros_like(A[n]), 3)
-        for p in itertools.product(*map(range, grid)):
-            keep = torch.zeros(grid)
-            for q in itertools.product(*map(range, grid)):
-                far = [abs(a - b) for a, b in zip(p, q, strict=True)]
-                if gaussian and max(far) <= 1:
-                    keep[q] = 2.0 ** -sum(1 + f for f in far)
-                elif max(far) == 0:
-                    keep[q] = 1
-            expected[n][p] = score_changed(n, A[n] * keep, 3) - empty
-    close(ReciproCAM(layer=layer, gaussian=gaussian).attribute(net, x, 3), expected, 1e-4)
-
-
-def test_the_kernel_of_the_paper():
-    net, x = pooled(), noise(1, 3, 32, 32)
-    A = net[:4](x).detach()
-    found = ReciproCAM(layer="3").attribute(net, x, 2)
-    kernel = torch.tensor([[1.0, 2, 1], [2, 4, 2], [1, 2, 1]]) / 16
-    share = torch.einsum("c,nchw->nhw", net[6].weight[2].detach(), A) / 64
-    close(found, torch.conv2d(share[:, None], kernel[None, None], padding=1)[:, 0])
-
-
-@pytest.mark.parametrize("dims", [1, 2, 3])
-def test_single_cells_on_pooling_and_linear_are_hires_cam(dims):
-    net, x = pooled(dims), noise(2, 3, *[16] * dims)
-    close(ReciproCAM(layer="3", gaussian=False).attribute(net, x, 2), HiResCAM(layer="3").attribute(net, x, 2), 1e-4)
-
-
-def test_probabilities_in_place_of_scores():
-    net, x = pooled(), noise(1, 3, 32, 32)
-    A = net[:4](x).detach()
-    keep = torch.zeros(8, 8)
-    keep[2, 5] = 1
-    p = [net[4:](cells).softmax(1)[0, 2].item() for cells in (A * keep, A * 0)]
-    found = ReciproCAM(layer="3", gaussian=False, probability=True).attribute(net, x, 2)
-    close(found[0, 2, 5], p[0] - p[1], 1e-3)
-
-
 # --- all of them ---
 
 
@@ -547,58 +360,3 @@ def test_nothing_in_favour_is_said_out_loud():
     assert not found.values.any()
     assert not GradCAM().attribute(net, x, 0).any()
     assert "nothing in favour" in found.notes[0]
-
-
-# --- what they rest on ---
-
-
-class Twice(nn.Module):
-    """One ReLU and one convolution, both run twice."""
-
-    def __init__(self):
-        super().__init__()
-        self.front, self.shared, self.act, self.fc = (
-            nn.Conv2d(3, 4, 4, 4),
-            nn.Conv2d(4, 4, 3, 1, 1),
-            nn.ReLU(),
-            nn.Linear(4, 3),
-        )
-
-    def forward(self, x):
-        return self.fc(self.act(self.shared(self.act(self.shared(self.front(x))))).mean((2, 3)))
-
-
-def test_a_layer_that_is_used_twice_is_changed_where_it_runs_last():
-    net, x = seeded(Twice).eval(), noise(1, 3, 32, 32)
-    A = net.act(net.shared(net.act(net.shared(net.front(x))))).detach()
-    found = AblationCAM(layer="act").explain(net, x, [1])[0]
-    close(found.extras["weights"], net.fc.weight[1].detach() * A.mean((2, 3)), 1e-4)
-
-
-def test_a_tail_reads_watched_layers_as_changed():
-    net, x = pooled(), noise(1, 3, 32, 32)
-    for layer, watch in (("1", "3"), ("3", "3")):
-        with Tail(net, x, layer, lambda _y, w, _r, n=watch: [w[n].mean((1, 2, 3))], watch=[watch]) as changed:
-            assert not changed.way[1]
-            halves = changed(lambda A, _start, _stop: torch.cat([A, A / 2]), 2)[:, 0]
-        A = net[: int(layer) + 1](x).detach()
-        close(halves, [net[int(layer) + 1 : int(watch) + 1](a).mean().item() for a in (A, A / 2)])
-
-
-@pytest.mark.parametrize(
-    "layout",
-    [
-        Layout("channels-first", (3, 4), 5),
-        Layout("channels-last", (2, 3, 4), 5),
-        Layout("tokens", (3, 4), 5),
-        Layout("tokens", (2, 3), 5, prefix=2, order=(3, 0, 5, 1, 4, 2)),
-    ],
-)
-def test_layouts_lead_to_maps_and_back(layout):
-    activation = noise(*layout.shape(2))
-    cells = layout.to_map(activation)
-    assert torch.equal(layout.from_map(cells, activation), activation)
-    many = layout.from_map(torch.cat([cells[:1], 2 * cells[:1]]), activation[:1])
-    assert torch.equal(layout.to_map(many), torch.cat([cells[:1], 2 * cells[:1]]))
-    assert torch.equal(many[1, : layout.prefix], activation[0, : layout.prefix])
-    assert many.is_contiguous()
