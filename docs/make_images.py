@@ -72,6 +72,11 @@ def superpixels(model: pl.VisionModel) -> pl.Importance:
     return pl.importance(model, "sample:cat", "superpixels", "shapley")
 
 
+def local_tree(model: pl.VisionModel) -> pl.Importance:
+    """The score as rules about which superpixels are there."""
+    return pl.importance(model, "sample:cat", "superpixels", "tree", count=10, target="Egyptian cat")
+
+
 def importance_channels(model: pl.VisionModel) -> pl.Importance:
     """What each channel of a layer adds."""
     return pl.importance(model, "sample:coffee", "channels", "shapley", layer="blocks.6")
@@ -148,8 +153,8 @@ def video_overlay(_model: pl.VisionModel) -> pl.VideoHeatmap:
 PICTURES: dict[str, Callable[[pl.VisionModel], Drawn]] = {
     f.__name__: f
     for f in (
-        coffee, cams, gradients, channels, depth, contrast, superpixels, importance_channels, importance_folder,
-        units, espresso, layers, atlas, concepts, tree, why, video_motion,
+        coffee, cams, gradients, channels, depth, contrast, superpixels, local_tree, importance_channels,
+        importance_folder, units, espresso, layers, atlas, concepts, tree, why, video_motion,
     )
 }  # fmt: skip
 

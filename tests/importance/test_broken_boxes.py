@@ -29,6 +29,7 @@ def of_patches(model, by, samples, count=25, **more):
         ("kernel", 300, "patches"),
         ("owen", 200, "patches"),
         ("lime", 300, "patches"),
+        ("tree", 300, "patches"),
         ("shapley", 30, "frequencies"),
     ],
 )
@@ -42,9 +43,9 @@ def test_bars_rest_on_what_a_broken_box_has_answered(by, samples, features, how)
     assert part.notes[-1].endswith("mend it, and run it again.")
     assert part.interactions == []
     assert predictor.rows <= 150 + 3
-    if by != "lime":
+    if by not in ("lime", "tree"):
         assert abs(part.efficiency_gap) < 1e-6
-    if by in ("shapley", "lime"):
+    if by in ("shapley", "lime", "tree"):
         assert (part.high - part.low).max() > 0
     assert by != "shapley" or ((part.low <= part.values) & (part.values <= part.high)).all()
     whole = pl.importance(box, pixels(64, 64), features, by, **settings)  # it works again
@@ -54,7 +55,7 @@ def test_bars_rest_on_what_a_broken_box_has_answered(by, samples, features, how)
     assert not any("failed" in note for note in whole.notes)
 
 
-@pytest.mark.parametrize("by", ["shapley", "lime"])
+@pytest.mark.parametrize("by", ["shapley", "lime", "tree"])
 def test_bars_of_a_broken_box_are_those_of_fewer_samples(by):
     part = of_patches(breaking_box(130)[0], by, 300)
     found = (of_patches(breaking_box()[0], by, n) for n in (range(4, 12) if by == "shapley" else range(100, 131)))
@@ -65,7 +66,9 @@ def test_bars_of_a_broken_box_are_those_of_fewer_samples(by):
 
 
 @pytest.mark.parametrize("how", BREAKS)
-@pytest.mark.parametrize(("by", "at"), [("ablation", 20), ("shapley", 90), ("kernel", 49), ("owen", 4), ("lime", 26)])
+@pytest.mark.parametrize(
+    ("by", "at"), [("ablation", 20), ("shapley", 90), ("kernel", 49), ("owen", 4), ("lime", 26), ("tree", 50)]
+)
 def test_too_little_for_bars_is_one_sentence(by, at, how):
     with pytest.raises(ModelError, match=BREAKS[how]) as caught:
         of_patches(breaking_box(at, how)[0], by, 300)

@@ -233,7 +233,7 @@ def test_every_pairing_works_or_says_why_not(features, by):
         "frequencies": {"count": 4},
         "layers": {"layer": "0.1,0.3"},
     }.get(features, {})
-    samples = {"lime": 200, "kernel": 100, "owen": 100}.get(by, "auto")
+    samples = {"lime": 200, "tree": 200, "kernel": 100, "owen": 100}.get(by, "auto")
     players, estimator = get_players(features, **settings), get_estimator(by, samples=samples)
     if (features, by) in ODD:
         with pytest.raises(MethodError, match=r"give a folder|use ablation or shapley"):

@@ -213,3 +213,26 @@ def test_what_a_record_cannot_hold_is_said(model, tmp_path):
     found = pl.importance(model, picture, "patches", "ablation", count=4, baseline=torch.zeros(1, 3, SIDE, SIDE))
     with pytest.raises(StorageError, match="Its baseline was a tensor"):
         pl.verify(found.save(tmp_path / "b")[1], model=model)
+
+
+# ---------------------------------------------------------------- a local tree
+
+
+def test_a_tree_names_the_planted_part_and_is_kept(model, tmp_path):
+    found = pl.importance(model, planted(), "patches", "tree", count=9)
+    assert found.tree.leaves >= 2
+    first = found.ranking()[0]
+    assert first == pl.importance(model, planted(), "patches", "shapley", count=9).ranking()[0]
+    assert int(found.tree.player[0]) == first
+    assert found.low[first] > 0
+    torch.testing.assert_close(found.values, found.tree.shapley(9)[:, 0])
+    assert any("The tree explains" in note for note in found.notes)
+    files = found.save(tmp_path)
+    again = pl.read(files[0])
+    for name in ("player", "there", "away", "value", "share"):
+        np.testing.assert_array_equal(getattr(again.tree, name), getattr(found.tree, name))
+    assert str(pl.verify(files[0], model=model, inputs=planted())) == "same"
+    taller = found.figure().get_size_inches()[1]
+    assert taller > pl.importance(model, planted(), "patches", "lime", count=9).figure().get_size_inches()[1] + 1
+    with pytest.raises(MethodError, match="needs more than 30 samples"):
+        pl.importance(model, planted(), "patches", "tree", count=9, samples=30)

@@ -34,7 +34,8 @@ def importance(
     by: Annotated[
         str,
         typer.Option(
-            "--by", help="ablation, shapley, kernel, owen, lime, gradient, conductance; of a folder also permutation."
+            "--by",
+            help="ablation, shapley, kernel, owen, lime, tree, gradient, conductance; of a folder also permutation.",
         ),
     ] = "shapley",
     model: options.ModelName = options.DEFAULT_MODEL,
@@ -145,6 +146,7 @@ def _entry(found: Importance, saved: list[str]) -> dict[str, Any]:
         "interactions": [
             {"players": [found.names[i], found.names[j]], "value": value} for i, j, value in found.interactions
         ],
+        "tree": None if found.tree is None else found.tree.words(found.names),
         "table": list(found.table()),
         "notes": found.notes,
         "files": saved,
@@ -180,6 +182,9 @@ def _tell(found: Importance, saved: list[str], top: int) -> None:
         )
     for i, j, value in found.interactions:
         print(f"    {found.names[i]} with {found.names[j]}: {value:+.3g} beyond what each adds")
+    if found.tree is not None:
+        print("    the score in words:")
+        print("\n".join(f"      {line}" for line in found.tree.words(found.names)))
     for note in found.notes:
         print(f"    note: {note}")
     table = next(path for path in saved if path.endswith(".csv"))

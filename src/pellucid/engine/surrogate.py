@@ -115,20 +115,21 @@ def fit_surrogate(
     return replace(surrogate(coalitions, scores, kernel_width=kernel_width, alpha=alpha, kind=kind), broken=broken)
 
 
-def evaluated(value: Value, coalitions: Tensor) -> tuple[Tensor, Tensor, str]:
+def evaluated(value: Value, coalitions: Tensor, least: int = 0) -> tuple[Tensor, Tensor, str]:
     """Coalitions `(M, K)`, their values `(M, T)`, and what broke the game off, if anything did.
 
     Only the coalitions before that come back then.
 
     Raises:
-        ModelError: it broke off before there were more coalitions than players, too few for a line.
+        ModelError: it broke off before there were more coalitions than players, too few for a line, or before there
+            were `least`.
     """
     try:
         return coalitions, value(coalitions).cpu(), ""
     except UnfinishedError as failure:
         scores = failure.values.cpu()
         kept = answered(scores)
-        if kept <= coalitions.shape[1]:
+        if kept <= coalitions.shape[1] or kept < least:
             raise
         return coalitions[:kept], scores[:kept], str(failure)
 

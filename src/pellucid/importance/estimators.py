@@ -18,6 +18,7 @@ from pellucid.engine.games import (
     owen,
     permutation_shapley,
 )
+from pellucid.engine.presence_tree import LEAST, fit_tree
 from pellucid.engine.surrogate import evaluated, surrogate
 from pellucid.errors import MethodError
 from pellucid.heatmaps.base import Job
@@ -178,6 +179,35 @@ class Linear(Estimator):
         return Solution(fitted.weights, fitted.standard_error, scores[0], scores[1], fitted.samples, extra, broken)
 
 
+class LocalTree(Estimator):
+    """Rules about which players are there, in place of the score around the input (LIMEtree, Sokol & Flach 2020).
+
+    A player's value is its Shapley value in the fitted tree, exact. Its interval is of the tree: over trees of
+    resampled samples. How well the tree stands in for the score is said beside LIME's line on the same samples.
+    """
+
+    name = "tree"
+
+    def cost(self, players: int, budget: int) -> int:
+        """A coalition a sample."""
+        return self.samples if isinstance(self.samples, int) else max(1000, 10 * players)
+
+    def solve(self, game: Game, players: Players, job: Job) -> Solution:
+        """A tree on `samples` random coalitions (default 10 K, at least 1000), weighed by closeness to the whole."""
+        count = len(game.names)
+        coalitions = (torch.rand(self.cost(count, 0), count, generator=self.generator()) < 0.5).float()
+        coalitions[0], coalitions[1:2] = 0, 1
+        coalitions, scores, broken = evaluated(game.value, coalitions, least=LEAST)
+        fitted = fit_tree(coalitions, scores, seed=self.seed)
+        extra = {
+            "tree": fitted.tree,
+            "tree_r2": fitted.r2.tolist(),
+            "line_r2": surrogate(coalitions, scores).r2_held_out.tolist(),
+        }
+        values = fitted.tree.shapley(count)
+        return Solution(values, fitted.standard_error, scores[0], scores[1], len(scores), extra, broken)
+
+
 class Gradient(Estimator):
     """First order, from one backward pass: gradient x (input - baseline) of a region, x activation of a channel."""
 
@@ -252,7 +282,7 @@ class Permutation(Estimator):
 
 
 ESTIMATORS: dict[str, type[Estimator]] = {
-    e.name: e for e in (Ablation, Shapley, Kernel, Owen, Linear, Gradient, Conductance, Permutation)
+    e.name: e for e in (Ablation, Shapley, Kernel, Owen, Linear, LocalTree, Gradient, Conductance, Permutation)
 }
 
 

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from pellucid.engine import Cost
 from pellucid.engine.games import interactions, strongest_pairs
+from pellucid.engine.presence_tree import PresenceTree
 from pellucid.errors import MethodError, ModelError, UnsteadyError
 from pellucid.heatmaps.base import Job
 from pellucid.heatmaps.perturbation import broken_off
@@ -37,6 +38,7 @@ class Measured:
         notes: for each target.
         cost: passes.
         broken: what ended the game early, if anything did.
+        tree: the rules that stand in for the score, where the estimator is a tree.
     """
 
     names: list[str]
@@ -50,6 +52,7 @@ class Measured:
     notes: list[list[str]]
     cost: Cost
     broken: str = ""
+    tree: PresenceTree | None = None
 
 
 def measure(
@@ -103,6 +106,7 @@ def measure(
             notes,
             game.cost,
             solution.broken,
+            solution.extra.get("tree"),
         )
 
 
@@ -135,4 +139,10 @@ def _notes(extra: dict[str, object], values: Tensor, target: int) -> list[str]:
     r2 = extra.get("r2")
     if isinstance(r2, list) and r2[target] < 0.5:
         notes.append(f"A linear model explains only {max(r2[target], 0):.0%} of the score: use shapley instead.")
+    trees, lines = extra.get("tree_r2"), extra.get("line_r2")
+    if isinstance(trees, list) and isinstance(lines, list):
+        tree, line = max(trees[target], 0), max(lines[target], 0)
+        better = "use shapley" if max(tree, line) < 0.5 else "lime is the better stand-in" if line > tree else ""
+        told = f"The tree explains {tree:.0%} of the score on samples it has not seen, LIME's line {line:.0%}"
+        notes.append(f"{told}: {better}." if better else f"{told}.")
     return notes

@@ -15,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from pellucid.engine.presence_tree import PresenceTree
 from pellucid.errors import PellucidError
 from pellucid.explanation import Prediction, Record
 from pellucid.media.clip import Clip
@@ -108,6 +109,7 @@ class Answer:
         interactions: the strongest pairs of the leading players, `(i, j, value)`.
         difference: of two groups, the first less the second, where there are just two.
         notes: what a reader must know.
+        tree: the rules that stand in for the score, where they were asked for (`--by tree`), of one picture.
         picture: the original, while in memory; not stored.
     """
 
@@ -126,6 +128,7 @@ class Answer:
     interactions: list[tuple[int, int, float]] = field(default_factory=list)
     difference: Share | None = None
     notes: list[str] = field(default_factory=list)
+    tree: PresenceTree | None = None
     picture: Picture | Clip | None = field(default=None, repr=False)
 
     @property

@@ -18,6 +18,7 @@ from pellucid.render.display import display_geometry, ground_pixels
 from pellucid.render.overlay import overlay
 from pellucid.render.page import GAP, MARGIN, MIN_CELL, head, picture_box, side
 from pellucid.render.portraits import labels_on, portrait
+from pellucid.render.presence_tree import draw_tree, tree_width
 from pellucid.render.sheet import AGAINST, FAINT, FOR, INK, PAPER, QUIET, WARNING, Cell, Sheet, leading, text_width
 from pellucid.render.tiles import SMALL, TEXT, TITLE
 
@@ -36,7 +37,10 @@ def draw(answer: Answer) -> Figure:
     mapped = "labels" in answer.pictures and answer.picture is not None and len(answer.geometry.source_size) == 2
     start = MARGIN + cell.width + GAP
     bars = start + (cell.width + GAP if mapped else 0)
-    sheet = Sheet(bars + _BARS + MARGIN)
+    wide = bars + _BARS
+    if answer.tree is not None:
+        wide = max(wide, MARGIN + tree_width(answer.tree))
+    sheet = Sheet(wide + MARGIN)
     low = side(sheet, answer, {answer.target}, [], cell)
     aside = f"by {answer.by}" + (f", layer {answer.layer}" if answer.layer else "")
     title = f"{answer.features} for {answer.target}"
@@ -47,7 +51,10 @@ def draw(answer: Answer) -> Figure:
         low = max(low, _said(sheet, answer, start, under + 0.1, cell.width))
     else:
         bottom = _said(sheet, answer, bars, bottom + 0.06, _BARS)
-    return sheet.finish(max(low, bottom) + MARGIN)
+    bottom = max(low, bottom)
+    if answer.tree is not None:
+        bottom = draw_tree(sheet, answer, answer.tree, replace(cell, y=bottom + 0.25, width=wide - MARGIN))
+    return sheet.finish(bottom + MARGIN)
 
 
 def _map(sheet: Sheet, answer: Answer, at: Cell) -> float:

@@ -18,6 +18,7 @@ from pellucid.interpretable.hierarchy import Hierarchy
 from pellucid.interpretable.linear import SparseLinear
 from pellucid.interpretable.rules import Rules
 from pellucid.interpretable.tree import Node, Tree
+from pellucid.render.branches import BOX, branches
 from pellucid.render.colour import number
 from pellucid.render.sheet import AGAINST, FAINT, FOR, INK, PAPER, QUIET, TRACK, Cell, Sheet, leading
 from pellucid.render.tiles import SMALL, TEXT, TITLE
@@ -25,7 +26,7 @@ from pellucid.render.tiles import SMALL, TEXT, TITLE
 Pixels = NDArray[np.uint8]
 Words = Mapping[int, Sequence[Pixels]]
 Picture = Callable[[int], Pixels]
-_LEAF, _DOWN, _CROP = 0.86, 1.32, 0.4  # inches: a leaf's column, a level of the tree, a crop
+_LEAF, _CROP = 0.86, 0.4  # inches: a leaf's column, a crop
 _CLASSES, _BARS = 12, 6  # shown at most
 
 
@@ -57,54 +58,25 @@ def _tree(
     sheet: Sheet, s: Surrogate, tree: Tree, words: Words, picture: Picture, path: Sequence[int], at: Cell
 ) -> float:
     nodes = tree.nodes()
-    leaves = [n.index for n in _in_order(nodes, 0) if n.feature < 0]
-    column = at.width / len(leaves)
-    xs: dict[int, float] = {}
-
-    def across(i: int) -> float:
-        node = nodes[i]
-        if node.feature < 0:
-            xs[i] = at.x + (leaves.index(i) + 0.5) * column
-        else:
-            xs[i] = (across(node.left) + across(node.right)) / 2
-        return xs[i]
-
-    across(0)
-    reached = tree.leaves(s.X)
-    ys = {n.index: at.y + _DOWN * n.depth for n in nodes}
+    places = branches(sheet, [(n.left, n.right) for n in nodes], at, path=path)
+    column, reached = at.width / tree.complexity_, tree.leaves(s.X)
     for n in nodes:
-        for child, word in ((n.left, "no"), (n.right, "yes")):
-            if child < 0:
-                continue
-            bold = child in path
-            points = [(xs[n.index], ys[n.index] + 0.86), (xs[child], ys[n.index] + 1.12), (xs[child], ys[child])]
-            sheet.stroke(points, colour=FOR if bold else FAINT, width=2.4 if bold else 1.0, name=f"edge-{child}")
-            sheet.line(word, xs[child] + 0.03, ys[child] - 0.16, SMALL, colour=QUIET)
-    for n in nodes:
+        x, y = places[n.index]
         if n.feature < 0:
             inside = [int(i) for i in np.flatnonzero(reached == n.index)]
-            _leaf(
-                sheet, s, n, inside, picture, Cell(xs[n.index], ys[n.index], column, (column, column)), n.index in path
-            )
+            _leaf(sheet, s, n, inside, picture, Cell(x, y, column, (column, column)), n.index in path)
         else:
-            _question(sheet, tree, n, words.get(n.feature, ()), xs[n.index], ys[n.index], n.index in path)
-    return max(ys.values()) + 1.5
-
-
-def _in_order(nodes: list[Node], i: int) -> list[Node]:
-    node = nodes[i]
-    if node.feature < 0:
-        return [node]
-    return [*_in_order(nodes, node.left), node, *_in_order(nodes, node.right)]
+            _question(sheet, tree, n, words.get(n.feature, ()), x, y, n.index in path)
+    return max(y for _, y in places.values()) + 1.5
 
 
 def _question(sheet: Sheet, tree: Tree, n: Node, crops: Sequence[Pixels], x: float, y: float, bold: bool) -> None:
     shown = list(crops[:3])
     wide = max(len(shown) * (_CROP + 0.03), 1.15)
     sheet.box(
-        x - wide / 2 - 0.04, y, wide + 0.08, 0.86, colour=FOR if bold else TRACK, name=f"node-{n.index}", under=True
+        x - wide / 2 - 0.04, y, wide + 0.08, BOX, colour=FOR if bold else TRACK, name=f"node-{n.index}", under=True
     )
-    sheet.box(x - wide / 2 - 0.02, y + 0.02, wide + 0.04, 0.82, colour=PAPER, under=True)
+    sheet.box(x - wide / 2 - 0.02, y + 0.02, wide + 0.04, BOX - 0.04, colour=PAPER, under=True)
     start = x - len(shown) * (_CROP + 0.03) / 2
     for k, crop in enumerate(shown):
         sheet.image(crop, start + k * (_CROP + 0.03), y + 0.05, _CROP, _CROP)

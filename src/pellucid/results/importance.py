@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from pellucid import storage
+from pellucid.engine.presence_tree import PresenceTree
 from pellucid.explanation import Prediction
 from pellucid.importance.result import Answer, Share
 from pellucid.media.geometry import Geometry
@@ -103,6 +104,8 @@ def _arrays(answer: Answer) -> dict[str, NDArray[Any]]:
         if share.single is not None:
             arrays[f"single.{g}"] = share.single.numpy()
         arrays |= {f"example.{g}.{k}": picture for k, picture in share.examples.items()}
+    if answer.tree is not None:
+        arrays |= {f"tree.{f.name}": getattr(answer.tree, f.name) for f in dataclasses.fields(answer.tree)}
     return arrays | {f"picture.{name}": value.numpy() for name, value in answer.pictures.items()}
 
 
@@ -128,6 +131,8 @@ def read_importance(artefact: storage.Artefact) -> Importance:
             interactions=[(int(i), int(j), float(v)) for i, j, v in meta["interactions"]],
             difference=_share(len(shares), meta["difference"], arrays) if meta["difference"] else None,
             notes=meta["notes"],
+            tree=PresenceTree(**{f.name: arrays[f"tree.{f.name}"] for f in dataclasses.fields(PresenceTree)})
+                 if "tree.player" in arrays else None,
         )  # fmt: skip
 
 

@@ -189,6 +189,7 @@ def importance_of_one(
         pictures=looks(model, found.pictures),
         interactions=found.interactions[0],
         notes=notes,
+        tree=found.tree,
         picture=item.picture,
     )
 
