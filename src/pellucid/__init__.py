@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from pellucid.results.atlas import AtlasSheet
     from pellucid.results.distilled import Distilled
     from pellucid.results.features import FeatureImage, FeatureImages
+    from pellucid.results.tcav import ConceptTests
     from pellucid.verbs.activations import activations
     from pellucid.verbs.atlas import atlas
     from pellucid.verbs.concepts import concepts
@@ -65,6 +66,7 @@ _HOMES = {
     "pellucid.results.activations": ("Activations",),
     "pellucid.results.atlas": ("AtlasSheet",),
     "pellucid.results.features": ("FeatureImage", "FeatureImages"),
+    "pellucid.results.tcav": ("ConceptTests",),
     "pellucid.verbs.activations": ("activations",),
     "pellucid.verbs.atlas": ("atlas",),
     "pellucid.verbs.explain": ("explain",),
@@ -97,6 +99,7 @@ __all__ = [
     "Class",
     "Clip",
     "ClipPreprocess",
+    "ConceptTests",
     "Concepts",
     "Contrast",
     "Distilled",

@@ -1,9 +1,13 @@
 import csv
+from dataclasses import asdict
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+import pellucid as pl
 from helpers.cases import pixels, save
+from pellucid.concepts.tcav import lines_of
 
 SMALL = ("--model", "timm:test_resnet", "--random-weights", "--count", 3, "--no-stability", "--limit", 4)
 
@@ -84,6 +88,17 @@ def test_tcav_from_folders(run, folder, tmp_path):
     results = ran.json["results"]
     assert len(results) == 2  # one concept on two sub-folders
     assert all(r["concept"] == "noise" and r["pictures"] == 6 and 0 < r["p"] <= 1 for r in results)
+    assert [Path(f).suffix for f in ran.json["files"]] == [".npz", ".json", ".csv", ".png"]
+    checked = run("verify", ran.json["files"][0])
+    assert checked.code == 0, checked.err
+    assert "same" in checked.out
+    stored = pl.read(ran.json["files"][0])
+    assert isinstance(stored, pl.ConceptTests)
+    assert [asdict(t) for t in stored] == [r | {"notes": tuple(r["notes"])} for r in results]
+    assert str(stored) == "\n".join(lines_of(stored))
+    assert [float(row["effect"]) for row in stored.table()] == [r["effect"] for r in results]
+    save(tmp_path / "random" / "0.png", np.zeros((40, 40, 3), np.uint8))
+    assert "not those of the record" in run("verify", ran.json["files"][0]).out
     assert run("tcav", "random", folder, "--random", "random", *model).err.count("sub-folders") == 1
     assert "pattern or logistic" in run("tcav", "concepts", folder, "--random", "random", *model, "--by", "svm").err
     few = run("tcav", "concepts", folder, "--random", "random", *model, "--match", 99)

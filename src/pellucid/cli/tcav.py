@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -24,6 +25,9 @@ def tcav(
     ] = 0,
     level: Annotated[float, typer.Option("--level", help="Chance of any false discovery.")] = 0.05,
     correction: Annotated[str, typer.Option("--correction", help="For many tests: holm, bh, none.")] = "holm",
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for figure, table, values and record.")] = Path(
+        "pellucid-out"
+    ),
     as_json: options.Json = False,
     seed: Annotated[int, typer.Option("--seed", help="Of the random sets.")] = 0,
     device: options.Device = None,
@@ -41,10 +45,12 @@ def tcav(
         from pellucid.concepts.tcav import lines_of
         from pellucid.errors import MethodError
         from pellucid.models.targets import parse_target
+        from pellucid.storage import check_writable
         from pellucid.verbs.tcav import tcav as run
 
         if by not in ("pattern", "logistic") or correction not in ("holm", "bh", "none"):
             raise MethodError("--by is pattern or logistic, and --correction is holm, bh or none.")
+        check_writable(out)
         vision = options.load_model(model, weights, random_weights, labels, device)
         with progress():
             found = run(
@@ -60,9 +66,12 @@ def tcav(
                 correction=correction,  # type: ignore[arg-type]
                 seed=seed,
             )
+        saved = [str(path) for path in found.save(out)]
         report["results"] = [asdict(t) for t in found]
+        report["files"] = saved
         if not as_json:
             for line, t in zip(lines_of(found), found, strict=True):
                 print(line)
                 for note in t.notes:
                     print(f"  note: {note}")
+            print(f"picture: {saved[-1]}, table: {saved[-2]}")

@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 from typing import Any
 
+import torch
+from torch import Tensor
+
 from pellucid.concepts.cav import Kind
-from pellucid.concepts.tcav import Tested, derivatives, like
+from pellucid.concepts.tcav import derivatives, like
 from pellucid.concepts.tcav import tcav as test_concepts
 from pellucid.engine.statistics import Correction
-from pellucid.errors import DataError
+from pellucid.errors import DataError, MediaError, StorageError
 from pellucid.media import PictureSet, read_folder
 from pellucid.models.features import extract
-from pellucid.models.targets import TargetLike, as_target
+from pellucid.models.targets import TargetLike, as_target, parse_target
+from pellucid.results.tcav import ConceptTests, arrays
+from pellucid.results.tcav import read_tests as opened
+from pellucid.storage import Artefact
 from pellucid.verbs.inputs import ModelLike, as_model
+from pellucid.verbs.records import record, reloaded
+
+__all__ = ["ConceptTests", "opened", "recompute", "tcav"]
 
 
 def tcav(
@@ -31,7 +41,7 @@ def tcav(
     draws: int | None = None,
     seed: int = 0,
     cache: str | Path | None = "default",
-) -> list[Tested]:
+) -> ConceptTests:
     """Does the answer depend on a concept that you show by examples?
 
     Args:
@@ -49,6 +59,9 @@ def tcav(
         draws: random sets of pictures that each concept is compared with.
         seed: of the draws.
         cache: folder for the layer's features; None keeps none.
+
+    Returns:
+        `ConceptTests`, a sequence of `Tested`.
 
     Raises:
         PellucidError: one sentence with the cure.
@@ -68,9 +81,50 @@ def tcav(
         called = f"{text} in {name}" if name else text
         gradients[called] = derivatives(loaded, part, features.layer, target)[1]
     rows = {name: features.values[features.labels == k] for k, name in enumerate(given.classes)}
-    return test_concepts(
+    tests = test_concepts(
         rows, others.values, gradients, kind=by, level=level, correction=correction, draws=draws, seed=seed
     )
+    looked = [asked.digest(i) for i in range(len(asked))]
+    about = {
+        "source": _absolute(concepts),
+        "name": given.name,
+        "sha256": hashlib.sha256(" ".join([*features.digests, *others.digests, *looked]).encode()).hexdigest(),
+        "asked": _absolute(pictures),
+        "random": _absolute(random),
+    }
+    settings = {"by": by, "match": match, "level": level, "correction": correction, "draws": draws}
+    run = {"seed": seed, "layer": features.layer, "backwards": len(asked)}
+    goal = None if target is None else as_target(target)
+    provenance = record(loaded, features.weights, about, "tcav", settings, goal, run)
+    return ConceptTests(tests, features.layer, level, provenance)
+
+
+def _absolute(given: str | Path) -> str:
+    path = Path(given).expanduser()
+    return str(path.resolve()) if path.exists() else str(given)
+
+
+def recompute(artefact: Artefact, model: ModelLike | None, inputs: Any) -> tuple[dict[str, Tensor], list[str]]:
+    """Stored tests made again from their record; `inputs`: where the concepts' folder is now (see `verify`)."""
+    stored, reasons = opened(artefact), list[str]()
+    about = stored.record
+    loaded = reloaded(about, model, inputs, reasons)
+    try:
+        again = tcav(
+            loaded,
+            about.input["source"] if inputs is None else inputs,
+            about.input["asked"],
+            about.input["random"],
+            None if about.target is None else parse_target(about.target),
+            layer=stored.layer,
+            seed=about.run["seed"],
+            **about.method["parameters"],
+        )
+    except MediaError as error:
+        raise StorageError(f"{error} The pictures of the record are not at hand: put them back.") from error
+    if again.record.input["sha256"] != about.input["sha256"]:
+        reasons.append("the pictures are not those of the record")
+    return {name: torch.from_numpy(found) for name, found in arrays(again.tests).items()}, reasons
 
 
 def _parts(pictures: PictureSet) -> list[tuple[str, PictureSet]]:

@@ -24,6 +24,7 @@ RECOMPUTE = {
     "pellucid-atlas/1": "pellucid.verbs.atlas",
     "pellucid-surrogate/1": "pellucid.verbs.distill",
     "pellucid-concepts/1": "pellucid.verbs.concepts",
+    "pellucid-tests/1": "pellucid.verbs.tcav",
 }
 """Format of an artefact -> the module that makes it, whose `recompute(artefact, model, inputs)` returns the arrays of
 the same names, computed again, and a sentence for whatever is not as the record says; its `opened(artefact)` returns
