@@ -25,7 +25,7 @@ class Size:
 
 
 FULL = Size(
-    samples=24, repeats=2, vit_repeats=1, channels=128, cam_repeats=2, coalitions=500, folder=8, pictures=10, masks=8000
+    samples=24, repeats=2, vit_repeats=3, channels=128, cam_repeats=2, coalitions=500, folder=8, pictures=10, masks=8000
 )  # fmt: skip
 QUICK = Size(
     samples=24, repeats=1, vit_repeats=1, channels=16, cam_repeats=1, coalitions=100, folder=4, pictures=1, masks=512
