@@ -6,6 +6,11 @@ from collections.abc import Mapping
 
 from torch import nn
 
+from pellucid.errors import ModelError
+
+UNSOUND = (RuntimeError, ValueError, TypeError, IndexError, KeyError, AttributeError, AssertionError, ModelError)
+"""What a network that was changed may raise if it cannot be run that way."""
+
 HOOKS = (
     "_forward_hooks",
     "_forward_hooks_with_kwargs",

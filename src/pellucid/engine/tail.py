@@ -25,6 +25,7 @@ from pellucid.engine.differences import Differences
 from pellucid.engine.folding import PAYS, foldable, folded
 from pellucid.engine.perturb import Scores
 from pellucid.engine.replay import Prefix
+from pellucid.engine.shells import UNSOUND
 from pellucid.errors import LayerError, ModelError
 
 Change = Callable[[Tensor, int, int], Tensor]
@@ -40,7 +41,6 @@ _WAYS = (
     (False, True),
 )  # (prefix played back, input repeated)
 _PROVEN_BY = 63  # changes that the unchanged activation is carried along with
-_UNSOUND = (RuntimeError, ValueError, TypeError, IndexError, KeyError, AttributeError, AssertionError, ModelError)
 
 
 class Tail:
@@ -147,7 +147,7 @@ class Tail:
                 self._proven = last or bool(
                     ((scores[0] - self.plain).abs() <= 1e-4 * scores.abs().amax(0) + 1e-9).all()
                 )
-            except _UNSOUND as error:
+            except UNSOUND as error:
                 if last or is_out_of_memory(error):
                     raise
             if self._proven:

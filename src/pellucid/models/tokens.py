@@ -29,6 +29,7 @@ from pellucid.engine.capture import Capture, Cost, find_layer, first_tensor, rep
 from pellucid.engine.masks import Masks, SegmentMasks, grid_labels
 from pellucid.engine.perturb import MaskScorer, Scores
 from pellucid.engine.progress import task
+from pellucid.engine.shells import UNSOUND
 from pellucid.engine.trace import leave_no_trace
 from pellucid.errors import MethodError, ModelError
 from pellucid.models.layers import _cached, _noise_like
@@ -36,7 +37,6 @@ from pellucid.models.layouts import Layout, readings
 
 _DRAWN = 256  # masks at a time, while they are read
 _LEAK = 1e-4  # of the largest move: what another patch's token may move by rounding
-_UNSOUND = (RuntimeError, ValueError, TypeError, IndexError, KeyError, AttributeError, AssertionError, ModelError)
 
 
 class _Seen(BaseException):
@@ -277,7 +277,7 @@ class TokenScorer(MaskScorer):
             try:
                 shuffled = self._ordered(orders.to(device), one.expand(3), _nobody)
                 part = self._ordered(halves.to(device), one.expand(2), _nobody)
-            except _UNSOUND as error:
+            except UNSOUND as error:
                 if is_out_of_memory(error):
                     raise
                 return False
