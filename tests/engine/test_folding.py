@@ -6,22 +6,9 @@ import pytest
 import torch
 from torch import nn
 
-from helpers.nets import noise
+from helpers.nets import noise, settled
 from pellucid.engine import Capture, folding
 from pellucid.heatmaps import get_method
-
-
-def settled(net: nn.Module) -> nn.Module:
-    """Normalisations as after training: no mean is 0, no variance 1."""
-    generator = torch.Generator().manual_seed(5)
-    for part in net.modules():
-        if isinstance(part, nn.BatchNorm2d):
-            part.running_mean = torch.randn(part.num_features, generator=generator) * 0.3
-            part.running_var = torch.rand(part.num_features, generator=generator) + 0.5
-            if part.affine:
-                part.weight.data = torch.rand(part.num_features, generator=generator) + 0.5
-                part.bias.data = torch.randn(part.num_features, generator=generator)
-    return net.eval()
 
 
 class Residual(nn.Module):

@@ -36,6 +36,32 @@ def seeded(build, seed=0):
         return build()
 
 
+def settled(net: nn.Module) -> nn.Module:
+    """Normalisations as after training: no mean is 0, no variance 1."""
+    generator = torch.Generator().manual_seed(5)
+    for part in net.modules():
+        if isinstance(part, nn.BatchNorm2d) and part.track_running_stats:
+            part.running_mean = torch.randn(part.num_features, generator=generator) * 0.3
+            part.running_var = torch.rand(part.num_features, generator=generator) + 0.5
+            if part.affine:
+                part.weight.data = torch.rand(part.num_features, generator=generator) + 0.5
+                part.bias.data = torch.randn(part.num_features, generator=generator)
+    return net.eval()
+
+
+def chained(*widths, classes=5, seed=0):
+    """A straight chain of 3 x 3 convolutions and ReLUs, pooling, and one linear layer that tells six places apart."""
+
+    def build():
+        layers = []
+        for width, wider in zip((3, *widths), widths, strict=False):
+            layers += [nn.Conv2d(width, wider, 3, padding=1), nn.ReLU()]
+        head = [nn.AdaptiveAvgPool2d((2, 3)), nn.Flatten(), nn.Linear(6 * widths[-1], classes)]
+        return nn.Sequential(*layers, nn.MaxPool2d(2), *head).eval()
+
+    return seeded(build, seed)
+
+
 class OneConv(nn.Module):
     """Captum's `BasicModel_ConvNet_One_Conv`, on 1 x 4 x 4 inputs, with the input itself as a layer."""
 

@@ -148,7 +148,7 @@ class Capture:
             module: what runs in the model's place: a copy of it that shares its hooks.
             scratch: the inputs are nobody's: the model may write to them, so they are not copied.
         """
-        output = self._run(inputs, module or self._twin or self.module, scratch)
+        output = self._run(inputs, module or self.network, scratch)
         missing = [n for n in (*self.layers, *self.watch) if n not in self.activations and n not in self.watched]
         if missing:
             raise LayerError(
@@ -156,6 +156,11 @@ class Capture:
                 "layers cannot be hooked)."
             )
         return output
+
+    @property
+    def network(self) -> nn.Module:
+        """What passes run in: the model, or the twin that it was quickened by."""
+        return self._twin or self.module
 
     def quicken(self, x: Tensor, passes: int) -> int:
         """Let later passes without a graph run in a twin that answers the same sooner, where that pays.

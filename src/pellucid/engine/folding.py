@@ -55,7 +55,7 @@ def folded(module: nn.Module, run: Run, x: Tensor) -> nn.Module | None:
     shown = torch.cat([x, x * ramp])
     try:
         with torch.no_grad():
-            return twin if _alike(run(module, shown.clone()), run(twin, shown.clone())) else None
+            return twin if alike(run(module, shown.clone()), run(twin, shown.clone())) else None
     except RuntimeError:  # such as a view that another order of the elements does not allow
         return None
 
@@ -92,7 +92,7 @@ def _pairs(module: nn.Module, run: Run, x: Tensor) -> tuple[list[nn.Conv2d], dic
     finally:
         for handle in handles:
             handle.remove()
-    users = _users(output)
+    users = users_of(output)
     return [part for part in runs if isinstance(part, nn.Conv2d)], {
         conv: norm for conv, (norm, at) in found.items() if runs[conv] == runs[norm] == 1 and users[at.grad_fn] == 1
     }
@@ -114,7 +114,7 @@ def _behind(norm: nn.BatchNorm2d) -> nn.Module:
     return nn.Sequential(*rest).eval() if rest else nn.Identity()
 
 
-def _users(output: Any) -> Counter[Any]:
+def users_of(output: Any) -> Counter[Any]:
     """How many steps of the graph take each step's result."""
     seen: set[Any] = set()
     users: Counter[Any] = Counter()
@@ -146,7 +146,8 @@ def _convolution(conv: nn.Conv2d, norm: nn.BatchNorm2d | None) -> nn.Module:
     return twin
 
 
-def _alike(a: Any, b: Any) -> bool:
+def alike(a: Any, b: Any) -> bool:
+    """Whether all tensors in two answers are the same to within `TOLERANCE`."""
     ours, theirs = ([leaf for leaf in tree_leaves(y) if isinstance(leaf, Tensor)] for y in (a, b))
     return len(ours) == len(theirs) and all(
         p.shape == q.shape and bool(((p - q).abs().max() <= TOLERANCE * p.abs().max().clamp(min=1e-12)).all())

@@ -22,7 +22,10 @@ from pellucid.engine.capture import Capture, Cost
 from pellucid.engine.folding import PAYS
 from pellucid.engine.masks import Masks
 from pellucid.engine.memory import Memory
+from pellucid.engine.patches import Patches, find_patches, proof
 from pellucid.errors import ModelError, UnsteadyError
+
+_WIDER = 4  # how many times more inputs make a batch where patches of them run in place of the first, largest layers
 
 Scores = Callable[[Any, Mapping[str, Tensor], Tensor], Sequence[Tensor]]
 """(model output, watched activations, rows `(m,)` of the inputs) -> one score `(m,)` for each target."""
@@ -73,16 +76,19 @@ class MaskScorer(ABC):
     def score_masks(self, masks: Sequence[Masks], out: Sequence[Tensor], label: str) -> None:
         """Write the scores of each input's masks, all different, to `out`, `(M_n, targets)` each, as they come."""
 
-    def evaluate(self, inputs: Tensor, rows: Tensor, *, scratch: bool = False) -> Tensor:
+    def evaluate(
+        self, inputs: Tensor, rows: Tensor, *, scratch: bool = False, network: nn.Module | None = None
+    ) -> Tensor:
         """Scores `(m, targets)` of ready inputs `(m, C, *space)`, which belong to the samples `rows` `(m,)`.
 
-        With `scratch` the model may write to the inputs, so they are not copied.
+        With `scratch` the model may write to the inputs, so they are not copied. With `network`, a copy of the model
+        that answers the same runs in its place; its passes count as the model's.
 
         Raises:
             ModelError: the model answers with something else than one finite score a sample.
         """
         with torch.no_grad():
-            output = self._capture.forward(inputs, scratch=scratch)
+            output = self._capture.forward(inputs, network, scratch=scratch)
             scores = torch.stack([s.double() for s in self.score(output, self._capture.watched, rows)], dim=1)
         self.cost.forwards += len(inputs)
         if len(scores) != len(inputs):
@@ -197,6 +203,7 @@ class Scorer(MaskScorer):
         self.score, self.targets = score, targets
         self.batch = batch or default_batch(self.inputs)
         self.cost = Cost()
+        self._wider = 1 if batch else _WIDER
         self._asked = 0  # masked inputs, until there were so many that the model was quickened
         self._capture = Capture(module, watch=watch)
 
@@ -215,23 +222,47 @@ class Scorer(MaskScorer):
         if not ends[-1]:
             return
         self._quicken(ends[-1])
+        patches = self._patches(masks)
+        batch = self.batch * (self._wider if patches else 1)
         owner = torch.repeat_interleave(torch.arange(len(masks)), torch.tensor(ends).diff())
-        buffer = torch.empty((min(self.batch, ends[-1]), *self.inputs.shape[1:])).to(self.inputs)
+        buffer = torch.empty((min(batch, ends[-1]), *self.inputs.shape[1:])).to(self.inputs)
 
         def run(start: int, stop: int) -> None:
             blended = buffer[: stop - start]
             parts = []
             for n in range(int(owner[start]), int(owner[stop - 1]) + 1):
                 low, high = max(start, ends[n]), min(stop, ends[n + 1])
-                rows, at = slice(low - ends[n], high - ends[n]), slice(low - start, high - start)
-                mask = masks[n].render(rows).to(self.inputs)
-                torch.lerp(self.baseline.behind(n, mask), self.inputs[n : n + 1], mask, out=blended[at])
+                rows, at = range(low - ends[n], high - ends[n]), slice(low - start, high - start)
+                self._blend(n, masks[n], slice(rows.start, rows.stop), blended[at])
                 parts.append((n, rows, at))
-            scores = self.evaluate(blended, owner[start:stop], scratch=True)
+            if patches:
+                patches.expect([(n, row) for n, rows, _ in parts for row in rows])
+            scores = self.evaluate(
+                blended, owner[start:stop], scratch=True, network=patches.network if patches else None
+            )
             for n, rows, at in parts:
-                out[n][rows] = scores[at]
+                out[n][rows.start : rows.stop] = scores[at]
 
-        self.batch = adaptive_batches(run, ends[-1], self.batch, label=label)
+        try:
+            self.batch = min(self.batch, adaptive_batches(run, ends[-1], batch, label=label))
+        finally:
+            if patches:
+                patches.expect([])
+
+    def _blend(self, n: int, masks: Masks, rows: slice | Tensor, out: Tensor | None = None) -> Tensor:
+        """Input `n` behind some of its masks, `(m, C, *space)`."""
+        mask = masks.render(rows).to(self.inputs)
+        return torch.lerp(self.baseline.behind(n, mask), self.inputs[n : n + 1], mask, out=out)
+
+    def _patches(self, masks: Sequence[Masks]) -> Patches | None:
+        """Where the masks hide small boxes, a network whose first layers compute only what those change, if it pays."""
+        patches = find_patches(self._capture, self.inputs, masks, self.cost)
+        if patches is None:
+            return None
+        n = next(n for n, m in enumerate(masks) if len(m))
+        rows = proof(len(masks[n]))
+        shown = self._blend(n, masks[n], torch.tensor(rows, device=masks[n].values.device))
+        return patches if patches.proven(shown, [(n, row) for row in rows], self.batch) else None
 
     def _quicken(self, masks: int) -> None:
         """Once there have been enough masked inputs, a quicker twin of the model is worth while."""
