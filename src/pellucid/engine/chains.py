@@ -28,8 +28,6 @@ _POINTWISE = (
     nn.Identity, nn.Dropout, nn.Dropout2d, nn.BatchNorm2d, nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.PReLU, nn.ELU, nn.SELU,
     nn.CELU, nn.GELU, nn.SiLU, nn.Mish, nn.Sigmoid, nn.Tanh, nn.Softplus, nn.Hardtanh, nn.Hardswish, nn.Hardsigmoid,
 )  # fmt: skip
-
-
 _IN_TRAINING = (nn.Dropout, nn.Dropout2d, nn.BatchNorm2d)  # what a place becomes then hangs on chance, or on others
 
 
@@ -103,7 +101,7 @@ def _both(formula: Callable[..., int], *pairs: Place) -> Place:
 def chain(network: nn.Module, x: Tensor) -> tuple[list[Link], int]:
     """The chain, and the multiply-adds of the whole network (of its convolutions and linear layers).
 
-    It begins with the first known layer, if that reads something of the input's size, and ends where a layer is
+    It begins with the first known layer that reads something of the input's size, and ends where a layer is
     unknown, has hooks, runs twice, or reads something else than the last one's answer as it was, and where somebody
     else reads that answer too, which the graph of the pass tells.
 
@@ -167,15 +165,12 @@ def _link(part: nn.Module, args: Any, output: Any) -> Link | None:
     if type(part) in _POINTWISE:
         known = not isinstance(part, nn.BatchNorm2d) or part.running_mean is not None
         return Link(part, part, space) if known else None
+    filling = _filling(part)
     if type(part) is nn.Conv2d and part.padding_mode == "zeros" and plain_weights(part):
         left, _, top, _ = part._reversed_padding_repeated_twice
-        work, before, filling = part.weight.numel(), (top, left), 0.0
-    elif type(part) is nn.MaxPool2d and not part.return_indices:
-        work, before, filling = output.shape[1] * math.prod(_pair(part.kernel_size)), _pair(part.padding), -math.inf
-    elif (
-        type(part) is nn.AvgPool2d and not part.ceil_mode and (part.count_include_pad or _pair(part.padding) == (0, 0))
-    ):
-        work, before, filling = output.shape[1] * math.prod(_pair(part.kernel_size)), _pair(part.padding), 0.0
+        work, before = part.weight.numel(), (top, left)
+    elif filling is not None:
+        work, before = output.shape[1] * math.prod(_pair(part.kernel_size)), _pair(part.padding)
     else:
         return None
     span = _both(
@@ -183,7 +178,15 @@ def _link(part: nn.Module, args: Any, output: Any) -> Link | None:
     )
     act = shell(part)
     vars(act)["padding"] = (0, 0)
-    return Link(part, act, space, work, before, span, _pair(part.stride), filling)
+    return Link(part, act, space, work, before, span, _pair(part.stride), filling or 0)
+
+
+def _filling(part: nn.Module) -> float | None:
+    """What a pooling takes for padding; None where its padding is not like other places, or it is no pooling."""
+    if type(part) is nn.MaxPool2d and not part.return_indices:
+        return -math.inf
+    counted = type(part) is nn.AvgPool2d and (part.count_include_pad or _pair(part.padding) == (0, 0))
+    return 0.0 if counted and not part.ceil_mode else None
 
 
 def _pair(value: Any) -> Place:

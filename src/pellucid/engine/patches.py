@@ -7,7 +7,8 @@ a patch of them with the changed one laid over, up to the layer from which on a 
 over the whole activation, and the rest of the network runs as ever. The numbers are the same but for rounding.
 
 All this happens inside a twin that shares what it does not change: its first layer answers for the whole chain, and
-the others pass that on. Nothing of it is trusted: the twin must answer windows as the network does.
+the others pass that on. Nothing of it is trusted: the twin must answer windows of noise as the network does, and what
+its first layer reads must not differ from what it read of the unchanged input but in the window.
 """
 
 from __future__ import annotations
@@ -57,7 +58,7 @@ class Patches:
     ) -> None:
         self.links, self.size, self.cost = links, size, cost
         self._capture, self._inputs, self._starts = capture, inputs, starts
-        self._noted: dict[int, list[Tensor]] = {}  # for each unchanged input, what each link reads, and the last answer
+        self._noted: dict[int, list[Tensor]] = {}  # of each unchanged input: itself, what links read, the last answer
         self._noting: list[Tensor] | None = None
         self._windows: Sequence[tuple[int, int]] = ()
         first, *others = (link.module for link in links)
@@ -88,15 +89,23 @@ class Patches:
             self._noted[n] = noted
         self._windows = windows
 
-    def proven(self, changed: Tensor, windows: Sequence[tuple[int, int]], batch: int) -> bool:
-        """Whether the network answers changed inputs `(m, C, H, W)`, a batch at a time, as it does without all this."""
+    def proven(self, batch: int) -> bool:
+        """Whether the network answers some windows of noise, a batch at a time, as it does without all this."""
+        n = next(n for n, starts in enumerate(self._starts) if starts)
+        last, (rows, columns) = len(self._starts[n]) - 1, self.size
+        x, generator = self._inputs[n], torch.Generator().manual_seed(0)
+        windows = [(n, m) for m in sorted({k * last // (_PROVEN_BY - 1) for k in range(_PROVEN_BY)})]
+        changed = x.repeat(len(windows), 1, 1, 1)
+        for picture, (_, m) in zip(changed, windows, strict=True):
+            (top, left), noise = self._starts[n][m], torch.randn((len(x), *self.size), generator=generator).to(x)
+            picture[:, top : top + rows, left : left + columns] += (float(x.std()) or 1) * noise
         try:
-            for start in range(0, len(changed), batch):
-                x, some = changed[start : start + batch], windows[start : start + batch]
-                self.cost.forwards += 2 * len(x)
-                plain = self._capture.forward(x), dict(self._capture.watched)
-                self.expect(some)
-                if not alike(plain, (self._capture.forward(x, self.network), dict(self._capture.watched))):
+            for k in range(0, len(windows), batch):
+                some = changed[k : k + batch]
+                self.cost.forwards += 2 * len(some)
+                plain = self._capture.forward(some), dict(self._capture.watched)
+                self.expect(windows[k : k + batch])
+                if not alike(plain, (self._capture.forward(some, self.network), dict(self._capture.watched))):
                     return False
         except UNSOUND:
             return False
@@ -106,6 +115,7 @@ class Patches:
         return self._changed(x) if self._noting is None else self._note(x, self._noting)
 
     def _note(self, x: Tensor, noted: list[Tensor]) -> Tensor:
+        noted.append(x)
         x = x.clone()  # a layer may write to what it reads
         for link in self.links:
             if not link.pointwise:
@@ -121,6 +131,8 @@ class Patches:
             raise ValueError("The network runs its first layer on more inputs than it was given.")
         noted = zip(*(self._noted[n] for n, _ in windows), strict=True)
         size, starts = self.size, [self._starts[n][m] for n, m in windows]
+        if _elsewhere(x, torch.cat(next(noted)), starts, size):
+            raise ValueError("What the first layer reads changes outside of the window as well.")
         patches = _cut(list(x[:, None]), starts, size)
         for link in self.links:
             if not link.pointwise:
@@ -130,6 +142,14 @@ class Patches:
                 patches = _laid_over(_cut(next(noted), corners, link.needed(size)), corners, patches, within)
             patches = link.act(patches)
         return _laid_over(torch.cat(next(noted)), [(0, 0)] * len(starts), patches, starts)
+
+
+def _elsewhere(changed: Tensor, plain: Tensor, starts: Sequence[Place], size: Place) -> bool:
+    """Whether pictures `(m, C, H, W)` differ outside of a window in each."""
+    differ = changed != plain
+    for picture, (y, x) in zip(differ, starts, strict=True):
+        picture[:, y : y + size[0], x : x + size[1]] = False
+    return bool(differ.any())
 
 
 def _sum(a: Place, b: Place) -> Place:
@@ -155,13 +175,14 @@ def _laid_over(pictures: Tensor, corners: Sequence[Place], patches: Tensor, star
     return pictures
 
 
-def find_patches(capture: Capture, inputs: Tensor, masks: Sequence[Masks], cost: Cost) -> Patches | None:
-    """The quicker network, not proven yet; None where it is not worth while.
+def find_patches(capture: Capture, inputs: Tensor, masks: Sequence[Masks], batch: int, cost: Cost) -> Patches | None:
+    """The quicker network; None where it is not worth while, or does not answer as the network does.
 
     Args:
         capture: runs the network.
         inputs: the unchanged ones `(N, C, H, W)`.
         masks: of each input; the changed ones differ from it where a mask is not 1.
+        batch: inputs at a time, for which there is memory.
         cost: takes the passes that this and the network need beside those of the changed inputs.
     """
     count = sum(map(len, masks))
@@ -186,7 +207,8 @@ def find_patches(capture: Capture, inputs: Tensor, masks: Sequence[Masks], cost:
     depth, saved = _saved(links, box)
     if not depth or not _pays(saved, work, count, _PASSES + len(inputs)):
         return None
-    return Patches(capture, inputs, links[:depth], [[(y, x) for y, x in starts] for starts in places], box, cost)
+    patches = Patches(capture, inputs, links[:depth], [[(y, x) for y, x in starts] for starts in places], box, cost)
+    return patches if patches.proven(batch) else None
 
 
 def _pays(saved: float, work: int, windows: int, passes: int) -> bool:
@@ -203,8 +225,3 @@ def _saved(links: Sequence[Link], size: Place) -> tuple[int, float]:
         if saved > 0 and saved >= most:
             depth, most = k, saved
     return depth, most
-
-
-def proof(count: int) -> list[int]:
-    """Which of `count` windows are run both ways: the first, the last, and one in the middle."""
-    return sorted({k * (count - 1) // (_PROVEN_BY - 1) for k in range(_PROVEN_BY)})

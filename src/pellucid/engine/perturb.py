@@ -22,7 +22,7 @@ from pellucid.engine.capture import Capture, Cost
 from pellucid.engine.folding import PAYS
 from pellucid.engine.masks import Masks
 from pellucid.engine.memory import Memory
-from pellucid.engine.patches import Patches, find_patches, proof
+from pellucid.engine.patches import find_patches
 from pellucid.errors import ModelError, UnsteadyError
 
 _WIDER = 4  # how many times more inputs make a batch where patches of them run in place of the first, largest layers
@@ -176,7 +176,8 @@ class Scorer(MaskScorer):
         score: see `Scores`.
         targets: how many targets `score` yields.
         watch: layers that `score` reads.
-        batch: masked inputs at a time; halved when memory runs out.
+        batch: masked inputs at a time; halved when memory runs out. None: a default, and four times that where the
+            first layers, whose activations are the largest, compute patches only.
 
     Example:
         with Scorer(module, x, zeros, score, targets=1) as scorer:
@@ -222,7 +223,7 @@ class Scorer(MaskScorer):
         if not ends[-1]:
             return
         self._quicken(ends[-1])
-        patches = self._patches(masks)
+        patches = find_patches(self._capture, self.inputs, masks, self.batch, self.cost)
         batch = self.batch * (self._wider if patches else 1)
         owner = torch.repeat_interleave(torch.arange(len(masks)), torch.tensor(ends).diff())
         buffer = torch.empty((min(batch, ends[-1]), *self.inputs.shape[1:])).to(self.inputs)
@@ -232,37 +233,23 @@ class Scorer(MaskScorer):
             parts = []
             for n in range(int(owner[start]), int(owner[stop - 1]) + 1):
                 low, high = max(start, ends[n]), min(stop, ends[n + 1])
-                rows, at = range(low - ends[n], high - ends[n]), slice(low - start, high - start)
-                self._blend(n, masks[n], slice(rows.start, rows.stop), blended[at])
+                rows, at = slice(low - ends[n], high - ends[n]), slice(low - start, high - start)
+                mask = masks[n].render(rows).to(self.inputs)
+                torch.lerp(self.baseline.behind(n, mask), self.inputs[n : n + 1], mask, out=blended[at])
                 parts.append((n, rows, at))
             if patches:
-                patches.expect([(n, row) for n, rows, _ in parts for row in rows])
+                patches.expect([(n, row) for n, rows, _ in parts for row in range(rows.start, rows.stop)])
             scores = self.evaluate(
                 blended, owner[start:stop], scratch=True, network=patches.network if patches else None
             )
             for n, rows, at in parts:
-                out[n][rows.start : rows.stop] = scores[at]
+                out[n][rows] = scores[at]
 
         try:
             self.batch = min(self.batch, adaptive_batches(run, ends[-1], batch, label=label))
         finally:
             if patches:
                 patches.expect([])
-
-    def _blend(self, n: int, masks: Masks, rows: slice | Tensor, out: Tensor | None = None) -> Tensor:
-        """Input `n` behind some of its masks, `(m, C, *space)`."""
-        mask = masks.render(rows).to(self.inputs)
-        return torch.lerp(self.baseline.behind(n, mask), self.inputs[n : n + 1], mask, out=out)
-
-    def _patches(self, masks: Sequence[Masks]) -> Patches | None:
-        """Where the masks hide small boxes, a network whose first layers compute only what those change, if it pays."""
-        patches = find_patches(self._capture, self.inputs, masks, self.cost)
-        if patches is None:
-            return None
-        n = next(n for n, m in enumerate(masks) if len(m))
-        rows = proof(len(masks[n]))
-        shown = self._blend(n, masks[n], torch.tensor(rows, device=masks[n].values.device))
-        return patches if patches.proven(shown, [(n, row) for row in rows], self.batch) else None
 
     def _quicken(self, masks: int) -> None:
         """Once there have been enough masked inputs, a quicker twin of the model is worth while."""
