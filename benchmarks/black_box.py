@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+import pellucid as pl
 from benchmarks.channels import resnet
 from benchmarks.overhead import Pass, bare
 from benchmarks.report import Row, Section, at_least
@@ -183,13 +185,12 @@ def _beyond(case: Case, calls: dict[str, Callable[[], object]], repeats: int) ->
     }
 
 
-def occlusion(repeats: int, device: str) -> Section:
-    """Occlusion on ResNet-50 beside captum at each `perturbations_per_eval`."""
+def _captum_occlusion(
+    module: nn.Module, x: Tensor, target: int, window: int, stride: int
+) -> Callable[[int], Callable[[], object]]:
+    """captum's Occlusion, at so many windows at a time."""
     from captum.attr import Occlusion
 
-    module, x, target, origin = resnet(device)
-    window, stride = 64, 16
-    method = get_method("occlusion", window=window, stride=stride)
     theirs = Occlusion(module)
 
     def captum(evals: int) -> Callable[[], object]:
@@ -201,6 +202,15 @@ def occlusion(repeats: int, device: str) -> Section:
             perturbations_per_eval=evals,
         )
 
+    return captum
+
+
+def occlusion(repeats: int, device: str) -> Section:
+    """Occlusion on ResNet-50 beside captum at each `perturbations_per_eval`."""
+    module, x, target, origin = resnet(device)
+    window, stride = 64, 16
+    method = get_method("occlusion", window=window, stride=stride)
+    captum = _captum_occlusion(module, x, target, window, stride)
     calls: dict[str, Callable[[], object]] = {f"captum {n}": captum(n) for n in _EVALS}
     found = paired(calls | {"ours": lambda: method.explain(module, x, [target])}, repeats, warmup=1)
     best = min(calls, key=lambda n: found.seconds(n, "cpu").median)
@@ -220,3 +230,43 @@ def occlusion(repeats: int, device: str) -> Section:
     ]
     about = f"ResNet-50 with {origin}, 121 windows of {window} x {window} pixels."
     return Section("Occlusion beside captum", about, rows)
+
+
+def windows(repeats: int, device: str) -> Section:
+    """Occlusion on VGG-16, whose first layers compute what a window changes, beside whole passes and captum."""
+    module = pl.load("torchvision:vgg16", random_weights=True, device=device).module
+    x = torch.randn(1, 3, _SIZE, _SIZE, generator=torch.Generator().manual_seed(0)).to(device)
+    window, stride, evals = 32, 24, 4
+    method = get_method("occlusion", window=window, stride=stride)
+    maps: dict[str, Tensor] = {}
+
+    def ours(name: str) -> Tensor:
+        maps[name] = method.explain(module, x, [0])[0].values
+        return maps[name]
+
+    def whole_passes() -> Tensor:
+        with patch("pellucid.engine.perturb.find_patches", return_value=None):
+            return ours("whole")
+
+    calls: dict[str, Callable[[], object]] = {
+        "whole passes": whole_passes,
+        f"captum, {evals} at a time": _captum_occlusion(module, x, 0, window, stride)(evals),
+    }
+    found = paired({"ours": lambda: ours("patches"), **calls}, repeats, warmup=0)
+    far = float((maps["whole"] - maps["patches"]).abs().max() / maps["whole"].abs().max())
+    notes = {"whole passes": f"the same engine without patches; the maps differ by {far:.0e} of the largest value"}
+    rows = [
+        Row(
+            f"{name} : occlusion",
+            found.ratio(name, "ours"),
+            limit=at_least(1.3),
+            cpu=found.ratio(name, "ours", "cpu"),
+            note=notes.get(name, ""),
+        )
+        for name in calls
+    ]
+    about = (
+        f"VGG-16 with random weights, a picture of noise, 81 windows of {window} x {window} pixels: the first layers "
+        "compute the patch that a window changes."
+    )
+    return Section("Occlusion where the first layers compute patches", about, rows)

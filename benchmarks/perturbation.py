@@ -52,6 +52,10 @@ def _samples(size: Size, device: str) -> Iterator[Section]:
     yield black_box.occlusion(size.repeats, device)
 
 
+def _windows(size: Size, device: str) -> Iterator[Section]:
+    yield black_box.windows(size.repeats, device)
+
+
 def _deletion(size: Size, device: str) -> Iterator[Section]:
     yield deletion.budgets(size.pictures, size.masks, device)
 
@@ -67,6 +71,7 @@ SECTIONS: dict[str, Callable[[Size, str], Iterator[Section]]] = {
     "tokens": _tokens,
     "cams": _cams,
     "samples": _samples,
+    "windows": _windows,
     "importance": _importance,
     "deletion": _deletion,
 }
