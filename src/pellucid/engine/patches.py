@@ -191,7 +191,8 @@ def find_patches(capture: Capture, inputs: Tensor, masks: Sequence[Masks], batch
     boxes = [box for box in (m.boxes() for m in masks) if box is not None]
     if len(boxes) < len(masks):
         return None
-    if any(isinstance(m, torch.jit.ScriptModule) for m in capture.network.modules()):
+    parts = list(capture.network.modules())  # a black box has none, and compiled ones run no hooks
+    if any(isinstance(m, torch.jit.ScriptModule) for m in parts) or not any(isinstance(m, nn.Conv2d) for m in parts):
         return None
     space = torch.tensor(inputs.shape[2:])
     size = torch.stack([(ends - starts).amax(0) for starts, ends in boxes if len(starts)]).amax(0).clamp(min=1)
