@@ -82,6 +82,17 @@ def test_planted_rules_are_found_where_a_line_fails():
     assert any(line.strip().startswith("5 (") for line in named)
 
 
+@pytest.mark.parametrize("seed", range(3))
+def test_no_leaf_is_spent_on_rounding_and_no_target_outweighs_another(seed):
+    z = coalitions(seed=seed)
+    three = (z[:, 1] * z[:, 3] * z[:, 4]).double()[:, None] / 3 + 0.1
+    found = fit_tree(z, three, leaves=16)
+    assert found.tree.leaves == 4  # what an AND of three takes
+    close(found.tree.shapley(PLAYERS)[[1, 3, 4]], torch.full((3, 1), 1 / 9, dtype=torch.float64))
+    loud = torch.cat([three, 1e6 * z[:, 6:7].double()], 1)
+    assert set(fit_tree(z, loud).tree.player.tolist()) >= {1, 3, 4, 6}
+
+
 def test_noise_is_not_explained_and_gets_few_leaves():
     z = coalitions(400)
     y = torch.randn(400, 1, generator=torch.Generator().manual_seed(1), dtype=torch.float64)

@@ -166,15 +166,21 @@ def _left_out(
 
 
 def _grown(Z: NDArray[Any], y: NDArray[Any], weights: NDArray[Any], size: int, seed: int) -> PresenceTree:
+    """CART on scores in units of their own spread: no target outweighs another, and rounding is no reason to split."""
     from sklearn.tree import DecisionTreeRegressor
 
-    cart = DecisionTreeRegressor(max_leaf_nodes=size, min_samples_leaf=_SMALLEST, random_state=seed)
-    grown = cart.fit(Z, y, weights).tree_
+    middle = weights @ y / weights.sum()
+    spread = np.sqrt(weights @ (y - middle) ** 2 / weights.sum())
+    unit = np.where(spread > 1e-9 * np.abs(y).max(0), spread, 1)
+    cart = DecisionTreeRegressor(
+        max_leaf_nodes=size, min_samples_leaf=_SMALLEST, min_impurity_decrease=1e-12, random_state=seed
+    )
+    grown = cart.fit(Z, (y - middle) / unit, weights).tree_
     leaf = grown.children_left < 0
     return PresenceTree(
         np.where(leaf, -1, grown.feature).astype(np.int64),
         grown.children_right.astype(np.int64),  # above 1/2: the player is there
         grown.children_left.astype(np.int64),
-        np.asarray(grown.value[:, :, 0], np.float64),
+        grown.value[:, :, 0] * unit + middle,
         grown.n_node_samples / grown.n_node_samples[0],
     )
