@@ -168,7 +168,7 @@ def every_combination():
         yield pytest.param(kind, baseline, model, marks=[pytest.mark.slow] if long else [])
 
 
-@pytest.mark.parametrize(("kind", "baseline", "model"), every_combination())
+@pytest.mark.parametrize(("kind", "baseline", "model"), list(every_combination()))
 def test_the_scorer_is_a_loop(kind, baseline, model):
     build, space = MODELS[model]
     net, x = build(), noise(2, 3, *space, seed=1)
