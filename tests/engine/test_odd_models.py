@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from helpers.nets import Output, noise, pooled, seeded
+from helpers.nets import Output, Twice, noise, pooled, seeded
 from helpers.oracles import activation_and_gradient
 from helpers.traces import (
     MineError,
@@ -183,14 +183,6 @@ def test_data_parallel():
 
 
 def test_a_layer_that_is_used_twice_is_explained_where_it_ran_last():
-    class Twice(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.front, self.shared, self.fc = nn.Conv2d(3, 4, 4, 4), nn.Conv2d(4, 4, 3, 1, 1), nn.Linear(4, 3)
-
-        def forward(self, x):
-            return self.fc(self.shared(self.shared(self.front(x)).relu()).relu().mean((2, 3)))
-
     net, x = seeded(Twice).eval(), noise(2, 3, 32, 32)
     A = net.shared(net.shared(net.front(x)).relu()).detach().requires_grad_()
     (G,) = torch.autograd.grad(net.fc(A.relu().mean((2, 3)))[:, 1].sum(), A)

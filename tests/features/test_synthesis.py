@@ -8,7 +8,7 @@ from torch import nn
 from torch.nn import functional
 
 from helpers.canvases import model_of
-from helpers.nets import Output, noise, pooled, seeded
+from helpers.nets import Output, Twice, noise, pooled, seeded
 from pellucid.errors import LayerError, MethodError, ModelError, TargetError
 from pellucid.features import (
     CPPN,
@@ -371,14 +371,6 @@ def test_the_pass_ends_behind_the_last_layer(model):
 
 
 def test_a_shortened_pass_reads_what_the_whole_one_does():
-    class Twice(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.front, self.shared, self.fc = nn.Conv2d(3, 4, 4, 4), nn.Conv2d(4, 4, 3, 1, 1), nn.Linear(4, 3)
-
-        def forward(self, x):
-            return self.fc(self.shared(self.shared(self.front(x)).relu()).relu().mean((2, 3)))
-
     net = seeded(Twice).eval()
     m, x = model_of(net, (3, 32, 32)), noise(2, 3, 32, 32)
     with torch.no_grad():

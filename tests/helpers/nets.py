@@ -197,3 +197,14 @@ class Shuffled(nn.Module):
         t = torch.cat([self.extra.expand(len(x), -1, -1), t], 1)
         t = self.mlp(self.tokens(t))
         return self.fc(t[:, self.prefix :].mean(1))
+
+
+class Twice(nn.Module):
+    """One convolution that runs twice."""
+
+    def __init__(self):
+        super().__init__()
+        self.front, self.shared, self.fc = nn.Conv2d(3, 4, 4, 4), nn.Conv2d(4, 4, 3, 1, 1), nn.Linear(4, 3)
+
+    def forward(self, x):
+        return self.fc(self.shared(self.shared(self.front(x)).relu()).relu().mean((2, 3)))

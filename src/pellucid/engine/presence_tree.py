@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from pellucid.engine.rules import in_words
 from pellucid.engine.surrogate import closeness
 from pellucid.errors import MethodError
 
@@ -79,19 +80,14 @@ class PresenceTree:
 
     def words(self, names: Sequence[str], target: int = 0) -> list[str]:
         """The tree in words, a line a question or an answer, indented by its depth."""
-        lines: list[str] = []
 
-        def write(node: int, indent: str) -> None:
-            if self.player[node] < 0:
-                lines.append(f"{indent}{self.value[node, target]:.3g} ({self.share[node]:.0%} of the samples)")
-                return
-            lines.append(f"{indent}if {names[int(self.player[node])]} is there:")
-            write(int(self.there[node]), indent + "    ")
-            lines.append(f"{indent}else:")
-            write(int(self.away[node]), indent + "    ")
+        def said(node: int) -> str | tuple[str, int, int]:
+            k = int(self.player[node])
+            if k < 0:
+                return f"{self.value[node, target]:.3g} ({self.share[node]:.0%} of the samples)"
+            return f"{names[k]} is there", int(self.there[node]), int(self.away[node])
 
-        write(0, "")
-        return lines
+        return in_words(said)
 
 
 @dataclass

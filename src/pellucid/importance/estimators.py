@@ -156,6 +156,13 @@ def _halves(players: Sequence[int]) -> Hierarchy:
     return (_halves(players[:half]), _halves(players[half:]))
 
 
+def _around(samples: int, players: int, generator: torch.Generator) -> torch.Tensor:
+    """Coalitions `(samples, players)` to fit a stand-in to: nobody, all, and coin flips."""
+    coalitions = (torch.rand(samples, players, generator=generator) < 0.5).float()
+    coalitions[:1], coalitions[1:2] = 0, 1
+    return coalitions
+
+
 class Linear(Estimator):
     """The weights of a linear model of the score around the input (LIME, Ribeiro 2016), with its fidelity."""
 
@@ -171,9 +178,7 @@ class Linear(Estimator):
         samples = self.samples if isinstance(self.samples, int) else max(500, 10 * count)
         if samples < 4:
             raise MethodError(f"A line needs more than {samples} samples: give hundreds.")
-        coalitions = (torch.rand(samples, count, generator=self.generator()) < 0.5).float()
-        coalitions[0], coalitions[1] = 0, 1
-        coalitions, scores, broken = evaluated(game.value, coalitions)
+        coalitions, scores, broken = evaluated(game.value, _around(samples, count, self.generator()))
         fitted = surrogate(coalitions, scores)
         extra = {"r2": fitted.r2_held_out.tolist()}
         return Solution(fitted.weights, fitted.standard_error, scores[0], scores[1], fitted.samples, extra, broken)
@@ -195,9 +200,8 @@ class LocalTree(Estimator):
     def solve(self, game: Game, players: Players, job: Job) -> Solution:
         """A tree on `samples` random coalitions (default 10 K, at least 1000), weighed by closeness to the whole."""
         count = len(game.names)
-        coalitions = (torch.rand(self.cost(count, 0), count, generator=self.generator()) < 0.5).float()
-        coalitions[0], coalitions[1:2] = 0, 1
-        coalitions, scores, broken = evaluated(game.value, coalitions, least=LEAST)
+        drawn = _around(self.cost(count, players.budget), count, self.generator())
+        coalitions, scores, broken = evaluated(game.value, drawn, least=LEAST)
         fitted = fit_tree(coalitions, scores, seed=self.seed)
         extra = {
             "tree": fitted.tree,

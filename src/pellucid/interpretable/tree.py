@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.tree import DecisionTreeRegressor
 
+from pellucid.engine.rules import in_words
 from pellucid.errors import DataError
 from pellucid.interpretable.base import Readable, Reason, log_probabilities, number
 from pellucid.interpretable.numerics import Array
@@ -172,17 +173,10 @@ class Tree(Readable):
         self.share_, self.value_ = arrays["share"], arrays["value"]
 
     def __str__(self) -> str:
-        lines: list[str] = []
-
-        def write(at: int, indent: str) -> None:
+        def said(at: int) -> str | tuple[str, int, int]:
             if self.feature_[at] < 0:
                 k = int(self.value_[at].argmax())
-                lines.append(f"{indent}{self.classes_[k]} ({self.value_[at, k]:.0%}; {self.share_[at]:.0%} of rows)")
-                return
-            lines.append(f"{indent}if {self.question(at)}:")
-            write(int(self.right_[at]), indent + "    ")
-            lines.append(f"{indent}else:")
-            write(int(self.left_[at]), indent + "    ")
+                return f"{self.classes_[k]} ({self.value_[at, k]:.0%}; {self.share_[at]:.0%} of rows)"
+            return self.question(at), int(self.right_[at]), int(self.left_[at])
 
-        write(0, "")
-        return "\n".join(lines)
+        return "\n".join(in_words(said))

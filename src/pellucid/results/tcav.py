@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
@@ -51,9 +51,6 @@ class ConceptTests(Sequence[Tested]):
 
     def __len__(self) -> int:
         return len(self.tests)
-
-    def __iter__(self) -> Iterator[Tested]:
-        return iter(self.tests)
 
     def __str__(self) -> str:
         return "\n".join(lines_of(self.tests))
