@@ -1,8 +1,8 @@
 """Leave no trace: a model is bit for bit as before after an explanation, an error or a cancel.
 
 Guarded here: train/eval flags, buffers and other attributes, the random states, the compiler's stance, grad and
-inference mode. On CUDA recurrent layers run without cuDNN while a graph is recorded, because cuDNN refuses their
-backward pass in evaluation mode. Hooks are owned (and removed) by `Capture`; parameters are never touched, because only
+inference mode. Fused attention and checkpointing are off (`shortcuts`). On CUDA recurrent layers run without cuDNN
+while a graph is recorded, because cuDNN refuses their backward pass in evaluation mode. Hooks are owned (and removed) by `Capture`; parameters are never touched, because only
 `torch.autograd.grad` is ever called.
 
 Threads may share a model: what is common to them is noted by the first that comes and put back by the last that goes.
@@ -20,6 +20,8 @@ from weakref import WeakKeyDictionary
 import numpy as np
 import torch
 from torch import Tensor, nn
+
+from pellucid.engine.shortcuts import borrow_shortcuts, shortcuts
 
 Restore = Callable[[], None]
 
@@ -120,6 +122,7 @@ def _borrow_process(device: torch.device, compiled: bool, restores: dict[Hashabl
     if device.type == "cuda" and device not in restores:
         state = torch.cuda.get_rng_state(device)
         restores[device] = lambda: torch.cuda.set_rng_state(state, device)
+    borrow_shortcuts(restores)
     if compiled and "stance" not in restores:
         stance = torch.compiler.set_stance("force_eager")
         restores["stance"] = lambda: stance.__exit__(None, None, None)
@@ -168,6 +171,7 @@ def leave_no_trace(module: nn.Module) -> Iterator[None]:
         stack.enter_context(torch.inference_mode(False))
         stack.enter_context(torch.enable_grad())
         stack.enter_context(_process.taken(lambda restores: _borrow_process(device, compiled, restores)))
+        stack.enter_context(shortcuts(on=False))
         stack.enter_context(loan.taken(lambda restores: _borrow_model(module, restores)))
         stack.enter_context(_differentiable_recurrence(module, device))
         yield

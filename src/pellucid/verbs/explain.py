@@ -17,6 +17,7 @@ from pellucid.explanation import Prediction
 from pellucid.heatmaps import Attribution, Method, explain_all, get_method
 from pellucid.media import Plan
 from pellucid.models.adapters import ClipInput
+from pellucid.models.fused import fused_notes
 from pellucid.models.layers import pathway_layers
 from pellucid.models.model import VisionModel
 from pellucid.models.targets import PerSample, Target, TargetLike, parse_target
@@ -147,11 +148,13 @@ def _explain_batch(
     x = torch.stack([item.x for item in items]).to(model.device, model.dtype)
     output = model.outputs(x)
     predictions = model.ranked(output)
+    fused = fused_notes(model.module, x, output)
     named = [_for_batch(t, items).bind(model.module, x, model.labels) for t in targets]
     bound = [t.freeze(output) for t in named]
     methods = _by_pathway(methods, model, x)
     found = explain_all(methods, model, x, bound, memory)
     for i, item in enumerate(items):
+        item = replace(item, notes=[*item.notes, *fused[i]])
         session = Session(model, x[i : i + 1], seed, weights)
         row = torch.tensor([i])
         yield (

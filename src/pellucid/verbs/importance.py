@@ -16,6 +16,7 @@ from pellucid.importance import Estimator, Players, Regions, Share, get_estimato
 from pellucid.importance.drawn import Given
 from pellucid.importance.frames import Frames, Segments
 from pellucid.importance.temporal import order_sensitivity, sufficient
+from pellucid.models.fused import fused_notes
 from pellucid.models.model import VisionModel
 from pellucid.models.targets import Target, TargetLike, as_target, parse_target
 from pellucid.results.importance import Importance
@@ -170,6 +171,7 @@ def importance_of_one(
     layer = measured_layer(model, x, players, target)
     notes = (
         found.notes[0]
+        + fused_notes(model.module, x, output)[0]
         + (_order(model, x, target, players) if order else [])
         + ([] if item.geometry.known else ["The regions lie on the model's own input."])
     )
