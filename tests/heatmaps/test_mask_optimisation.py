@@ -7,7 +7,6 @@ import torch
 from torch import nn
 
 from helpers.nets import noise, pooled, seeded
-from pellucid.engine import reporting
 from pellucid.engine.masks import grid_labels
 from pellucid.errors import MethodError
 from pellucid.heatmaps.mask_optimisation import (
@@ -19,6 +18,7 @@ from pellucid.heatmaps.mask_optimisation import (
     variation,
 )
 from pellucid.heatmaps.trace_order import TraceOrder
+from pellucid.progress import reporting
 
 FITS = [
     MeaningfulPerturbation(iterations=40, baseline="zero", cells=8, jitter=0),

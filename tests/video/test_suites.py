@@ -7,7 +7,6 @@ import torch
 from torch import nn
 
 import pellucid as pl
-from pellucid.engine.progress import reporting
 from pellucid.errors import MediaError, ModelError
 from pellucid.evaluation.suites.video import certify, frame_difference, random_pointing, temporal_pointing, tube_auc
 from pellucid.heatmaps import get_method
@@ -19,6 +18,7 @@ from pellucid.media import Plan, open_clip
 from pellucid.media.generated import FRAMES, SIDE, SUITES, clip, draw
 from pellucid.models import suites
 from pellucid.models.suites import Recipe
+from pellucid.progress import reporting
 
 
 @pytest.mark.parametrize("name", SUITES)

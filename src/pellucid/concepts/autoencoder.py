@@ -22,8 +22,8 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from pellucid.concepts.dictionary import Array, Dictionary, dictionary
-from pellucid.engine import task
 from pellucid.errors import DataError
+from pellucid.progress import task
 
 _CONSTANT = 1e-6  # spread of a channel, over the largest one's, below which it is left as it is
 _WORST = 8  # rows of a batch that a dead unit may be revived from

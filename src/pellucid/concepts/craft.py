@@ -21,7 +21,7 @@ from torch.quasirandom import SobolEngine
 
 from pellucid.concepts.bank import Bank, find
 from pellucid.concepts.dictionary import Dictionary
-from pellucid.engine import Cost, task
+from pellucid.engine import Cost
 from pellucid.engine.tail import Tail
 from pellucid.errors import DataError, MethodError
 from pellucid.heatmaps.sensitivity import total_indices
@@ -31,6 +31,7 @@ from pellucid.models.features import extract
 from pellucid.models.model import VisionModel
 from pellucid.models.places import Places
 from pellucid.models.targets import Target, TargetLike, as_target
+from pellucid.progress import task
 
 Score = Callable[[Tensor], Tensor]
 """Strengths of the concepts `(M, K)` in [0, 1] -> scores `(M,)`."""

@@ -9,7 +9,6 @@ constructor, what is learned in attributes with a trailing underscore.
 
 from __future__ import annotations
 
-import difflib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, Self, TypeVar
@@ -20,6 +19,7 @@ from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, Transfo
 from sklearn.utils.validation import check_array, check_is_fitted, validate_data
 
 from pellucid.errors import DataError, MethodError
+from pellucid.registry import Registry
 
 Array = NDArray[np.float32]
 
@@ -137,18 +137,12 @@ class Dictionary(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimato
 
 
 D = TypeVar("D", bound=type[Dictionary])
-DICTIONARIES: dict[str, type[Dictionary]] = {}
+DICTIONARIES: Registry[type[Dictionary]] = Registry("concepts by", article="are no")
 
 
 def dictionary(name: str, *, about: str, paper: str) -> Callable[[D], D]:
     """Register a kind of dictionary under its name on the command line."""
-
-    def register(cls: D) -> D:
-        cls.name, cls.about, cls.paper = name, about, paper
-        DICTIONARIES[name] = cls
-        return cls
-
-    return register
+    return DICTIONARIES.register(name, about=about, paper=paper)
 
 
 def get_dictionary(name: str, **parameters: Any) -> Dictionary:
@@ -157,11 +151,7 @@ def get_dictionary(name: str, **parameters: Any) -> Dictionary:
     Raises:
         MethodError: unknown name (near misses are listed) or parameter.
     """
-    key = name.strip().lower().replace("_", "-")
-    if key not in DICTIONARIES:
-        near = difflib.get_close_matches(key, DICTIONARIES, n=3, cutoff=0.5)
-        hint = f"did you mean {' or '.join(map(repr, near))}?" if near else f"there are {', '.join(DICTIONARIES)}."
-        raise MethodError(f"There are no concepts by {name!r}; {hint}")
+    key = DICTIONARIES.key(name)
     cls = DICTIONARIES[key]
     if unknown := sorted(set(parameters) - set(cls._get_param_names())):
         known = ", ".join(cls._get_param_names())

@@ -17,12 +17,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pellucid.concepts.dictionary import Dictionary
-from pellucid.engine import Capture, Cost, task
+from pellucid.engine import Capture, Cost
 from pellucid.engine.swap import Edit, Swap
 from pellucid.media import Pictures
 from pellucid.models.model import VisionModel
 from pellucid.models.places import Places
 from pellucid.models.targets import Target, TopClass, class_scores
+from pellucid.progress import task
 
 
 @dataclass

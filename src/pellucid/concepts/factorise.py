@@ -11,7 +11,7 @@ from sklearn import cluster, decomposition
 from sklearn.exceptions import ConvergenceWarning
 
 from pellucid.concepts.dictionary import Array, Dictionary, dictionary
-from pellucid.engine import task
+from pellucid.progress import task
 
 _SWEEPS = 500  # of coordinate descent at most; it stops earlier when codes stand still
 _STILL = 1e-5  # change in a sweep, over the largest code

@@ -11,7 +11,7 @@ from scipy.optimize import linear_sum_assignment
 from sklearn.base import clone
 
 from pellucid.concepts.dictionary import Array, Dictionary
-from pellucid.engine import task
+from pellucid.progress import task
 
 
 def matched(

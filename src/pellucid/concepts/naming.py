@@ -14,11 +14,11 @@ import torch
 from numpy.typing import NDArray
 
 from pellucid.concepts.dictionary import Dictionary
-from pellucid.engine import task
 from pellucid.engine.statistics import adjusted
 from pellucid.errors import DataError, PellucidError
 from pellucid.media import Geometry, Picture, Pictures
 from pellucid.models.features import Features
+from pellucid.progress import task
 
 IOU = 0.04
 """Least intersection over union for a name (Bau et al. 2017, sec. 3.1)."""

@@ -5,9 +5,9 @@ The engine knows tensors and `torch.nn.Module`; it knows no method, no model zoo
 
 from pellucid.engine.batching import adaptive_batches, default_batch
 from pellucid.engine.capture import Capture, Cost, find_layer, gradients, unwrap
-from pellucid.engine.progress import Reporter, reporting, task
 from pellucid.engine.temporal_baselines import TEMPORAL
 from pellucid.engine.trace import leave_no_trace
+from pellucid.progress import Reporter, reporting, task
 
 __all__ = [
     "TEMPORAL",

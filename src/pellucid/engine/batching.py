@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from pellucid.engine.progress import task
+from pellucid.progress import task
 
 _CPU_BATCH, _GPU_BATCH = 16, 64
 _CPU_BYTES = 2_500_000  # of inputs at a time: 4 pictures of 224 x 224

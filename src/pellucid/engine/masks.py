@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from pellucid.errors import MethodError
+from pellucid.registry import settings_of
 
 KEY = 16  # bytes of a mask's name
 _OF_EACH = ("values", "shifts")  # what the masks of one object do not share
@@ -59,7 +60,7 @@ class Masks(ABC):
 
     def keys(self) -> list[bytes]:
         """A short name for each mask, the same for all masks that are drawn the same from the same kind of values."""
-        own = [(f.name, getattr(self, f.name)) for f in fields(self)]  # type: ignore[arg-type]
+        own = [(name, getattr(self, name)) for name in settings_of(self)]
         shared = hashlib.blake2b(type(self).__name__.encode())
         for name, value in own:
             if name not in _OF_EACH:

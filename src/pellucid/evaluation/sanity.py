@@ -11,7 +11,8 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
-from pellucid.engine import task, unwrap
+from pellucid.engine import unwrap
+from pellucid.progress import task
 
 SEEDS = (0, 1)
 

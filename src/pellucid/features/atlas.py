@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pellucid.engine import task, unwrap
+from pellucid.engine import unwrap
 from pellucid.errors import MediaError, MethodError
 from pellucid.explanation import Record
 from pellucid.features.exemplars import LEAST_CROP
@@ -28,6 +28,7 @@ from pellucid.features.receptive_field import ReceptiveField, receptive_field
 from pellucid.media import Geometry
 from pellucid.models.layers import Layer
 from pellucid.models.model import VisionModel
+from pellucid.progress import task
 
 Projection = Literal["pca", "tsne", "umap"]
 PROJECTIONS = ("pca", "tsne", "umap")

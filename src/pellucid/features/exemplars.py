@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pellucid.engine import task, unwrap
+from pellucid.engine import unwrap
 from pellucid.errors import MediaError, MethodError, ModelError
 from pellucid.features.folder import Folder, Loader, Origin, Patch
 from pellucid.features.measures import Look, Measure, look, resized
@@ -28,6 +28,7 @@ from pellucid.media import Geometry
 from pellucid.models.blackbox import BlackBox
 from pellucid.models.layers import Layer
 from pellucid.models.model import VisionModel
+from pellucid.progress import task
 from pellucid.storage import strict
 
 Role = Literal["top", "bottom", "middle"]

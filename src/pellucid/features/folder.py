@@ -12,12 +12,12 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from pellucid.engine import task
 from pellucid.errors import MediaError
 from pellucid.features.receptive_field import Box
 from pellucid.media import Geometry, Picture, expand, read_image, sample_path
 from pellucid.models.model import VisionModel
 from pellucid.models.preprocess import Preprocess
+from pellucid.progress import task
 
 SAMPLE = "sample:"
 

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from pellucid.engine import default_batch, task
+from pellucid.engine import default_batch
 from pellucid.errors import TargetError
 from pellucid.features.canvas import Canvas
 from pellucid.features.colour import Colours
@@ -26,6 +26,7 @@ from pellucid.features.result import Synthesis
 from pellucid.features.settings import Settings
 from pellucid.models.model import VisionModel
 from pellucid.models.targets import TargetLike
+from pellucid.progress import task
 
 _RESCUES = 32  # steps in which a silent unit may have redirected gradients
 _COOL = 0.3  # share of the steps, the last ones, in which the learning rate falls to a tenth

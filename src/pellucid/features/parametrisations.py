@@ -10,15 +10,15 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any, ClassVar, TypeVar
 
 import torch
 from torch import Tensor
 
-from pellucid.errors import MethodError
 from pellucid.features.canvas import Canvas, Generators, normal
 from pellucid.features.colour import Colours
+from pellucid.registry import Registry
 
 Parameters = list[Tensor]
 """Tensors with one row for each picture."""
@@ -45,18 +45,12 @@ class Parametrisation(ABC):
 
 
 P = TypeVar("P", bound=type[Parametrisation])
-PARAMETRISATIONS: dict[str, type[Parametrisation]] = {}
+PARAMETRISATIONS: Registry[type[Parametrisation]] = Registry("parametrisation")
 
 
 def parametrisation(name: str) -> Callable[[P], P]:
     """Register a parametrisation under its name on the command line."""
-
-    def register(cls: P) -> P:
-        cls.name = name
-        PARAMETRISATIONS[name] = cls
-        return cls
-
-    return register
+    return PARAMETRISATIONS.register(name)
 
 
 def get_parametrisation(name: str, **parameters: Any) -> Parametrisation:
@@ -65,12 +59,8 @@ def get_parametrisation(name: str, **parameters: Any) -> Parametrisation:
     Raises:
         MethodError: unknown name (near misses are listed) or hyper-parameter.
     """
-    if name not in PARAMETRISATIONS:
-        raise MethodError(f"There is no parametrisation {name!r}: choose {', '.join(PARAMETRISATIONS)}.")
-    known = {f.name for f in fields(PARAMETRISATIONS[name])}  # type: ignore[arg-type]
-    if unknown := sorted(set(parameters) - known):
-        raise MethodError(f"{name!r} has no parameter {unknown[0]!r}; it has {', '.join(sorted(known))}.")
-    return PARAMETRISATIONS[name](**parameters)
+    made: Parametrisation = PARAMETRISATIONS.make(name, parameters)
+    return made
 
 
 @parametrisation("pixel")

@@ -15,6 +15,7 @@ from pellucid.features.cppn import CPPN
 from pellucid.features.maco import MACO
 from pellucid.features.parametrisations import PARAMETRISATIONS, Fourier, Parametrisation, Pixel, get_parametrisation
 from pellucid.features.robustness import Robustness
+from pellucid.registry import settings_of
 
 __all__ = ["CPPN", "MACO", "PRESETS", "Fourier", "Pixel", "Settings"]
 
@@ -87,7 +88,7 @@ class Settings:
     def as_dict(self) -> dict[str, Any]:
         """Plain values, ready for JSON; measured tensors as nested lists."""
         values = {f.name: _plain(getattr(self, f.name)) for f in dataclasses.fields(self)}
-        own = {f.name: _plain(getattr(self.parametrisation, f.name)) for f in dataclasses.fields(self.parametrisation)}  # type: ignore[arg-type]
+        own = {name: _plain(getattr(self.parametrisation, name)) for name in settings_of(self.parametrisation)}
         return values | {"parametrisation": {"name": self.parametrisation.name, **own}}
 
     @classmethod

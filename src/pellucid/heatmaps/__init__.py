@@ -87,6 +87,4 @@ __all__ = [
 ]
 
 _FAMILIES = ("cam", "gradient", "path", "perturbation", "mask", "attention", "recurrent")
-_in_order = sorted(METHODS.items(), key=lambda item: _FAMILIES.index(item[1].family))
-METHODS.clear()  # registered as they were imported, listed by family
-METHODS.update(_in_order)
+METHODS.order(lambda cls: _FAMILIES.index(cls.family))

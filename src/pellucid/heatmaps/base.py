@@ -7,7 +7,6 @@ agrees share one pass: all CAMs of a layer come out of one forward, and several 
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable, Sequence
@@ -24,6 +23,7 @@ from pellucid.models.blackbox import BlackBox
 from pellucid.models.layers import Layer
 from pellucid.models.model import VisionModel
 from pellucid.models.targets import Target, TargetLike, as_target
+from pellucid.registry import Registry, settings_of
 
 ModelLike = VisionModel | nn.Module
 
@@ -145,7 +145,7 @@ class Method(ABC):
 
     def parameters(self) -> dict[str, Any]:
         """Hyper-parameters as plain values, for the record; tensors are named by their hash."""
-        return {f.name: plain_setting(getattr(self, f.name)) for f in dataclasses.fields(self)}  # type: ignore[arg-type]
+        return {name: plain_setting(getattr(self, name)) for name in settings_of(self)}
 
 
 def plain_setting(value: Any) -> Any:
@@ -158,18 +158,12 @@ def plain_setting(value: Any) -> Any:
 
 
 M = TypeVar("M", bound=type[Method])
-METHODS: dict[str, type[Method]] = {}
+METHODS: Registry[type[Method]] = Registry("method", otherwise="`pellucid methods` lists them.")
 
 
 def method(name: str, *, family: str, needs: str, cost: str, paper: str) -> Callable[[M], M]:
     """Register a method class under its name on the command line."""
-
-    def register(cls: M) -> M:
-        cls.name, cls.family, cls.needs, cls.cost, cls.paper = name, family, needs, cost, paper
-        METHODS[name] = cls
-        return cls
-
-    return register
+    return METHODS.register(name, family=family, needs=needs, cost=cost, paper=paper)
 
 
 def get_method(name: str, **parameters: Any) -> Method:
@@ -178,18 +172,8 @@ def get_method(name: str, **parameters: Any) -> Method:
     Raises:
         MethodError: unknown name (near misses are listed) or hyper-parameter.
     """
-    key = name.strip().lower().replace("_", "-")
-    if key not in METHODS:
-        near = difflib.get_close_matches(key, METHODS, n=3, cutoff=0.5)
-        hint = f"did you mean {', '.join(map(repr, near))}?" if near else f"there are {', '.join(METHODS)}."
-        raise MethodError(f"There is no method {name!r}; {hint} `pellucid methods` lists them.")
-    cls = METHODS[key]
-    known = {f.name for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
-    if unknown := sorted(set(parameters) - known):
-        raise MethodError(
-            f"Method {key!r} has no parameter {unknown[0]!r}; it has {', '.join(sorted(known)) or 'none'}."
-        )
-    return cls(**parameters)
+    made: Method = METHODS.make(name, parameters)
+    return made
 
 
 def explain_all(

@@ -14,13 +14,13 @@ from torch.nn.functional import interpolate
 
 from pellucid.engine import Capture, Cost, find_layer
 from pellucid.engine.capture import first_tensor, replace_first_tensor
-from pellucid.engine.progress import task
 from pellucid.errors import LayerError, MethodError
 from pellucid.heatmaps.base import Job
 from pellucid.heatmaps.perturbation import freeze, score_of
 from pellucid.importance.game import Game, Players
 from pellucid.importance.internals import removed
 from pellucid.models.layouts import readings
+from pellucid.progress import task
 
 _STUCK = "Output and input differ in shape, so out means the output's mean over places rather than a bypass: {}."
 _FINEST = 56  # cells an axis of the maps shown

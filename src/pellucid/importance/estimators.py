@@ -22,9 +22,9 @@ from pellucid.engine.presence_tree import LEAST, fit_tree
 from pellucid.engine.surrogate import evaluated, surrogate
 from pellucid.errors import MethodError
 from pellucid.heatmaps.base import Job
-from pellucid.importance.features import near
 from pellucid.importance.game import Game, Players
 from pellucid.importance.path import Path, follow
+from pellucid.registry import Registry
 
 _TOLERANCE = 0.2  # relative standard error at which sampling stops: a correlation of about 0.98 with the truth
 
@@ -285,11 +285,12 @@ class Permutation(Estimator):
         return self.samples if isinstance(self.samples, int) else 3
 
 
-ESTIMATORS: dict[str, type[Estimator]] = {
-    e.name: e for e in (Ablation, Shapley, Kernel, Owen, Linear, LocalTree, Gradient, Conductance, Permutation)
-}
+ESTIMATORS: Registry[type[Estimator]] = Registry(
+    "estimator",
+    {e.name: e for e in (Ablation, Shapley, Kernel, Owen, Linear, LocalTree, Gradient, Conductance, Permutation)},
+)
 
 
 def get_estimator(name: str, **settings: Any) -> Estimator:
     """An estimator by name; `MethodError` with near misses if there is none."""
-    return ESTIMATORS[near(name, ESTIMATORS, "estimator")](**settings)
+    return ESTIMATORS.find(name)(**settings)

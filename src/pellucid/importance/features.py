@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
-import difflib
-from collections.abc import Mapping
 from typing import Any
 
 from pellucid.errors import MethodError
@@ -15,29 +12,19 @@ from pellucid.importance.frames import Frames, Segments, Tubes
 from pellucid.importance.game import Players
 from pellucid.importance.internals import Channels, Tokens
 from pellucid.importance.regions import Patches, Superpixels
+from pellucid.registry import Registry, settings_of
 
-FEATURES: dict[str, type[Players]] = {
-    p.kind: p
-    for p in (
-        *(Superpixels, Patches, Drawn, Channels, Tokens, Blocks, ColourBands, FrequencyBands, Properties),
-        *(Frames, Segments, Tubes),
-    )
-}
+FEATURES: Registry[type[Players]] = Registry(
+    "feature",
+    {
+        p.kind: p
+        for p in (
+            *(Superpixels, Patches, Drawn, Channels, Tokens, Blocks, ColourBands, FrequencyBands, Properties),
+            *(Frames, Segments, Tubes),
+        )
+    },
+)
 """Name -> its class. A new kind of players is entered here, and has a verb."""
-
-
-def near(name: str, known: Mapping[str, Any], what: str) -> str:
-    """`name` as it is known.
-
-    Raises:
-        MethodError: it is not, with near misses.
-    """
-    key = name.strip().lower().replace("_", "-")
-    if key in known:
-        return key
-    close = difflib.get_close_matches(key, known, n=3, cutoff=0.5)
-    hint = f"did you mean {' or '.join(map(repr, close))}?" if close else f"choose {', '.join(known)}."
-    raise MethodError(f"There is no {what} {name!r}: {hint}")
 
 
 def get_players(name: str, **settings: Any) -> Players:
@@ -46,19 +33,15 @@ def get_players(name: str, **settings: Any) -> Players:
     Raises:
         MethodError: unknown name (near misses are listed), or a setting that these players do not have.
     """
-    cls = FEATURES[near(name, FEATURES, "feature")]
+    cls = FEATURES.find(name)
     given = {key: value for key, value in settings.items() if value is not None}
-    known = {f.name for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
+    known = set(settings_of(cls))
     if "layers" in known and isinstance(given.get("layer"), str):  # several may be compared
         given["layers"] = tuple(part.strip() for part in given.pop("layer").split(","))
     given = {key: value for key, value in given.items() if key in known or key != "seed"}
     if unknown := sorted(set(given) - known):
-        owners = [feature for feature, owner in FEATURES.items() if unknown[0] in _fields(owner)]
+        owners = [feature for feature, owner in FEATURES.items() if unknown[0] in settings_of(owner)]
         raise MethodError(
             f"{cls.kind} have no {unknown[0]}: leave it out, or choose {' or '.join(owners) or 'another feature'}."
         )
     return cls(**given)
-
-
-def _fields(cls: type[Players]) -> set[str]:
-    return {f.name for f in dataclasses.fields(cls)}  # type: ignore[arg-type]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
@@ -17,6 +16,7 @@ from pellucid.errors import MethodError
 from pellucid.heatmaps.base import Job, plain_setting
 from pellucid.importance.path import Path
 from pellucid.media.geometry import Geometry
+from pellucid.registry import settings_of
 
 Value = Callable[[Tensor], Tensor]
 """Coalitions `(M, K)` of 0 (out) and 1 (in) -> scores `(M, T)`, double precision."""
@@ -83,7 +83,7 @@ class Players(ABC):
 
     def settings(self) -> dict[str, Any]:
         """What the players were cut with, as plain values, for the record; tensors by their hash."""
-        return {f.name: plain_setting(getattr(self, f.name)) for f in dataclasses.fields(self)}  # type: ignore[arg-type]
+        return {name: plain_setting(getattr(self, name)) for name in settings_of(self)}
 
 
 class Cut(Players):

@@ -126,8 +126,7 @@ class Superpixels(Cut):
     kind: ClassVar[str] = "superpixels"
 
     def __post_init__(self) -> None:
-        if self.segments not in SEGMENTATIONS:
-            raise MethodError(f"There are no segments {self.segments!r}: choose {', '.join(SEGMENTATIONS)}.")
+        SEGMENTATIONS.key(self.segments)
         if self.count < 2:
             raise MethodError(
                 f"Nothing can be told apart with {self.count} superpixel{'s' * (self.count != 1)}: give a count of at "

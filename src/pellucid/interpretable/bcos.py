@@ -17,10 +17,10 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
-from pellucid.engine.progress import task
 from pellucid.errors import DataError
 from pellucid.interpretable.base import Readable, Reason, number
 from pellucid.interpretable.numerics import Array, centre_and_scale
+from pellucid.progress import task
 
 _TINY = 1e-6
 _fixed: ContextVar[bool] = ContextVar("pellucid_bcos_fixed", default=False)

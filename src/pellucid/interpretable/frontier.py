@@ -9,10 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.model_selection import StratifiedKFold
 
-from pellucid.engine.progress import task
 from pellucid.errors import DataError
 from pellucid.interpretable.base import Readable
 from pellucid.interpretable.numerics import Array
+from pellucid.progress import task
 
 _FOLDS = 4
 

@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 from sklearn.model_selection import train_test_split
 
 from pellucid.concepts import Dictionary, get_dictionary
-from pellucid.engine.progress import task
 from pellucid.errors import DataError
 from pellucid.interpretable.additive import Additive
 from pellucid.interpretable.base import Readable
@@ -25,6 +24,7 @@ from pellucid.interpretable.numerics import Array, softmax
 from pellucid.interpretable.rules import Rules
 from pellucid.interpretable.tree import Tree
 from pellucid.interpretable.words import Channels, Concepts, Parts, Pool, Words
+from pellucid.progress import task
 
 _HELD_OUT, _RESAMPLES = 0.3, 5
 _TOKENS, _PICTURES = 20_000, 200  # places that concepts are found in; pictures of a class that parts are

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from pellucid.errors import MediaError
 from pellucid.media.image import Picture
+from pellucid.registry import Registry
 
 
 def superpixels(
@@ -102,13 +103,17 @@ def grid(space: Sequence[int], count: int = 49) -> Tensor:
     return labels
 
 
-SEGMENTATIONS: dict[str, Callable[[Tensor, int], Tensor]] = {
-    "grid": lambda x, count: grid(x.shape[1:], count),
-    "slic": superpixels,
-    "supervoxels": supervoxels,
-    "frames": stretches,
-    "felzenszwalb": lambda x, count: felzenszwalb(x, min_size=max(1, prod(x.shape[1:]) // (2 * count))),
-}
+SEGMENTATIONS: Registry[Callable[[Tensor, int], Tensor]] = Registry(
+    "segments",
+    {
+        "grid": lambda x, count: grid(x.shape[1:], count),
+        "slic": superpixels,
+        "supervoxels": supervoxels,
+        "frames": stretches,
+        "felzenszwalb": lambda x, count: felzenszwalb(x, min_size=max(1, prod(x.shape[1:]) // (2 * count))),
+    },
+    article="are no",
+)
 """Name -> (input `(C, *space)`, about how many) -> labels `(*space)`."""
 
 

@@ -25,7 +25,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from pellucid.engine import Capture, Cost, default_batch, find_layer, task
+from pellucid.engine import Capture, Cost, default_batch, find_layer
 from pellucid.engine.capture import first_tensor
 from pellucid.errors import MediaError, ModelError
 from pellucid.media import Geometry, Pictures
@@ -33,6 +33,7 @@ from pellucid.models.layers import best_layer
 from pellucid.models.model import VisionModel
 from pellucid.models.places import Places
 from pellucid.models.targets import logits
+from pellucid.progress import task
 
 Pool = Literal["mean", "max"]
 

@@ -21,11 +21,11 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from pellucid.engine.progress import task
 from pellucid.errors import ModelError
 from pellucid.media import generated
 from pellucid.models import suite_nets
 from pellucid.models.suite_nets import NETS
+from pellucid.progress import task
 
 _TEST_SEED, _TESTED = 1_000_000, 256
 _EVERY = 25  # steps between tests

@@ -28,12 +28,12 @@ from pellucid.engine.batching import adaptive_batches, default_batch, is_out_of_
 from pellucid.engine.capture import Capture, Cost, find_layer, first_tensor, replace_first_tensor, unwrap
 from pellucid.engine.masks import Masks, SegmentMasks, grid_labels
 from pellucid.engine.perturb import MaskScorer, Scores
-from pellucid.engine.progress import task
 from pellucid.engine.shells import UNSOUND
 from pellucid.engine.trace import leave_no_trace
 from pellucid.errors import MethodError, ModelError
 from pellucid.models.layers import _cached, _noise_like
 from pellucid.models.layouts import Layout, readings
+from pellucid.progress import task
 
 _DRAWN = 256  # masks at a time, while they are read
 _LEAK = 1e-4  # of the largest move: what another patch's token may move by rounding

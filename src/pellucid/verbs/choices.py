@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import fields, replace
+from dataclasses import replace
 from typing import Any
 
 from pellucid.errors import MethodError, PellucidError
 from pellucid.heatmaps import Method, get_method
 from pellucid.models.targets import Target, TargetLike, as_target
+from pellucid.registry import settings_of
 
 
 def as_methods(
@@ -37,7 +38,7 @@ def with_settings(methods: Sequence[Method], settings: Sequence[str]) -> list[Me
     for text in settings:
         parameter, value = parsed(text)
         if not any(_has(m, parameter) for m in changed):
-            known = sorted({f.name for m in changed for f in fields(m)})  # type: ignore[arg-type]
+            known = sorted({name for m in changed for name in settings_of(m)})
             names = ", ".join(m.name for m in changed)
             raise MethodError(f"{names} has no parameter {parameter!r}; there are {', '.join(known) or 'none'}.")
         try:
@@ -68,7 +69,7 @@ def parsed(text: str) -> tuple[str, Any]:
 
 
 def _has(method: Method, parameter: str) -> bool:
-    return any(f.name == parameter for f in fields(method))  # type: ignore[arg-type]
+    return parameter in settings_of(method)
 
 
 def _with(method: Method, parameter: str, value: Any) -> Method:

@@ -15,7 +15,6 @@ from torch import Tensor, nn
 
 from pellucid import storage
 from pellucid.concepts import DICTIONARIES
-from pellucid.engine.progress import task
 from pellucid.errors import DataError, LayerError, MethodError, StorageError
 from pellucid.interpretable import small_cnn
 from pellucid.interpretable.base import Readable
@@ -31,6 +30,7 @@ from pellucid.models.layers import describe
 from pellucid.models.layouts import Layout
 from pellucid.models.model import VisionModel
 from pellucid.models.sources import load
+from pellucid.progress import task
 from pellucid.results.distilled import Distilled
 from pellucid.verbs.inputs import Input, ModelLike, as_model
 from pellucid.verbs.records import parameters, record

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import fields, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,7 @@ from pellucid.engine.memory import ANSWERED, ASKED, Memory
 from pellucid.errors import MediaError, MethodError, PellucidError, StorageError
 from pellucid.heatmaps import Method, get_method
 from pellucid.models.targets import Target, parse_target
+from pellucid.registry import settings_of
 from pellucid.results import Heatmap
 from pellucid.verbs.explain import explain_each, sampled
 from pellucid.verbs.inputs import Input, ModelLike
@@ -72,7 +73,7 @@ def more(
 def _with_budget(e: Heatmap, method: Method, budget: dict[str, Any]) -> Method:
     if not {ASKED, ANSWERED} <= e.extras.keys():
         raise MethodError(f"{e.method} keeps no scores to go on from: explain the picture again.")
-    known = [f.name for f in fields(method) if f.name in BUDGET]  # type: ignore[arg-type]
+    known = [name for name in settings_of(method) if name in BUDGET]
     wrong = next((name for name in budget if name not in known), None)
     if wrong is not None or not budget:
         what = f"has no budget {wrong!r}" if wrong else "needs a larger budget to go on"

@@ -14,7 +14,6 @@ import torch
 from torch import Tensor
 
 from pellucid import storage
-from pellucid.engine.progress import task
 from pellucid.errors import MediaError, MethodError, ModelError, PellucidError
 from pellucid.heatmaps.base import prepare
 from pellucid.importance import Estimator, Players, Share, measure
@@ -26,6 +25,7 @@ from pellucid.media import Geometry, Picture
 from pellucid.media.samples import PREFIX
 from pellucid.models.model import VisionModel
 from pellucid.models.targets import Target
+from pellucid.progress import task
 from pellucid.render.portraits import portrait
 from pellucid.results.importance import Importance
 from pellucid.verbs.collection import Collection, collect

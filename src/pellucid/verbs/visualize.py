@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from pellucid import storage
-from pellucid.engine import task, unwrap
+from pellucid.engine import unwrap
 from pellucid.errors import LayerError, MethodError, StorageError, TargetError
 from pellucid.explanation import Record
 from pellucid.features import Channel, Neuron, Objective, Settings, as_objective, parse_objective, synthesise
@@ -25,6 +25,7 @@ from pellucid.features.result import Synthesis
 from pellucid.models.layers import layers
 from pellucid.models.model import VisionModel
 from pellucid.models.targets import Target, TargetLike, as_target
+from pellucid.progress import task
 from pellucid.results.features import FeatureImage, FeatureImages, arrays, read_features
 from pellucid.verbs.inputs import Input, ModelLike, as_model, one
 from pellucid.verbs.records import record, reloaded

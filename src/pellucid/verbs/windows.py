@@ -17,12 +17,12 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from pellucid.engine import task
 from pellucid.errors import MediaError, MethodError
 from pellucid.heatmaps import Method, explain_all
 from pellucid.media import Clip, Footage, Geometry, Plan
 from pellucid.models.model import VisionModel
 from pellucid.models.targets import Target, logits
+from pellucid.progress import task
 from pellucid.results import Heatmaps, VideoHeatmap
 from pellucid.verbs.records import record
 
