@@ -23,7 +23,7 @@ def test_a_name_is_found_whatever_its_case_and_dashes():
 
 
 def test_near_misses_are_listed_and_else_all():
-    with pytest.raises(MethodError, match=r"^There is no fruit 'aple': did you mean 'apple'\?$"):
+    with pytest.raises(MethodError, match=r"^There is no fruit 'aple': did you mean 'apple' or "):
         many().find("aple")
     with pytest.raises(MethodError, match="there are apple, pear, plum, fig, lime, kiwi-fruit"):
         many().find("xyzzy")

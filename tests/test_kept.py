@@ -1,0 +1,56 @@
+"""Results that were saved by an earlier version (0.1, before the redesign) still open and can still be recomputed.
+
+`tests/kept` holds one file of each kind, made with the network below, whose weights are a formula.
+"""
+
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+import pellucid as pl
+
+KEPT = sorted(Path(__file__).with_name("kept").glob("*.json"))
+SLOW = "digits.tree"  # its teacher is trained anew
+
+
+def earlier_model():
+    net = nn.Sequential(
+        nn.Conv2d(3, 8, 5, 2, 2),
+        nn.ReLU(),
+        nn.Conv2d(8, 12, 3, 2, 1),
+        nn.ReLU(),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.Linear(12, 3),
+    )
+    with torch.no_grad():
+        for k, p in enumerate(net.parameters()):
+            n = torch.arange(p.numel(), dtype=torch.float64)
+            p.copy_((torch.sin(n * (k + 1.7) * 0.9 + k) * (2 / math.sqrt(p[0].numel() + 1))).view_as(p))
+    look = pl.Preprocess(input_size=(48, 48), mean=(0.5,) * 3, std=(0.5,) * 3)
+    return pl.wrap(net.eval(), transform=look, labels=["one", "two", "three"])
+
+
+def test_there_is_one_of_each_kind():
+    from pellucid.verbs.verify import RECOMPUTE
+
+    assert {pl.storage.read_artefact(file, RECOMPUTE).format for file in KEPT} == set(RECOMPUTE)
+
+
+@pytest.mark.parametrize("file", KEPT, ids=lambda file: file.stem)
+def test_it_opens(file):
+    found = pl.read(file)
+    assert "img" in found._repr_html_() if hasattr(found, "_repr_html_") else found.png()[:4] == b"\x89PNG"
+
+
+@pytest.mark.parametrize(
+    "file",
+    [pytest.param(file, marks=[pytest.mark.slow] if file.stem == SLOW else []) for file in KEPT],
+    ids=lambda file: file.stem,
+)
+def test_it_is_recomputed(file):
+    model = None if file.stem == SLOW else earlier_model()
+    assert pl.verify(file, model=model).status in ("same", "within tolerance")
