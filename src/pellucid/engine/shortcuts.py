@@ -53,4 +53,7 @@ def _restore(owner: Any, name: str, value: Any) -> Callable[[], None]:
 
 
 def _asking(quick: Callable[..., Any], plain: Callable[..., Any]) -> Callable[..., Any]:
-    return lambda *args, **kwargs: (plain if _off() else quick)(*args, **kwargs)
+    def ask(*args: Any, **kwargs: Any) -> Any:
+        return (plain if _off() else quick)(*args, **kwargs)
+
+    return ask

@@ -2,8 +2,8 @@
 
 Guarded here: train/eval flags, buffers and other attributes, the random states, the compiler's stance, grad and
 inference mode. Fused attention and checkpointing are off (`shortcuts`). On CUDA recurrent layers run without cuDNN
-while a graph is recorded, because cuDNN refuses their backward pass in evaluation mode. Hooks are owned (and removed) by `Capture`; parameters are never touched, because only
-`torch.autograd.grad` is ever called.
+while a graph is recorded, because cuDNN refuses their backward pass in evaluation mode. Hooks are owned (and removed)
+by `Capture`; parameters are never touched, because only `torch.autograd.grad` is ever called.
 
 Threads may share a model: what is common to them is noted by the first that comes and put back by the last that goes.
 """

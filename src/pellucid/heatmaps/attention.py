@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -141,13 +142,57 @@ def _sits_where_read(job: Job, tokens: TokenGrid) -> bool:
 
 
 def attention_weights(job: Job, inputs: Tensor) -> list[Tensor]:
-    """The attentions `(side by side, heads, L, L)` of one input, without a graph; pooled ones are left out."""
+    """The attentions `(side by side, heads, queries, keys)` of one input, without a graph."""
     with Capture(job.module) as capture, torch.no_grad(), reading_attention() as found:
         capture.forward(inputs)
-    return [w for w in found.weights if w.shape[-1] == w.shape[-2] > 1]
+    return _of_several(found.weights)
 
 
-def flow_back(tokens: TokenGrid, steps: Sequence[Tensor], keep: float, take: float, start: str) -> Tensor:
+def _of_several(weights: Sequence[Tensor]) -> list[Tensor]:
+    """Attentions over more than one token: over a single one there is nothing to weigh."""
+    return [w for w in weights if w.shape[-1] > 1]
+
+
+def _poolings(weights: Sequence[Tensor]) -> int:
+    """How many attentions at the end are of few queries over more tokens."""
+    few = (w.shape[-2] < w.shape[-1] for w in reversed(weights))
+    return sum(1 for _ in takewhile(bool, few))
+
+
+def pooled(tokens: TokenGrid, poolings: Sequence[Tensor], keep: float, take: float) -> Tensor:
+    """What the last queries take from each token, `(prefix + cells,)`: where relevance starts.
+
+    Queries of their own (SigLIP) look at all tokens, or at those of the grid. Queries that stand in front of the keys
+    (the class token of CaiT) keep a part for themselves.
+
+    Args:
+        tokens: how the attentions in front read.
+        poolings: `(queries, keys)` each, in the order of execution.
+        keep: see `flow_back`.
+        take: see `flow_back`.
+
+    Raises:
+        MethodError: they are not over these tokens.
+    """
+    cells = math.prod(tokens.grid)
+    size, count = tokens.prefix + cells, len(poolings[0])
+    found, asking = poolings[0].new_zeros(size), poolings[0].new_full((count,), 1 / count)
+    for k, matrix in reversed(list(enumerate(poolings))):
+        queries, keys = matrix.shape
+        own = next((n for n in (0, count) if keys - n in (size, cells)), None)
+        if tokens.kind != "joint" or own is None or queries != count:
+            raise MethodError(
+                f"The last attention of this network is of {queries} queries over {keys} tokens, which are not the "
+                f"{size} tokens of one grid in front of it: use grad-cam or occlusion."
+            )
+        given = asking @ matrix
+        last = own == 0 and k == 0  # queries that came from nowhere keep nothing
+        found[size - (keys - own) :] += (1.0 if last else take) * given[own:]
+        asking = keep * asking + (take * given[:own] if own else 0.0)
+    return found
+
+
+def flow_back(tokens: TokenGrid, steps: Sequence[Tensor], keep: float, take: float, start: str | Tensor) -> Tensor:
     """Relevance of the output led back through all attentions, `r <- keep r + take r A`, onto the grid.
 
     Args:
@@ -155,12 +200,13 @@ def flow_back(tokens: TokenGrid, steps: Sequence[Tensor], keep: float, take: flo
         steps: each attention's matrix `(side by side, L, L)`, in the order of execution.
         keep: what stays where it is (the residual branch).
         take: what moves.
-        start: `class` (the first prefix token) or `mean` (all tokens of the grid alike).
+        start: `class` (the first prefix token), `mean` (all tokens of the grid alike), or what each token of a joint
+            attention is worth, `(prefix + cells,)`.
     """
     frames = tokens.grid[0] if tokens.kind != "joint" else 1
     places = math.prod(tokens.grid) // frames
     like = steps[0]
-    first = start == "class"
+    first = isinstance(start, str) and start == "class"
     # (prefix tokens, tokens of the grid); for the factorised kind, each frame has prefix tokens of its own.
     heads = like.new_zeros(frames if tokens.kind == "factorised" else 1, tokens.prefix)
     cells = like.new_zeros(frames, places)
@@ -168,6 +214,8 @@ def flow_back(tokens: TokenGrid, steps: Sequence[Tensor], keep: float, take: flo
     if tokens.kind == "factorised":
         summary[0 if tokens.time_prefix and first else slice(tokens.time_prefix, None)] = 1.0
         summary = summary / summary.sum()
+    elif isinstance(start, Tensor):
+        heads[0], cells[0] = start[: tokens.prefix], start[tokens.prefix :]
     elif first:
         heads[:, 0] = 1.0
     else:
@@ -201,6 +249,8 @@ class _Rollout(Method):
     """Base: reads the attentions of each input by itself."""
 
     start: Literal["auto", "class", "mean"] = "auto"
+    keep: ClassVar[float]
+    take: ClassVar[float]
 
     def pass_key(self) -> Hashable:
         """Runs alone."""
@@ -211,20 +261,38 @@ class _Rollout(Method):
         """Each method on its own."""
         return [m.roll(job) for m in methods]
 
+    def _map(self, job: Job, steps: Sequence[Tensor]) -> Tensor:
+        """The map `(*grid)` of one input; `steps` are its attentions `(side by side, queries, keys)`, as they count."""
+        if not steps:
+            raise MethodError(
+                "The model runs no attention that can be read (a softmax or scaled dot-product attention over four "
+                "axes): use grad-cam or occlusion."
+            )
+        among, last = steps[: len(steps) - _poolings(steps)], steps[len(steps) - _poolings(steps) :]
+        if any(a.shape[-2] != a.shape[-1] for a in among) or any(len(a) != 1 for a in last):
+            raise MethodError(
+                "Some attentions of this network are between tokens of two kinds (pooled keys, windows that look "
+                "around): use grad-cam or occlusion."
+            )
+        tokens = token_grid(job, [(len(a), a.shape[-1]) for a in among])
+        start: str | Tensor = self._begin(tokens)
+        if last and self.start == "auto":
+            start = pooled(tokens, [a[0] for a in last], self.keep, self.take)
+        return flow_back(tokens, among, self.keep, self.take, start).float()
+
+    def _said(self, steps: Sequence[Tensor]) -> list[str]:
+        count = _poolings(steps)
+        if not count or self.start != "auto":
+            return []
+        queries, keys = steps[-count].shape[-2:]
+        asked = "one query" if queries == 1 else f"{queries} queries"
+        return [f"The map starts from the attention pooling at the end of the network: {asked} over {keys} tokens."]
+
     def _begin(self, tokens: TokenGrid) -> str:
         has = tokens.prefix > 0 or tokens.time_prefix > 0
         if self.start == "class" and not has:
             raise MethodError("This transformer has no class token: roll out from the mean of its tokens (start=mean).")
         return ("class" if has else "mean") if self.start == "auto" else self.start
-
-
-def _read(job: Job, weights: Sequence[Tensor]) -> TokenGrid:
-    if not weights:
-        raise MethodError(
-            "The model runs no attention that can be read (a softmax or scaled dot-product attention over four axes): "
-            "use grad-cam or occlusion."
-        )
-    return token_grid(job, [(len(w), w.shape[-1]) for w in weights])
 
 
 @method(
@@ -243,22 +311,23 @@ class AttentionRollout(_Rollout):
     is then rolled out by itself.
 
     Args:
-        start: `class`, the first token without a place; `mean`, all others alike; `auto`: the class token if there is
-            one.
+        start: `class`, the first token without a place; `mean`, all others alike; `auto`: what a last attention of few
+            queries over all tokens takes from each (attention pooling), else the class token if there is one.
     """
 
+    keep: ClassVar[float] = 0.5
+    take: ClassVar[float] = 0.5
     uses_target: ClassVar[bool] = False
     signed: ClassVar[bool] = False
 
     def roll(self, job: Job) -> list[Attribution]:
         """The same map for every target."""
-        maps = []
+        maps, steps = [], list[Tensor]()
         for n in range(len(job.inputs)):
             one = Job(job.module, job.inputs[n : n + 1].detach(), job.targets)
-            weights = attention_weights(one, one.inputs)
-            tokens = _read(one, weights)
-            maps.append(flow_back(tokens, [w.mean(1) for w in weights], 0.5, 0.5, self._begin(tokens)).float())
-        found = Attribution(torch.stack(maps), cost=Cost(forwards=len(maps)))
+            steps = [w.mean(1) for w in attention_weights(one, one.inputs)]
+            maps.append(self._map(one, steps))
+        found = Attribution(torch.stack(maps), notes=self._said(steps), cost=Cost(forwards=len(maps)))
         return [found for _ in job.targets]
 
 
@@ -274,15 +343,18 @@ class AttentionRelevance(_Rollout):
     """`r_l = r_{l+1} + r_{l+1} A_l`, with `A = mean over heads of relu(dy/dA A)`: rollout for a target. `(N, *grid)`.
 
     Args:
-        start: `class`, the first token without a place; `mean`, all others alike; `auto`: the class token if there is
-            one.
+        start: `class`, the first token without a place; `mean`, all others alike; `auto`: what a last attention of few
+            queries over all tokens takes from each (attention pooling), else the class token if there is one.
     """
 
+    keep: ClassVar[float] = 1.0
+    take: ClassVar[float] = 1.0
     signed: ClassVar[bool] = False
 
     def roll(self, job: Job) -> list[Attribution]:
         """One forward an input, one backward a target."""
         maps: list[list[Tensor]] = [[] for _ in job.targets]
+        steps: list[Tensor] = []
         cost = Cost(len(job.inputs), len(job.inputs) * len(job.targets))
         for n in range(len(job.inputs)):
             row = torch.tensor([n])
@@ -291,25 +363,30 @@ class AttentionRelevance(_Rollout):
             with Capture(job.module, watch=job.watch, input_gradient=True) as capture:
                 with reading_attention() as found:
                     _, scores = capture.scored(one.inputs, _scored(targets))
-                weights = [w for w in found.weights if w.shape[-1] == w.shape[-2] > 1]
+                weights = _of_several(found.weights)
                 gradients = [
                     torch.autograd.grad(s.sum(), weights, retain_graph=True, allow_unused=True) if weights else ()
                     for s in scores
                 ]
-            tokens = _read(one, weights)
             for k, slopes in enumerate(gradients):
+                if weights and all(g is None for g in slopes):
+                    raise MethodError(
+                        "No gradient leads from the score to any attention of this network (it is detached, or behind "
+                        "the score): use attention-rollout or occlusion."
+                    )
                 steps = [
                     torch.zeros_like(w[:, 0]) if g is None else (g * w.detach()).relu().mean(1)
                     for g, w in zip(slopes, weights, strict=True)
                 ]
-                maps[k].append(flow_back(tokens, steps, 1.0, 1.0, self._begin(tokens)).float())
-        return [_relevance(torch.stack(m), cost) for m in maps]
+                maps[k].append(self._map(one, steps))
+        return [_relevance(torch.stack(m), self._said(steps), cost) for m in maps]
 
 
 def _scored(targets: Sequence[Target]) -> Callable[[Any, Mapping[str, Tensor]], list[Tensor]]:
     return lambda output, watched: [t.score(output, watched) for t in targets]
 
 
-def _relevance(values: Tensor, cost: Cost) -> Attribution:
-    notes = [] if values.any() else ["No attention speaks for the target, so the map is zero: use grad-cam, signed."]
+def _relevance(values: Tensor, notes: list[str], cost: Cost) -> Attribution:
+    if not values.any():
+        notes = [*notes, "No attention speaks for the target, so the map is zero: use grad-cam, signed."]
     return Attribution(values.detach(), notes=notes, cost=cost)

@@ -148,13 +148,15 @@ def _explain_batch(
     x = torch.stack([item.x for item in items]).to(model.device, model.dtype)
     output = model.outputs(x)
     predictions = model.ranked(output)
-    fused = fused_notes(model.module, x, output)
+    items = [
+        replace(item, notes=[*item.notes, *notes])
+        for item, notes in zip(items, fused_notes(model.module, x, output), strict=True)
+    ]
     named = [_for_batch(t, items).bind(model.module, x, model.labels) for t in targets]
     bound = [t.freeze(output) for t in named]
     methods = _by_pathway(methods, model, x)
     found = explain_all(methods, model, x, bound, memory)
     for i, item in enumerate(items):
-        item = replace(item, notes=[*item.notes, *fused[i]])
         session = Session(model, x[i : i + 1], seed, weights)
         row = torch.tensor([i])
         yield (
