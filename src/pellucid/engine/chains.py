@@ -7,10 +7,8 @@ and on what. Layers of a kind that is known here act on a part of a picture as t
 from __future__ import annotations
 
 import math
-import threading
 from collections import Counter
 from collections.abc import Callable
-from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn.functional import pad
 
 from pellucid.engine.folding import users_of
+from pellucid.engine.hooks import Hooks
 from pellucid.engine.shells import hooked, plain_weights, shell
 
 Place = tuple[int, int]
@@ -114,18 +113,14 @@ def chain(network: nn.Module, x: Tensor) -> tuple[list[Link], int]:
     runs: Counter[nn.Module] = Counter()
     work, ended, reads = 0, False, False
     last: tuple[Tensor, int] | None = None  # the last layer's answer, and its state: it may be written to in between
-    thread = threading.get_ident()
     free = {part for part in network.modules() if not hooked(part)}
 
-    def before(_part: nn.Module, args: Any) -> None:
+    def before(_part: nn.Module, args: Any, _kwargs: Any) -> None:
         nonlocal reads
-        if threading.get_ident() == thread:
-            reads = last is None or (bool(args) and args[0] is last[0] and args[0]._version == last[1])
+        reads = last is None or (bool(args) and args[0] is last[0] and args[0]._version == last[1])
 
     def behind(part: nn.Module, args: Any, output: Any) -> None:
         nonlocal work, ended, last
-        if threading.get_ident() != thread:
-            return
         runs[part] += 1
         work += _work(part, output)
         link = _link(part, args, output) if reads and not ended and part in free else None
@@ -136,11 +131,11 @@ def chain(network: nn.Module, x: Tensor) -> tuple[list[Link], int]:
             steps.append(output.grad_fn)
             last = output, output._version
 
-    with ExitStack() as hooks:
+    with Hooks() as hooks:
         for part in network.modules():
             if not any(True for _ in part.children()):
-                hooks.callback(part.register_forward_pre_hook(before).remove)
-                hooks.callback(part.register_forward_hook(behind).remove)
+                hooks.before(part, before)
+                hooks.behind(part, behind)
         with torch.enable_grad():
             users = users_of(network(x.detach().clone().requires_grad_().clone()))  # it may be written to
     once = next((k for k, link in enumerate(links) if runs[link.module] > 1), len(links))

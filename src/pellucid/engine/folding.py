@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 from torch.utils._pytree import tree_leaves
 
+from pellucid.engine.hooks import Hooks
 from pellucid.engine.shells import copied, hooked, plain_weights, shell
 
 TOLERANCE = 1e-4
@@ -68,30 +69,26 @@ def _pairs(module: nn.Module, run: Run, x: Tensor) -> tuple[list[nn.Conv2d], dic
     found: dict[nn.Conv2d, tuple[nn.BatchNorm2d, Tensor]] = {}
     runs: Counter[nn.Module] = Counter()
 
-    def convolved(conv: nn.Conv2d, _args: Any, output: Any) -> None:
+    def convolved(conv: Any, _args: Any, output: Any) -> None:
         runs[conv] += 1
         if conv not in read:
             made[id(output)] = conv, output
 
-    def normalised(norm: nn.BatchNorm2d, args: Any, _output: Any) -> None:
+    def normalised(norm: Any, args: Any, _output: Any) -> None:
         runs[norm] += 1
         if args and id(args[0]) in made:
             conv, output = made[id(args[0])]
             found[conv] = norm, output
 
-    handles = []
     read = {part for part in module.modules() if hooked(part)}
-    for part in module.modules():
-        if isinstance(part, nn.Conv2d) and plain_weights(part):
-            handles.append(part.register_forward_hook(convolved))
-        elif _foldable(part):
-            handles.append(part.register_forward_hook(normalised))
-    try:
+    with Hooks() as hooks:
+        for part in module.modules():
+            if isinstance(part, nn.Conv2d) and plain_weights(part):
+                hooks.behind(part, convolved)
+            elif _foldable(part):
+                hooks.behind(part, normalised)
         with torch.enable_grad():
             output = run(module, x.detach().clone().requires_grad_().clone())  # it may be written to
-    finally:
-        for handle in handles:
-            handle.remove()
     users = users_of(output)
     return [part for part in runs if isinstance(part, nn.Conv2d)], {
         conv: norm for conv, (norm, at) in found.items() if runs[conv] == runs[norm] == 1 and users[at.grad_fn] == 1

@@ -9,9 +9,8 @@ whole clips. The numbers are the same.
 from __future__ import annotations
 
 import math
-import threading
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Any
@@ -21,6 +20,7 @@ from torch import Tensor, nn
 
 from pellucid.engine.batching import adaptive_batches, default_batch, is_out_of_memory
 from pellucid.engine.capture import Capture, Cost
+from pellucid.engine.hooks import End, Hooks
 from pellucid.engine.perturb import Scores
 from pellucid.errors import MethodError, ModelError
 
@@ -28,10 +28,6 @@ _ROWS = 8  # times the batch of clips: what a recurrent layer reads is small
 _UNSOUND = (RuntimeError, ValueError, TypeError, IndexError, ModelError)
 
 State = Tensor | tuple[Tensor, Tensor]
-
-
-class _Read(BaseException):
-    """Ends a pass once the recurrent layer's input is read; not an `Exception`, so no model swallows it."""
 
 
 @dataclass
@@ -90,8 +86,7 @@ class FrameScorer:
         self.batch = batch or default_batch(clip.device)
         self.cost, self._read = Cost(), 0  # frames read so far
         self._capture = Capture(module, watch=watch)
-        self._handles: list[torch.utils.hooks.RemovableHandle] = []
-        self._thread = threading.get_ident()
+        self._hooks = Hooks()
         self._prefix: _Prefix | None = None
         self._feed: tuple[Tensor, int] | None = None  # what the recurrent layer is given instead, from which step on
         self._fed = 0
@@ -124,9 +119,8 @@ class FrameScorer:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        for handle in self._handles:
-            handle.remove()
-        self._handles, self._prefix, self._feed = [], None, None
+        self._hooks.close()
+        self._prefix, self._feed = None, None
         self._capture.__exit__(kind, error, trace)
 
     def __call__(self, index: Tensor, label: str = "frames") -> Tensor:
@@ -212,18 +206,15 @@ class FrameScorer:
         half = self.frames // 2
         mixed[:, :half] = torch.arange(half)  # so that the states are put to the proof too
         seen: list[Tensor] = []
-        handle = layer.register_forward_pre_hook(self._reader(seen, stop=False))
-        try:
+        with self._reading(layer, seen, stop=False):
             expected = self._slow(mixed)
-        finally:
-            handle.remove()
         if len(seen) != 1 or not _same(self._vectors(layer, seen[0]), features[mixed[0].to(features.device)]):
             return None
         try:
             others = self._others(layer)
             outputs, states = _stepped(layer, features) if not layer.bidirectional else (torch.zeros(0), [])
-            self._handles.append(layer.register_forward_pre_hook(self._before, with_kwargs=True))
-            self._handles.append(layer.register_forward_hook(self._after))
+            self._hooks.before(layer, self._before)
+            self._hooks.behind(layer, self._after)
             for stub in (self.clip[:, :, :1], self.clip):  # what the frames' network is fed no longer matters
                 self._prefix = _Prefix(layer, torch.cat([features, others]), stub, outputs, states)
                 with suppress(*_UNSOUND):
@@ -262,28 +253,26 @@ class FrameScorer:
     def _features(self, layer: nn.RNNBase, clip: Tensor) -> Tensor:
         """`(T, F)`: what the layer is given for a clip; nothing behind it is run."""
         seen: list[Tensor] = []
-        handle = layer.register_forward_pre_hook(self._reader(seen, stop=True))
-        try:
-            with torch.no_grad():
-                self._capture.forward(clip)
-        except _Read:
-            pass
-        finally:
-            handle.remove()
+        with self._reading(layer, seen, stop=True), suppress(End), torch.no_grad():
+            self._capture.forward(clip)
         self._spend(clip)
         found = self._vectors(layer, seen[0] if seen else torch.zeros(0))
         if len(found) != clip.shape[2]:
             raise ModelError("The recurrent layer is not given one vector for each frame.")
         return found
 
-    def _reader(self, seen: list[Tensor], stop: bool) -> Callable[[nn.Module, tuple[Any, ...]], None]:
-        def hook(_module: nn.Module, args: tuple[Any, ...]) -> None:
-            if threading.get_ident() == self._thread:
-                seen.append(args[0].detach().clone())
-                if stop:
-                    raise _Read
+    @contextmanager
+    def _reading(self, layer: nn.RNNBase, seen: list[Tensor], stop: bool) -> Iterator[None]:
+        """What the layer is given is put into `seen`; with `stop`, the pass then ends."""
 
-        return hook
+        def note(_module: nn.Module, args: tuple[Any, ...], _kwargs: dict[str, Any]) -> None:
+            seen.append(args[0].detach().clone())
+            if stop:
+                raise End
+
+        with Hooks() as hooks:
+            hooks.before(layer, note)
+            yield
 
     @staticmethod
     def _vectors(layer: nn.RNNBase, given: Tensor) -> Tensor:
@@ -292,7 +281,7 @@ class FrameScorer:
         return given.squeeze(other) if given.ndim == 3 and given.shape[other] == 1 else given.new_zeros(0, 1)
 
     def _before(self, _module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        if self._feed is None or threading.get_ident() != self._thread:
+        if self._feed is None:
             return None
         assert self._prefix is not None
         if len(args) > 1 or kwargs:  # a first state of the model's own
@@ -304,7 +293,7 @@ class FrameScorer:
         return ((fed, _repeated(self._prefix.states[start], count)) if start else (fed,)), {}
 
     def _after(self, _module: nn.Module, _args: Any, output: Any) -> Any:
-        if self._feed is None or threading.get_ident() != self._thread:
+        if self._feed is None:
             return None
         assert self._prefix is not None
         features, start = self._feed

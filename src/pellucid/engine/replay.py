@@ -7,15 +7,14 @@ compute is the tail, and whatever code stands between the modules. The user's mo
 
 from __future__ import annotations
 
-import threading
 from collections import OrderedDict
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
 from pellucid.engine.capture import find_layer
+from pellucid.engine.hooks import Hooks
 from pellucid.engine.shells import HOOKS, shell
 
 
@@ -48,9 +47,8 @@ class Prefix:
         self._watched_parts = {part for part in self._front if watched & set(part.modules())}
         self._answers: dict[nn.Module, list[Any]] = {}
         self._given: dict[nn.Module, int] = {}
-        self._handles: list[torch.utils.hooks.RemovableHandle] = []
+        self._hooks = Hooks()
         self._reached: list[Any] = []
-        self._thread = threading.get_ident()
 
     def _parts(self, container: nn.Module) -> list[nn.Module]:
         """The modules of a container that are not on the way; lists, which nobody calls, are opened."""
@@ -67,16 +65,15 @@ class Prefix:
 
     def __enter__(self) -> Prefix:
         if self._sound:
-            self._handles = [part.register_forward_hook(self._note) for part in self._front]
+            for part in self._front:
+                self._hooks.behind(part, self._note)
         return self
 
     def __exit__(self, *_error: Any) -> None:
-        for handle in self._handles:
-            handle.remove()
-        self._handles.clear()
+        self._hooks.close()
 
     def _note(self, module: nn.Module, _args: Any, output: Any) -> None:
-        if threading.get_ident() == self._thread and not self._reached:
+        if not self._reached:
             self._answers.setdefault(module, []).append(tree_map(_copied, output))  # it may be written to in place
 
     def reached(self, output: Any) -> None:

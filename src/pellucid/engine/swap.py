@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable
 from types import TracebackType
 from typing import Any
@@ -14,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from pellucid.engine.capture import Capture, Cost, find_layer, first_tensor, replace_first_tensor
+from pellucid.engine.hooks import Hooks
 from pellucid.errors import LayerError
 
 Edit = Callable[[Tensor], Tensor]
@@ -35,12 +35,12 @@ class Swap:
         self._capture = Capture(module)
         self._edit: Edit | None = None
         self._runs = self._last = 0
-        self._thread, self._running = threading.get_ident(), False
+        self._hooks, self._running = Hooks(), False
 
     def __enter__(self) -> Swap:
         self._capture.__enter__()
         try:
-            self._handle = find_layer(self._capture.module, self.layer).register_forward_hook(self._hook)
+            self._hooks.behind(find_layer(self._capture.module, self.layer), self._hook)
         except BaseException as error:
             self.__exit__(type(error), error, error.__traceback__)
             raise
@@ -49,8 +49,7 @@ class Swap:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if hasattr(self, "_handle"):
-            self._handle.remove()
+        self._hooks.close()
         self._capture.__exit__(kind, error, trace)
 
     def __call__(self, inputs: Tensor, edit: Edit | None = None) -> Any:
@@ -70,7 +69,7 @@ class Swap:
         return output
 
     def _hook(self, _module: nn.Module, _args: Any, output: Any) -> Any:
-        if threading.get_ident() != self._thread or not self._running:
+        if not self._running:
             return None
         self._runs += 1
         if self._edit is None or self._runs < self._last:

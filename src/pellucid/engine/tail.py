@@ -10,7 +10,6 @@ numbers, more slowly.
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from types import TracebackType
@@ -23,6 +22,7 @@ from pellucid.engine.batching import adaptive_batches, default_batch, is_out_of_
 from pellucid.engine.capture import Capture, Cost, find_layer, first_tensor, replace_first_tensor
 from pellucid.engine.differences import Differences
 from pellucid.engine.folding import PAYS, foldable, folded
+from pellucid.engine.hooks import Hooks
 from pellucid.engine.perturb import Scores
 from pellucid.engine.replay import Prefix
 from pellucid.engine.shells import UNSOUND
@@ -84,13 +84,13 @@ class Tail:
         self._differences: Differences | None = None
         self._edit: Callable[[Tensor], Tensor] | None = None
         self._runs = self._last = 0  # a layer may run several times in a pass: it is changed where it runs last
-        self._thread, self._running = threading.get_ident(), False
+        self._hooks, self._running = Hooks(), False
 
     def __enter__(self) -> Tail:
         self._capture.__enter__()
         try:
             target = find_layer(self._capture.module, self.layer)
-            self._handle = target.register_forward_hook(self._hook, prepend=True)  # before it is watched
+            self._hooks.behind(target, self._hook, first=True)  # before it is watched
             self._prefix = Prefix(self._capture.module, self.layer, self._capture.watch)
             with self._prefix:
                 self.plain = self._run(None, 1)[0]
@@ -107,8 +107,7 @@ class Tail:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if hasattr(self, "_handle"):
-            self._handle.remove()
+        self._hooks.close()
         self._twin = self._differences = None
         self._capture.__exit__(kind, error, trace)
 
@@ -177,7 +176,7 @@ class Tail:
         return inputs
 
     def _hook(self, _module: nn.Module, _args: Any, output: Any) -> Any:
-        if threading.get_ident() != self._thread or not self._running:
+        if not self._running:
             return None
         activation = first_tensor(output)
         if activation is None:

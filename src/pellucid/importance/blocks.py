@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal
@@ -14,6 +13,7 @@ from torch.nn.functional import interpolate
 
 from pellucid.engine import Capture, Cost, find_layer
 from pellucid.engine.capture import first_tensor, replace_first_tensor
+from pellucid.engine.hooks import Behind, Hooks
 from pellucid.errors import LayerError, MethodError
 from pellucid.heatmaps.base import Job
 from pellucid.heatmaps.perturbation import freeze, score_of
@@ -71,9 +71,9 @@ class Blocks(Players):
         notes: list[str] = []
         with ExitStack() as stack:
             capture = stack.enter_context(Capture(job.module, watch=job.watch))
+            hooks = stack.enter_context(Hooks())
             for name in names:
-                hook = find_layer(capture.module, name).register_forward_hook(self._hook(name, out, given, stuck))
-                stack.callback(hook.remove)
+                hooks.behind(find_layer(capture.module, name), self._removal(name, out, given, stuck))
 
             def value(coalitions: Tensor) -> Tensor:
                 scores = []
@@ -97,13 +97,11 @@ class Blocks(Players):
         """Another picture's outputs stand in for those of what is out."""
         return replace(self, donor=donor)
 
-    def _hook(
-        self, name: str, out: set[str], given: Mapping[str, Tensor], stuck: set[str]
-    ) -> Callable[[nn.Module, Any, Any], Any]:
-        thread = threading.get_ident()
+    def _removal(self, name: str, out: set[str], given: Mapping[str, Tensor], stuck: set[str]) -> Behind:
+        """What stands in for the layer's answer while it is out."""
 
-        def hook(_module: nn.Module, args: Any, output: Any) -> Any:
-            if name not in out or threading.get_ident() != thread:
+        def removal(_module: nn.Module, args: Any, output: Any) -> Any:
+            if name not in out:
                 return None
             activation, before = first_tensor(output), first_tensor(args)
             if activation is None:
@@ -118,7 +116,7 @@ class Blocks(Players):
                 stuck.add(name)
             return replace_first_tensor(output, removed(activation, axis, removal, self.seed).clone())
 
-        return hook
+        return removal
 
 
 def _energies(outputs: Sequence[Tensor], space: tuple[int, ...]) -> dict[str, Tensor]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -12,6 +11,7 @@ from torch import Tensor, nn
 
 from pellucid.engine import find_layer
 from pellucid.engine.capture import first_tensor
+from pellucid.engine.hooks import Hooks
 from pellucid.errors import ModelError
 from pellucid.interpretable.base import Readable
 from pellucid.interpretable.bcos import BcosHead
@@ -61,18 +61,15 @@ class ReadableNet(nn.Module):
         if self.words.domain == "picture":
             return self.display(x)
         seen: list[Tensor] = []
-        thread = threading.get_ident()
 
-        def hook(_module: nn.Module, _args: Any, output: Any) -> None:
+        def note(_module: nn.Module, _args: Any, output: Any) -> None:
             tensor = first_tensor(output)
-            if threading.get_ident() == thread and tensor is not None:
+            if tensor is not None:
                 seen.append(tensor)
 
-        handle = find_layer(self.backbone, self.layer).register_forward_hook(hook)
-        try:
+        with Hooks() as hooks:
+            hooks.behind(find_layer(self.backbone, self.layer), note)
             self.backbone(x)
-        finally:
-            handle.remove()
         if not seen:
             raise ModelError(f"Layer {self.layer!r} never ran in the forward pass; name a layer that does.")
         A = seen[-1].float()

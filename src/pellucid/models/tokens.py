@@ -16,8 +16,8 @@ This is sound only where position enters before the first block. So nothing is t
 from __future__ import annotations
 
 import math
-import threading
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from types import TracebackType
 from typing import Any
 
@@ -26,6 +26,7 @@ from torch import Tensor, nn
 
 from pellucid.engine.batching import adaptive_batches, default_batch, is_out_of_memory
 from pellucid.engine.capture import Capture, Cost, find_layer, first_tensor, replace_first_tensor, unwrap
+from pellucid.engine.hooks import End, Hooks
 from pellucid.engine.masks import Masks, SegmentMasks, grid_labels
 from pellucid.engine.perturb import MaskScorer, Scores
 from pellucid.engine.shells import UNSOUND
@@ -37,10 +38,6 @@ from pellucid.progress import task
 
 _DRAWN = 256  # masks at a time, while they are read
 _LEAK = 1e-4  # of the largest move: what another patch's token may move by rounding
-
-
-class _Seen(BaseException):
-    """Ends a pass once the tokens are read; not an `Exception`, so no model swallows it."""
 
 
 class TokenScorer(MaskScorer):
@@ -104,11 +101,10 @@ class TokenScorer(MaskScorer):
 
     def __enter__(self) -> TokenScorer:
         self._capture = Capture(self.module, watch=self.watch)
-        self._thread = threading.get_ident()
+        self._hooks = Hooks()
         self._capture.__enter__()
         try:
-            block = find_layer(self.module, self.entry)
-            self._handle = block.register_forward_pre_hook(self._hook, with_kwargs=True)
+            self._hooks.before(find_layer(self.module, self.entry), self._hook)
         except BaseException as error:
             self._capture.__exit__(type(error), error, error.__traceback__)
             raise
@@ -117,7 +113,7 @@ class TokenScorer(MaskScorer):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._handle.remove()
+        self._hooks.close()
         self._select = None
         self._capture.__exit__(kind, error, trace)
 
@@ -248,9 +244,8 @@ class TokenScorer(MaskScorer):
             )
         return scores
 
-    def _hook(self, _module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any] | None = None) -> Any:
-        # Another thread's pass may come between the two steps in which torch registers a hook, and bring no `kwargs`.
-        if threading.get_ident() != self._thread or self._select is None:
+    def _hook(self, _module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        if self._select is None:
             return None
         tokens = first_tensor((args, kwargs))
         if tokens is None or not self.layout.fits(tuple(tokens.shape)):
@@ -382,21 +377,16 @@ def _moves_alone(
 
 def _entering(module: nn.Module, inputs: Tensor, entry: str) -> Tensor | None:
     """The tensor that enters the block; what lies behind it is not run."""
-    thread, seen = threading.get_ident(), []
+    seen: list[Tensor | None] = []
 
-    def hook(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any] | None = None) -> None:
-        if threading.get_ident() == thread:
-            tokens = first_tensor((args, kwargs))
-            seen.append(None if tokens is None else tokens.clone())
-            raise _Seen
+    def note(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        tokens = first_tensor((args, kwargs))
+        seen.append(None if tokens is None else tokens.clone())
+        raise End
 
-    handle = find_layer(module, entry).register_forward_pre_hook(hook, with_kwargs=True)
-    try:
+    with Hooks() as hooks, suppress(End):
+        hooks.before(find_layer(module, entry), note)
         module(inputs.clone())
-    except _Seen:
-        pass
-    finally:
-        handle.remove()
     return seen[0] if seen else None
 
 
