@@ -6,7 +6,7 @@ import io
 import os
 import re
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from hashlib import sha256
@@ -17,10 +17,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+from PIL.ImageFile import ImageFile
 
 from pellucid.errors import MediaError
+from pellucid.media.depth import Pixels, UnfitError, both_bytes, dim, of_float, of_whole, rgb, upright
 from pellucid.media.digits import DIGITS, digit
 from pellucid.media.samples import PREFIX, sample_path
+from pellucid.media.tiff import Samples, is_tiff, read_deep
 
 MAX_PIXELS = 100_000_000
 """The largest picture decoded by default, in pixels (height x width)."""
@@ -28,23 +31,15 @@ MAX_PIXELS = 100_000_000
 MAX_BYTES = 512 * 2**20
 """The largest picture file read, in bytes."""
 
-Pixels = NDArray[np.uint8] | NDArray[np.float32]
+Notes = tuple[str, ...]
+_BITS, _PHOTOMETRIC, _COLOURS = 258, 262, 320  # TIFF's tags
+_BANDS = 6  # of a TIFF, above which Pillow complains aloud
 Source = str | os.PathLike[str] | Image.Image | NDArray[Any]
 
 _FORMATS = ("Png", "Jpeg", "WebP", "Tiff", "Gif", "Bmp", "Ppm", "Avif")
 for _format in _FORMATS:
     with suppress(ImportError):  # a Pillow built without it, or older than it
         import_module(f"PIL.{_format}ImagePlugin")  # registers the format in Image.OPEN
-
-_UPRIGHT = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,12 +51,14 @@ class Picture:
         name: a stem for file names.
         source: what opens it again (a path or ``sample:NAME``); empty for a picture made in memory.
         sha256: of the file's bytes; of shape, type and pixels for a picture made in memory.
+        notes: what a reader must know of how it was read, one sentence each.
     """
 
     pixels: Pixels
     name: str
     source: str
     sha256: str
+    notes: tuple[str, ...] = ()
 
     @property
     def size(self) -> tuple[int, int]:
@@ -80,9 +77,10 @@ def read_image(source: Source, *, max_pixels: int = MAX_PIXELS, max_bytes: int =
 
     Arrays are (H, W), (H, W, 1), (H, W, 3) or (H, W, 4) of uint8, uint16, or floats in [0, 1]. The
     orientation tag is obeyed, transparency is laid on white, the first frame of an animation is taken, colour
-    profiles are ignored. Grey pictures of 16 bits and float pictures keep their depth; colour ones of 16 bits
-    are read as 8. A file is read once, and its size in pixels is checked from the header, before anything is
-    decoded. Reads from many threads at once are safe: no setting of PIL or of ``warnings`` is touched.
+    profiles are ignored. PNG, TIFF and PPM keep their depth (12, 16 bits, floats), and bands of a TIFF are what its
+    tags call them; where depth is lost or a band left out, a note says so. A file is read once, and its size in
+    pixels is checked from the header, before anything is decoded. Reads from many threads at once are safe: no
+    setting of PIL or of ``warnings`` is touched.
 
     Raises:
         MediaError: the picture is missing, unreadable, broken, too large, of no known kind, a URL, or holds
@@ -92,10 +90,10 @@ def read_image(source: Source, *, max_pixels: int = MAX_PIXELS, max_bytes: int =
         filename = getattr(source, "filename", "")
         with explained("The image given"):
             _check_size(source.size, max_pixels)
-            return _in_memory(_from_pil(source), Path(os.fsdecode(filename)).stem or "image")
+            return _in_memory(*_from_pil(source), Path(os.fsdecode(filename)).stem or "image")
     if isinstance(source, np.ndarray):
         with explained("The array given"):
-            return _in_memory(_from_array(source, max_pixels), "image")
+            return _in_memory(*_from_array(source, max_pixels), "image")
     if not isinstance(source, str | os.PathLike):
         raise MediaError(
             f"A picture is a path, sample:NAME, a PIL image or an array (H, W, 3), not "
@@ -103,7 +101,7 @@ def read_image(source: Source, *, max_pixels: int = MAX_PIXELS, max_bytes: int =
         )
     text = os.fspath(source)
     if text.startswith(DIGITS):
-        return replace(_in_memory(_from_array(digit(text), max_pixels), text.replace(":", "-")), source=text)
+        return replace(_in_memory(*_from_array(digit(text), max_pixels), text.replace(":", "-")), source=text)
     if text.startswith(PREFIX):
         path, name = sample_path(text), text.removeprefix(PREFIX)
     else:
@@ -112,7 +110,8 @@ def read_image(source: Source, *, max_pixels: int = MAX_PIXELS, max_bytes: int =
         name = path.stem
     data = read_bytes(path, text, max_bytes)
     with explained(text):
-        return Picture(_decode(data, max_pixels), name, text, sha256(data).hexdigest())
+        pixels, notes = _decode(data, max_pixels)
+    return Picture(pixels, name, text, sha256(data).hexdigest(), notes)
 
 
 def refuse_url(text: str) -> None:
@@ -143,16 +142,12 @@ def read_bytes(path: Path, label: str, max_bytes: int = MAX_BYTES) -> bytes:
     return data
 
 
-class _UnfitError(Exception):
-    """Why a picture can't be read, and the cure, before its name is known."""
-
-
 @contextmanager
 def explained(label: str, use: str = "a picture") -> Iterator[None]:
     """Say in one sentence what any decoder raises; on hostile bytes PIL's plugins raise nearly anything."""
     try:
         yield
-    except _UnfitError as error:
+    except UnfitError as error:
         raise MediaError(f"{label} can't be used as {use}: {error}.") from None
     except MediaError:
         raise
@@ -161,91 +156,142 @@ def explained(label: str, use: str = "a picture") -> Iterator[None]:
         raise MediaError(f"{label} is damaged or incomplete ({reason}); get or save it again.") from error
 
 
-def _decode(data: bytes, max_pixels: int) -> Pixels:
-    with open_picture(data) as image:
+def _decode(data: bytes, max_pixels: int) -> tuple[Pixels, Notes]:
+    def opened() -> ImageFile:
+        return open_picture(data)
+
+    samples = None
+    if is_tiff(data):
+        with suppress(Exception):  # whatever ails the tags; Pillow, which asks for fewer, has the last word
+            samples = Samples.of(data)
+    if samples is not None:
+        _check_size(samples.size, max_pixels)
+        samples.refuse()
+        known = samples.bands <= _BANDS and _opens(data)
+        if (samples.bits > 8 or not known) and (deep := read_deep(data, samples, opened if known else None)):
+            return deep
+        if not known:
+            raise UnfitError(
+                f"its {samples.bands} bands of {samples.bits} bits are packed or coloured in a way that is not known "
+                "here; save it as RGB without compression, or pip install imagecodecs"
+            )
+    with opened() as image:
         _check_size(image.size, max_pixels)
-        return _from_pil(image)
+        if samples is None and (deeper := both_bytes(opened)):
+            return _from_bytes(image, *deeper)
+        return _from_pil(image, samples)
 
 
-def open_picture(data: bytes) -> Image.Image:
+def _opens(data: bytes) -> bool:
+    """Whether Pillow knows what to do with a TIFF."""
+    try:
+        with open_picture(data):
+            return True
+    except Exception:
+        return False
+
+
+def _from_bytes(image: Image.Image, values: NDArray[np.uint16], white: int) -> tuple[Pixels, Notes]:
+    """Colours of 16 bits of a format that has opacity, if any, in its last band or as a colour that is see-through."""
+    unit = of_whole(values, white)
+    count = 1 if unit.shape[-1] == 2 else 3
+    alpha = unit[..., count] if unit.shape[-1] > count else _keyed(image, values)
+    orientation = _orientation(image)
+    return upright(rgb(unit[..., :count], alpha), orientation), dim(values[..., :count]) if white == 65535 else ()
+
+
+def _keyed(image: Image.Image, values: NDArray[Any]) -> NDArray[np.float32] | None:
+    """Opacity `(H, W)` of a picture that names one value as see-through (PNG's tRNS); None if it names none."""
+    key = image.info.get("transparency")
+    if key is None or isinstance(key, bytes):
+        return None
+    values = values.reshape(*values.shape[:2], -1)
+    return np.asarray((values != np.array(key)).any(-1), np.float32)
+
+
+def open_picture(data: bytes) -> ImageFile:
     """``Image.open`` for the known formats only, without its global pixel limit and that limit's warnings."""
     for name in map(str.upper, _FORMATS):
         factory, accept = Image.OPEN.get(name, (None, None))
         if factory and accept and accept(data[:16]) is True:
             return factory(io.BytesIO(data), "")
-    raise _UnfitError(f"it is none of {', '.join(_FORMATS).upper()}; convert it to PNG or JPEG")
+    raise UnfitError(f"it is none of {', '.join(_FORMATS).upper()}; convert it to PNG or JPEG")
 
 
 def _check_size(size: tuple[int, ...], max_pixels: int) -> None:
     if size[0] * size[1] > max_pixels:
-        raise _UnfitError(
+        raise UnfitError(
             f"its {size[0] * size[1] / 1e6:,.0f} megapixels are more than the {max_pixels / 1e6:g} allowed; "
             "make it smaller, or raise max_pixels if you trust it"
         )
 
 
-def _in_memory(pixels: Pixels, name: str) -> Picture:
+def _in_memory(pixels: Pixels, notes: Notes, name: str) -> Picture:
     digest = sha256(f"{pixels.shape} {pixels.dtype}".encode())
     digest.update(pixels.tobytes())
-    return Picture(pixels, name, "", digest.hexdigest())
+    return Picture(pixels, name, "", digest.hexdigest(), notes)
 
 
-def _from_pil(image: Image.Image) -> Pixels:
-    image.load()
+def _orientation(image: Image.Image) -> Any:
     try:
-        orientation = image.getexif().get(0x0112)
+        return image.getexif().get(0x0112)
     except Exception:  # a broken tag block says nothing about the pixels, which are fine
-        orientation = None
-    if orientation in _UPRIGHT:
-        image = image.transpose(_UPRIGHT[orientation])
-    if image.mode == "F":
-        return _grey(_unit(np.asarray(image)))
-    if image.mode == "I" or image.mode.startswith("I;16"):
-        return _grey(_sixteen_bits(np.asarray(image)))
-    if image.has_transparency_data:
+        return None
+
+
+def _from_pil(image: Image.Image, samples: Samples | None = None) -> tuple[Pixels, Notes]:
+    image.load()
+    orientation = _orientation(image)
+    tags = getattr(image, "tag_v2", {})
+    if image.mode in ("F", "I") or image.mode.startswith("I;16"):
+        values, notes = np.asarray(image), Notes()
+        if image.mode == "F":
+            unit = of_float(values)
+        else:
+            bits = tags.get(_BITS, (16,))[0]
+            unit = of_whole(values, 2 ** min(bits, 16) - 1)
+            notes = dim(values) if bits == 16 else ()
+        if tags.get(_PHOTOMETRIC) == 0:  # Pillow turns 8 bits over, and no others
+            unit = 1 - unit
+        return upright(rgb(unit, _keyed(image, values)), orientation), notes
+    alpha, notes = None, Notes()
+    if samples is not None and samples.bits > 8:
+        notes = (f"Its {samples.bits} bits a colour are read as 8: save it as RGB to keep them.",)
+    if image.mode == "P" and samples is not None:
+        _mend_palette(image, tags.get(_COLOURS, ()))
+    if image.has_transparency_data and (samples is None or not samples.colours or samples.opacity):
+        image = image.convert("RGBA")
+        alpha = np.asarray(image.getchannel("A"), np.float32) / np.float32(255)
         white = Image.new("RGBA", image.size, "white")
-        white.alpha_composite(image.convert("RGBA"))
+        white.alpha_composite(image)
         image = white
-    return np.array(image.convert("RGB"))
+    notes = (*notes, *(samples.notes(alpha) if samples is not None else ()))
+    return upright(np.array(image.convert("RGB")), orientation), notes
 
 
-def _from_array(values: NDArray[Any], max_pixels: int) -> Pixels:
+def _mend_palette(image: Image.Image, colours: Sequence[int]) -> None:
+    """Some write a TIFF's table of colours, which is of 16 bits, as if it were of 8; Pillow makes black of that."""
+    if colours and max(colours) < 256:
+        image.putpalette(bytes(np.array(colours, np.uint8).reshape(3, -1).T.ravel()))
+
+
+def _from_array(values: NDArray[Any], max_pixels: int) -> tuple[Pixels, Notes]:
     if not (values.ndim == 2 or (values.ndim == 3 and values.shape[-1] in (1, 3, 4))) or not values.size:
         first = values.ndim == 3 and values.shape[0] in (1, 3, 4)
         cure = "array.transpose(1, 2, 0)" if first else "one of that shape"
-        raise _UnfitError(f"its shape is {values.shape}, not (H, W) or (H, W, 1, 3 or 4); give {cure}")
+        raise UnfitError(f"its shape is {values.shape}, not (H, W) or (H, W, 1, 3 or 4); give {cure}")
     _check_size(values.shape[:2], max_pixels)
     if values.ndim == 3 and values.shape[-1] == 1:
         values = values[..., 0]
     if values.dtype == np.uint8:
         return _from_pil(Image.fromarray(np.ascontiguousarray(values)))
+    notes = Notes()
     if values.dtype == np.uint16:
-        unit = _sixteen_bits(values)
+        unit, notes = of_whole(values), dim(values if values.ndim == 2 else values[..., :3])
     elif values.dtype.kind == "f":
-        unit = _unit(values)
+        unit = of_float(values)
     else:
-        raise _UnfitError(f"its type is {values.dtype}, not uint8, uint16 or floats in [0, 1]; convert it")
-    if unit.ndim == 2:
-        return _grey(unit)
-    if unit.shape[-1] == 4:
-        alpha = unit[..., 3:]
-        return unit[..., :3] * alpha + (1 - alpha)
-    return np.array(unit)
-
-
-def _grey(values: NDArray[np.float32]) -> NDArray[np.float32]:
-    return np.repeat(values[..., None], 3, axis=-1)
-
-
-def _sixteen_bits(values: NDArray[Any]) -> NDArray[np.float32]:
-    if values.min() < 0 or values.max() > 65535:
-        raise _UnfitError(f"its pixels run from {values.min()} to {values.max()}, outside 0 to 65535; rescale it")
-    return values.astype(np.float32) / np.float32(65535)
-
-
-def _unit(values: NDArray[Any]) -> NDArray[np.float32]:
-    if not np.isfinite(values).all():
-        raise _UnfitError("it holds NaN or infinite pixels; replace them first")
-    if values.min() < -1e-4 or values.max() > 1 + 1e-4:  # the slack is rounding, as a resize leaves it
-        raise _UnfitError(f"its pixels run from {values.min():g} to {values.max():g}, outside 0 to 1; rescale it")
-    return values.astype(np.float32).clip(0, 1)
+        raise UnfitError(f"its type is {values.dtype}, not uint8, uint16 or floats in [0, 1]; convert it")
+    if unit.ndim == 3 and unit.shape[-1] == 4:
+        return rgb(unit[..., :3], unit[..., 3]), notes
+    return rgb(unit), notes

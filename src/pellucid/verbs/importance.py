@@ -170,7 +170,8 @@ def importance_of_one(
     share = Share(item.source["name"], found.values[:, 0], found.low[:, 0], found.high[:, 0])
     layer = measured_layer(model, x, players, target)
     notes = (
-        found.notes[0]
+        item.notes
+        + found.notes[0]
         + fused_notes(model.module, x, output)[0]
         + (_order(model, x, target, players) if order else [])
         + ([] if item.geometry.known else ["The regions lie on the model's own input."])

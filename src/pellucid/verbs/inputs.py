@@ -89,7 +89,7 @@ def _items(inputs: Input | Sequence[Input], *, clips: bool) -> Iterable[Input]:
 def _from_picture(model: VisionModel, picture: Picture) -> Prepared:
     x, geometry = model.pictures(picture)
     about = {"source": absolute(picture.source), "name": picture.name, "sha256": picture.sha256}
-    return Prepared(x, geometry, picture if geometry.known else _as_seen(model, x, picture), about)
+    return Prepared(x, geometry, picture if geometry.known else _as_seen(model, x, picture), about, list(picture.notes))
 
 
 def unsampled(inputs: Input | Sequence[Input]) -> Iterator[tuple[str, Footage | MediaError]]:
