@@ -91,6 +91,7 @@ _ROOMS = (
     "models",
     "render",
     "storage",
+    "testing",
 )
 
 __all__ = [

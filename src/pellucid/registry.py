@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import warnings
 from collections.abc import Callable, Iterator, Mapping, MutableMapping
+from importlib.metadata import entry_points
 from typing import Any, TypeVar
 
 from pellucid.errors import MethodError, PellucidError
@@ -86,6 +88,19 @@ class Registry(MutableMapping[str, T]):
             has = ", ".join(sorted(known)) or "none"
             raise self._error(f"{self.noun.capitalize()} {key!r} has no parameter {unknown[0]!r}; it has {has}.")
         return cls(**settings)
+
+    def extend(self, group: str) -> None:
+        """Import what other packages offer under an entry point group, such as `pellucid.methods`; on import it enters
+        itself. What cannot be imported is left out, with a warning that names it.
+        """
+        for point in entry_points(group=group):
+            try:
+                point.load()
+            except Exception as error:  # whatever another package does must not take this one down
+                home = f" of {point.dist.name}" if point.dist else ""
+                warnings.warn(
+                    f"The {self.noun} {point.name!r}{home} is left out: {type(error).__name__}: {error}", stacklevel=2
+                )
 
     def order(self, rank: Callable[[T], Any]) -> None:
         """List the entries by `rank`, those of one rank as they were entered."""

@@ -18,6 +18,7 @@ import pellucid as pl
 from helpers.nets import seeded
 from pellucid.cli import app, main
 from pellucid.heatmaps import METHODS
+from pellucid.importance import FEATURES
 from pellucid.models import sources
 
 ROOT = Path(__file__).parents[2]
@@ -105,7 +106,7 @@ def checkpoint():
 
 @pytest.fixture(autouse=True)
 def workplace(tmp_path, monkeypatch, embedded_model):
-    """A folder of its own, the embedded model loaded once for all pages, and no method left behind."""
+    """A folder of its own, the embedded model loaded once for all pages, and no method or players left behind."""
     load = sources.load
 
     def load_once(*args, **options):
@@ -118,7 +119,7 @@ def workplace(tmp_path, monkeypatch, embedded_model):
     monkeypatch.chdir(tmp_path)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
-    with restored(METHODS), torch.random.fork_rng(devices=[]):
+    with restored(METHODS), restored(FEATURES), torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         yield
     torch.set_num_threads(threads)

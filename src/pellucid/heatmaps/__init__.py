@@ -87,4 +87,5 @@ __all__ = [
 ]
 
 _FAMILIES = ("cam", "gradient", "path", "perturbation", "mask", "attention", "recurrent")
-METHODS.order(lambda cls: _FAMILIES.index(cls.family))
+METHODS.extend("pellucid.methods")
+METHODS.order(lambda cls: _FAMILIES.index(cls.family) if cls.family in _FAMILIES else len(_FAMILIES))

@@ -43,4 +43,5 @@ __all__ = [
     "read_regions",
 ]
 
+FEATURES.extend("pellucid.players")
 called_as_verb(__name__)
