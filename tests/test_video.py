@@ -120,6 +120,21 @@ def test_the_error_band_is_that_of_the_method():
     assert pl.explain(m, flash(), "saliency").temporal().error is None
 
 
+def test_the_error_band_of_segments_is_theirs_in_every_frame_they_reach():
+    """Each segment is one number with one error: a frame that holds n of its places has n times its error."""
+    clip = flash()
+    whole = pl.explain(model(), clip, get_method("kernel-shap", samples=24, count=8)).extras["labels"][0]
+    own = torch.arange(len(whole))[:, None, None] // 5 * 2 + (whole > 3)  # of uneven length, in two halves
+    e = pl.explain(model(), clip, get_method("kernel-shap", samples=24, segments=own))
+    labels, error = e.extras["labels"][0], e.extras["standard_error"][0].double()
+    expected = [
+        sum(float(error[s]) ** 2 * int((frame == s).sum()) ** 2 for s in frame.unique()) ** 0.5 for frame in labels
+    ]
+    assert max(expected) > 0
+    assert len(set(expected)) > 1
+    assert e.temporal().error == pytest.approx(expected)
+
+
 def test_stored_read_and_verified(uneven, tmp_path):
     m = model()
     e = pl.explain(m, uneven, "grad-cam", "light", frames="dense:8@0.05")

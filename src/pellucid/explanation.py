@@ -6,6 +6,7 @@ import dataclasses
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+import torch
 from torch import Tensor
 
 from pellucid.errors import MediaError
@@ -232,15 +233,28 @@ class Explanation:
     def temporal(self) -> TemporalCurve:
         """When, over all places: the tube summed over space, with its error where the method measures one.
 
-        Errors of places are added as if independent, as those of sampling methods nearly are.
+        Errors of places, or of segments, are added as if independent, as those of sampling methods nearly are. All
+        places of a segment have one and the same error.
         """
         tube = self.tube().double()
-        error = self.extras.get("standard_error")
-        cells = None
-        if error is not None and error.shape[1:] == tube.shape:
-            cells = tuple(error[0].double().square().flatten(1).sum(1).sqrt().tolist())
+        error = self._temporal_error(tube)
         times = tuple(self._time((k + 0.5) / len(tube)) for k in range(len(tube)))
-        return TemporalCurve(times, tuple(tube.flatten(1).sum(1).tolist()), cells, self.geometry.unit)
+        return TemporalCurve(times, tuple(tube.flatten(1).sum(1).tolist()), error, self.geometry.unit)
+
+    def _temporal_error(self, tube: Tensor) -> tuple[float, ...] | None:
+        error, labels = self.extras.get("standard_error"), self.extras.get("labels")
+        if error is None:
+            return None
+        if labels is not None:  # places of each segment in each cell of time, (T', segments)
+            places = labels[0].long().flatten(1)
+            counts = tube.new_zeros(len(places), error.shape[1])
+            counts.scatter_add_(1, places, tube.new_ones(places.shape))
+            spread = torch.where(counts > 0, counts * error[0].double(), 0.0)
+        elif error.shape[1:] == tube.shape:
+            spread = error[0].double().flatten(1)
+        else:
+            return None
+        return tuple(spread.square().sum(1).sqrt().tolist())
 
     def _time(self, share: float) -> float:
         """The time at a share of the model's input; frames are shown from their own time on."""

@@ -116,7 +116,7 @@ def test_relevance_is_that_of_scalars_by_hand(kind, rule, steps):
     hand = lstm_by_hand if kind == "LSTM" else gru_by_hand
     ours, theirs = (lrp_epsilon(1e-3), epsilon_share) if rule == "lrp" else (excitation, excitation_share)
     expected = hand(rnn, x[0].tolist(), start[0].tolist(), theirs)
-    torch.testing.assert_close(Unrolled(rnn, x).relevance(start, ours)[0], expected, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(Unrolled(rnn, x).relevance(start, ours)[0][0], expected, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("kind", KINDS)

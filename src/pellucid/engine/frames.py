@@ -9,7 +9,7 @@ whole clips. The numbers are the same.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from types import TracebackType
@@ -22,12 +22,11 @@ from pellucid.engine.batching import adaptive_batches, default_batch, is_out_of_
 from pellucid.engine.capture import Capture, Cost
 from pellucid.engine.hooks import End, Hooks
 from pellucid.engine.perturb import Scores
+from pellucid.engine.recurrent import State, called_with
 from pellucid.errors import MethodError, ModelError
 
 _ROWS = 8  # times the batch of clips: what a recurrent layer reads is small
 _UNSOUND = (RuntimeError, ValueError, TypeError, IndexError, ModelError)
-
-State = Tensor | tuple[Tensor, Tensor]
 
 
 @dataclass
@@ -40,6 +39,7 @@ class _Prefix:
         stub: `(1, C, t, H, W)`, the shortest clip that brings the network to the layer.
         outputs: `(1, T, H)`, the layer's own, of the clip.
         states: before each step; empty for layers that also run backwards.
+        first: the state that the model starts the layer from, whatever the clip; None for zeros.
     """
 
     layer: nn.RNNBase
@@ -47,6 +47,7 @@ class _Prefix:
     stub: Tensor
     outputs: Tensor
     states: list[State]
+    first: State | None = None
 
 
 class FrameScorer:
@@ -141,7 +142,10 @@ class FrameScorer:
         return out[back[inverse]]
 
     def forgetting(self) -> Tensor:
-        """Score lost, `(T, targets)`, when the state before frame t is set to zero, for each t; see `resumes`."""
+        """Score lost, `(T, targets)`, when the state before frame t is set to zero, for each t; see `resumes`.
+
+        For the first frame that is the state that the model starts from; 0 where it starts from zeros.
+        """
         assert self._prefix is not None
         everything = torch.arange(self.frames)[None]
         plain = self._fast(everything, 0).cpu()
@@ -149,8 +153,8 @@ class FrameScorer:
         kept = self._prefix
         blank = _zeros(kept.states[0])
         try:
-            self._prefix = replace(kept, states=[blank] * self.frames)
-            for t in range(1, self.frames):
+            self._prefix = replace(kept, states=[blank] * self.frames, first=None)
+            for t in range(0 if kept.first is not None else 1, self.frames):
                 lost[t] = (plain - self._fast(everything, t).cpu())[0]
         finally:
             self._prefix = kept
@@ -196,27 +200,32 @@ class FrameScorer:
         """The recurrent layer behind features that hang on one frame each; None where that does not hold.
 
         Proof: a clip of random frames of the bank, out of order and repeated, has at each step the features of that
-        frame in its own place, and scores as what is put together from them.
+        frame in its own place, and scores as what is put together from them. A state that the model starts the layer
+        from must be the same for this clip, the random one and the clip run backwards.
         """
         found = self._first_recurrent()
         if found is None:
             return None
-        layer, features = found
+        layer, features, first = found
         mixed = torch.randint(self.frames, (1, self.frames), generator=torch.Generator().manual_seed(0))
         half = self.frames // 2
         mixed[:, :half] = torch.arange(half)  # so that the states are put to the proof too
-        seen: list[Tensor] = []
+        seen: list[tuple[Tensor, State | None]] = []
         with self._reading(layer, seen, stop=False):
             expected = self._slow(mixed)
-        if len(seen) != 1 or not _same(self._vectors(layer, seen[0]), features[mixed[0].to(features.device)]):
+        if len(seen) != 1 or not _same(self._vectors(layer, seen[0][0]), features[mixed[0].to(features.device)]):
             return None
         try:
+            if not _same_state(seen[0][1], first):
+                return None
+            if first is not None and not _same_state(self._features(layer, self.clip.flip(2))[1], first):
+                return None
             others = self._others(layer)
-            outputs, states = _stepped(layer, features) if not layer.bidirectional else (torch.zeros(0), [])
+            outputs, states = _stepped(layer, features, first) if not layer.bidirectional else (torch.zeros(0), [])
             self._hooks.before(layer, self._before)
             self._hooks.behind(layer, self._after)
             for stub in (self.clip[:, :, :1], self.clip):  # what the frames' network is fed no longer matters
-                self._prefix = _Prefix(layer, torch.cat([features, others]), stub, outputs, states)
+                self._prefix = _Prefix(layer, torch.cat([features, others]), stub, outputs, states, first)
                 with suppress(*_UNSOUND):
                     if _same(self._fast(mixed, half), expected):
                         return self._prefix
@@ -231,42 +240,44 @@ class FrameScorer:
         if not len(others):
             return others.new_zeros(0, layer.input_size)
         try:
-            return self._features(layer, others.transpose(0, 1)[None])
+            return self._features(layer, others.transpose(0, 1)[None])[0]
         except _UNSOUND as error:
             if is_out_of_memory(error):
                 raise
         parts = others.split(self.frames)  # type: ignore[no-untyped-call]
         whole = [torch.cat([p, p[:1].expand(self.frames - len(p), *p.shape[1:])]) for p in parts]
-        return torch.cat([self._features(layer, w.transpose(0, 1)[None]) for w in whole])[: len(others)]
+        return torch.cat([self._features(layer, w.transpose(0, 1)[None])[0] for w in whole])[: len(others)]
 
-    def _first_recurrent(self) -> tuple[nn.RNNBase, Tensor] | None:
-        """The first recurrent layer that is given one vector for each frame, and what it is given of the clip."""
+    def _first_recurrent(self) -> tuple[nn.RNNBase, Tensor, State | None] | None:
+        """The first recurrent layer that is given one vector for each frame, these, and the state it starts from."""
         layers = [m for m in self._capture.module.modules() if isinstance(m, nn.RNNBase)]
         for layer in layers:
             try:
-                return layer, self._features(layer, self.clip)
+                return layer, *self._features(layer, self.clip)
             except _UNSOUND as error:
                 if is_out_of_memory(error):
                     raise
         return None
 
-    def _features(self, layer: nn.RNNBase, clip: Tensor) -> Tensor:
-        """`(T, F)`: what the layer is given for a clip; nothing behind it is run."""
-        seen: list[Tensor] = []
+    def _features(self, layer: nn.RNNBase, clip: Tensor) -> tuple[Tensor, State | None]:
+        """`(T, F)` and a first state: what the layer is given for a clip; nothing behind it is run."""
+        seen: list[tuple[Tensor, State | None]] = []
         with self._reading(layer, seen, stop=True), suppress(End), torch.no_grad():
             self._capture.forward(clip)
         self._spend(clip)
-        found = self._vectors(layer, seen[0] if seen else torch.zeros(0))
+        found = self._vectors(layer, seen[0][0] if seen else torch.zeros(0))
         if len(found) != clip.shape[2]:
             raise ModelError("The recurrent layer is not given one vector for each frame.")
-        return found
+        return found, seen[0][1]
 
     @contextmanager
-    def _reading(self, layer: nn.RNNBase, seen: list[Tensor], stop: bool) -> Iterator[None]:
+    def _reading(self, layer: nn.RNNBase, seen: list[tuple[Tensor, State | None]], stop: bool) -> Iterator[None]:
         """What the layer is given is put into `seen`; with `stop`, the pass then ends."""
 
-        def note(_module: nn.Module, args: tuple[Any, ...], _kwargs: dict[str, Any]) -> None:
-            seen.append(args[0].detach().clone())
+        def note(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            given, state = called_with(args, kwargs)
+            vectors = given.detach().clone() if isinstance(given, Tensor) else torch.zeros(0)  # packed: none
+            seen.append((vectors, None if state is None else _each(lambda s: s.detach().clone(), state)))
             if stop:
                 raise End
 
@@ -280,17 +291,16 @@ class FrameScorer:
         other = 0 if layer.batch_first else 1
         return given.squeeze(other) if given.ndim == 3 and given.shape[other] == 1 else given.new_zeros(0, 1)
 
-    def _before(self, _module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    def _before(self, _module: nn.Module, _args: tuple[Any, ...], _kwargs: dict[str, Any]) -> Any:
         if self._feed is None:
             return None
         assert self._prefix is not None
-        if len(args) > 1 or kwargs:  # a first state of the model's own
-            raise ModelError("The recurrent layer is given a state by the model.")
         features, start = self._feed
         self._fed += 1
         count = len(features)
         fed = features if self._prefix.layer.batch_first else features.transpose(0, 1)
-        return ((fed, _repeated(self._prefix.states[start], count)) if start else (fed,)), {}
+        state = self._prefix.states[start] if start else self._prefix.first
+        return ((fed,) if state is None else (fed, _repeated(state, count))), {}
 
     def _after(self, _module: nn.Module, _args: Any, output: Any) -> Any:
         if self._feed is None:
@@ -305,30 +315,40 @@ class FrameScorer:
         return torch.cat([head if axis else head.transpose(0, 1), sequence], dim=axis), state
 
 
+def _each(do: Callable[[Tensor], Tensor], state: State) -> State:
+    return (do(state[0]), do(state[1])) if isinstance(state, tuple) else do(state)
+
+
 def _repeated(state: State, count: int) -> State:
     """A state of one sequence `(layers, 1, H)` for `count` of them."""
-    if isinstance(state, tuple):
-        return state[0].expand(-1, count, -1).contiguous(), state[1].expand(-1, count, -1).contiguous()
-    return state.expand(-1, count, -1).contiguous()
+    return _each(lambda s: s.expand(-1, count, -1).contiguous(), state)
 
 
-def _stepped(layer: nn.RNNBase, features: Tensor) -> tuple[Tensor, list[State]]:
+def _stepped(layer: nn.RNNBase, features: Tensor, first: State | None) -> tuple[Tensor, list[State]]:
     """A recurrent layer run step by step over `(T, F)`: its outputs `(1, T, H)`, its state before each step."""
     axis = 1 if layer.batch_first else 0
     outputs: list[Tensor] = []
     states: list[State] = []
-    state: State | None = None
+    state = first
     with torch.no_grad():
         for step in features:
             output, state = layer(step[None, None], state)
             outputs.append(output)
             states.append(state)
     sequence = torch.cat(outputs, dim=axis)
-    return (sequence if axis else sequence.transpose(0, 1)), [_zeros(states[0]), *states[:-1]]
+    before = _zeros(states[0]) if first is None else first
+    return (sequence if axis else sequence.transpose(0, 1)), [before, *states[:-1]]
 
 
 def _zeros(like: State) -> State:
-    return (like[0] * 0, like[1] * 0) if isinstance(like, tuple) else like * 0
+    return _each(lambda s: s * 0, like)
+
+
+def _same_state(a: State | None, b: State | None) -> bool:
+    if a is None or b is None:
+        return a is b
+    pairs = zip(*(s if isinstance(s, tuple) else (s,) for s in (a, b)), strict=True)
+    return all(_same(x, y) for x, y in pairs)
 
 
 def _same(a: Tensor, b: Tensor) -> bool:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -35,6 +35,16 @@ def excitation(parts: Tensor, total: Tensor) -> Tensor:
     return driving / driving.sum(-1, keepdim=True).clamp(min=1e-30)
 
 
+State = Tensor | tuple[Tensor, Tensor]
+"""Of a recurrent module: `h` `(layers * ways, N, H)`, or `(h, c)` of an LSTM."""
+
+
+def called_with(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, State | None]:
+    """What a recurrent module is given in a call: its input, and the state that it starts from, None for zeros."""
+    given = args[0] if args else kwargs.get("input")
+    return given, args[1] if len(args) > 1 else kwargs.get("hx")
+
+
 @dataclass(frozen=True)
 class Cell:
     """One direction of one layer: its weights as torch stores them, gate by gate.
@@ -55,10 +65,11 @@ class Cell:
         """H."""
         return self.u.shape[1]
 
-    def steps(self, x: Tensor) -> Steps:
-        """Run over `(N, T, I)` from a state of zeros."""
+    def steps(self, x: Tensor, h: Tensor | None = None, c: Tensor | None = None) -> Steps:
+        """Run over `(N, T, I)` from a state `h` (and `c`) `(N, H)`, of zeros if there is none."""
         steps = Steps(self, x)
-        h = c = x.new_zeros(len(x), self.size)
+        zeros = x.new_zeros(len(x), self.size)
+        h, c = zeros if h is None else h, zeros if c is None else c
         fed = x @ self.w.T + self.b
         for t in range(x.shape[1]):
             steps.h.append(h)
@@ -99,8 +110,8 @@ class Steps:
         """`(N, T, H)`."""
         return torch.stack(self.h[1:], 1)
 
-    def relevance(self, R: Tensor, shares: Shares) -> Tensor:
-        """What the outputs are worth, `(N, T, H)`, led back to the inputs, `(N, T, I)`."""
+    def relevance(self, R: Tensor, shares: Shares) -> tuple[Tensor, Tensor]:
+        """What the outputs are worth, `(N, T, H)`, led back: to the inputs `(N, T, I)`, to the first state `(N,)`."""
         cell, size = self.cell, self.cell.size
         found = torch.zeros_like(self.x)
         h_worth = c_worth = torch.zeros_like(R[:, 0])
@@ -129,7 +140,7 @@ class Steps:
                 c_worth = carried
             else:
                 h_worth = h_worth + carried
-        return found
+        return found, (h_worth + c_worth if cell.kind == "lstm" else h_worth).sum(-1)
 
 
 def cells(layer: nn.RNNBase) -> list[list[Cell]]:
@@ -158,23 +169,37 @@ def _cell(layer: nn.RNNBase, kind: str, name: str) -> Cell:
 
 
 class Unrolled:
-    """A whole recurrent module run over `(N, T, I)`, layer by layer, both ways where it runs both ways."""
+    """A whole recurrent module run over `(N, T, I)`, layer by layer, both ways where it runs both ways.
 
-    def __init__(self, layer: nn.RNNBase, x: Tensor) -> None:
+    Args:
+        layer: the module.
+        x: its input, batch first.
+        state: what it starts from; None for zeros.
+    """
+
+    def __init__(self, layer: nn.RNNBase, x: Tensor, state: State | None = None) -> None:
         self.layers: list[list[Steps]] = []
+        h, c = state if isinstance(state, tuple) else (state, None)
+        at = 0
         for directions in cells(layer):
-            steps = [cell.steps(x if not backwards else x.flip(1)) for backwards, cell in enumerate(directions)]
+            steps = []
+            for backwards, cell in enumerate(directions):
+                first = [None if s is None else s[at] for s in (h, c)]
+                steps.append(cell.steps(x if not backwards else x.flip(1), *first))
+                at += 1
             self.layers.append(steps)
             x = torch.cat([s.outputs if not k else s.outputs.flip(1) for k, s in enumerate(steps)], -1)
         self.outputs = x
 
-    def relevance(self, R: Tensor, shares: Shares) -> Tensor:
-        """What the outputs `(N, T, H)` are worth, led back to the inputs `(N, T, I)`."""
+    def relevance(self, R: Tensor, shares: Shares) -> tuple[Tensor, Tensor]:
+        """What the outputs `(N, T, H)` are worth, led back to the inputs `(N, T, I)`, and to the first state `(N,)`."""
+        kept = R.new_zeros(len(R))
         for steps in reversed(self.layers):
             size = steps[0].cell.size
             found = [
                 s.relevance(part if not k else part.flip(1), shares)
                 for k, (s, part) in enumerate(zip(steps, R.split(size, -1), strict=True))  # type: ignore[no-untyped-call]
             ]
-            R = found[0] if len(found) == 1 else found[0] + found[1].flip(1)
-        return R
+            kept = sum((first for _, first in found), kept)
+            R = found[0][0] if len(found) == 1 else found[0][0] + found[1][0].flip(1)
+        return R, kept

@@ -7,11 +7,10 @@ else `(N, T, 1, 1)`.
 
 from __future__ import annotations
 
-import threading
 from abc import abstractmethod
 from collections.abc import Hashable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -19,11 +18,13 @@ from torch import Tensor, nn
 
 from pellucid.engine import Capture, Cost
 from pellucid.engine.frames import FrameScorer
-from pellucid.engine.recurrent import Unrolled, excitation, lrp_epsilon
+from pellucid.engine.hooks import Hooks
+from pellucid.engine.recurrent import State, Unrolled, called_with, excitation, lrp_epsilon
 from pellucid.errors import MethodError
 from pellucid.heatmaps.base import Attribution, Job, Method, method
 from pellucid.heatmaps.perturbation import freeze, score_of
 
+_STEPPED = 1e-3  # outputs stepped by hand may differ by so much: half precision, fused kernels
 _STABLE = 1e-9  # of the largest feature: smaller ones take no relevance with them to the frame's cells
 
 
@@ -34,6 +35,8 @@ class Reading:
     Attributes:
         layer: the recurrent module.
         given: `(N, T, F)`, its input, in the graph behind the frames' cells.
+        state: what it starts from, detached; None for zeros.
+        outputs: `(N, T, H)`, what it answered, detached.
         slopes: for each target, the gradient `(N, T, H)` of its score to the module's output.
         cells: `(N * T, C, h, w)`, the activation of the frames' last convolutional layer; None where there is none.
         name: of that layer.
@@ -41,15 +44,26 @@ class Reading:
 
     layer: nn.RNNBase
     given: Tensor
+    state: State | None
+    outputs: Tensor
     slopes: list[Tensor]
     cells: Tensor | None
     name: str | None
 
+    def unrolled(self, given: Tensor) -> Unrolled:
+        """The layer run step by step over `given`, from the state that the model starts it from.
 
-@dataclass
-class _Seen:
-    given: list[Tensor] = field(default_factory=list)
-    states: list[Any] = field(default_factory=list)
+        Raises:
+            MethodError: that is not what the layer itself answers.
+        """
+        steps = Unrolled(self.layer, given, self.state)
+        off = (steps.outputs.detach() - self.outputs).abs().max()
+        if not off <= _STEPPED * max(1.0, float(self.outputs.abs().max())):
+            raise MethodError(
+                f"This {type(self.layer).__name__} answers otherwise than its cells run one step after another (a cell "
+                "of its own, or dropout in evaluation mode): use occlusion, or the importance of frames."
+            )
+        return steps
 
 
 def recurrent_layer(module: nn.Module) -> tuple[str, nn.RNNBase]:
@@ -60,55 +74,38 @@ def recurrent_layer(module: nn.Module) -> tuple[str, nn.RNNBase]:
     """
     found = next(((n, m) for n, m in module.named_modules() if isinstance(m, nn.RNNBase)), None)
     if found is None:
+        looped = any(isinstance(m, nn.RNNCellBase) for m in module.modules())
+        has = "only cells in a loop of its own" if looped else "none"
         raise MethodError(
-            "This method needs a recurrent layer (nn.LSTM, nn.GRU or nn.RNN), and the model has none: use grad-cam, "
+            f"This method needs a recurrent layer (nn.LSTM, nn.GRU or nn.RNN), and the model has {has}: use grad-cam, "
             "occlusion, or the importance of frames."
         )
     return found
-
-
-@contextmanager
-def _watched(layer: nn.RNNBase) -> Iterator[_Seen]:
-    """Hooks that note what the layer is given and what it returns."""
-    seen, thread = _Seen(), threading.get_ident()
-
-    def hook(_module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
-        if threading.get_ident() == thread:
-            seen.given.append(args[0])
-            seen.states.append(output)
-
-    handle = layer.register_forward_hook(hook)
-    try:
-        yield seen
-    finally:
-        handle.remove()
 
 
 def frame_layer(job: Job, layer: nn.RNNBase) -> str | None:
     """The last layer before the recurrent one that holds a picture for each step, frames folded into the batch."""
     found: list[tuple[str, int]] = []
     steps: list[int] = []
-    thread = threading.get_ident()
 
     def note(name: str) -> Any:
-        def hook(_module: nn.Module, _args: Any, output: Any) -> None:
-            if threading.get_ident() == thread and not steps and isinstance(output, Tensor) and output.ndim == 4:
+        def seen(_module: nn.Module, _args: Any, output: Any) -> None:
+            if not steps and isinstance(output, Tensor) and output.ndim == 4:
                 found.append((name, len(output) if output.shape[2:].numel() > 1 else 0))
 
-        return hook
+        return seen
 
-    def first(_module: nn.Module, args: tuple[Any, ...]) -> None:
-        if threading.get_ident() == thread and args[0].ndim == 3:
-            steps.append(args[0].shape[1 if layer.batch_first else 0])
+    def first(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        given, _ = called_with(args, kwargs)
+        if isinstance(given, Tensor) and given.ndim == 3:
+            steps.append(given.shape[1 if layer.batch_first else 0])
 
-    with Capture(job.module) as capture, torch.no_grad():
-        handles = [m.register_forward_hook(note(n)) for n, m in capture.module.named_modules() if n]
-        handles.append(layer.register_forward_pre_hook(first))
-        try:
-            capture.forward(job.inputs[:1])
-        finally:
-            for handle in handles:
-                handle.remove()
+    with Capture(job.module) as capture, torch.no_grad(), Hooks() as hooks:
+        for name, module in capture.module.named_modules():
+            if name:
+                hooks.behind(module, note(name))
+        hooks.before(layer, first)
+        capture.forward(job.inputs[:1])
     return next((name for name, count in reversed(found) if steps and count == steps[0]), None)
 
 
@@ -121,19 +118,38 @@ def reading(job: Job) -> Iterator[Reading]:
     """
     name, layer = recurrent_layer(job.module)
     cut = frame_layer(job, layer)
+    seen: list[tuple[Any, State | None]] = []
+    answers: list[Any] = []
     with Capture(job.module, [cut] if cut else [], watch=job.watch, input_gradient=cut is None) as capture:
-        with _watched(layer) as seen:
+        with Hooks() as hooks:
+            hooks.before(layer, lambda _module, args, kwargs: seen.append(called_with(args, kwargs)))
+            hooks.behind(layer, lambda _module, _args, output: answers.append(output))
             _, scores = capture.scored(job.inputs, lambda y, w: [t.score(y, w) for t in job.targets])
-        if len(seen.given) != 1 or seen.given[0].ndim != 3 or layer.input_size != seen.given[0].shape[-1]:
-            raise MethodError(
-                f"The recurrent layer {name!r} runs {len(seen.given)} times in a pass, not once over a batch of whole "
-                "sequences: use occlusion, or the importance of frames."
-            )
-        given, output = seen.given[0], seen.states[0]
+        given, state = _once(name, layer, seen)
+        sequence = answers[0][0].detach()
         if not layer.batch_first:
-            given = given.transpose(0, 1)
-        slopes = [_slopes(score, output, layer) for score in scores]
-        yield Reading(layer, given, slopes, capture.activations.get(cut) if cut else None, cut)
+            given, sequence = given.transpose(0, 1), sequence.transpose(0, 1)
+        slopes = [_slopes(score, answers[0], layer) for score in scores]
+        cells = capture.activations.get(cut) if cut else None
+        yield Reading(layer, given, state, sequence, slopes, cells, cut)
+
+
+def _once(name: str, layer: nn.RNNBase, seen: Sequence[tuple[Any, State | None]]) -> tuple[Tensor, State | None]:
+    """What the one call of a recurrent layer is given: whole sequences, and the state that it starts from."""
+    if seen and isinstance(seen[0][0], nn.utils.rnn.PackedSequence):
+        raise MethodError(
+            f"The recurrent layer {name!r} is given a PackedSequence, whose steps are not taken apart: let the model "
+            "run on padded clips of one length, or use occlusion, or the importance of frames."
+        )
+    if len(seen) != 1 or seen[0][0].ndim != 3 or layer.input_size != seen[0][0].shape[-1]:
+        raise MethodError(
+            f"The recurrent layer {name!r} runs {len(seen)} times in a pass, not once over a batch of whole "
+            "sequences: use occlusion, or the importance of frames."
+        )
+    given, state = seen[0]
+    if state is None or not any(bool(s.any()) for s in _parts(state)):
+        return given, None  # zeros, given or not
+    return given, (state[0].detach(), state[1].detach()) if isinstance(state, tuple) else state.detach()
 
 
 def _slopes(score: Tensor, output: Any, layer: nn.RNNBase) -> Tensor:
@@ -175,20 +191,27 @@ class RecurrentMethod(Method):
         return [m.explain_job(job) for m in methods]
 
     @abstractmethod
-    def worth(self, unrolled: Unrolled, slopes: Tensor) -> tuple[Tensor, Tensor]:
-        """What the layer's inputs are worth `(N, T, F)`, and what they should sum to `(N,)`."""
+    def worth(self, unrolled: Unrolled, slopes: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """What the layer's inputs `(N, T, F)` and its first state `(N,)` are worth, and their right sum `(N,)`."""
 
     def explain_job(self, job: Job) -> list[Attribution]:
         """One attribution per target."""
         with reading(job) as read:
-            unrolled = Unrolled(read.layer, read.given.detach())
+            unrolled = read.unrolled(read.given.detach())
             return [self._attribution(job, read, *self.worth(unrolled, slopes)) for slopes in read.slopes]
 
-    def _attribution(self, job: Job, read: Reading, worth: Tensor, total: Tensor) -> Attribution:
+    def scale(self, total: Tensor) -> Tensor:
+        """What gaps and shares are measured against, `(N,)`."""
+        return total.abs().clamp(min=1e-12)
+
+    def _attribution(self, job: Job, read: Reading, worth: Tensor, kept: Tensor, total: Tensor) -> Attribution:
         steps = worth.sum(-1).float()
-        scale = total.abs().clamp(min=1e-12)
-        gap = (worth.double().flatten(1).sum(1) - total).abs() / scale
-        values, notes = steps[:, :, None, None], []
+        gap = (worth.double().flatten(1).sum(1) + kept.double() - total).abs() / self.scale(total)
+        values, notes = steps[:, :, None, None], list[str]()
+        facts = {"conservation_gap": gap.tolist()}
+        if read.state is not None:
+            facts["start_state"] = (kept.double() / self.scale(total)).tolist()
+            notes += _started(facts["start_state"])
         if read.cells is not None:
             values = _on_cells(read, worth).float()
         if not values.any():
@@ -196,10 +219,20 @@ class RecurrentMethod(Method):
         return Attribution(
             values,
             notes=notes,
-            facts={"conservation_gap": gap.tolist()},
+            facts=facts,
             extras={"steps": steps},
             cost=Cost(2 * len(job.inputs), len(job.inputs)),
         )
+
+
+def _started(shares: Sequence[float]) -> list[str]:
+    """A note on how much of the relevance, for each input, belongs to the state that the model starts from."""
+    low, high = (f"{bound:.1%}" for bound in (min(shares), max(shares)))
+    part = low if low == high else f"between {low} and {high}"
+    return [
+        "The model starts its recurrent layer from a state of its own (learned or carried over), which is worth "
+        f"{part} of what is explained: that belongs to no step."
+    ]
 
 
 def _on_cells(read: Reading, worth: Tensor) -> Tensor:
@@ -229,7 +262,8 @@ class LSTMLRP(RecurrentMethod):
     """`R_j = sum_k z_jk / (z_k + eps sign z_k) R_k` at sums; of gate x signal the signal takes all. `(N, T, h, w)`.
 
     It starts at the recurrent layer's outputs with `dy/dh h`. What the biases of the cells take is lost, and the fact
-    `conservation_gap` says how much: `|sum_t R_t - sum dy/dh h| / |sum dy/dh h|`.
+    `conservation_gap` says how much: `|sum_t R_t + R_0 - sum dy/dh h| / |sum dy/dh h|`. `R_0` is what the first state
+    is worth where the model starts the layer from one of its own; the fact `start_state` is its share.
 
     Args:
         epsilon: keeps small sums from blowing up.
@@ -241,10 +275,10 @@ class LSTMLRP(RecurrentMethod):
         if not self.epsilon > 0:
             raise MethodError("The epsilon of lstm-lrp is a small positive number, such as 0.001.")
 
-    def worth(self, unrolled: Unrolled, slopes: Tensor) -> tuple[Tensor, Tensor]:
-        """Relevance at the inputs, in units of the score."""
+    def worth(self, unrolled: Unrolled, slopes: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Relevance at the inputs and at the first state, in units of the score."""
         start = slopes * unrolled.outputs
-        return unrolled.relevance(start, lrp_epsilon(self.epsilon)), start.double().flatten(1).sum(1)
+        return *unrolled.relevance(start, lrp_epsilon(self.epsilon)), start.double().flatten(1).sum(1)
 
 
 @method(
@@ -269,23 +303,20 @@ class ContrastiveExcitationBackprop(RecurrentMethod):
 
     contrastive: bool = True
 
-    def worth(self, unrolled: Unrolled, slopes: Tensor) -> tuple[Tensor, Tensor]:
-        """Probabilities at the inputs."""
+    def worth(self, unrolled: Unrolled, slopes: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Probabilities at the inputs and at the first state."""
         drive = slopes * unrolled.outputs
         ends = [_normalised(drive.relu()), _normalised((-drive).relu())][: 1 + self.contrastive]
         found = [unrolled.relevance(end, excitation) for end in ends]
-        self_total = torch.stack([end.double().flatten(1).sum(1) for end in ends])
+        totals = [end.double().flatten(1).sum(1) for end in ends]
         if not self.contrastive:
-            return found[0], self_total[0]
-        return found[0] - found[1], self_total[0] - self_total[1]
+            return *found[0], totals[0]
+        (steps, kept), (against, kept_against) = found
+        return steps - against, kept - kept_against, totals[0] - totals[1]
 
-    def _attribution(self, job: Job, read: Reading, worth: Tensor, total: Tensor) -> Attribution:
-        """The contrast sums to zero, so its gap is measured against one."""
-        found = super()._attribution(job, read, worth, total)
-        if self.contrastive:
-            gap = (worth.double().flatten(1).sum(1) - total).abs()
-            found.facts["conservation_gap"] = gap.tolist()
-        return found
+    def scale(self, total: Tensor) -> Tensor:
+        """The contrast sums to zero, so it is measured against one."""
+        return torch.ones_like(total) if self.contrastive else super().scale(total)
 
 
 def _normalised(drive: Tensor) -> Tensor:
@@ -323,20 +354,34 @@ def _state_gradients(job: Job) -> list[Attribution]:
     cost = Cost(2 * len(job.inputs), len(job.inputs) * len(job.targets))
     found = []
     with reading(job) as read, torch.enable_grad():
-        unrolled = Unrolled(read.layer, read.given.detach().requires_grad_())
+        first = [] if read.state is None else [s.requires_grad_() for s in _parts(read.state)]
+        unrolled = read.unrolled(read.given.detach().requires_grad_())
         top = unrolled.layers[-1]
         for slopes in read.slopes:
-            total: Tensor | float = 0.0
+            total = torch.zeros(())
+            reached = torch.zeros(())
             for k, steps in enumerate(top):
                 part = slopes.split(steps.cell.size, -1)[k]  # type: ignore[no-untyped-call]
                 states = steps.h[1:]
                 reach = (torch.stack(states, 1) * (part.flip(1) if k else part)).sum()
+                reached = reached + reach
                 gradients = torch.autograd.grad(reach, states, retain_graph=True)
                 values = torch.stack([(g * h).sum(1) for g, h in zip(gradients, states, strict=True)], 1).detach()
                 total = total + (values.flip(1) if k else values)
-            assert isinstance(total, Tensor)
-            found.append(Attribution(total.float()[:, :, None, None], cost=cost))
+            facts, notes = dict[str, list[float]](), list[str]()
+            if first:
+                slope = torch.autograd.grad(reached, first, retain_graph=True, allow_unused=True)
+                worth = sum((g * s).sum((0, 2)) for g, s in zip(slope, first, strict=True) if g is not None)
+                whole = (slopes * unrolled.outputs).flatten(1).sum(1).abs().clamp(min=1e-12)
+                facts["start_state"] = (worth / whole).tolist()
+                notes = _started(facts["start_state"])
+            values = total.detach().float()[:, :, None, None]
+            found.append(Attribution(values, notes=notes, facts=facts, cost=cost))
     return found
+
+
+def _parts(state: State) -> tuple[Tensor, ...]:
+    return state if isinstance(state, tuple) else (state,)
 
 
 @method(
@@ -350,8 +395,9 @@ def _state_gradients(job: Job) -> list[Attribution]:
 class StateAblation(Method):
     """Score lost when all that was carried from before step t is forgotten. `(N, T, 1, 1)`.
 
-    The recurrent layer starts afresh at step t, from a state of zeros. Nothing is linearised. The first value is 0,
-    since nothing was carried yet. How much a single frame is worth is another question, that of frame importance.
+    The recurrent layer starts afresh at step t, from a state of zeros. Nothing is linearised. The first value is what a
+    state that the model starts from is worth, 0 where there is none. How much a single frame is worth is another
+    question, that of frame importance.
     """
 
     def pass_key(self) -> Hashable:
@@ -379,8 +425,8 @@ def _ablated(job: Job) -> list[Attribution]:
         ) as scorer:
             if not scorer.resumes:
                 raise MethodError(
-                    f"The recurrent layer {name!r} cannot be stopped between frames (it reads them both ways, or "
-                    "not one by one): use the importance of frames."
+                    f"The recurrent layer {name!r} cannot be stopped between frames (it reads them both ways, not one "
+                    "by one, or from a state made of the clip): use the importance of frames."
                 )
             rows.append(scorer.forgetting())
             cost.forwards += scorer.cost.forwards + 1
