@@ -80,7 +80,7 @@ def test_first_comes_in_front_of_hooks_that_are_there_and_always_after_errors():
     assert list(m[0]._forward_hooks) == [own.id]
 
 
-NOT_YET = {"capture.py", "trace.py", "layers.py", "recurrent.py"}
+NOT_YET = {"capture.py", "layers.py", "recurrent.py"}
 
 
 def test_nobody_else_registers_hooks():

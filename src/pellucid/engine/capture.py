@@ -120,8 +120,8 @@ class Capture:
     def __enter__(self) -> Capture:
         if not self.stop_early:
             require_autograd(self.module)
-        self._guard.__enter__()
         try:
+            self._guard.__enter__()
             # The cut comes first: a layer both cut and watched is watched behind the cut.
             for names, hook in ((self.layers, self._cut_hook), (self.watch, self._watch_hook)):
                 for name in names:
@@ -133,12 +133,14 @@ class Capture:
         return self
 
     def __exit__(self, *error: Any) -> None:
-        for handle in self._handles:
-            handle.remove()
-        self._handles.clear()
-        self.activations = {}
-        self.watched = {}
-        self._guard.__exit__(*error)
+        try:
+            for handle in self._handles:
+                handle.remove()
+            self._handles.clear()
+            self.activations = {}
+            self.watched = {}
+        finally:
+            self._guard.__exit__(*error)
 
     def forward(self, inputs: Tensor, module: nn.Module | None = None, *, scratch: bool = False) -> Any:
         """Run the model on `inputs` `(N, C, *space)`; the user's tensor is never written to.

@@ -139,7 +139,7 @@ def _convolution(conv: nn.Conv2d, norm: nn.BatchNorm2d | None) -> nn.Module:
         "weight": nn.Parameter(weight.detach().contiguous(memory_format=torch.channels_last), requires_grad=False),
         "bias": None if bias is None else nn.Parameter(bias.detach(), requires_grad=False),
     }
-    twin._parameters = given
+    vars(twin)["_parameters"] = given
     return twin
 
 

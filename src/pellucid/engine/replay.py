@@ -98,7 +98,7 @@ class Prefix:
         if module not in self._open:
             return module
         twin = shell(module)
-        twin._modules = {n: None if m is None else self._copied(m) for n, m in module._modules.items()}
+        vars(twin)["_modules"] = {n: None if m is None else self._copied(m) for n, m in module._modules.items()}
         return twin
 
     def _player(self, module: nn.Module, answers: list[Any], *, hooks: bool) -> nn.Module:
@@ -108,7 +108,7 @@ class Prefix:
             return tree_map(self._row, answers[turn]) if turn < len(answers) else module(*args, **kwargs)
 
         player = shell(module)
-        player.forward = forward
+        vars(player)["forward"] = forward
         if not hooks:
             vars(player).update({name: OrderedDict() for name in HOOKS})
         return player

@@ -31,7 +31,10 @@ def plain_weights(conv: nn.Module) -> bool:
 
 
 def shell(module: nn.Module) -> nn.Module:
-    """A module that shares all it has with another, but for what is set on it."""
+    """A module that shares all it has with another, but for what is set in its `vars`.
+
+    Never by `setattr`: some modules, such as compiled ones, hand attributes on to the module that they wrap.
+    """
     shell = module.__class__.__new__(module.__class__)
     vars(shell).update(vars(module))
     vars(shell)["_compiled_call_impl"] = None
@@ -46,5 +49,5 @@ def copied(module: nn.Module, replaced: Mapping[nn.Module, nn.Module]) -> nn.Mod
     if all(part is module._modules[name] for name, part in parts.items()):
         return module
     twin = shell(module)
-    twin._modules = parts
+    vars(twin)["_modules"] = parts
     return twin

@@ -19,21 +19,28 @@ import torch.utils.checkpoint
 _here = threading.local()
 
 
-def _off() -> bool:
-    return bool(getattr(_here, "off", False))
+def takes_shortcuts() -> bool:
+    """Whether this thread takes them."""
+    return bool(getattr(_here, "on", True))
+
+
+def take_shortcuts(on: bool) -> None:
+    """Let this thread take them, or not, while something keeps them borrowed (see `borrow_shortcuts`)."""
+    _here.on = on
 
 
 @contextmanager
 def shortcuts(on: bool) -> Iterator[None]:
-    """Whether this thread takes them, while something keeps them borrowed (see `borrow_shortcuts`)."""
-    before, _here.off = _off(), not on
+    """The same for as long as the context lasts."""
+    before = takes_shortcuts()
     try:
+        take_shortcuts(on)
         yield
     finally:
-        _here.off = before
+        take_shortcuts(before)
 
 
-def borrow_shortcuts(restores: dict[Hashable, Callable[[], None]]) -> None:
+def borrow_shortcuts(restores: dict[Hashable, Callable[[], object]]) -> None:
     """Let torch's shortcuts ask which thread calls them; how to undo that goes into the table."""
     fused: Any = torch.backends.mha
     checkpointing: Any = torch.utils.checkpoint
@@ -49,11 +56,17 @@ def borrow_shortcuts(restores: dict[Hashable, Callable[[], None]]) -> None:
 
 
 def _restore(owner: Any, name: str, value: Any) -> Callable[[], None]:
-    return lambda: delattr(owner, name) if value is None else setattr(owner, name, value)
+    def restore() -> None:  # a second time too, should the first have been interrupted
+        if value is not None:
+            setattr(owner, name, value)
+        elif name in vars(owner):
+            delattr(owner, name)
+
+    return restore
 
 
 def _asking(quick: Callable[..., Any], plain: Callable[..., Any]) -> Callable[..., Any]:
-    def ask(*args: Any, **kwargs: Any) -> Any:
-        return (plain if _off() else quick)(*args, **kwargs)
+    def asking(*args: Any, **kwargs: Any) -> Any:
+        return quick(*args, **kwargs) if takes_shortcuts() else plain(*args, **kwargs)
 
-    return ask
+    return asking
