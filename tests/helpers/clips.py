@@ -38,13 +38,30 @@ def write(path, frames, stamps=None, *, codec="libx264", base=Fraction(1, 600), 
 
 def rotate(path, degrees):
     """Write a rotation (clockwise, as cameras do) into the track header of an MP4."""
-    matrices = {90: (0, 1, -1, 0), 180: (-1, 0, 0, -1), 270: (0, -1, 1, 0)}
-    a, b, c, d = (v << 16 for v in matrices[degrees])
+    place(path, {90: (0, 1, -1, 0), 180: (-1, 0, 0, -1), 270: (0, -1, 1, 0)}[degrees])
+
+
+def place(path, matrix):
+    """Write (a, b, c, d) into the track header of an MP4: column p, row q are shown at (a p + c q, b p + d q)."""
+    a, b, c, d = (v << 16 for v in matrix)
     data = bytearray(path.read_bytes())
     at = data.index(b"tkhd") + 4 + 40  # version and flags, times, id, durations, layer, group, volume
     values = [a, b, 0, c, d, 0, 0, 0, 1 << 30]
     data[at : at + 36] = b"".join((v & 0xFFFFFFFF).to_bytes(4, "big") for v in values)
     path.write_bytes(data)
+
+
+def cut(whole, path, key, first, last, step):
+    """Frames `first` to `last` of an MP4, stored from frame `key` on; an edit list hides those before `first`."""
+    import av
+
+    with av.open(str(whole)) as source, av.open(str(path), "w") as target:
+        stream = target.add_stream_from_template(source.streams.video[0])
+        for packet in source.demux(video=0):
+            if packet.pts is not None and key * step <= packet.pts < last * step:
+                packet.pts, packet.dts, packet.stream = packet.pts - first * step, packet.dts - first * step, stream
+                target.mux(packet)
+    return str(path)
 
 
 def sound(path):

@@ -95,7 +95,7 @@ def importance(
         from pellucid.verbs.collection import is_collection
 
         given = inputs[0] if len(inputs) == 1 else inputs
-        several = is_collection(given)
+        several = is_collection(given, None)
         if not (samples in ("auto", "exact") or samples.isdecimal()):
             raise MethodError(f"{samples!r} is no number of samples: give a number, auto or exact.")
         spend = int(samples) if samples.isdecimal() else samples

@@ -41,13 +41,19 @@ class Animation(Footage):
                 )
             if count * image.width * image.height > caps.decoded:
                 raise MediaError(f"{label} takes more than {caps.decoded:,} pixels to decode; make it smaller.")
-            if count < 2:
+            self._first = int(bool(image.info.get("default_image")))  # APNG's, which is no part of the animation
+            if count - self._first < 2:
                 raise MediaError(f"{label} is a single picture; give a clip of several frames.")
-            for i in range(count):
+            for i in range(self._first, count):
                 image.seek(i)
+                if image.format == "WEBP":
+                    image.load()  # only then its times are known
                 if image.size != self.size[::-1]:
                     raise MediaError(f"{label} is damaged (its frames differ in size); get or save it again.")
-                durations.append(float(image.info.get("duration", 0) or _AT_ONCE))
+                durations.append(float(image.info.get("duration", 0)))
+        if not all(durations):
+            self.notes = (f"Frames that claim no time are taken to be shown for {_AT_ONCE} ms, as browsers do.",)
+            durations = [duration or _AT_ONCE for duration in durations]
         starts = [
             at / 1000 for at in accumulate(durations, initial=0.0)
         ]  # whole milliseconds are added without rounding
@@ -61,7 +67,7 @@ class Animation(Footage):
 
         with explained(self.source, "a clip"), open_picture(self._data) as image:
             for i in indices:
-                image.seek(i)
+                image.seek(self._first + i)
                 frame = image.convert("RGBA")
                 white = Image.new("RGBA", frame.size, "white")
                 white.alpha_composite(frame)

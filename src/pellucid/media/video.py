@@ -7,8 +7,10 @@ Sampling then seeks to the key frame before each wanted frame and decodes from t
 
 from __future__ import annotations
 
+import math
 import os
 import stat
+import struct
 from bisect import bisect_right
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -29,6 +31,11 @@ from pellucid.media.image import refuse_url
 _CONTAINERS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,ogg,flv,asf,yuv4mpegpipe"
 _STAMPED = ("mov", "matroska", "webm", "mp4")  # containers whose packets carry the very times of the frames
 _DAMAGED = 0.95  # of the frames that the header promises must be there
+_HD, _UNTAGGED = 720, 2  # rows; FFmpeg's AVCOL_SPC_UNSPECIFIED
+_COLOURS = (
+    "The file does not say which colours its numbers stand for; FFmpeg takes BT.601, and pictures of this size are "
+    "mostly BT.709, so greens and reds may be a little off."
+)
 
 
 class VideoFile(Footage):
@@ -37,6 +44,7 @@ class VideoFile(Footage):
     Attributes:
         stamps: time stamps of the frames, in units of `time_base` seconds.
         rotation: degrees, counter-clockwise, by which the stored frames are turned to be upright: 0, 90, 180 or 270.
+        mirrored: whether their left and right are exchanged before that, as front cameras ask for.
     """
 
     def __init__(self, path: Path, label: str, caps: Caps) -> None:
@@ -46,8 +54,8 @@ class VideoFile(Footage):
             self.size = (context.height, context.width)
             self.time_base = Fraction(stream.time_base or Fraction(1, 1000))
             self.decoder = f"PyAV {pyav().__version__}, FFmpeg {_ffmpeg()}, {context.name}"
-            self.rotation = 0
-            promised = stream.frames
+            self.rotation, self.mirrored = 0, False
+            promised = _promised(container, stream)
             stamped = any(name in _STAMPED for name in container.format.name.split(","))
             self.stamps, keys = self._index(container, stream, label) if stamped else ([], [])
         if not self.stamps:  # the packets' times are missing or those of decoding only: ask the decoder
@@ -107,13 +115,19 @@ class VideoFile(Footage):
             raise MediaError(f"{label} holds more than the {self.caps.frames:,} frames allowed; cut it.")
 
     def _look_at_first(self, label: str) -> None:
-        """What only a decoded frame tells: that there is one, and how it is turned."""
+        """What only a decoded frame tells: that there is one, how it is turned, and which colours its numbers mean."""
         with _opened(self._path, label, self.caps) as (container, stream), _explained(label):
             frame = next(_decoded(container, stream), None)
             if frame is None:
                 raise MediaError(f"{label} holds no frame that can be decoded; get or save it again.")
-            self.rotation = round(frame.rotation / 90) * 90 % 360
+            self.rotation, self.mirrored = _turned(frame)
             height, width = frame.height, frame.width
+            if (
+                height >= _HD
+                and frame.format.name.startswith(("yuv", "nv", "p0"))
+                and int(frame.colorspace) == _UNTAGGED
+            ):
+                self.notes = (*self.notes, _COLOURS)
         self.size = (width, height) if self.rotation in (90, 270) else (height, width)
 
     def origin(self, indices: Sequence[int]) -> dict[str, Any]:
@@ -124,6 +138,7 @@ class VideoFile(Footage):
             "pts": [self.stamps[i] for i in indices],
             "time_base": str(self.time_base),
             "rotation": self.rotation,
+            "mirrored": self.mirrored,
         }
 
     def read(self, indices: Sequence[int]) -> Iterator[Frames]:
@@ -167,7 +182,9 @@ class VideoFile(Footage):
 
     def _upright(self, frame: Any) -> Frames:
         pixels = frame.to_ndarray(format="rgb24")
-        return np.ascontiguousarray(np.rot90(pixels, self.rotation // 90)) if self.rotation else pixels
+        if self.mirrored:
+            pixels = pixels[:, ::-1]
+        return np.ascontiguousarray(np.rot90(pixels, self.rotation // 90))
 
 
 def open_video(source: str | os.PathLike[str], *, caps: Caps | None = None) -> VideoFile:
@@ -232,6 +249,32 @@ def _opened(path: Path, label: str, caps: Caps) -> Iterator[tuple[Any, Any]]:
             stream.codec_context.options = {"max_pixels": str(caps.pixels)}
             stream.thread_type = "AUTO"
             yield container, stream
+
+
+def _promised(container: Any, stream: Any) -> int:
+    """How many frames are to be shown, by the file's own index, before any is read; 0 where nothing tells.
+
+    Not the header's count where there is an edit list (MP4, MOV): that counts the frames that a cut hides, too.
+    """
+    if "mov" not in container.format.name.split(","):
+        return int(stream.frames)
+    return sum(not entry.is_discard for entry in getattr(stream, "index_entries", ()))  # from PyAV 17 on
+
+
+def _turned(frame: Any) -> tuple[int, bool]:
+    """By how many degrees, counter-clockwise, a frame is turned, and whether it is mirrored before that.
+
+    From the display matrix itself, rows (a, b, u), (c, d, v), (x, y, w), which sends the column p and the row q to the
+    column a p + c q + x and the row b p + d q + y (ISO/IEC 14496-12, 8.3.2); an angle alone cannot tell a mirror from
+    half a turn.
+    """
+    data = frame.side_data.get("DISPLAYMATRIX")
+    if data is None:
+        return round(frame.rotation / 90) * 90 % 360, False
+    a, b, _, c, d, *_ = struct.unpack("=9i", bytes(data)[:36])
+    mirrored = a * d - b * c < 0
+    sign = -1 if mirrored else 1
+    return round(-math.degrees(math.atan2(sign * b, sign * a)) / 90) * 90 % 360, mirrored
 
 
 def _check_claims(stream: Any, label: str, caps: Caps) -> None:

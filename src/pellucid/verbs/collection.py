@@ -16,7 +16,7 @@ from pellucid.media import SCHEMES, expand
 from pellucid.media.inputs import natural
 from pellucid.media.samples import PREFIX
 from pellucid.models.model import VisionModel
-from pellucid.verbs.inputs import Input, Prepared, prepared
+from pellucid.verbs.inputs import Input, Prepared, is_batch, prepared
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,26 +50,33 @@ class Collection:
         return item
 
 
-def is_collection(inputs: Input | Sequence[Input]) -> bool:
-    """Whether an answer over many pictures is wanted: of a folder, a pattern, a list or a batch."""
+def is_collection(inputs: Input | Sequence[Input], clips: bool | None = False) -> bool:
+    """Whether an answer over many pictures is wanted: of a folder, a pattern, a list or a batch of several.
+
+    Args:
+        inputs: what was given.
+        clips: whether they are for a model of clips: a folder of numbered frames, and a tensor `(C, T, H, W)`, is then
+            one clip. None: the model is not yet known.
+    """
     if isinstance(inputs, Tensor):
-        return inputs.ndim > 3
+        return is_batch(inputs, bool(clips)) and len(inputs) != 1
     if isinstance(inputs, str | Path):
-        return Path(inputs).expanduser().is_dir() or len(expand([inputs], clips=None, schemes=SCHEMES)) > 1
+        found = len(expand([inputs], clips=clips, schemes=SCHEMES)) if clips or not _is_folder(inputs) else None
+        return found is None or found > 1
     return isinstance(inputs, Sequence)
 
 
-def collect(inputs: Input | Sequence[Input]) -> list[Member]:
-    """All pictures, each once; those in a folder, or in its subfolders, know in which.
+def collect(inputs: Input | Sequence[Input], clips: bool = False) -> list[Member]:
+    """All pictures (or clips), each once; those in a folder, or in its subfolders, know in which.
 
     Raises:
         MediaError: a file is missing, or neither a folder nor its subfolders hold a picture.
     """
-    several = isinstance(inputs, Sequence | Tensor) and not isinstance(inputs, str)
+    several = isinstance(inputs, Sequence) and not isinstance(inputs, str)
     found: list[Member] = []
     seen: set[str] = set()
     for item in inputs if several else [inputs]:  # type: ignore[union-attr]
-        for member in _members(item):
+        for member in _members(item, clips):
             if isinstance(member.source, str):
                 real = member.source if member.source.startswith(PREFIX) else os.path.realpath(member.source)
                 if real in seen:
@@ -81,14 +88,22 @@ def collect(inputs: Input | Sequence[Input]) -> list[Member]:
     return found
 
 
-def _members(item: Any) -> Iterator[Member]:
+def _is_folder(item: str | Path) -> bool:
+    return Path(item).expanduser().is_dir()
+
+
+def _members(item: Any, clips: bool) -> Iterator[Member]:
+    if isinstance(item, Tensor) and is_batch(item, clips):
+        yield from (Member(item[i : i + 1]) for i in range(len(item)))  # each a batch of one, which nobody takes apart
+        return
     if not isinstance(item, str | Path):
         yield Member(item)
         return
-    folder = Path(item).expanduser()
-    if not folder.is_dir():
-        yield from (Member(source) for source in expand([item]))
+    schemes = SCHEMES if clips else ()
+    if not _is_folder(item):
+        yield from (Member(source) for source in expand([item], clips=clips, schemes=schemes))
         return
+    folder = Path(item).expanduser()
     try:
         inner = sorted((p for p in folder.iterdir() if p.is_dir()), key=lambda p: natural(p.name))
     except OSError as error:
@@ -96,7 +111,7 @@ def _members(item: Any) -> Iterator[Member]:
     empty = True
     for place in [folder, *(p for p in inner if not p.name.startswith("."))]:
         try:
-            sources = expand([place])
+            sources = expand([place], clips=clips)
         except MediaError:
             continue
         empty = False

@@ -55,7 +55,8 @@ def importance(
     Args:
         model: a `VisionModel`, a model's name for `load`, or a bare module.
         inputs: one picture (path, `sample:NAME`, PIL, array, tensor `(C, H, W)`), or many: a folder (its subfolders
-            are groups), a glob, a list, a batch `(N, C, H, W)`. Of many the answer is the mean over pictures.
+            are groups), a glob, a list, a batch `(N, C, H, W)`. Of many the answer is the mean over pictures. For a
+            model of clips: what `explain` takes; a folder of numbered frames and a tensor `(C, T, H, W)` are one clip.
         features: the players: `superpixels`, `patches`, `regions`, `channels`, `tokens`, `layers`, `colours`,
             `frequencies`, `properties`, of clips `frames`, `segments`, `tubes`; or a `Players` object.
         by: the estimator: `ablation`, `shapley`, `kernel`, `owen`, `lime`, `gradient`, `conductance`, `permutation`;
@@ -124,11 +125,12 @@ def importance_of_given(
 ) -> Importance:
     """`importance` with everything named resolved; `failed` gets what is wrong with some of many pictures."""
     check_model(model, players, estimator)
-    if order and (is_collection(inputs) or not model.takes_clips):
+    several = is_collection(inputs, model.takes_clips)
+    if order and (several or not model.takes_clips):
         raise MethodError(
             "The order of frames is asked of one clip and a model of clips: name one, or leave order out."
         )
-    if is_collection(inputs):
+    if several:
         return importance_of_set(
             model,
             inputs,

@@ -51,7 +51,7 @@ def prepared(model: VisionModel, inputs: Input | Sequence[Input]) -> Iterator[tu
     for item in _items(inputs, clips=model.takes_clips):
         try:
             if isinstance(item, Tensor):
-                for x in item if item.ndim > 3 + model.takes_clips else [item]:
+                for x in item if is_batch(item, model.takes_clips) else [item]:
                     yield "tensor", _clip_from_tensor(model, x) if model.takes_clips else _from_tensor(model, x)
             elif model.takes_clips:
                 yield _name(item), _from_clip(model, item)
@@ -61,6 +61,11 @@ def prepared(model: VisionModel, inputs: Input | Sequence[Input]) -> Iterator[tu
                 yield picture.name, _from_picture(model, picture)
         except MediaError as error:
             yield str(item) if isinstance(item, str | Path) else "input", error
+
+
+def is_batch(x: Tensor, clips: bool) -> bool:
+    """Whether a tensor has a batch axis in front of `(C, H, W)`, or of a clip's `(C, T, H, W)`."""
+    return x.ndim > 3 + clips
 
 
 def one(model: VisionModel, inputs: Input) -> Prepared:

@@ -104,7 +104,7 @@ def importance_of_set(
     """
     if group not in GROUPINGS:
         raise MethodError(f"There is no grouping {group!r}: choose {', '.join(GROUPINGS)}.")
-    members = collect(inputs)
+    members = collect(inputs, model.takes_clips)
     lend = min(estimator.donors, len(members) - 1) if isinstance(estimator, Permutation) else 0
     if isinstance(estimator, Permutation) and not lend:
         raise MethodError("permutation exchanges contents between pictures, and there is only one: give more.")
