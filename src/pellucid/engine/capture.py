@@ -74,6 +74,33 @@ def require_autograd(module: nn.Module) -> None:
         )
 
 
+@dataclass(frozen=True)
+class Runs:
+    """Which runs of a layer that runs several times in a pass are read, and how they are put together.
+
+    Attributes:
+        kept: numbers of the runs, from 0.
+        count: how often the layer runs in a pass.
+        axis: of the channels, which are put side by side; 0: the runs are frames, folded into the batch.
+        others: runs that stand beside these and are left out, because they are of another size.
+    """
+
+    kept: tuple[int, ...]
+    count: int
+    axis: int = 1
+    others: int = 0
+
+    def joined(self, runs: Sequence[Tensor]) -> Tensor:
+        """The kept runs' activations, each `(N, ...)`, as one."""
+        return torch.stack(list(runs), 1).flatten(0, 1) if self.axis == 0 else torch.cat(list(runs), self.axis)
+
+    def parted(self, whole: Tensor) -> list[Tensor]:
+        """The inverse of `joined`."""
+        if self.axis == 0:
+            return list(whole.reshape(-1, len(self.kept), *whole.shape[1:]).unbind(1))
+        return list(whole.chunk(len(self.kept), self.axis))
+
+
 class _Stop(BaseException):
     """Ends a forward pass once every wanted layer has run; not an `Exception`, so no model swallows it."""
 
@@ -86,6 +113,8 @@ class Capture:
         layers: names of the layers whose activations and gradients are wanted.
         watch: names of layers to read in the graph, for scores taken inside the network.
         input_gradient: cut at the model's input instead of at a layer.
+        runs: of layers that run several times in a pass: each of these runs is cut, and they are read as one. A layer
+            without is cut at every run and read at the last.
         stop_early: end the forward pass when all `layers` have run; the output is then `None`.
 
     Example:
@@ -102,11 +131,14 @@ class Capture:
         watch: Sequence[str] = (),
         input_gradient: bool = False,
         stop_early: bool = False,
+        runs: Mapping[str, Runs | None] | None = None,
     ) -> None:
         self.module = unwrap(module)
         self.layers, self.watch = tuple(layers), tuple(watch)
         self.input_gradient, self.stop_early = input_gradient, stop_early
+        self.runs = {name: which for name, which in (runs or {}).items() if which is not None}
         self.activations: dict[str, Tensor] = {}
+        self._cut: dict[str, list[Tensor]] = {}
         self.watched: dict[str, Tensor] = {}
         self._handles: list[torch.utils.hooks.RemovableHandle] = []
         self._thread = threading.get_ident()
@@ -114,6 +146,7 @@ class Capture:
         self._twin: nn.Module | None = None
         self._paused = False
         self._runs: Counter[str] = Counter()
+        self._turns: Counter[str] = Counter()
         self._until: Counter[str] | None = None
         self._guard = leave_no_trace(self.module)
 
@@ -151,6 +184,10 @@ class Capture:
             scratch: the inputs are nobody's: the model may write to them, so they are not copied.
         """
         output = self._run(inputs, module or self.network, scratch)
+        for name, runs in self.runs.items():
+            if len(self._cut.get(name, ())) == len(runs.kept):
+                with torch.no_grad():
+                    self.activations[name] = runs.joined(self._cut[name])
         missing = [n for n in (*self.layers, *self.watch) if n not in self.activations and n not in self.watched]
         if missing:
             raise LayerError(
@@ -193,8 +230,10 @@ class Capture:
 
     def _run(self, inputs: Tensor, module: nn.Module, scratch: bool) -> Any:
         self.activations.clear()
+        self._cut.clear()
         self.watched.clear()
         self._runs.clear()
+        self._turns.clear()
         x = inputs.detach() if scratch else inputs.detach().clone()  # the model may write to its input
         if self.input_gradient:
             self.activations["input"] = x.requires_grad_()
@@ -207,10 +246,13 @@ class Capture:
 
     def gradients(self, scores: Sequence[Tensor]) -> list[dict[str, Tensor]]:
         """For each score `(N,)`, its gradient to every captured activation, in one shared graph."""
-        return [
-            dict(zip(self.activations, per_score, strict=True))
-            for per_score in gradients(scores, list(self.activations.values()), needed=self.input_gradient)
-        ]
+        cuts = [self._cut.get(name, [activation]) for name, activation in self.activations.items()]
+        found = []
+        for per_score in gradients(scores, [run for cut in cuts for run in cut], needed=self.input_gradient):
+            parts = iter(per_score)
+            each = {name: [next(parts) for _ in cut] for name, cut in zip(self.activations, cuts, strict=True)}
+            found.append({name: self.runs[name].joined(g) if name in self.runs else g[0] for name, g in each.items()})
+        return found
 
     def scored(
         self, inputs: Tensor, score: Callable[[Any, Mapping[str, Tensor]], Sequence[Tensor]]
@@ -238,13 +280,15 @@ class Capture:
             if threading.get_ident() != self._thread or self._paused:
                 return None  # another thread runs the same model
             activation = self._activation(name, output)
+            if name in self.runs:
+                return self._cut_run(name, activation, output)
             in_graph = torch.is_grad_enabled() and activation.requires_grad and len(self.activations) > 0
             if not in_graph or name in self.activations:
                 activation = activation.detach()
                 activation.requires_grad_(not self.stop_early)
             self.activations[name] = activation
             if self.stop_early:
-                if len(self.activations) == len(self.layers):
+                if len(self.activations) == len(self.layers) and not self.runs:
                     raise _Stop
                 return None
             torch.set_grad_enabled(True)
@@ -252,6 +296,22 @@ class Capture:
             return replace_first_tensor(output, activation.clone())
 
         return hook
+
+    def _cut_run(self, name: str, activation: Tensor, output: Any) -> Any:
+        """One of several runs of a layer that are read as one."""
+        turn, self._turns[name] = self._turns[name], self._turns[name] + 1
+        if turn not in self.runs[name].kept:
+            return None
+        activation = activation.detach().requires_grad_(not self.stop_early)
+        self._cut.setdefault(name, []).append(activation)
+        self.activations[name] = activation
+        if not self.stop_early:
+            torch.set_grad_enabled(True)
+            return replace_first_tensor(output, activation.clone())
+        whole = all(len(self._cut.get(n, ())) == len(runs.kept) for n, runs in self.runs.items())
+        if whole and len(self.activations) == len(self.layers):
+            raise _Stop
+        return None
 
     def _watch_hook(self, name: str) -> Callable[[nn.Module, Any, Any], Any]:
         def hook(_module: nn.Module, _args: Any, output: Any) -> Any:

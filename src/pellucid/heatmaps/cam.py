@@ -65,7 +65,8 @@ class ActivationGradientCAM(Method):
     def finish(self, job: Job, target: Target, A: Tensor, G: Tensor, layer: Layer) -> Attribution:
         """The attribution of one target; overridden where more than the map is kept."""
         values = self.combine(A, G)
-        return Attribution(values, layer, notes=_notes(values, self.signed, self.name))
+        notes = [*layer.notes, *_notes(values, self.signed, self.name, None if G.any() else layer)]
+        return Attribution(values, layer, notes=notes)
 
     def pass_key(self) -> Hashable:
         """All CAMs of one layer share a pass."""
@@ -74,9 +75,9 @@ class ActivationGradientCAM(Method):
     @classmethod
     def run(cls, methods: Sequence[ActivationGradientCAM], job: Job) -> list[list[Attribution]]:
         """One pass for all methods and targets."""
-        layer = _choose(methods[0].layer, job)
         need_gradient = any(m.needs_gradient for m in methods)
-        activation, gradients = _activation_and_gradients(job, layer.name, need_gradient)
+        layer = _choose(methods[0].layer, job, need_gradient)
+        activation, gradients = _activation_and_gradients(job, layer, need_gradient)
         A = layer.layout.to_map(activation).float()
         results: list[list[Attribution]] = [[] for _ in methods]
         cost = Cost(forwards=len(job.inputs), backwards=len(job.inputs) * len(job.targets) * need_gradient)
@@ -91,26 +92,28 @@ class ActivationGradientCAM(Method):
         return results
 
 
-def _choose(name: str | None, job: Job) -> Layer:
-    if name is not None:
-        return describe(job.module, job.inputs, name)
-    kinds = {t.kind for t in job.targets}
+def _choose(name: str | None, job: Job, gradient: bool = True) -> Layer:
+    """The layer named, or the best one found; with `gradient` it is known whether it is the model's own output."""
+    kinds = frozenset(t.kind for t in job.targets)
 
     def score(output: Any, watched: Mapping[str, Tensor]) -> Tensor:
         return torch.stack([t.score(output, watched).sum() for t in job.targets]).sum()
 
-    return best_layer(job.module, job.inputs, score, watch=job.watch, key=frozenset(kinds))
+    if name is not None:
+        return describe(job.module, job.inputs, name, score if gradient else None, watch=job.watch, key=kinds)
+    return best_layer(job.module, job.inputs, score, watch=job.watch, key=kinds)
 
 
-def _activation_and_gradients(job: Job, layer: str, need_gradient: bool) -> tuple[Tensor, list[Tensor]]:
+def _activation_and_gradients(job: Job, layer: Layer, need_gradient: bool) -> tuple[Tensor, list[Tensor]]:
+    name, runs = layer.name, {layer.name: layer.runs}
     if not need_gradient:
-        with Capture(job.module, [layer], stop_early=True) as capture:
+        with Capture(job.module, [name], stop_early=True, runs=runs) as capture:
             capture.forward(job.inputs)
-            return capture.activations[layer], []
-    with Capture(job.module, [layer], watch=job.watch) as capture:
+            return capture.activations[name], []
+    with Capture(job.module, [name], watch=job.watch, runs=runs) as capture:
         _, scores = capture.scored(job.inputs, lambda y, w: [t.score(y, w) for t in job.targets])
-        gradients = [g[layer] for g in capture.gradients(scores)]
-        return capture.activations[layer].detach(), gradients
+        gradients = [g[name] for g in capture.gradients(scores)]
+        return capture.activations[name].detach(), gradients
 
 
 def _refuse_dead_layer(job: Job, target: Target, layer: Layer) -> None:
@@ -119,14 +122,20 @@ def _refuse_dead_layer(job: Job, target: Target, layer: Layer) -> None:
     if better.name != layer.name:
         tokens = "its patch tokens carry" if layer.layout.kind == "tokens" else "its cells carry"
         raise LayerError(
-            f"Layer {layer.name!r} cannot explain this target, because {tokens} no gradient to it (only what comes "
-            f"before the last mixing of places does): use {better.name!r}, or name no layer."
+            f"Layer {layer.name!r} cannot explain this target, because {tokens} no gradient to it (it stands beside "
+            f"the way to the score, or behind the last mixing of places): use {better.name!r}, or name no layer."
         )
 
 
-def _notes(values: Tensor, signed: bool, name: str) -> list[str]:
+def _notes(values: Tensor, signed: bool, name: str, dead: Layer | None = None) -> list[str]:
+    """What to say of a map of zeros; `dead` is a layer at which the gradient itself is zero."""
     if values.any():
         return []
+    if dead is not None:
+        return [
+            f"{name} is zero everywhere, because no gradient reaches layer {dead.name!r}: on this input it is not on "
+            "the way to the score, which says nothing about the target. Name another layer."
+        ]
     if signed:
         return [f"{name} is zero everywhere: at this layer no cell that is active counts for this target."]
     return [f"{name} found nothing in favour of the target at this layer (the map is zero); try hires-cam, signed."]

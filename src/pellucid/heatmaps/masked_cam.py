@@ -147,8 +147,8 @@ class ScoreCAM(MaskedCAM):
 
     def perturb(self, job: Job) -> list[Attribution]:
         """The channels of all inputs are scored together, for all targets at once."""
-        layer = _choose(self.layer, job)
-        A = layer.layout.to_map(_activation_and_gradients(job, layer.name, False)[0]).detach().float()
+        layer = _choose(self.layer, job, gradient=False)
+        A = layer.layout.to_map(_activation_and_gradients(job, layer, False)[0]).detach().float()
         masks = [rounded(channel_masks(maps, job.space)) for maps in A]
         scores = probability_of if self.weights == "probability" else score_of
         with self.scorer(job, self.baseline, self.seed, scores) as scorer:
@@ -164,7 +164,8 @@ class ScoreCAM(MaskedCAM):
 
     def _weighted(self, A: Tensor, w: Tensor, layer: Layer, scorer: MaskScorer) -> Attribution:
         values = torch.einsum("nc,nc...->n...", w, A).relu()
-        notes = _notes(values, self.signed, self.name) + (softmax_notes(w) if self.weights == "softmax" else [])
+        notes = [*layer.notes, *_notes(values, self.signed, self.name)]
+        notes += softmax_notes(w) if self.weights == "softmax" else []
         return Attribution(values, layer, notes=notes, extras={"weights": w}, cost=scorer.cost)
 
 
@@ -303,8 +304,8 @@ class GroupCAM(MaskedCAM):
 
     def perturb(self, job: Job) -> list[Attribution]:
         """One pass for the gradients; then each target scores its own groups."""
-        layer = _choose(self.layer, job)
-        activation, gradients = _activation_and_gradients(job, layer.name, True)
+        layer = _choose(self.layer, job, gradient=False)
+        activation, gradients = _activation_and_gradients(job, layer, True)
         A = layer.layout.to_map(activation).float()
         results = []
         with self.scorer(job, self.baseline, self.seed, probability_of if self.probability else score_of) as scorer:
@@ -317,7 +318,7 @@ class GroupCAM(MaskedCAM):
                 masks = [channel_masks(g, job.space) for g in self.grouped(A, G)]
                 gain = (scorer(masks, label=self.name)[..., k] - blank[:, None, k]).float()  # (N, groups)
                 values = torch.einsum("ng,ng...->n...", gain, torch.stack([m.values for m in masks])).relu()
-                notes = _notes(values, self.signed, self.name)
+                notes = [*layer.notes, *_notes(values, self.signed, self.name)]
                 results.append(Attribution(values, layer, notes=notes, extras={"weights": gain}, cost=scorer.cost))
         return results
 

@@ -71,7 +71,7 @@ class TailCAM(PerturbationMethod):
 
     def perturb(self, job: Job) -> list[Attribution]:
         """One tail for each input, with all targets at once."""
-        layer = _choose(self.layer, job)
+        layer = _choose(self.layer, job, gradient=False)
         cost, maps, kept, idle = Cost(), [], [], []
         for n in range(len(job.inputs)):
             score = _Score([t.select(torch.tensor([n])) for t in job.targets], self.probability)
@@ -91,7 +91,7 @@ class TailCAM(PerturbationMethod):
                 self._refuse_dead_layer(job, target, layer)
             values = torch.stack([m[t] for m in maps])
             extras = {name: torch.stack([k[name][t].float() for k in kept]) for name in kept[0]}
-            notes = _notes(values, self.signed, self.name)
+            notes = [*layer.notes, *_notes(values, self.signed, self.name)]
             results.append(Attribution(values, layer, notes=notes, extras=extras, cost=cost))
         return results
 
@@ -110,7 +110,7 @@ class TailCAM(PerturbationMethod):
 
     def _refuse_dead_layer(self, job: Job, target: Target, layer: Layer) -> None:
         """Of a suspect the gradient says whether its cells reach the target at all."""
-        _, gradients = _activation_and_gradients(replace(job, targets=(target,)), layer.name, True)
+        _, gradients = _activation_and_gradients(replace(job, targets=(target,)), layer, True)
         if not layer.layout.to_map(gradients[0]).any():
             _refuse_dead_layer(job, target, layer)
 

@@ -1,11 +1,13 @@
 """Find the layers worth explaining, with no name given, and prove how their axes read.
 
 1. One forward and one backward pass on a fixed noise picture tell every layer's shape and how much of it still
-   carries gradient to the target.
+   carries gradient to the target (`pellucid.models.probe`).
 2. A shape that could be a picture of the input is only a guess. It is proven by changing the input near each
    corner: the cell that moves most must lie in the same corner. That rejects attention heads mistaken for
    pictures, and finds the order of tokens that a model has shuffled.
-3. The layer to explain is the last one proven whose cells nearly all carry gradient.
+3. The layer to explain is the last one proven whose cells nearly all carry gradient. It is no branch beside others that
+   read the same, and not the model's own output.
+4. It is proven by cutting it: the gradient at the cut must be the one that the uncut network has there.
 """
 
 from __future__ import annotations
@@ -14,7 +16,7 @@ import itertools
 import math
 import threading
 from collections import Counter
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -22,38 +24,58 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor, nn
 
-from pellucid.engine import find_layer, leave_no_trace, unwrap
-from pellucid.engine.capture import first_tensor, replace_first_tensor, require_autograd
-from pellucid.errors import LayerError, ModelError
-from pellucid.models.layouts import Layout, readings
-
-Score = Callable[[Any, Mapping[str, Tensor]], Tensor]
+from pellucid.engine import Capture, find_layer, leave_no_trace, unwrap
+from pellucid.engine.capture import Runs
+from pellucid.errors import LayerError, ModelError, TargetError
+from pellucid.models.layouts import Layout
+from pellucid.models.moves import moves, owners
+from pellucid.models.probe import Probe, Score, Seen, largest_output, probe, sketch, value_of
 
 _LATEST = 24  # layers that are proven first when the best is looked for: it is almost always among them
 COVERAGE = 0.7  # of a layer's cells must carry gradient, for the layer to be chosen
 _MAX_REORDERED = 256  # a shuffled token grid is unravelled by one pass per cell, up to this many cells
 _NOISE_SEED = 0
-_AT_ONCE = 2**23  # numbers of input that are run at once to prove layouts: pictures together, long clips one by one
+_SAME = 1e-3  # of the largest value: how far the gradient at a cut may be from the uncut network's
 
 
 @dataclass(frozen=True)
 class Layer:
-    """A layer that can be explained: its name, its class, its proven layout, and its share of live cells."""
+    """A layer that can be explained.
+
+    Attributes:
+        name: module path.
+        kind: its class.
+        layout: how its activation reads, proven.
+        coverage: the share of its cells that carry gradient to the target.
+        runs: which of several runs in a pass are read, and how they are put together; None: it is read where it runs
+            last.
+        is_output: the model's output is only resampled from it, so that it explains the output by itself.
+    """
 
     name: str
     kind: str
     layout: Layout
     coverage: float
+    runs: Runs | None = None
+    is_output: bool = False
 
-
-@dataclass(frozen=True)
-class _Seen:
-    """What the probing pass saw of one layer."""
-
-    name: str
-    kind: str
-    shape: tuple[int, ...]
-    gradient: Tensor | None
+    @property
+    def notes(self) -> list[str]:
+        """What a reader of its map must know."""
+        notes = []
+        if self.is_output:
+            notes.append(
+                f"Layer {self.name!r} is the model's own output (at most resampled or soft-maxed behind it): its map "
+                "shows what the model answers, not what the answer rests on. Name an earlier layer."
+            )
+        if self.layout.runs > 1 and not self.layout.folded:
+            notes.append(f"Layer {self.name!r} runs {self.layout.runs} times in a pass: the map is their sum.")
+        if self.runs is not None and self.runs.others:
+            notes.append(
+                f"Layer {self.name!r} runs on activations of other sizes too: {self.runs.others} of its runs are left "
+                "out of the map."
+            )
+        return notes
 
 
 _cache: WeakKeyDictionary[nn.Module, dict[Hashable, tuple[Layer, ...] | Layer]] = WeakKeyDictionary()
@@ -85,12 +107,71 @@ def best_layer(
     module, sample = unwrap(module), _noise_like(inputs)
 
     def search() -> Layer:
-        seen = _probe(module, sample, score or _largest_output, watch)
-        fed = [s for s in seen if s.gradient is not None and s.gradient.any()]
-        latest = _alive(_proven(module, sample, fed[-_LATEST:]), COVERAGE)
-        return latest[-1] if latest else _last_of(_proven(module, sample, seen))
+        asked = score or largest_output
+        found = probe(module, sample, asked, watch)
+        for layer in _candidates(module, sample, found):
+            if chosen := _proven_by_cutting(module, sample, asked, watch, layer, found):
+                return chosen
+        raise LayerError(
+            "No layer that reads as a picture of the input is on the way to the score: what leaves it by a hook is not "
+            "what the model goes on with. Use a method that needs no layer, such as integrated-gradients."
+        )
 
     return _cached(module, ("best", tuple(sample.shape[1:]), sample.dtype, key), search)  # type: ignore[no-any-return]
+
+
+def _candidates(module: nn.Module, sample: Tensor, found: Probe) -> Iterator[Layer]:
+    """Layers from the one to be explained on backwards: on the trunk, then branches, then the model's own output."""
+    fed = [s for s in found.seen.values() if s.fed]
+    given: set[str] = set()
+
+    def ranked(proven: Sequence[Layer], allowed: Callable[[Seen], bool]) -> list[Layer]:
+        alive = _alive([layer for layer in proven if allowed(found.seen[layer.name])], COVERAGE)
+        fresh = [layer for layer in reversed(alive) if layer.name not in given]
+        given.update(layer.name for layer in fresh)
+        return fresh
+
+    def on_the_trunk(seen: Seen) -> bool:
+        return not seen.beside and not seen.is_output
+
+    yield from ranked(_proven(module, sample, fed[-_LATEST:]), on_the_trunk)
+    proven = _proven(module, sample, fed)
+    for allowed in (on_the_trunk, lambda seen: not seen.is_output, lambda _: True):
+        yield from ranked(proven, allowed)
+    if not given:
+        yield _last_of(_proven(module, sample, list(found.seen.values())))
+
+
+def _proven_by_cutting(
+    module: nn.Module, sample: Tensor, score: Score, watch: Sequence[str], layer: Layer, found: Probe
+) -> Layer | None:
+    """The layer, or a module inside or in front of it that returns the same, at which a cut gives the true gradient."""
+    seen = found.seen[layer.name]
+    for name in (layer.name, *reversed(seen.same)):
+        twin = found.all[name]
+        joining = twin.joining(layer.layout) if twin.readings == seen.readings else None
+        if seen.sketch is not None and _agree(_cut(module, sample, score, watch, name, joining), seen.sketch):
+            return replace(layer, name=name, kind=twin.kind, runs=joining)
+    return None
+
+
+def _cut(
+    module: nn.Module, sample: Tensor, score: Score, watch: Sequence[str], name: str, runs: Runs | None
+) -> Tensor | None:
+    """The gradient at a cut, in a few numbers; None where none arrives."""
+    try:
+        with Capture(module, [name], watch=watch, runs={name: runs}) as capture:
+            _, scores = capture.scored(sample, lambda y, w: [value_of(score, y, w)[None]])
+            gradient = capture.gradients(scores)[0][name]
+    except (LayerError, TargetError):
+        return None
+    return torch.stack([sketch(part) for part in (runs.parted(gradient) if runs else [gradient])])
+
+
+def _agree(cut: Tensor | None, uncut: Tensor) -> bool:
+    if cut is None or cut.shape != uncut.shape or not torch.isfinite(uncut).all():
+        return False
+    return bool(((cut - uncut).abs() <= _SAME * uncut.abs().amax(0)).all())
 
 
 def pathway_layers(module: nn.Module, inputs: Tensor, counts: Sequence[int]) -> tuple[Layer, ...]:
@@ -168,14 +249,30 @@ def layers(
     sample = _noise_like(inputs)
 
     def search() -> tuple[Layer, ...]:
-        seen = _probe(module, sample, score or _largest_output, watch)
-        return _proven(module, sample, seen)
+        found = probe(module, sample, score or largest_output, watch)
+        return _proven(module, sample, list(found.seen.values()))
 
     return _cached(module, ("layers", tuple(sample.shape[1:]), sample.dtype, key), search)  # type: ignore[no-any-return]
 
 
-def describe(module: nn.Module, inputs: Tensor, name: str) -> Layer:
+def describe(
+    module: nn.Module,
+    inputs: Tensor,
+    name: str,
+    score: Score | None = None,
+    *,
+    watch: Sequence[str] = (),
+    key: Hashable = None,
+) -> Layer:
     """The proven layout of the layer called `name` (its `coverage` is not measured: NaN).
+
+    Args:
+        module: the model.
+        inputs: `(N, C, *space)`; only the shape of one sample, the dtype and the device are used.
+        name: module path.
+        score: what is explained; with it `is_output` is known too.
+        watch: layers that `score` reads.
+        key: what, beside the input's shape, `is_output` depends on (the kind of target).
 
     Raises:
         LayerError: no such layer, or its output does not read as a picture of the input.
@@ -185,21 +282,23 @@ def describe(module: nn.Module, inputs: Tensor, name: str) -> Layer:
     sample = _noise_like(inputs)
 
     def look() -> Layer:
-        everything = _probe(module, sample, None, ())
-        seen = [s for s in everything if s.name == name]
-        if not seen:
+        found = probe(module, sample, score, watch, backward=False)
+        if name not in found.all:
             raise LayerError(f"Layer {name!r} never ran in the forward pass, or returns no activation; name another.")
-        proven = _proven(module, sample, seen)
+        if found.all[name].runs is not None and score is None:  # the graph tells runs side by side from a chain of them
+            found = probe(module, sample, None, graph=True)
+        proven = _proven(module, sample, [found.all[name]])
         if not proven:  # a layer that is dead on noise reads as its neighbours do
-            proven = tuple(layer for layer in _proven(module, sample, everything) if layer.name == name)
+            proven = tuple(layer for layer in _proven(module, sample, list(found.all.values())) if layer.name == name)
         if not proven:
             raise LayerError(
-                f"The output of layer {name!r}, of shape {seen[0].shape}, does not read as a picture of the input "
-                f"{tuple(sample.shape[1:])}: choose a layer that keeps places (`pellucid layers` lists them)."
+                f"The output of layer {name!r}, of shape {found.all[name].shape}, does not read as a picture of the "
+                f"input {tuple(sample.shape[1:])}: choose a layer that keeps places (`pellucid layers` lists them)."
             )
         return replace(proven[0], coverage=math.nan)
 
-    return _cached(module, ("describe", tuple(sample.shape[1:]), sample.dtype, name), look)  # type: ignore[no-any-return]
+    about = ("describe", tuple(sample.shape[1:]), sample.dtype, name, None if score is None else (key,))
+    return _cached(module, about, look)  # type: ignore[no-any-return]
 
 
 def _noise_like(inputs: Tensor) -> Tensor:
@@ -211,154 +310,29 @@ def _noise_like(inputs: Tensor) -> Tensor:
     return noise.to(inputs.device, inputs.dtype)
 
 
-def _largest_output(output: Any, _watched: Mapping[str, Tensor]) -> Tensor:
-    logits = first_tensor(getattr(output, "logits", output))
-    if logits is None:
-        raise ModelError(f"The model returns no tensor of scores ({type(output).__name__}); wrap it so that it does.")
-    return logits.float().flatten(1).amax(1)
-
-
-class _Recorder:
-    """Output hooks on every module, or on the named ones; keeps the last activation of each.
-
-    With `graph`, an activation that a model has computed under its own `torch.no_grad` starts a graph of its own.
-    """
-
-    def __init__(self, module: nn.Module, names: Sequence[str] | None = None, *, graph: bool = False) -> None:
-        self.outputs: dict[str, Tensor] = {}
-        self._graph = graph
-        self._thread = threading.get_ident()
-        wanted = {n: m for n, m in module.named_modules() if n and (names is None or n in names)}
-        self._handles = [m.register_forward_hook(self._hook(n)) for n, m in wanted.items()]
-
-    def _hook(self, name: str) -> Callable[[nn.Module, Any, Any], Any]:
-        def hook(_module: nn.Module, _args: Any, output: Any) -> Any:
-            activation = first_tensor(output)
-            if activation is None or threading.get_ident() != self._thread:
-                return None
-            self.outputs.pop(name, None)  # re-inserted last: the order is that of execution
-            # A copy where the values matter: the next layer may work in place.
-            self.outputs[name] = activation if self._graph else activation.clone()
-            if not self._graph or activation.requires_grad or activation.is_inference():
-                return None
-            self.outputs[name] = activation.detach().requires_grad_()
-            torch.set_grad_enabled(True)
-            return replace_first_tensor(output, self.outputs[name].clone())
-
-        return hook
-
-    def remove(self) -> None:
-        for handle in self._handles:
-            handle.remove()
-
-
-def _record(
-    module: nn.Module, inputs: Tensor, names: Sequence[str] | None = None, *, graph: bool = False
-) -> tuple[Any, dict[str, Tensor]]:
-    recorder = _Recorder(module, names, graph=graph)
-    try:
-        return module(inputs), recorder.outputs
-    finally:
-        recorder.remove()
-
-
-def _probe(module: nn.Module, sample: Tensor, score: Score | None, watch: Sequence[str]) -> list[_Seen]:
-    """One pass over the whole net: shapes of all layers, and the score's gradient to each (if a score is given)."""
-    kinds = {name: type(m).__name__ for name, m in module.named_modules()}
-    if score is not None:
-        require_autograd(module)
-    with leave_no_trace(module), torch.set_grad_enabled(score is not None):
-        leaf = sample.detach().clone().requires_grad_(score is not None)
-        output, outputs = _record(module, leaf.clone(), graph=score is not None)
-        clips = sample.ndim == 5  # whose frames may be folded into the batch
-        outputs = {n: t for n, t in outputs.items() if t.shape[:1] == sample.shape[:1] or clips}
-        if score is None:
-            return [_Seen(n, kinds[n], tuple(t.shape), None) for n, t in outputs.items()]
-        watched = {n: outputs[n] for n in watch if n in outputs}
-        try:
-            value = score(output, watched).sum()
-        except (IndexError, RuntimeError):  # a function of the whole batch does not fit one sample
-            value = _largest_output(output, watched).sum()
-        outputs = _outermost(outputs, watched)
-        live = {n: t for n, t in outputs.items() if t.requires_grad}
-        if not value.requires_grad:
-            raise LayerError("The target does not depend on the input through the model's graph; nothing can be found.")
-        grads = torch.autograd.grad(value, list(live.values()), allow_unused=True)
-        gradient = dict(zip(live, grads, strict=True))
-    return [_Seen(n, kinds[n], tuple(t.shape), gradient.get(n)) for n, t in outputs.items()]
-
-
-def _outermost(outputs: dict[str, Tensor], watched: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Of nested modules that return the very same tensor, keep the outermost (`layer4`, not `layer4.2.act3`).
-
-    But no later than a watched one: it is read before an outer module ends.
-    """
-    owner = {id(tensor): name for name, tensor in outputs.items()}  # execution order: outer modules end last
-    owner |= {id(tensor): name for name, tensor in watched.items()}
-    return {name: tensor for name, tensor in outputs.items() if owner[id(tensor)] == name}
-
-
-def _coverage(gradient: Tensor | None, layout: Layout) -> float:
-    if gradient is None:
-        return 0.0
-    cells = layout.to_map(gradient.float()).abs().sum(1).flatten(1)
-    peak = float(cells.max())
-    return float((cells > 1e-7 * peak).float().mean()) if math.isfinite(peak) and peak > 0 else 0.0
-
-
-def _proven(module: nn.Module, sample: Tensor, seen: Sequence[_Seen]) -> tuple[Layer, ...]:
-    space = tuple(sample.shape[2:])
-    guesses = {s.name: list(readings(s.shape, space)) for s in seen}
-    names = [name for name, guess in guesses.items() if guess]
-    if not names:
+def _proven(module: nn.Module, sample: Tensor, seen: Sequence[Seen]) -> tuple[Layer, ...]:
+    guessed = [s for s in seen if s.readings]
+    if not guessed:
         return ()
-    corners = list(itertools.product((0, 1), repeat=len(space)))
-    shapes = {s.name: s.shape for s in seen}
+    corners = list(itertools.product((0, 1), repeat=sample.ndim - 2))
     with leave_no_trace(module), torch.no_grad():
-        moves = _moves(module, sample, corners, {n: shapes[n] for n in names})
-        layouts = {n: next((r for r in guesses[n] if _in_corner(r, m, corners)), None) for n, m in moves.items()}
+        energies = moves(module, sample, corners, guessed)
+        guesses = {s.name: s.readings for s in guessed}
+        layouts: dict[str, Layout | None] = {}
+        for name, found in energies.items():
+            pairs = zip(guesses[name], found, strict=True)
+            layouts[name] = next((reading for reading, energy in pairs if _in_corner(energy, corners)), None)
         _inherit(layouts, guesses)
         layouts.update(_reordered(module, sample, guesses, layouts))
     return tuple(
-        Layer(s.name, s.kind, layout, _coverage(s.gradient, layout)) for s in seen if (layout := layouts.get(s.name))
+        Layer(s.name, s.kind, layout, s.coverage(layout), s.joining(layout), s.is_output)
+        for s in guessed
+        if (layout := layouts.get(s.name))
     )
 
 
-def _moves(
-    module: nn.Module, sample: Tensor, corners: Sequence[tuple[int, ...]], shapes: Mapping[str, tuple[int, ...]]
-) -> dict[str, Tensor]:
-    """How each layer's activation moves when each corner is changed, `(corners * rows, ...)`; large inputs in turn.
-
-    A layer has `rows` rows for one input: one, or as many as it folds frames into the batch. Layers that do not keep
-    the inputs of a batch apart are left out.
-    """
-    moves: dict[str, list[Tensor]] = {name: [] for name in shapes}
-    step = max(1, _AT_ONCE // sample.numel())
-    for start in range(0, len(corners), step):
-        some = corners[start : start + step]
-        _, outputs = _record(module, torch.cat([sample, *(_changed(sample, c) for c in some)]), list(shapes))
-        for name, t in outputs.items():
-            rows = shapes[name][0]
-            if len(t) == rows * (len(some) + 1):
-                samples = t.reshape(-1, rows, *t.shape[1:])
-                moves[name].append((samples[1:] - samples[:1]).flatten(0, 1).float())
-    return {n: torch.cat(found) for n, found in moves.items() if sum(map(len, found)) == shapes[n][0] * len(corners)}
-
-
-def _changed(sample: Tensor, corner: tuple[int, ...]) -> Tensor:
-    """The sample with the patch at one corner (0: start, 1: end of each axis) replaced by its negative."""
-    changed = sample.clone()
-    region = tuple(
-        slice(0, max(1, size // 8)) if side == 0 else slice(size - max(1, size // 8), size)
-        for side, size in zip(corner, sample.shape[2:], strict=True)
-    )
-    changed[:, :, *region] *= -1
-    return changed
-
-
-def _in_corner(layout: Layout, moves: Tensor, corners: Sequence[tuple[int, ...]]) -> bool:
-    """Whether under this reading the cell that moved most lies in each changed corner's third of the grid."""
-    energy = layout.to_map(moves).square().sum(1)
+def _in_corner(energy: Tensor, corners: Sequence[tuple[int, ...]]) -> bool:
+    """Whether the cell of `(corners, *grid)` that moved most lies in each changed corner's third of the grid."""
     for corner, cells in zip(corners, energy, strict=True):
         if not torch.isfinite(cells).all() or cells.max() <= 0:
             return False
@@ -400,25 +374,8 @@ def _reordered(
     if guess is None:
         return {}
     same = [n for n, gs in open_.items() if any((g.grid, g.prefix) == (guess.grid, guess.prefix) for g in gs)]
-    owner: dict[str, list[int]] = {n: [] for n in same}
-    for start in range(0, guess.cells, 16):
-        cells = range(start, min(start + 16, guess.cells))
-        _, outputs = _record(module, torch.cat([sample, *(_cell_changed(sample, guess.grid, c) for c in cells)]), same)
-        for name, tokens in outputs.items():
-            moves = (tokens[1:] - tokens[:1]).float()[:, guess.prefix :].square().sum(-1)
-            owner[name] += moves.argmax(-1).tolist()
     return {
         name: replace(guess, channels=guesses[name][0].channels, order=tuple(order))
-        for name, order in owner.items()
+        for name, order in owners(module, sample, guess, same).items()
         if len(set(order)) == guess.cells
     }
-
-
-def _cell_changed(sample: Tensor, grid: tuple[int, ...], index: int) -> Tensor:
-    changed = sample.clone()
-    at = torch.unravel_index(torch.tensor(index), grid)
-    region = tuple(
-        slice(int(a) * s // g, (int(a) + 1) * s // g) for a, s, g in zip(at, sample.shape[2:], grid, strict=True)
-    )
-    changed[:, :, *region] *= -1
-    return changed

@@ -29,6 +29,8 @@ class Layout:
         order: for tokens stored in another order than row by row: `order[i]` is the token of grid cell `i`.
         folded: frames folded into the batch: the activation is `(N * folded, ...)`, and the first axis of the grid, of
             that length, is time; the rest reads as `kind` says. 0: none are.
+        runs: of a layer that runs several times in a pass, the runs put together here: frames, where they are `folded`,
+            or else channels side by side.
     """
 
     kind: Kind
@@ -37,9 +39,10 @@ class Layout:
     prefix: int = 0
     order: tuple[int, ...] | None = None
     folded: int = 0
+    runs: int = 1
 
     @property
-    def _frame(self) -> Layout:
+    def frame(self) -> Layout:
         """How one folded frame reads."""
         return replace(self, grid=self.grid[1:], folded=0)
 
@@ -55,7 +58,7 @@ class Layout:
     def shape(self, batch: int) -> tuple[int, ...]:
         """The shape of an activation of this layout."""
         if self.folded:
-            return self._frame.shape(batch * self.folded)
+            return self.frame.shape(batch * self.folded)
         if self.kind == "channels-first":
             return (batch, self.channels, *self.grid)
         if self.kind == "channels-last":
@@ -65,12 +68,17 @@ class Layout:
     def to_map(self, activation: Tensor) -> Tensor:
         """Activation of this layout -> `(N, C, *grid)`; prefix tokens are left out."""
         if not self.fits(tuple(activation.shape)):
+            if self.runs > 1:
+                raise LayerError(
+                    f"The layer runs {self.runs} times in a pass, and only one of the runs is read here: name a layer "
+                    "that runs once, or use a class activation map, which gathers them."
+                )
             raise LayerError(
                 f"The layer's output has shape {tuple(activation.shape)}, not {self.shape(activation.shape[0])} as "
                 "when it was probed; give inputs of one size, or name another layer."
             )
         if self.folded:
-            frames = self._frame.to_map(activation)
+            frames = self.frame.to_map(activation)
             return frames.reshape(-1, self.folded, *frames.shape[1:]).movedim(1, 2)
         if self.kind == "channels-first":
             return activation
@@ -90,7 +98,7 @@ class Layout:
         """
         if self.folded:
             frames = cells.movedim(2, 1).flatten(0, 1)
-            return self._frame.from_map(frames, like.repeat(len(frames) // len(like), *[1] * (like.ndim - 1)))
+            return self.frame.from_map(frames, like.repeat(len(frames) // len(like), *[1] * (like.ndim - 1)))
         if self.kind == "channels-first":
             return cells
         if self.kind == "channels-last":
@@ -104,8 +112,9 @@ class Layout:
         grid = " x ".join(map(str, self.grid))
         prefix = f" after {self.prefix} prefix token{'s' * (self.prefix > 1)}" if self.prefix else ""
         order = ", re-ordered" if self.order else ""
-        folded = ", frames in the batch" if self.folded else ""
-        return f"{self.kind} {grid}{prefix}{order}{folded}, {self.channels} channels"
+        folded = ", frames in the batch" if self.folded and self.runs == 1 else ""
+        runs = f" in {self.runs} runs" if self.runs > 1 else ""
+        return f"{self.kind} {grid}{prefix}{order}{folded}, {self.channels} channels{runs}"
 
 
 def readings(shape: tuple[int, ...], space: tuple[int, ...]) -> Iterator[Layout]:
