@@ -8,7 +8,7 @@ import torch
 from helpers.nets import OneConv, chained, noise, pooled
 from pellucid.engine import perturb
 from pellucid.engine.masks import grid_labels
-from pellucid.engine.patches import Patches
+from pellucid.engine.patches import PatchNet
 from pellucid.errors import MethodError
 from pellucid.heatmaps import FeatureAblation, Occlusion
 
@@ -104,8 +104,8 @@ def test_maps_are_the_same_where_the_first_layers_run_on_windows_alone(method, m
     net = chained(32, 48, 48)
     x, targets = noise(2, 3, 61, 67), [[1, 2], 0]
     made = []
-    expect = Patches.expect
-    monkeypatch.setattr(Patches, "expect", lambda self, windows: made.append(len(windows)) or expect(self, windows))
+    expect = PatchNet.expect
+    monkeypatch.setattr(PatchNet, "expect", lambda self, windows: made.append(len(windows)) or expect(self, windows))
     quick = method.explain(net, x, targets)
     assert sum(made) > 128
     monkeypatch.setattr(perturb, "find_patches", lambda *_: None)

@@ -16,7 +16,7 @@ from pellucid.interpretable import fidelity, frontier
 from pellucid.interpretable.learn import KINDS, find_concepts, find_parts, learn, split
 from pellucid.interpretable.linear import SparseLinear
 from pellucid.interpretable.tree import Tree
-from pellucid.interpretable.words import Attributes, Channels, Concepts, Parts, Properties, words_from
+from pellucid.interpretable.words import Attributes, ChannelWords, ConceptWords, Parts, PropertyWords, words_from
 from pellucid.results.distilled import Distilled
 from pellucid.verbs.distill import distill
 
@@ -57,7 +57,7 @@ def tree(world):
 def test_the_gradient_of_codes_is_that_of_finite_differences(by):
     rng = np.random.default_rng(1)
     A = np.abs(rng.standard_normal((80, 6)) @ rng.random((6, 6))).astype(np.float32)
-    words = Concepts(get_dictionary(by, count=4, seed=0).fit(A))
+    words = ConceptWords(get_dictionary(by, count=4, seed=0).fit(A))
     x = torch.from_numpy(A[:5])[:, None].clone().requires_grad_()
     weights = torch.tensor([1.0, -2.0, 0.5, 1.5])
     (slope,) = torch.autograd.grad((words(x) * weights).sum(), x)
@@ -75,8 +75,8 @@ def test_words_come_back():
     A = torch.from_numpy(values.reshape(10, 6, 5))
     patches = values.reshape(-1, 5)[:3]
     for words in (
-        Channels(list("abcde"), "max"),
-        Concepts(get_dictionary("nmf", count=3, seed=0).fit(values.reshape(-1, 5))),
+        ChannelWords(list("abcde"), "max"),
+        ConceptWords(get_dictionary("nmf", count=3, seed=0).fit(values.reshape(-1, 5))),
         Parts(patches, np.array([[0, 0], [0, 1], [0, 2]])),
         Attributes(rng.random((5, 2)), rng.random(2), ["p", "q"]),
     ):
@@ -85,19 +85,19 @@ def test_words_come_back():
         assert again.names == words.names
         np.testing.assert_allclose(words.rows(values, np.array([3, 1])), words(A[[3, 1]]).numpy(), rtol=1e-6)
     pixels = torch.rand(2, 3, 8, 8)
-    torch.testing.assert_close(words_from(Properties(3).about(), {})(pixels), Properties(3)(pixels))
+    torch.testing.assert_close(words_from(PropertyWords(3).about(), {})(pixels), PropertyWords(3)(pixels))
 
 
 def test_properties_are_what_they_are_called():
     half = torch.zeros(1, 3, 8, 8)
     half[..., :4] = 1
-    row = dict(zip(Properties().names, Properties()(half)[0].tolist(), strict=True))
+    row = dict(zip(PropertyWords().names, PropertyWords()(half)[0].tolist(), strict=True))
     assert row["brightness"] == pytest.approx(0.5)
     assert row["vertical edges"] == pytest.approx(1, abs=1e-4)
     assert row["red"] == pytest.approx(1 / 3, abs=1e-4)
     red = torch.zeros(1, 3, 8, 8)
     red[:, 0] = 0.7
-    row = dict(zip(Properties().names, Properties()(red)[0].tolist(), strict=True))
+    row = dict(zip(PropertyWords().names, PropertyWords()(red)[0].tolist(), strict=True))
     assert row["red"] == pytest.approx(1, abs=1e-4)
     assert row["contrast"] == pytest.approx(0, abs=1e-4)
 
@@ -166,7 +166,7 @@ def test_a_teacher_on_known_words_is_imitated_exactly_and_random_words_score_low
     if kind == "bottleneck":
         y = (4 * (X - 0.5) @ rng.standard_normal((8, 4)) * [1, 1, 0, 1]).argmax(1)
     answers = np.eye(4)[y]
-    words, chance = Channels([f"w{j}" for j in range(8)]), Channels([f"r{j}" for j in range(8)])
+    words, chance = ChannelWords([f"w{j}" for j in range(8)]), ChannelWords([f"r{j}" for j in range(8)])
     at = split(y, np.array(list("abcd")), 0)
     found = learn(kind, words, X, answers, list("abcd"), at, chance=chance, chance_rows=noise, truth=y)
     assert found.card.agreement.value >= {"tree": 0.97, "rules": 0.93, "bottleneck": 0.9}[kind]
@@ -242,7 +242,7 @@ def test_labels_alone_can_be_learned_without_a_teacher(world):
     assert not made.taught
     assert made.card.agreement == made.card.accuracy
     assert made.card.accuracy.value > 0.9
-    assert {made.head.names_[j] for j in made.head.feature_ if j >= 0} <= set(Properties().names)
+    assert {made.head.names_[j] for j in made.head.feature_ if j >= 0} <= set(PropertyWords().names)
 
 
 def _small():

@@ -27,7 +27,7 @@ _CHUNK = 64  # pictures encoded at a time
 
 
 @dataclass
-class Standing:
+class BankScores:
     """How a dictionary does, in figures that its random counterpart has too.
 
     Attributes:
@@ -63,7 +63,7 @@ class Group:
 
 
 @dataclass
-class Shown:
+class Showcase:
     """A picture in which some concept is strongest: how to open it, where the model looked, what it said."""
 
     origin: Origin
@@ -102,14 +102,14 @@ class Bank:
     cells: NDArray[np.int64]
     peaks: Array
     maps: Array
-    shown: dict[int, Shown]
+    shown: dict[int, Showcase]
     prevalence: NDArray[np.float64]
     whole: Group | None
     groups: list[Group]
     monosemanticity: NDArray[np.float64]
     stability: Array
-    standing: Standing
-    random: Standing
+    standing: BankScores
+    random: BankScores
     untouched: float
     names: list[str]
     named_by: list[str]
@@ -273,10 +273,10 @@ def _exemplars(model: VisionModel, features: Features, dictionary: Dictionary, s
     }
 
 
-def _shown(model: VisionModel, features: Features, index: int) -> Shown:
+def _shown(model: VisionModel, features: Features, index: int) -> Showcase:
     scores = features.outputs[index]
     answer = model.label(int(scores.argmax())) if len(scores) > 1 else ""
-    return Shown(features.pictures.origin(index), features.geometries[index], answer)
+    return Showcase(features.pictures.origin(index), features.geometries[index], answer)
 
 
 def _effect(
@@ -328,8 +328,8 @@ def _standing(
     name: str,
     truth: NDArray[np.int64] | None,
     alike: NDArray[np.float64],
-) -> Standing:
-    found = Standing(kept.r2, kept.relative_error, kept.concepts_a_place, kept.dead)
+) -> BankScores:
+    found = BankScores(kept.r2, kept.relative_error, kept.concepts_a_place, kept.dead)
     if np.isfinite(alike).any():
         found.monosemanticity = float(np.nanmedian(alike))
     if does is not None:

@@ -89,7 +89,7 @@ class Baseline(ABC):
         """`(N, C, *space)`: what shows where all is hidden."""
 
 
-class Picture(Baseline):
+class Backdrop(Baseline):
     """One picture for each input, whatever is hidden.
 
     Args:
@@ -139,7 +139,7 @@ def open_baseline(kind: str | Tensor, inputs: Tensor, generator: torch.Generator
     """
     if isinstance(kind, str) and kind in FILLS:
         return Filled(inputs.detach(), FILLS[kind](inputs.detach(), generator))
-    return Picture(make_baseline(kind, inputs, generator))
+    return Backdrop(make_baseline(kind, inputs, generator))
 
 
 def make_baseline(kind: str | Tensor, inputs: Tensor, generator: torch.Generator) -> Tensor:

@@ -32,7 +32,7 @@ _PROVEN_BY = 3  # windows that are run both ways
 _PASSES = 1 + 2 * _PROVEN_BY  # of one input, before the first window is scored
 
 
-class Patches:
+class PatchNet:
     """A network whose first layers compute only what a window changes.
 
     Args:
@@ -175,7 +175,7 @@ def _laid_over(pictures: Tensor, corners: Sequence[Place], patches: Tensor, star
     return pictures
 
 
-def find_patches(capture: Capture, inputs: Tensor, masks: Sequence[Masks], batch: int, cost: Cost) -> Patches | None:
+def find_patches(capture: Capture, inputs: Tensor, masks: Sequence[Masks], batch: int, cost: Cost) -> PatchNet | None:
     """The quicker network; None where it is not worth while, or does not answer as the network does.
 
     Args:
@@ -208,7 +208,7 @@ def find_patches(capture: Capture, inputs: Tensor, masks: Sequence[Masks], batch
     depth, saved = _saved(links, box)
     if not depth or not _pays(saved, work, count, _PASSES + len(inputs)):
         return None
-    patches = Patches(capture, inputs, links[:depth], [[(y, x) for y, x in starts] for starts in places], box, cost)
+    patches = PatchNet(capture, inputs, links[:depth], [[(y, x) for y, x in starts] for starts in places], box, cost)
     return patches if patches.proven(batch) else None
 
 

@@ -16,7 +16,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
-from pellucid.engine.baselines import Baseline, Picture
+from pellucid.engine.baselines import Backdrop, Baseline
 from pellucid.engine.batching import adaptive_batches, default_batch
 from pellucid.engine.capture import Capture, Cost
 from pellucid.engine.folding import PAYS
@@ -199,7 +199,7 @@ class Scorer(MaskScorer):
     ) -> None:
         self.inputs, self.space = inputs.detach(), tuple(inputs.shape[2:])
         self.baseline: Baseline = (
-            Picture(baseline.detach().expand_as(inputs)) if isinstance(baseline, Tensor) else baseline
+            Backdrop(baseline.detach().expand_as(inputs)) if isinstance(baseline, Tensor) else baseline
         )
         self.score, self.targets = score, targets
         self.batch = batch or default_batch(self.inputs)

@@ -10,7 +10,7 @@ from pellucid.features.maco import MACO, measured_spectrum
 from pellucid.features.objectives import (
     Channel,
     Direction,
-    Layer,
+    LayerEnergy,
     Neuron,
     Objective,
     Score,
@@ -21,10 +21,12 @@ from pellucid.features.objectives import (
 from pellucid.features.optimise import synthesise
 from pellucid.features.parametrisations import PARAMETRISATIONS, Fourier, Parametrisation, Pixel, get_parametrisation
 from pellucid.features.passes import activation
-from pellucid.features.references import Caricature, Contrast, Diversity, Inversion, TotalVariation
+from pellucid.features.references import Caricature, Diversity, Inversion, PixelNorm, TotalVariation
 from pellucid.features.result import Synthesis
 from pellucid.features.robustness import Robustness
 from pellucid.features.settings import PRESETS, Settings
+
+Layer, Contrast = LayerEnergy, PixelNorm  # what they were called at first
 
 __all__ = [
     "CPPN",
@@ -41,10 +43,12 @@ __all__ = [
     "Fourier",
     "Inversion",
     "Layer",
+    "LayerEnergy",
     "Neuron",
     "Objective",
     "Parametrisation",
     "Pixel",
+    "PixelNorm",
     "Robustness",
     "Score",
     "Settings",

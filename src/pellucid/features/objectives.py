@@ -344,7 +344,7 @@ class Token(Channel):
 
 
 @dataclass(frozen=True)
-class Layer(_AtLayer):
+class LayerEnergy(_AtLayer):
     """All of a layer: `mean of A^2` (DeepDream, Mordvintsev et al. 2015)."""
 
     def score(self, seen: Seen) -> Tensor:
@@ -470,7 +470,7 @@ def parse_objective(text: str) -> Objective:
     parts = rest.split(":")
     try:
         if kind == "layer" and rest:
-            return Layer(rest)
+            return LayerEnergy(rest)
         if kind == "neuron":
             return Neuron(parts[0], int(parts[1]))
         if kind == "token":

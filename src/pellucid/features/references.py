@@ -152,7 +152,7 @@ class TotalVariation(_Regulariser):
 
 
 @dataclass(frozen=True)
-class Contrast(_Regulariser):
+class PixelNorm(_Regulariser):
     """`mean |x - level|^power`: how far the picture is from plain grey; L2 with power 2, L1 with power 1."""
 
     power: float = 2.0

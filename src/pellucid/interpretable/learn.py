@@ -23,7 +23,7 @@ from pellucid.interpretable.linear import SparseLinear
 from pellucid.interpretable.numerics import Array, softmax
 from pellucid.interpretable.rules import Rules
 from pellucid.interpretable.tree import Tree
-from pellucid.interpretable.words import Channels, Concepts, Parts, Pool, Words
+from pellucid.interpretable.words import Parts, Pool, Words
 from pellucid.progress import task
 
 _HELD_OUT, _RESAMPLES = 0.3, 5
@@ -281,4 +281,13 @@ def _notes(card: Fidelity) -> list[str]:
     return notes
 
 
-__all__ = ["KINDS", "Channels", "Concepts", "Kind", "Learned", "Split", "find_concepts", "find_parts", "learn", "split"]
+__all__ = [
+    "KINDS",
+    "Kind",
+    "Learned",
+    "Split",
+    "find_concepts",
+    "find_parts",
+    "learn",
+    "split",
+]

@@ -66,7 +66,7 @@ def _pooled(values: Tensor, pool: Pool) -> Tensor:
     return values.mean(1) if pool == "mean" else values.amax(1)
 
 
-class Channels(Words):
+class ChannelWords(Words):
     """The layer's channels themselves, pooled over places."""
 
     kind = "channels"
@@ -135,7 +135,7 @@ def _pull(dictionary: Dictionary, codes: Tensor, grad: Tensor) -> Tensor:
     return pulled
 
 
-class Concepts(Words):
+class ConceptWords(Words):
     """How much there is of each concept of a dictionary, pooled over places."""
 
     kind = "concepts"
@@ -240,7 +240,7 @@ class Attributes(Words):
         return {"weights": self.weights.cpu().numpy(), "intercept": self.intercept.cpu().numpy()}
 
 
-class Properties(Words):
+class PropertyWords(Words):
     """Plain properties of a picture, in words anybody knows: what can be said without a network."""
 
     kind = "properties"
@@ -291,13 +291,13 @@ def words_from(about: dict[str, Any], arrays: dict[str, NDArray[Any]]) -> Words:
     """The inverse of `about` and `arrays`."""
     kind, names = about["kind"], about["names"]
     if kind == "channels":
-        return Channels(names, about["pool"])
+        return ChannelWords(names, about["pool"])
     if kind == "concepts":
-        return Concepts(restore(about["dictionary"], arrays), names, about["pool"])
+        return ConceptWords(restore(about["dictionary"], arrays), names, about["pool"])
     if kind == "parts":
         return Parts(arrays["patches"], arrays["where"], names)
     if kind == "attributes":
         return Attributes(arrays["weights"], arrays["intercept"], names)
     if kind == "properties":
-        return Properties(about["channels"])
+        return PropertyWords(about["channels"])
     raise DataError(f"There are no words of kind {kind!r}.")

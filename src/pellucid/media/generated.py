@@ -60,12 +60,12 @@ class Suite:
 
     about: str
     labels: tuple[str, ...]
-    draw: Callable[[Canvas, Tensor, torch.Generator], Tensor]
+    draw: Callable[[Stage, Tensor, torch.Generator], Tensor]
     ordered: bool
     reversed: tuple[int, ...] = (0, 1)
 
 
-class Canvas:
+class Stage:
     """N clips to paint on: still, smooth backgrounds of grey with a little noise in each frame."""
 
     def __init__(self, count: int, generator: torch.Generator) -> None:
@@ -99,7 +99,7 @@ def _during(start: Tensor, length: int) -> Tensor:
     return (time >= start) & (time < start + length)
 
 
-def _motion(canvas: Canvas, classes: Tensor, generator: torch.Generator) -> Tensor:
+def _motion(canvas: Stage, classes: Tensor, generator: torch.Generator) -> Tensor:
     """The green square's few steps to the left or to the right; the red one steps at another time, either way."""
     count, steps, speed = len(classes), 6, 2
     tubes = torch.zeros(0)
@@ -113,7 +113,7 @@ def _motion(canvas: Canvas, classes: Tensor, generator: torch.Generator) -> Tens
     return tubes
 
 
-def _order(canvas: Canvas, classes: Tensor, generator: torch.Generator) -> Tensor:
+def _order(canvas: Stage, classes: Tensor, generator: torch.Generator) -> Tensor:
     """Two lights: yellow then cyan, cyan then yellow, or one colour twice, so that neither tells alone.
 
     Violet lights up at any time.
@@ -131,7 +131,7 @@ def _order(canvas: Canvas, classes: Tensor, generator: torch.Generator) -> Tenso
 
 
 def _lights(
-    canvas: Canvas,
+    canvas: Stage,
     starts: tuple[Tensor, Tensor],
     kinds: tuple[Tensor, Tensor],
     colours: tuple[Colour, Colour],
@@ -148,7 +148,7 @@ def _lights(
     return inside
 
 
-def _match(canvas: Canvas, classes: Tensor, generator: torch.Generator) -> Tensor:
+def _match(canvas: Stage, classes: Tensor, generator: torch.Generator) -> Tensor:
     """Whether a later light has the colour of an earlier one; white lights up at any time."""
     count, length = len(classes), 2
     cue = torch.randint(2, (count,), generator=generator)
@@ -159,7 +159,7 @@ def _match(canvas: Canvas, classes: Tensor, generator: torch.Generator) -> Tenso
     return _lights(canvas, (first, second), (cue, probe), (_GREEN, _BLUE), length, generator)
 
 
-def _flash(canvas: Canvas, classes: Tensor, generator: torch.Generator) -> Tensor:
+def _flash(canvas: Stage, classes: Tensor, generator: torch.Generator) -> Tensor:
     """The colour of a flash of one frame; white flashes too, and a violet square wanders."""
     count = len(classes)
     rows, columns = _anywhere(count, generator)
@@ -172,7 +172,7 @@ def _flash(canvas: Canvas, classes: Tensor, generator: torch.Generator) -> Tenso
     return red | canvas.square(rows, columns, when & (classes == 1)[:, None], _BLUE)
 
 
-def _still(canvas: Canvas, classes: Tensor, generator: torch.Generator) -> Tensor:
+def _still(canvas: Stage, classes: Tensor, generator: torch.Generator) -> Tensor:
     """Whether the stripes that stand in the background lie or stand; a green square wanders over all."""
     count, size = len(classes), 12
     rows, columns = _anywhere(count, generator)
@@ -221,7 +221,7 @@ def draw(name: str, count: int, seed: int) -> Batch:
     chosen = suite(name)
     generator = torch.Generator().manual_seed(seed)
     labels = torch.arange(count) % len(chosen.labels)
-    canvas = Canvas(count, generator)
+    canvas = Stage(count, generator)
     tubes = chosen.draw(canvas, labels, generator)
     return Batch(canvas.clips.clamp(0, 1), labels, tubes)
 

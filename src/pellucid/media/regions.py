@@ -17,7 +17,7 @@ _ENDINGS = ("", "_mask", "_labels", "_segmentation")
 
 
 @dataclass(frozen=True, eq=False)
-class Regions:
+class LabelledRegions:
     """Where each label is in each picture of a set.
 
     Attributes:
@@ -42,7 +42,7 @@ class Regions:
         return {self.names.get(v, "region" if found == [v] else f"region {v}"): values == v for v in found}
 
 
-def read_regions(folder: str | Path, pictures: PictureSet) -> Regions:
+def read_regions(folder: str | Path, pictures: PictureSet) -> LabelledRegions:
     """Label images for pictures: a file of the same name, or with `_mask` after it; whole numbers, 0 is background.
 
     A file `names.json` in the folder may name the values: `{"1": "wheel", "2": "window"}`.
@@ -68,4 +68,4 @@ def read_regions(folder: str | Path, pictures: PictureSet) -> Regions:
             names = {int(k): str(v) for k, v in json.loads((home / "names.json").read_text()).items()}
         except (OSError, ValueError, AttributeError) as error:
             raise MediaError(f'{home / "names.json"} is no table such as {{"1": "wheel"}}: mend it.') from error
-    return Regions(tuple(files), names)
+    return LabelledRegions(tuple(files), names)

@@ -55,7 +55,7 @@ class FrameCNN(nn.Sequential):
         )
 
 
-class PerFrame(nn.Module):
+class FramePool(nn.Module):
     """The frame network's features, their maximum over the frames, one linear layer: blind to the order of frames."""
 
     def __init__(self, classes: int) -> None:
@@ -135,6 +135,6 @@ NETS: dict[str, Callable[[int], nn.Module]] = {
     "cnn3d": CNN3D,
     "cnn-lstm": lambda classes: Recurrent(classes, nn.LSTM),
     "cnn-gru": lambda classes: Recurrent(classes, nn.GRU),
-    "per-frame": PerFrame,
+    "per-frame": FramePool,
     "vit": VideoViT,
 }

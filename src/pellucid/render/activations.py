@@ -17,7 +17,7 @@ from pellucid.render.display import display_geometry
 from pellucid.render.overlay import overlay
 from pellucid.render.page import GAP, MARGIN, MIN_CELL, head, picture_box, side
 from pellucid.render.rgb import Pixels, frames_at, rgb
-from pellucid.render.sheet import FAINT, QUIET, Cell, Sheet
+from pellucid.render.sheet import FAINT, QUIET, Column, Sheet
 from pellucid.render.tiles import SMALL, TEXT
 
 _BIG, _TILE, _BETWEEN, _APART = 1.6, 0.72, 0.07, 0.16  # inches: summary pictures, channels, between, apart
@@ -32,7 +32,7 @@ _FINE = 40  # cells along an axis from which on a map looks like the picture by 
 def activation_sheet(found: InputActivations) -> Figure:
     """The input and its prediction; for each layer what it tells apart, its parts, where it is active, its channels."""
     box = picture_box(display_geometry(found.geometry)[0].source_size)
-    cell = Cell(MARGIN, MARGIN, max(box[0], MIN_CELL), box)
+    cell = Column(MARGIN, MARGIN, max(box[0], MIN_CELL), box)
     wide = 3 * (_BIG + _BETWEEN) + _APART + _ACROSS * (_TILE + _BETWEEN) - _BETWEEN
     sheet = Sheet(2 * MARGIN + cell.width + GAP + wide)
     bottom = side(sheet, found, {found.target}, [], cell)
@@ -89,7 +89,7 @@ def _title(sheet: Sheet, maps: ActivationMaps, x: float, y: float, wide: float) 
     layout = maps.layer.layout
     grid, kind = " × ".join(map(str, layout.grid)), "tokens" if layout.kind == "tokens" else "cells"
     sheet.line(f"{grid} {kind}, {layout.channels} channels", x + wide, y + 0.05, TEXT, colour=QUIET, align="right")
-    return head(sheet, maps.layer.name, "", Cell(x, y, wide, (wide, wide)), wide)
+    return head(sheet, maps.layer.name, "", Column(x, y, wide, (wide, wide)), wide)
 
 
 def _told(sheet: Sheet, maps: ActivationMaps, target: str, x: float, y: float) -> float:

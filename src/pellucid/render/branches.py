@@ -7,14 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 
-from pellucid.render.sheet import FAINT, FOR, QUIET, Cell, Sheet
+from pellucid.render.sheet import FAINT, FOR, QUIET, Column, Sheet
 from pellucid.render.tiles import SMALL
 
 DOWN, BOX = 1.32, 0.86  # inches: a level of the tree, the height of a question
 
 
 def branches(
-    sheet: Sheet, sides: Sequence[tuple[int, int]], at: Cell, *, path: Collection[int] = ()
+    sheet: Sheet, sides: Sequence[tuple[int, int]], at: Column, *, path: Collection[int] = ()
 ) -> dict[int, tuple[float, float]]:
     """Draw the lines of a tree of yes-or-no questions: where each node's middle and top are, in inches.
 

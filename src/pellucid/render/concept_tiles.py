@@ -25,7 +25,7 @@ Pixels = NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
-class Exemplar:
+class ConceptTile:
     """One picture of a concept.
 
     Attributes:
@@ -42,7 +42,7 @@ class Exemplar:
     peak: float
 
 
-def exemplars(bank: Bank, concept: int, count: int) -> Iterator[Exemplar]:
+def exemplars(bank: Bank, concept: int, count: int) -> Iterator[ConceptTile]:
     """The pictures in which a concept is strongest; one that can't be opened any more, or has changed, is left out."""
     scale = limits(bank.maps[concept], signed=False)
     given = 0
@@ -60,7 +60,7 @@ def exemplars(bank: Bank, concept: int, count: int) -> Iterator[Exemplar]:
         ground = np.asarray(picture.pil().resize((size[1], size[0]), Image.Resampling.BICUBIC))
         values = spread(torch.from_numpy(np.maximum(bank.maps[concept, m], 0)), geometry)
         seen = np.ix_(*(np.isfinite(values).any(axis) for axis in (1, 0)))  # the rest could not be looked at
-        yield Exemplar(
+        yield ConceptTile(
             crop=_square(picture, box),
             whole=overlay(ground[seen], values[seen], signed=False, limits=scale),
             answer=shown.answer,

@@ -12,9 +12,9 @@ from matplotlib.figure import Figure
 
 from pellucid.concepts.bank import Bank
 from pellucid.render.colour import number
-from pellucid.render.concept_tiles import Exemplar, exemplars
+from pellucid.render.concept_tiles import ConceptTile, exemplars
 from pellucid.render.page import GAP, MARGIN, head
-from pellucid.render.sheet import AGAINST, FAINT, FOR, INK, QUIET, TRACK, WARNING, Cell, Sheet, leading
+from pellucid.render.sheet import AGAINST, FAINT, FOR, INK, QUIET, TRACK, WARNING, Column, Sheet, leading
 from pellucid.render.tiles import SMALL, TEXT, TITLE
 
 _CARD = 6.3  # inches wide
@@ -37,19 +37,19 @@ def draw(bank: Bank, title: str, *, top: int = 12, pictures: int = 6) -> Figure:
     columns = 2 if len(chosen) > 1 else 1
     width = 2 * MARGIN + columns * _CARD + (columns - 1) * GAP
     sheet = Sheet(width)
-    y = _top(sheet, bank, title, Cell(MARGIN, MARGIN, width - 2 * MARGIN, (0, 0)), len(chosen))
+    y = _top(sheet, bank, title, Column(MARGIN, MARGIN, width - 2 * MARGIN, (0, 0)), len(chosen))
     reach = _reach(bank, chosen)
     for start in range(0, len(chosen), columns):
         row = chosen[start : start + columns]
         ends = [
-            _card(sheet, bank, k, start + i + 1, Cell(MARGIN + i * (_CARD + GAP), y, _CARD, (0, 0)), reach, pictures)
+            _card(sheet, bank, k, start + i + 1, Column(MARGIN + i * (_CARD + GAP), y, _CARD, (0, 0)), reach, pictures)
             for i, k in enumerate(row)
         ]
         y = max(ends) + _BETWEEN
     return sheet.finish(y - _BETWEEN + MARGIN)
 
 
-def _top(sheet: Sheet, bank: Bank, title: str, at: Cell, shown: int) -> float:
+def _top(sheet: Sheet, bank: Bank, title: str, at: Column, shown: int) -> float:
     """The title, the figures that stand for the whole beside their random counterparts, the notes; where they end."""
     y = head(sheet, title, "", at, at.width)
     about = (
@@ -106,7 +106,7 @@ def _reach(bank: Bank, chosen: list[int]) -> float:
     return float(np.nanmax(ends)) or 1.0
 
 
-def _card(sheet: Sheet, bank: Bank, k: int, rank: int, at: Cell, reach: float, pictures: int) -> float:
+def _card(sheet: Sheet, bank: Bank, k: int, rank: int, at: Column, reach: float, pictures: int) -> float:
     """One concept; where it ends."""
     sheet.line(f"{rank}", at.x, at.y, TITLE, bold=True, colour=FAINT)
     name = bank.names[k] or f"concept {k}"
@@ -135,7 +135,7 @@ def facts(bank: Bank, k: int) -> str:
     return " · ".join(parts)
 
 
-def _bar(sheet: Sheet, bank: Bank, k: int, at: Cell, reach: float) -> float:
+def _bar(sheet: Sheet, bank: Bank, k: int, at: Column, reach: float) -> float:
     """What it adds to the score of each picture's own answer, with its interval; and for which class most."""
     whole = bank.whole
     assert whole is not None
@@ -171,7 +171,7 @@ def leading_groups(bank: Bank, k: int, count: int = 2) -> str:
     return ", ".join(f"{g.name} +{number(float(g.values[k]))}" for g in known[:count])
 
 
-def _pictures(sheet: Sheet, found: list[Exemplar], at: Cell) -> float:
+def _pictures(sheet: Sheet, found: list[ConceptTile], at: Column) -> float:
     """Crops in a row, each over its whole picture with the concept's map; where they end."""
     left = at.x + 0.24
     tall = max(e.whole.shape[0] / e.whole.shape[1] for e in found)

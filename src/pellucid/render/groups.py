@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from pellucid.importance.result import Answer, Share
 from pellucid.render.bars import Scale, rows
 from pellucid.render.page import GAP, MARGIN, head
-from pellucid.render.sheet import FAINT, INK, QUIET, TRACK, WARNING, Cell, Sheet
+from pellucid.render.sheet import FAINT, INK, QUIET, TRACK, WARNING, Column, Sheet
 from pellucid.render.tiles import SMALL, TEXT, TITLE
 
 _SIDE, _COLUMN = 2.4, 6.6  # inches
@@ -41,7 +41,7 @@ def _section(sheet: Sheet, answer: Answer, share: Share, most: int, x: float, y:
     shown = share.ranking()[:most]
     examples = share.examples if not difference else answer.shares[0].examples
     aside = f"{share.count} picture{'s' * (share.count != 1)}"
-    y = head(sheet, share.group, aside, Cell(x, y, _COLUMN, (1.0, 1.0)), _COLUMN)
+    y = head(sheet, share.group, aside, Column(x, y, _COLUMN, (1.0, 1.0)), _COLUMN)
     swarm = Scale.over(share, shown, single=True) if share.single is not None and share.count > 1 else None
     images = [examples.get(k) for k in shown]
     return rows(sheet, answer, share, shown, images, Scale.over(share, shown), x, y, _COLUMN, swarm=swarm)
@@ -49,7 +49,7 @@ def _section(sheet: Sheet, answer: Answer, share: Share, most: int, x: float, y:
 
 def _about(sheet: Sheet, answer: Answer, y: float) -> float:
     """What was measured on what, and how the figure reads; where it ends."""
-    y = head(sheet, answer.name, "", Cell(MARGIN, y, _SIDE, (1.0, 1.0)), _SIDE)
+    y = head(sheet, answer.name, "", Column(MARGIN, y, _SIDE, (1.0, 1.0)), _SIDE)
     y += sheet.line(str(answer.record.model.get("name") or "model"), MARGIN, y, TITLE, bold=True, width=_SIDE)
     what = f"{answer.features} by {answer.by}" + (f", layer {answer.layer}" if answer.layer else "")
     y += sheet.paragraph(f"{what}, for {answer.target}", MARGIN, y, _SIDE, TEXT, colour=QUIET)

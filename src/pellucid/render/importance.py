@@ -19,7 +19,7 @@ from pellucid.render.overlay import overlay
 from pellucid.render.page import GAP, MARGIN, MIN_CELL, head, picture_box, side
 from pellucid.render.portraits import labels_on, portrait
 from pellucid.render.presence_tree import draw_tree, tree_width
-from pellucid.render.sheet import AGAINST, FAINT, FOR, INK, PAPER, QUIET, WARNING, Cell, Sheet, leading, text_width
+from pellucid.render.sheet import AGAINST, FAINT, FOR, INK, PAPER, QUIET, WARNING, Column, Sheet, leading, text_width
 from pellucid.render.tiles import SMALL, TEXT, TITLE
 
 _BARS = 5.6  # inches: the column of bars
@@ -33,7 +33,7 @@ def draw(answer: Answer) -> Figure:
 
         return draw_groups(answer)
     picture = picture_box(display_geometry(answer.geometry)[0].source_size)
-    cell = Cell(MARGIN, MARGIN, max(picture[0], MIN_CELL), picture)
+    cell = Column(MARGIN, MARGIN, max(picture[0], MIN_CELL), picture)
     mapped = "labels" in answer.pictures and answer.picture is not None and len(answer.geometry.source_size) == 2
     start = MARGIN + cell.width + GAP
     bars = start + (cell.width + GAP if mapped else 0)
@@ -57,7 +57,7 @@ def draw(answer: Answer) -> Figure:
     return sheet.finish(bottom + MARGIN)
 
 
-def _map(sheet: Sheet, answer: Answer, at: Cell) -> float:
+def _map(sheet: Sheet, answer: Answer, at: Column) -> float:
     """Every region in the colour of its value, the leading ones numbered; where it ends."""
     shown, _ = display_geometry(answer.geometry)
     labels = labels_on(answer.pictures["labels"], shown)

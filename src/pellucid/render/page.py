@@ -21,7 +21,7 @@ from pellucid.render.sheet import (
     INK,
     QUIET,
     TRACK,
-    Cell,
+    Column,
     Sheet,
     ellipsised,
     leading,
@@ -40,7 +40,7 @@ Sections = Sequence[tuple[str, Sequence[Explanation]]]
 def page(first: Explanation, sections: Sections, width: float) -> Figure:
     """The figure, at most ``width`` inches wide, of sections (target or "", explanations)."""
     picture = picture_box(display_geometry(first.geometry)[0].source_size)
-    cell = Cell(MARGIN, MARGIN, max(picture[0], MIN_CELL), picture)
+    cell = Column(MARGIN, MARGIN, max(picture[0], MIN_CELL), picture)
     step = cell.width + GAP
     longest = max(len(group) for _, group in sections)
     fitting = max(1, int((width - 2 * MARGIN + GAP) / step) - 1)
@@ -61,7 +61,7 @@ def picture_box(size: tuple[int, ...]) -> tuple[float, float]:
     return height * aspect, height
 
 
-def _section(sheet: Sheet, target: str, group: Sequence[Explanation], at: Cell, columns: int) -> float:
+def _section(sheet: Sheet, target: str, group: Sequence[Explanation], at: Column, columns: int) -> float:
     """Rows of tiles under the target's name; where they end."""
     step = at.width + GAP
     known = [f"{p.probability:.1%}" for p in group[0].prediction if p.label == target]
@@ -74,7 +74,7 @@ def _section(sheet: Sheet, target: str, group: Sequence[Explanation], at: Cell, 
     return bottom
 
 
-def head(sheet: Sheet, text: str, aside: str, at: Cell, width: float) -> float:
+def head(sheet: Sheet, text: str, aside: str, at: Column, width: float) -> float:
     """A heading over a rule; where what follows begins."""
     shown = ellipsised(plain(text), width - (0.7 if aside else 0), _HEAD, bold=True)
     sheet.line(shown, at.x, at.y, _HEAD, bold=True)
@@ -85,13 +85,13 @@ def head(sheet: Sheet, text: str, aside: str, at: Cell, width: float) -> float:
     return y + 0.11
 
 
-def _side(sheet: Sheet, first: Explanation, sections: Sections, at: Cell) -> float:
+def _side(sheet: Sheet, first: Explanation, sections: Sections, at: Column) -> float:
     """The original, what the model says of it, and what the hatch means; where it ends."""
     shown = [e for _, group in sections for e in group]
     return side(sheet, first, {e.target for e in shown}, [e.geometry for e in shown], at)
 
 
-def side(sheet: Sheet, first: Pictured, targets: set[str], geometries: Sequence[Geometry], at: Cell) -> float:
+def side(sheet: Sheet, first: Pictured, targets: set[str], geometries: Sequence[Geometry], at: Column) -> float:
     """The original, what the model says of it (explained targets in bold), what the hatch means; where it ends."""
     y = head(sheet, first.name, "", at, at.width)
     y += sheet.line(str(first.record.model.get("name") or "model"), at.x, y, TITLE, bold=True, width=at.width)
@@ -121,7 +121,7 @@ def _size(e: Pictured) -> str:
     return size if e.picture is not None else f"{size}, picture not at hand"
 
 
-def _bar(sheet: Sheet, p: Prediction, at: Cell, *, chosen: bool) -> float:
+def _bar(sheet: Sheet, p: Prediction, at: Column, *, chosen: bool) -> float:
     """A class, its probability as a number and as a bar; explained classes stand out. Where it ends."""
     ink = INK if chosen else QUIET
     sheet.line(f"{p.probability:.1%}", at.x + at.width, at.y, TEXT, colour=ink, bold=chosen, align="right")

@@ -10,7 +10,7 @@ from pellucid.importance.result import Answer
 from pellucid.render.branches import BOX, DOWN, branches
 from pellucid.render.colour import number
 from pellucid.render.portraits import portrait
-from pellucid.render.sheet import PAPER, QUIET, TRACK, Cell, Sheet, leading
+from pellucid.render.sheet import PAPER, QUIET, TRACK, Column, Sheet, leading
 from pellucid.render.tiles import SMALL, TEXT, TITLE
 
 _LEAF, _SIDE = 0.8, 0.5  # inches: a leaf's column at least, a player's picture
@@ -21,7 +21,7 @@ def tree_width(tree: PresenceTree) -> float:
     return _LEAF * tree.leaves
 
 
-def draw_tree(sheet: Sheet, answer: Answer, tree: PresenceTree, at: Cell) -> float:
+def draw_tree(sheet: Sheet, answer: Answer, tree: PresenceTree, at: Column) -> float:
     """The tree from the root down; where it ends."""
     y = (
         at.y

@@ -30,7 +30,7 @@ Align = Literal["left", "center", "right"]
 
 
 @dataclass(frozen=True)
-class Cell:
+class Column:
     """A column on a sheet, in inches: its top left corner, its width, the most a picture in it may take."""
 
     x: float
@@ -38,7 +38,7 @@ class Cell:
     width: float
     picture: tuple[float, float]
 
-    def down(self, y: float) -> Cell:
+    def down(self, y: float) -> Column:
         """The rest of the column, from y."""
         return replace(self, y=y)
 

@@ -17,7 +17,7 @@ from pellucid.render.colour import limits, number
 from pellucid.render.display import display, display_geometry
 from pellucid.render.overlay import overlay
 from pellucid.render.page import MARGIN, MIN_CELL, head, picture_box, side
-from pellucid.render.sheet import AGAINST, FAINT, FOR, INK, QUIET, TRACK, WARNING, Cell, Sheet, leading
+from pellucid.render.sheet import AGAINST, FAINT, FOR, INK, QUIET, TRACK, WARNING, Column, Sheet, leading
 from pellucid.render.tiles import SMALL, TEXT, TITLE, banner, colour_bar, remarks
 
 _FRAMES, _CURVE, _GAP, _BETWEEN = 6, 0.75, 0.08, 0.36  # key frames; inches: of the curve, between frames, sections
@@ -28,17 +28,17 @@ def strips(explanations: Sequence[Explanation], width: float) -> Figure:
     """The figure, `width` inches wide, of the explanations of one clip, one below the other."""
     first = explanations[0]
     picture = picture_box(display_geometry(first.geometry)[0].source_size)
-    cell = Cell(MARGIN, MARGIN, max(picture[0], MIN_CELL), picture)
+    cell = Column(MARGIN, MARGIN, max(picture[0], MIN_CELL), picture)
     sheet = Sheet(width)
     left = MARGIN + cell.width + 0.35
     bottom = side(sheet, first, {e.target for e in explanations}, [e.geometry for e in explanations], cell)
     y = MARGIN
     for e in explanations:
-        y = _explained(sheet, e, Cell(left, y, width - left - MARGIN, (0.0, 0.0))) + _BETWEEN
+        y = _explained(sheet, e, Column(left, y, width - left - MARGIN, (0.0, 0.0))) + _BETWEEN
     return sheet.finish(max(bottom, y - _BETWEEN) + MARGIN)
 
 
-def _explained(sheet: Sheet, e: Explanation, at: Cell) -> float:
+def _explained(sheet: Sheet, e: Explanation, at: Column) -> float:
     """Heading, strip, curve, slice and remarks of one explanation; where they end."""
     known = [f"{p.probability:.1%}" for p in e.prediction if p.label == e.target]
     y = head(sheet, e.target, "".join(known[:1]), at, at.width)
@@ -96,7 +96,7 @@ def _drawn(e: Explanation) -> str:
     return f"the map has {cells} cells (time × height × width) for {frames} frames; interpolated in the drawing only"
 
 
-def _curve(sheet: Sheet, e: Explanation, keys: Sequence[int], at: Cell) -> float:
+def _curve(sheet: Sheet, e: Explanation, keys: Sequence[int], at: Column) -> float:
     """The evidence of each cell of time as a bar from zero, with its error, and where the frames above it are."""
     curve = e.temporal()
     values = np.nan_to_num(np.asarray(curve.values))
@@ -141,7 +141,7 @@ def _edges(e: Explanation, curve: TemporalCurve) -> list[float]:
     return [float(x) for x in edges]
 
 
-def _slice(sheet: Sheet, e: Explanation, at: Cell, height: float) -> float:
+def _slice(sheet: Sheet, e: Explanation, at: Column, height: float) -> float:
     """Evidence over x and time, summed over y: where movement is a slanted line; where it ends."""
     if at.width < 0.5:
         return at.y

@@ -16,7 +16,7 @@ from pellucid.interpretable.distilled import Surrogate
 from pellucid.interpretable.fidelity import Fidelity, Interval
 from pellucid.interpretable.frontier import Point
 from pellucid.render.page import GAP, MARGIN, head
-from pellucid.render.sheet import FAINT, FOR, INK, QUIET, TRACK, WARNING, Cell, Sheet
+from pellucid.render.sheet import FAINT, FOR, INK, QUIET, TRACK, WARNING, Column, Sheet
 from pellucid.render.surrogate_bodies import body, body_width
 from pellucid.render.tiles import SMALL, TEXT, TITLE
 
@@ -44,12 +44,12 @@ def surrogate_figure(s: Surrogate, gallery: Gallery) -> Figure:
     """The sheet of a readable model."""
     width = max(body_width(s), 7.5)
     sheet = Sheet(2 * MARGIN + _SIDE + GAP + width)
-    at = Cell(MARGIN, MARGIN, _SIDE, (_SIDE, _SIDE))
+    at = Column(MARGIN, MARGIN, _SIDE, (_SIDE, _SIDE))
     y = head(sheet, f"{s.into} for {s.name}", "", at, _SIDE)
     y = _card(sheet, s, at.down(y))
     y = _front(sheet, s.front, s.card.unit, at.down(y + 0.15))
     left = _disagreements(sheet, s, gallery, at.down(y + 0.1))
-    right = Cell(MARGIN + _SIDE + GAP, MARGIN, width, (width, width))
+    right = Column(MARGIN + _SIDE + GAP, MARGIN, width, (width, width))
     title = "what it says" if not s.taught else f"what it says, in place of {_teacher(s)}"
     top = head(sheet, title, "", right, width)
     bottom = body(sheet, s, gallery.words, gallery.picture, gallery.path, right.down(top))
@@ -60,7 +60,7 @@ def _teacher(s: Surrogate) -> str:
     return str(s.record.method["parameters"].get("teacher") or "its teacher")
 
 
-def _card(sheet: Sheet, s: Surrogate, at: Cell) -> float:
+def _card(sheet: Sheet, s: Surrogate, at: Column) -> float:
     """The figures, each as a dot with its interval on a track from 0 to 1; where they end."""
     card, y = s.card, at.y
     y += sheet.line(f"{card.complexity} {card.unit}", at.x, y, TITLE, bold=True)
@@ -87,7 +87,7 @@ def _figures(card: Fidelity, taught: bool) -> list[tuple[str, Interval, bool]]:
     return rows
 
 
-def _track(sheet: Sheet, name: str, value: Interval, at: Cell, *, strong: bool) -> float:
+def _track(sheet: Sheet, name: str, value: Interval, at: Column, *, strong: bool) -> float:
     ink = INK if strong else QUIET
     sheet.line(name.strip(), at.x + 0.1 * name.startswith(" "), at.y, TEXT, colour=ink, bold=strong)
     sheet.line(f"{value.value:.2f}", at.x + at.width, at.y, TEXT, colour=ink, bold=strong, align="right")
@@ -103,7 +103,7 @@ def _track(sheet: Sheet, name: str, value: Interval, at: Cell, *, strong: bool) 
     return y + 0.1
 
 
-def _front(sheet: Sheet, front: Sequence[Point], unit: str, at: Cell) -> float:
+def _front(sheet: Sheet, front: Sequence[Point], unit: str, at: Column) -> float:
     """Agreement against complexity; where it ends."""
     if len(front) < 2:
         return at.y
@@ -136,7 +136,7 @@ def _front(sheet: Sheet, front: Sequence[Point], unit: str, at: Cell) -> float:
     return y + sheet.line(f"{unit}; red: chosen (bars: one standard error)", at.x, y, SMALL, colour=FAINT)
 
 
-def _disagreements(sheet: Sheet, s: Surrogate, gallery: Gallery, at: Cell) -> float:
+def _disagreements(sheet: Sheet, s: Surrogate, gallery: Gallery, at: Column) -> float:
     """Held-out pictures on which it does not say what the teacher says; where they end."""
     wrong = s.card.wrong
     if not wrong:

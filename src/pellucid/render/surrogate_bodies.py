@@ -20,7 +20,7 @@ from pellucid.interpretable.rules import Rules
 from pellucid.interpretable.tree import Node, Tree
 from pellucid.render.branches import BOX, branches
 from pellucid.render.colour import number
-from pellucid.render.sheet import AGAINST, FAINT, FOR, INK, PAPER, QUIET, TRACK, Cell, Sheet, leading
+from pellucid.render.sheet import AGAINST, FAINT, FOR, INK, PAPER, QUIET, TRACK, Column, Sheet, leading
 from pellucid.render.tiles import SMALL, TEXT, TITLE
 
 Pixels = NDArray[np.uint8]
@@ -37,7 +37,7 @@ def body_width(s: Surrogate) -> float:
     return 9.4
 
 
-def body(sheet: Sheet, s: Surrogate, words: Words, picture: Picture, path: Sequence[int], at: Cell) -> float:
+def body(sheet: Sheet, s: Surrogate, words: Words, picture: Picture, path: Sequence[int], at: Column) -> float:
     """Draw the model; where it ends."""
     head = s.head
     if isinstance(head, Tree):
@@ -55,7 +55,7 @@ def body(sheet: Sheet, s: Surrogate, words: Words, picture: Picture, path: Seque
 
 
 def _tree(
-    sheet: Sheet, s: Surrogate, tree: Tree, words: Words, picture: Picture, path: Sequence[int], at: Cell
+    sheet: Sheet, s: Surrogate, tree: Tree, words: Words, picture: Picture, path: Sequence[int], at: Column
 ) -> float:
     nodes = tree.nodes()
     places = branches(sheet, [(n.left, n.right) for n in nodes], at, path=path)
@@ -64,7 +64,7 @@ def _tree(
         x, y = places[n.index]
         if n.feature < 0:
             inside = [int(i) for i in np.flatnonzero(reached == n.index)]
-            _leaf(sheet, s, n, inside, picture, Cell(x, y, column, (column, column)), n.index in path)
+            _leaf(sheet, s, n, inside, picture, Column(x, y, column, (column, column)), n.index in path)
         else:
             _question(sheet, tree, n, words.get(n.feature, ()), x, y, n.index in path)
     return max(y for _, y in places.values()) + 1.5
@@ -84,7 +84,7 @@ def _question(sheet: Sheet, tree: Tree, n: Node, crops: Sequence[Pixels], x: flo
     sheet.paragraph(f"{tree.question(n.index)}?", x, top, wide, SMALL, bold=True, align="center", rows=2)
 
 
-def _leaf(sheet: Sheet, s: Surrogate, n: Node, inside: Sequence[int], picture: Picture, at: Cell, bold: bool) -> None:
+def _leaf(sheet: Sheet, s: Surrogate, n: Node, inside: Sequence[int], picture: Picture, at: Column, bold: bool) -> None:
     k = int(n.probabilities.argmax())
     wide = min(at.width - 0.06, 0.9)
     sheet.box(
@@ -113,7 +113,7 @@ def _contributions(s: Surrogate) -> NDArray[np.float64]:
     return mean
 
 
-def _bars(sheet: Sheet, s: Surrogate, weights: NDArray[np.float64], words: Words, at: Cell) -> float:
+def _bars(sheet: Sheet, s: Surrogate, weights: NDArray[np.float64], words: Words, at: Column) -> float:
     """For each class its strongest words as signed bars beside what they are about; where they end."""
     largest = float(np.abs(weights).max()) or 1.0
     columns, gap = 2, 0.35
@@ -125,7 +125,9 @@ def _bars(sheet: Sheet, s: Surrogate, weights: NDArray[np.float64], words: Words
         y += sheet.line(s.labels[k], x, y, TITLE, bold=True, width=wide) + 0.03
         order = [int(j) for j in np.argsort(-np.abs(weights[:, k]), kind="stable")[:_BARS] if weights[j, k] != 0]
         for j in order:
-            y = _bar(sheet, s.words.names[j], float(weights[j, k]), largest, words.get(j, ()), Cell(x, y, wide, (0, 0)))
+            y = _bar(
+                sheet, s.words.names[j], float(weights[j, k]), largest, words.get(j, ()), Column(x, y, wide, (0, 0))
+            )
         used = int(np.count_nonzero(weights[:, k]))
         if used > len(order):
             y += sheet.line(f"and {used - len(order)} smaller", x, y, SMALL, colour=FAINT)
@@ -137,7 +139,7 @@ def _bars(sheet: Sheet, s: Surrogate, weights: NDArray[np.float64], words: Words
     return y + sheet.line(f"{what}; red speaks for the class, blue against it", at.x, y, SMALL, colour=FAINT)
 
 
-def _bar(sheet: Sheet, name: str, value: float, largest: float, crops: Sequence[Pixels], at: Cell) -> float:
+def _bar(sheet: Sheet, name: str, value: float, largest: float, crops: Sequence[Pixels], at: Column) -> float:
     size, tall = 0.34, 0.36 if crops else 0.19
     shown = list(crops[:3])
     for n, crop in enumerate(shown):
@@ -161,7 +163,7 @@ def _classes(s: Surrogate) -> list[int]:
     return [int(k) for k in np.argsort(-counts, kind="stable")]
 
 
-def _rules(sheet: Sheet, rules: Rules, words: Words, at: Cell) -> float:
+def _rules(sheet: Sheet, rules: Rules, words: Words, at: Column) -> float:
     y = at.y
     for r, value in enumerate(rules.value_):
         k = int(value.argmax())
@@ -187,7 +189,7 @@ def _rules(sheet: Sheet, rules: Rules, words: Words, at: Cell) -> float:
     return y
 
 
-def _curves(sheet: Sheet, model: Additive, words: Words, at: Cell) -> float:
+def _curves(sheet: Sheet, model: Additive, words: Words, at: Column) -> float:
     columns, gap, tall = 3, 0.3, 1.0
     wide = (at.width - gap * (columns - 1)) / columns
     y = at.y
@@ -196,11 +198,11 @@ def _curves(sheet: Sheet, model: Additive, words: Words, at: Cell) -> float:
         if t and c == 0:
             y += tall + 0.55
         x = at.x + c * (wide + gap)
-        _curve(sheet, model, t, list(words.get(int(j), ())), Cell(x, y, wide, (wide, tall)))
+        _curve(sheet, model, t, list(words.get(int(j), ())), Column(x, y, wide, (wide, tall)))
     return y + tall + 0.5
 
 
-def _curve(sheet: Sheet, model: Additive, term: int, crops: Sequence[Pixels], at: Cell) -> None:
+def _curve(sheet: Sheet, model: Additive, term: int, crops: Sequence[Pixels], at: Column) -> None:
     cuts, steps = model.curve(term)
     sheet.line(model.names_[model.columns_[term]], at.x, at.y, TEXT, bold=True, width=at.width - 0.8)
     for n, crop in enumerate(crops[:2]):
@@ -233,7 +235,7 @@ def _curve(sheet: Sheet, model: Additive, term: int, crops: Sequence[Pixels], at
     )
 
 
-def _examples(sheet: Sheet, s: Surrogate, model: Prototypes | Neighbours, picture: Picture, at: Cell) -> float:
+def _examples(sheet: Sheet, s: Surrogate, model: Prototypes | Neighbours, picture: Picture, at: Column) -> float:
     size, y = 0.72, at.y
     most = int((at.width - 1.6) // (size + 0.05))
     train = np.flatnonzero(s.learned_from)
@@ -246,7 +248,7 @@ def _examples(sheet: Sheet, s: Surrogate, model: Prototypes | Neighbours, pictur
     return y
 
 
-def _hierarchy(sheet: Sheet, s: Surrogate, model: Hierarchy, picture: Picture, at: Cell) -> float:
+def _hierarchy(sheet: Sheet, s: Surrogate, model: Hierarchy, picture: Picture, at: Column) -> float:
     K = len(model.weights_)
     order = model.members_[-1]
     row = min(0.45, max(0.16, 9.0 / K))

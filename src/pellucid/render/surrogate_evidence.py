@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from pellucid.interpretable.base import Reason
 from pellucid.render.colour import number
 from pellucid.render.page import GAP, MARGIN, head
-from pellucid.render.sheet import AGAINST, FAINT, FOR, PAPER, QUIET, Cell, Sheet, leading
+from pellucid.render.sheet import AGAINST, FAINT, FOR, PAPER, QUIET, Column, Sheet, leading
 from pellucid.render.tiles import SMALL, TEXT, TITLE
 
 Pixels = NDArray[np.uint8]
@@ -33,7 +33,7 @@ class Match:
 
 
 @dataclass(frozen=True)
-class Row:
+class EvidenceRow:
     """A reason, where it is in the picture explained, and what it is about elsewhere."""
 
     reason: Reason
@@ -41,15 +41,15 @@ class Row:
     there: Sequence[Match]
 
 
-def evidence_figure(name: str, picture: Match, label: str, probability: float, rows: Sequence[Row]) -> Figure:
+def evidence_figure(name: str, picture: Match, label: str, probability: float, rows: Sequence[EvidenceRow]) -> Figure:
     """The picture at the left, beside it a row for each reason."""
     wide = 6.6
     sheet = Sheet(2 * MARGIN + _SIDE + GAP + wide)
-    at = Cell(MARGIN, MARGIN, _SIDE, (_SIDE, _SIDE))
+    at = Column(MARGIN, MARGIN, _SIDE, (_SIDE, _SIDE))
     y = head(sheet, name, "", at, _SIDE)
     y += _match(sheet, picture, at.x, y, _SIDE) + 0.08
     y += sheet.line(f"{label} {probability:.0%}", at.x, y, TITLE, bold=True, width=_SIDE)
-    right = Cell(MARGIN + _SIDE + GAP, MARGIN, wide, (wide, wide))
+    right = Column(MARGIN + _SIDE + GAP, MARGIN, wide, (wide, wide))
     bottom = head(sheet, f"why {label}", "", right, wide)
     largest = max((abs(r.reason.contribution) for r in rows if np.isfinite(r.reason.contribution)), default=1.0) or 1.0
     if not rows:
@@ -59,7 +59,7 @@ def evidence_figure(name: str, picture: Match, label: str, probability: float, r
     return sheet.finish(max(y, bottom) + MARGIN)
 
 
-def _row(sheet: Sheet, row: Row, largest: float, at: Cell) -> float:
+def _row(sheet: Sheet, row: EvidenceRow, largest: float, at: Column) -> float:
     x = at.x
     for words, matches in (("here", [row.here] if row.here else []), ("as in", list(row.there))):
         for n, match in enumerate(matches):

@@ -23,7 +23,7 @@ from pellucid.render.sheet import (
     QUIET,
     TRACK,
     WARNING,
-    Cell,
+    Column,
     Sheet,
     leading,
     text_width,
@@ -35,7 +35,7 @@ _ROW, _THUMB = 0.35, 0.31  # inches a channel, and its activation map
 _ERROR = 0.42  # of the map's size: its standard error
 
 
-def tile(sheet: Sheet, e: Explanation, at: Cell, *, target: bool) -> float:
+def tile(sheet: Sheet, e: Explanation, at: Column, *, target: bool) -> float:
     """Draw an explanation in a cell, under its method's name or its target's; where it ends."""
     shown = display(e) if e.kind == "map" else None
     title, *subtitle = (e.target, e.method) if target else (e.method,)
@@ -48,7 +48,7 @@ def tile(sheet: Sheet, e: Explanation, at: Cell, *, target: bool) -> float:
     return remarks(sheet, e, at.down(y))
 
 
-def remarks(sheet: Sheet, e: Explanation, at: Cell) -> float:
+def remarks(sheet: Sheet, e: Explanation, at: Column) -> float:
     """Measured quality, and what must be said; where they end."""
     y = at.y
     if e.quality is not None:
@@ -59,7 +59,7 @@ def remarks(sheet: Sheet, e: Explanation, at: Cell) -> float:
     return y
 
 
-def _map(sheet: Sheet, shown: Display, at: Cell) -> float:
+def _map(sheet: Sheet, shown: Display, at: Column) -> float:
     """The overlay, its colour bar, and what was done for display; where they end."""
     width, height = at.fit(shown.values.shape)
     sheet.image(shown.image(), at.x, at.y, width, height)
@@ -73,7 +73,7 @@ def _map(sheet: Sheet, shown: Display, at: Cell) -> float:
     return y
 
 
-def _error(sheet: Sheet, error: Display, e: Explanation, at: Cell) -> float:
+def _error(sheet: Sheet, error: Display, e: Explanation, at: Column) -> float:
     """The standard error of a sampled map: small, with a colour bar of its own beside it; where it ends."""
     width, height = (_ERROR * n for n in at.fit(error.values.shape))
     sheet.image(error.image(), at.x, at.y, width, height)
@@ -87,7 +87,7 @@ def _error(sheet: Sheet, error: Display, e: Explanation, at: Cell) -> float:
     return max(y, at.y + height) + 0.03
 
 
-def banner(sheet: Sheet, text: str, at: Cell, height: float) -> None:
+def banner(sheet: Sheet, text: str, at: Column, height: float) -> None:
     """A sentence across the middle of what is ``height`` inches high."""
     width = max(at.picture[0], 1.6)
     lines = wrapped(text, width - 0.2, TEXT, rows=5, bold=True)
@@ -99,7 +99,7 @@ def banner(sheet: Sheet, text: str, at: Cell, height: float) -> None:
         sheet.line(words, at.x + width / 2, below, TEXT, colour=WARNING, bold=True, align="center")
 
 
-def colour_bar(sheet: Sheet, shown: Display, at: Cell) -> float:
+def colour_bar(sheet: Sheet, shown: Display, at: Column) -> float:
     """The map's colours as they look over an even grey, and the raw values at its ends; where it ends."""
     low, high, clipped = shown.limits
     ramp = np.linspace(low, high, 257, dtype=np.float32)[None].repeat(2, 0)
@@ -120,7 +120,7 @@ def colour_bar(sheet: Sheet, shown: Display, at: Cell) -> float:
     return y + leading(SMALL)
 
 
-def _channels(sheet: Sheet, e: Explanation, at: Cell) -> float:
+def _channels(sheet: Sheet, e: Explanation, at: Column) -> float:
     """The leading channels: each one's own activation map, its number, its relevance as a bar from zero."""
     values = e.attribution[0].detach().to("cpu").double().numpy()
     total = float(np.abs(values).sum())
@@ -154,7 +154,7 @@ def _channels(sheet: Sheet, e: Explanation, at: Cell) -> float:
     return y + sheet.line(share, at.x, y, SMALL, colour=FAINT, width=at.width)
 
 
-def _thumbnails(sheet: Sheet, e: Explanation, at: Cell) -> float:
+def _thumbnails(sheet: Sheet, e: Explanation, at: Column) -> float:
     """Each leading channel's activation map over what the model saw; the width they take."""
     activations = e.extras.get("activations")
     if activations is None:

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pellucid import storage
-from pellucid.concepts.bank import Bank, Group, Shown, Standing
+from pellucid.concepts.bank import Bank, BankScores, Group, Showcase
 from pellucid.concepts.dictionary import Array, restore
 from pellucid.errors import MethodError, StorageError
 from pellucid.explanation import Explanation, Record
@@ -208,8 +208,8 @@ def read_concepts(artefact: storage.Artefact) -> Concepts:
             shown={int(i): _shown(about) for i, about in meta["shown"].items()},
             whole=group(meta["whole"][0], meta["whole"][1], "whole") if meta["whole"] else None,
             groups=[group(name, count, "groups", i) for i, (name, count) in enumerate(meta["groups"])],
-            standing=Standing(**_figures(meta["standing"])),
-            random=Standing(**_figures(meta["random"])),
+            standing=BankScores(**_figures(meta["standing"])),
+            random=BankScores(**_figures(meta["random"])),
             untouched=math.nan if meta["untouched"] is None else meta["untouched"],
             names=meta["names"],
             named_by=meta["named by"],
@@ -223,10 +223,10 @@ def read_concepts(artefact: storage.Artefact) -> Concepts:
         )
 
 
-def _shown(about: dict[str, Any]) -> Shown:
+def _shown(about: dict[str, Any]) -> Showcase:
     box = about["origin"]["box"]
     origin = Origin(about["origin"]["source"], about["origin"]["sha256"], None if box is None else tuple(box))
-    return Shown(origin, Geometry.from_dict(about["geometry"]), about["answer"])
+    return Showcase(origin, Geometry.from_dict(about["geometry"]), about["answer"])
 
 
 def _figures(values: dict[str, float | None]) -> dict[str, float]:

@@ -210,7 +210,7 @@ class Distilled(Surrogate):
         """Why it answers what it does for a picture: the strongest reasons, each where it is in the picture, beside
         what it is about in pictures it was made from (for prototypes: the pairs that match).
         """
-        from pellucid.render.surrogate_evidence import Match, Row, evidence_figure
+        from pellucid.render.surrogate_evidence import EvidenceRow, Match, evidence_figure
 
         opened = picture if isinstance(picture, Picture) else read_image(picture)
         found = self.explain(opened, label)
@@ -225,7 +225,7 @@ class Distilled(Surrogate):
             if reason.feature >= 0 and places is not None:
                 box = self._box(opened, int(places[0, :, reason.feature].argmax()))
             there = [Match(*shown) for shown in self._elsewhere(net, reason)]
-            rows.append(Row(reason, None if box is None else Match(here, box), there))
+            rows.append(EvidenceRow(reason, None if box is None else Match(here, box), there))
         return evidence_figure(opened.name, Match(here), found.label, found.probability, rows)
 
     def _elsewhere(

@@ -38,7 +38,7 @@ def file_names(group: Sequence[Explanation]) -> list[str]:
     return [unused(slug(e.method) + (f".{slug(e.target)}" if several else ""), taken) for e in group]
 
 
-class Shown(Protocol):
+class Drawable(Protocol):
     """A result that can be drawn."""
 
     def png(self) -> bytes:
@@ -47,7 +47,7 @@ class Shown(Protocol):
     def _repr_html_(self) -> str: ...
 
 
-def display(result: Shown) -> None:
+def display(result: Drawable) -> None:
     """Show a result: in the notebook, or in the system's picture viewer."""
     try:
         from IPython import get_ipython

@@ -24,7 +24,7 @@ _CLOSE = 0.03  # what sampling and a ridge may change
 
 
 @dataclass(frozen=True, kw_only=True)
-class Additive(Players):
+class FixedWorths(Players):
     """A game whose every fair division is known: each player adds what it is worth, whoever else is there."""
 
     kind: ClassVar[str] = "additive players"
@@ -53,7 +53,7 @@ def check_estimator(estimator: Estimator) -> None:
         AssertionError: which promise is broken.
     """
     job = prepare(Sound(), noise(1, 3, 16, 16), [1, 0])
-    players = Additive()
+    players = FixedWorths()
     with players.game(job) as game:
         found = estimator.solve(game, players, job)
         spent = game.cost.forwards

@@ -22,7 +22,7 @@ from pellucid.interpretable.distilled import Surrogate, surrogate
 from pellucid.interpretable.hierarchy import Hierarchy
 from pellucid.interpretable.learn import KINDS, Split, find_concepts, find_parts, learn, split
 from pellucid.interpretable.numerics import Array, softmax
-from pellucid.interpretable.words import Attributes, Channels, Concepts, Properties, Words
+from pellucid.interpretable.words import Attributes, ChannelWords, ConceptWords, PropertyWords, Words
 from pellucid.media.attributes import read_attributes
 from pellucid.media.folders import PictureSet, read_folder
 from pellucid.models.features import Features, extract
@@ -252,21 +252,21 @@ def _words(
     values, train = features.values, setting.kept[setting.at.train]
     words: Words
     if concepts == "properties":
-        words = Properties(base.preprocess.channels)
+        words = PropertyWords(base.preprocess.channels)
         return words, _of_pictures(words, base, features, setting.kept)
     if concepts == "parts":
         codes = setting.answers[setting.at.train].argmax(1)
         words = find_parts(values, train, codes, setting.labels, count or _PARTS, seed)
         words.where[:, 0] = np.searchsorted(setting.kept, words.where[:, 0])
     elif concepts == "none":
-        words = Channels([f"{features.layer}[{c}]" for c in range(features.channels)])
+        words = ChannelWords([f"{features.layer}[{c}]" for c in range(features.channels)])
     elif concepts == "attributes":
         names, table = read_attributes(features.pictures)
-        pooled = Channels([]).rows(values, train)
+        pooled = ChannelWords([]).rows(values, train)
         words = Attributes.fit(pooled, table[train], names)
     else:
         by = ("nmf" if float(values.min()) >= 0 else "semi-nmf") if concepts == "concepts" else concepts
-        words = Concepts(find_concepts(values, train, by, count or _COUNT, seed), pool=KINDS[into].pool)
+        words = ConceptWords(find_concepts(values, train, by, count or _COUNT, seed), pool=KINDS[into].pool)
     return words, words.rows(values, setting.kept)
 
 
@@ -285,7 +285,7 @@ def _own_hierarchy(
     into: str, teacher: VisionModel | None, words: Words, X: Array, features: Features, setting: _Setting
 ) -> Readable | None:
     """The hierarchy of the teacher's own last layer, if that is what it makes of the pooled channels; else None."""
-    if into != "hierarchy" or teacher is None or not isinstance(words, Channels):
+    if into != "hierarchy" or teacher is None or not isinstance(words, ChannelWords):
         return None
     linear = [m for m in teacher.module.modules() if isinstance(m, nn.Linear)]
     classes = features.outputs.shape[1]
@@ -307,8 +307,8 @@ def _chance(words: Words, features: Features, setting: _Setting, seed: int) -> t
     """As many random directions of the layer as there are words: what any words must beat."""
     train = setting.kept[setting.at.train]
     count = min(len(words.names), features.channels, _CHANCE)
-    pool = words.pool if isinstance(words, Concepts) else "mean"
-    random = Concepts(find_concepts(features.values, train, "random", count, seed + 1), pool=pool)
+    pool = words.pool if isinstance(words, ConceptWords) else "mean"
+    random = ConceptWords(find_concepts(features.values, train, "random", count, seed + 1), pool=pool)
     return random, random.rows(features.values, setting.kept)
 
 

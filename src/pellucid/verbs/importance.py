@@ -59,8 +59,8 @@ def importance(
             model of clips: what `explain` takes; a folder of numbered frames and a tensor `(C, T, H, W)` are one clip.
         features: the players: `superpixels`, `patches`, `regions`, `channels`, `tokens`, `layers`, `colours`,
             `frequencies`, `properties`, of clips `frames`, `segments`, `tubes`; or a `Players` object.
-        by: the estimator: `ablation`, `shapley`, `kernel`, `owen`, `lime`, `gradient`, `conductance`, `permutation`;
-            or an `Estimator` object.
+        by: the estimator: `ablation`, `shapley`, `kernel`, `owen`, `lime`, `tree`, `gradient`, `conductance`,
+            `permutation`; or an `Estimator` object.
         target: class number, label, `a>b`, `Target`, function of the output; None: each picture's top class.
         layer: module path, for channels and tokens; several with commas, for layers.
         removal: what stands in for channels, tokens and layers that are out: `zero`, `mean`, `resample`; `bypass` for

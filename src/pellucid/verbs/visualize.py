@@ -14,8 +14,16 @@ from pellucid import storage
 from pellucid.engine import unwrap
 from pellucid.errors import LayerError, MethodError, StorageError, TargetError
 from pellucid.explanation import Record
-from pellucid.features import Channel, Neuron, Objective, Settings, as_objective, parse_objective, synthesise
-from pellucid.features import Layer as WholeLayer
+from pellucid.features import (
+    Channel,
+    LayerEnergy,
+    Neuron,
+    Objective,
+    Settings,
+    as_objective,
+    parse_objective,
+    synthesise,
+)
 from pellucid.features.activations import stages
 from pellucid.features.feature_image import FeatureQuality, Given, judge
 from pellucid.features.figures import before, figures
@@ -88,7 +96,7 @@ def visualize(
     """
     loaded = as_model(model)
     chosen = _settings(loaded, settings, parametrization, preset, size)
-    asked = Asked(
+    asked = FeatureRequest(
         objectives=tuple(_objectives(layer, channel, target, objective)),
         settings=chosen,
         exemplars=None if exemplars is None else tuple(_absolute(exemplars)),
@@ -105,7 +113,7 @@ def visualize(
 
 
 @dataclass(frozen=True)
-class Asked:
+class FeatureRequest:
     """What was asked for, whole: what `record` keeps and `verify` reads."""
 
     objectives: tuple[Objective, ...]
@@ -138,7 +146,7 @@ class Asked:
         }
 
     @classmethod
-    def of(cls, about: Record) -> Asked:
+    def of(cls, about: Record) -> FeatureRequest:
         """The inverse, out of a record.
 
         Raises:
@@ -159,7 +167,7 @@ class Asked:
         )
 
 
-def run(model: VisionModel, asked: Asked, inputs: Input | None, cache: bool | str | Path) -> FeatureImages:
+def run(model: VisionModel, asked: FeatureRequest, inputs: Input | None, cache: bool | str | Path) -> FeatureImages:
     """All that was asked for."""
     if asked.by not in ("activation", "relevance"):
         raise MethodError(f"Natural pictures are ranked by 'activation' or 'relevance', not {asked.by!r}.")
@@ -221,7 +229,9 @@ def run(model: VisionModel, asked: Asked, inputs: Input | None, cache: bool | st
     )
 
 
-def _made(model: VisionModel, asked: Asked, seed: int, levels: Sequence[Tensor | None]) -> list[list[Synthesis]]:
+def _made(
+    model: VisionModel, asked: FeatureRequest, seed: int, levels: Sequence[Tensor | None]
+) -> list[list[Synthesis]]:
     """The pictures of each objective."""
     made = iter(synthesise(model, asked.objectives, asked.settings, seed=seed, natural=levels))
     return [[next(made) for _ in range(o.pictures)] for o in asked.objectives]
@@ -229,7 +239,7 @@ def _made(model: VisionModel, asked: Asked, seed: int, levels: Sequence[Tensor |
 
 def _measured(
     model: VisionModel,
-    asked: Asked,
+    asked: FeatureRequest,
     by_seed: Sequence[Sequence[Sequence[Synthesis]]],
     naturals: Sequence[Natural | None],
     sample: Tensor,
@@ -314,7 +324,7 @@ def _objectives(
         return [parse_objective(o) if isinstance(o, str) else o for o in several]
     if layer is not None:
         if channel is None:
-            return [WholeLayer(layer)]
+            return [LayerEnergy(layer)]
         return [Channel(layer, c) for c in channels(channel)]
     if channel is not None:
         raise LayerError("A channel was named, but no layer: say whose, with layer=... (`pellucid layers` lists them).")
@@ -360,7 +370,7 @@ def recompute(
     """Stored feature images made again from their record: their arrays, and what was found to differ (see `verify`)."""
     reasons: list[str] = []
     about = storage.record_from(artefact.meta)
-    asked = Asked.of(about)
+    asked = FeatureRequest.of(about)
     loaded = reloaded(about, model, inputs if inputs is not None or about.input["source"] else "", reasons)
     given = inputs if inputs is not None else about.input["source"] or None
     again = run(loaded, asked, given, True)
