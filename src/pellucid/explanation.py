@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -19,11 +21,29 @@ Kind = Literal["map", "channels"]
 
 @dataclass(frozen=True)
 class Prediction:
-    """One of the model's answers: class index, label and probability."""
+    """One of the model's answers.
+
+    Attributes:
+        index: of the class.
+        label: of the class.
+        probability: in [0, 1]; NaN where the model's output is known to be none and has no way to be made one.
+        score: the number that the model answers itself, such as a logit; NaN in records of old.
+    """
 
     index: int
     label: str
     probability: float
+    score: float = math.nan
+
+    def said(self, digits: int = 0) -> str:
+        """The probability in percent, or the score where there is none."""
+        return f"{self.score:.3g}" if math.isnan(self.probability) else f"{self.probability:.{digits}%}"
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Prediction:
+        """The inverse of `dataclasses.asdict`, where JSON's null stands for NaN."""
+        known: dict[str, Any] = {k: math.nan if v is None else v for k, v in values.items()}
+        return cls(**known)
 
 
 @dataclass(frozen=True)
@@ -95,7 +115,8 @@ class Record:
     """Provenance: everything needed to get the same numbers again.
 
     Attributes:
-        model: `source` (how to load it; empty for a wrapped module), `name`, `weights` (SHA-256), `preprocess`.
+        model: `source` (how to load it; empty for a wrapped module), `name`, `weights` (SHA-256), `preprocess`,
+            `reading` (what its output means).
         input: `source` (path or sample; empty for something in memory), `name`, `sha256`.
         method: `name`, `parameters`.
         target: the text `parse_target` reads, or None for a target that cannot be written down.

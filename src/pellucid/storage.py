@@ -254,7 +254,7 @@ def _from(meta: dict[str, Any], arrays: dict[str, torch.Tensor]) -> Explanation:
         attribution=arrays["attribution"],
         method=meta["method"],
         target=meta["target"],
-        prediction=[Prediction(**p) for p in meta["prediction"]],
+        prediction=[Prediction.from_dict(p) for p in meta["prediction"]],
         geometry=Geometry.from_dict(meta["geometry"]),
         record=record_from(meta),
         layer=meta["layer"],

@@ -5,8 +5,8 @@ import pytest
 import torch
 from torch import nn
 
-from helpers.nets import Output, noise, pooled
-from pellucid.errors import ModelError, TargetError
+from helpers.nets import noise, pooled
+from pellucid.errors import TargetError
 from pellucid.heatmaps import GradCAM, HiResCAM, Saliency
 from pellucid.models.targets import (
     Class,
@@ -16,8 +16,6 @@ from pellucid.models.targets import (
     TopClass,
     Unit,
     as_target,
-    class_scores,
-    logits,
     parse_target,
     resolve_class,
 )
@@ -224,24 +222,6 @@ def test_a_contrast_of_a_class_with_itself():
 
 
 # --- outputs ---
-
-
-def test_scores_are_found_in_any_output():
-    other = torch.full((3, 2), 9.0)
-    for output in (
-        Y,
-        (Y, other),
-        [Y],
-        {"out": Y, "aux": other},
-        {"loss": torch.ones(()), "logits": Y},
-        Output(other, Y),
-    ):
-        assert logits(output) is Y
-        assert class_scores(output).equal(Y)
-    with pytest.raises(ModelError, match="without a tensor"):
-        logits({"a": None})
-    with pytest.raises(TargetError, match="pass a target of your own"):
-        class_scores(torch.zeros(2, 5, 8, 8))
 
 
 # --- functions ---

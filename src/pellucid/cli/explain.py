@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -107,7 +108,7 @@ def entry(e: Heatmap, saved: list[str]) -> dict[str, Any]:
     """An explanation and its files, as `--json` tells of them."""
     return {
         "input": e.record.input["source"] or e.name,
-        "prediction": [{"index": p.index, "label": p.label, "probability": p.probability} for p in e.prediction],
+        "prediction": [asdict(p) for p in e.prediction],
         "target": e.target,
         "method": e.method,
         "layer": e.layer,
@@ -121,7 +122,7 @@ def entry(e: Heatmap, saved: list[str]) -> dict[str, Any]:
 def tell(found: Heatmaps, saved: list[str]) -> None:
     """Print the explanations of one picture, and which files show them."""
     first = found[0]
-    answers = ", ".join(f"{p.label} {p.probability:.0%}" for p in first.prediction[:3])
+    answers = ", ".join(f"{p.label} {p.said()}" for p in first.prediction[:3])
     print(f"{first.record.input['source'] or first.name}: {answers or 'no class scores'}")
     for e in found:
         where = f", layer {e.layer}" if e.layer else ""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -135,7 +136,7 @@ def importance(
 def _entry(found: Importance, saved: list[str]) -> dict[str, Any]:
     return {
         "input": found.record.input["source"] or found.name,
-        "prediction": [{"index": p.index, "label": p.label, "probability": p.probability} for p in found.prediction],
+        "prediction": [asdict(p) for p in found.prediction],
         "target": found.target,
         "features": found.features,
         "by": found.by,
@@ -156,7 +157,7 @@ def _entry(found: Importance, saved: list[str]) -> dict[str, Any]:
 def _tell(found: Importance, saved: list[str], top: int) -> None:
     from math import isfinite, isnan
 
-    answers = ", ".join(f"{p.label} {p.probability:.0%}" for p in found.prediction[:3])
+    answers = ", ".join(f"{p.label} {p.said()}" for p in found.prediction[:3])
     source = found.record.input["source"] or found.name
     print(f"{source}: {answers}" if answers else f"{source}: {found.record.input.get('count', 1)} pictures")
     where = f", layer {found.layer}" if found.layer else ""

@@ -86,7 +86,7 @@ def craft_importance(
     Costs `rows (K + 2)` tails an input.
     """
     places = Places(model.module, layer)
-    bound = as_target(target).bind(model.module, inputs, model.labels)
+    bound = model.bound(as_target(target), inputs)
     D = torch.from_numpy(dictionary.components_).to(inputs)
     offset = torch.from_numpy(dictionary.offset_).to(inputs)
     each, errors, cost = [], [], Cost()

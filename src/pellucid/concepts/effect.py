@@ -22,7 +22,7 @@ from pellucid.engine.swap import Edit, Swap
 from pellucid.media import Pictures
 from pellucid.models.model import VisionModel
 from pellucid.models.places import Places
-from pellucid.models.targets import Target, TopClass, class_scores
+from pellucid.models.targets import Target, TopClass
 from pellucid.progress import task
 
 
@@ -99,7 +99,9 @@ def effect(
             found.append(importance(model, x, places, dictionary))
             with Swap(model.module, layer) as swap:
                 for name, words in every.items():
-                    kept[name].append(class_scores(swap(x, only(words, places, x))).double().cpu().numpy())
+                    kept[name].append(
+                        model.reading.class_scores(swap(x, only(words, places, x))).double().cpu().numpy()
+                    )
             cost.forwards += len(x) + swap.cost.forwards
             cost.backwards += len(x)
             advance(len(x))
@@ -149,13 +151,13 @@ def importance(
         The class scores `(n, classes)`, and the concepts' shares `(n, K)` of the target's score (default: of each
         input's own top class).
     """
-    score = target or TopClass()
+    score = (target or TopClass()).read_by(model.reading)
     places.layout(x)  # is found by running the model, which must not happen within a capture
     with Capture(model.module, [places.layer]) as capture:
         output, scores = capture.scored(x, lambda y, _: [score(y)])
         A = places.rows(capture.activations[places.layer].detach().float(), x).flatten(1, -2)  # (n, cells, C)
         G = places.rows(capture.gradients(scores)[0][places.layer].float(), x).flatten(1, -2)
-        answers = class_scores(output).detach().double().cpu().numpy()
+        answers = model.reading.class_scores(output).detach().double().cpu().numpy()
     codes = torch.from_numpy(dictionary.encode(A.reshape(-1, A.shape[-1]).cpu().numpy()))
     slope = G.cpu().double() @ torch.from_numpy(dictionary.components_).double().T  # (n, cells, K)
     moved = (codes.double().reshape(slope.shape) * slope).sum(1)

@@ -121,7 +121,7 @@ def derivatives(
         for start in range(0, len(pictures), size):
             given = [model.pictures(pictures.read(i))[0] for i in range(start, min(start + size, len(pictures)))]
             x = torch.stack(given).to(model.device, model.dtype)
-            bound = as_target(target).bind(model.module, x, model.labels)
+            bound = model.bound(as_target(target), x)
             places = Places(model.module, layer)
             places.layout(x)
             with Capture(model.module, [layer]) as capture:

@@ -151,6 +151,7 @@ def find_exemplars(
             "preprocess": strict(model.preprocess.as_dict()),
             "measure": measure.describe(),
             "data": folder.digest,
+            **model.declared,
         }
         table = ScoreTable(home, about, len(folder), len(measure.units))
         cached = table.complete

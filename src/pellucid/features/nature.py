@@ -79,7 +79,7 @@ def measure_of(model: VisionModel, objective: Objective, sample: Tensor) -> Meas
         check_channels(layer, [objective.channel])
         return ByActivation(layer, (objective.channel,))
     if isinstance(objective, Score):
-        target = objective.target.bind(module, sample, model.labels)
+        target = model.bound(objective.target, sample)
         return ByScore(best_layer(module, sample, target.score, watch=target.layers, key=target.kind), target)
     objective.bind(model, sample)
     return None
@@ -141,7 +141,7 @@ def find_natural(
 def _bound(model: VisionModel, target: Target | None, sample: Tensor) -> Target:
     if target is None:
         raise MethodError("Relevance is to a target: name one, such as target='espresso'.")
-    return target.bind(unwrap(model.module), sample, model.labels)
+    return model.bound(target, sample)
 
 
 def _groups(measures: Sequence[Measure | None]) -> list[list[int]]:

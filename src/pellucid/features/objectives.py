@@ -426,7 +426,7 @@ class Score(Objective):
 
     def bind(self, model: VisionModel, sample: Tensor) -> Score:
         """Labels resolved, and tried on a sample."""
-        bound = self.target.bind(unwrap(model.module), sample, model.labels)
+        bound = model.bound(self.target, sample)
         output = model.outputs(sample)
         if not bound.layers:
             bound(output)

@@ -16,7 +16,7 @@ from pellucid.features.objectives import Channel, Neuron, Objective, Score, Toke
 from pellucid.features.passes import activation, bound
 from pellucid.features.robustness import Robustness
 from pellucid.models.model import VisionModel
-from pellucid.models.targets import Class, TargetLike, class_scores
+from pellucid.models.targets import Class, TargetLike
 
 
 @dataclass(frozen=True)
@@ -104,7 +104,7 @@ def selectivity(model: VisionModel, objective: Objective | TargetLike, inputs: T
 def _peers(model: VisionModel, objective: Objective, inputs: Tensor) -> tuple[Tensor, int]:
     """All units beside a bound one on all inputs, `(N, units)`, and which of them it is."""
     if isinstance(objective, Score) and isinstance(objective.target, Class):
-        return class_scores(model.outputs(inputs)).double().cpu(), objective.target.bound()
+        return model.reading.class_scores(model.outputs(inputs)).double().cpu(), objective.target.bound()
     if not isinstance(objective, Channel):
         raise TargetError("Selectivity is of one unit among its peers: give a channel, a neuron or a class.")
     rows = []

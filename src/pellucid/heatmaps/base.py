@@ -22,6 +22,7 @@ from pellucid.errors import MethodError, ModelError
 from pellucid.models.blackbox import BlackBox
 from pellucid.models.layers import Layer
 from pellucid.models.model import VisionModel
+from pellucid.models.reading import Reading
 from pellucid.models.targets import Target, TargetLike, as_target
 from pellucid.registry import Registry, settings_of
 
@@ -57,6 +58,7 @@ class Job:
     inputs: Tensor
     targets: tuple[Target, ...]
     memory: Memory | None = None
+    reading: Reading = field(default_factory=Reading)  # what the output means
 
     @property
     def watch(self) -> tuple[str, ...]:
@@ -86,7 +88,9 @@ def prepare(model: ModelLike, inputs: Tensor, targets: Sequence[TargetLike]) -> 
     if not inputs.isfinite().all():
         raise ModelError("The input holds NaN or infinity: clean it before explaining it.")
     inputs = inputs.clone() if inputs.is_inference() else inputs
-    return Job(module, inputs, tuple(as_target(t).bind(module, inputs, labels) for t in targets))
+    reading = model.reading if isinstance(model, VisionModel) else Reading()
+    asked = tuple(as_target(t).read_by(reading).bind(module, inputs, labels) for t in targets)
+    return Job(module, inputs, asked, reading=reading)
 
 
 Need = Literal["outputs", "gradients", "layer"]

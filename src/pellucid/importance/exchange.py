@@ -20,18 +20,18 @@ from pellucid.heatmaps.base import Job
 from pellucid.importance.estimators import Ablation
 from pellucid.importance.game import Players
 from pellucid.importance.measure import Measured, measure
-from pellucid.models.targets import Target, class_scores
+from pellucid.models.targets import ClassTarget
 
 
 @dataclass(frozen=True)
-class Kept(Target):
+class Kept(ClassTarget):
     """1 where the model still gives its own answer, `index`; else 0."""
 
     index: int
 
     def __call__(self, output: Any) -> Tensor:
         """`(N,)`."""
-        return (class_scores(output).argmax(1) == self.index).float()
+        return (self._scores(output).argmax(1) == self.index).float()
 
 
 def exchange(players: Players, donors: Sequence[Tensor], job: Job) -> Measured:

@@ -15,7 +15,7 @@ from pellucid.errors import MethodError
 from pellucid.heatmaps.base import Job
 from pellucid.heatmaps.perturbation import freeze
 from pellucid.importance.frames import Frames, check_clip
-from pellucid.models.targets import Function, class_scores
+from pellucid.models.targets import Function
 
 NOTICED = 0.1  # of the probability: less is not worth saying that time matters
 
@@ -186,13 +186,13 @@ def _lead(job: Job) -> Function:
     from pellucid.engine import Capture
 
     with Capture(job.module) as capture, torch.no_grad():
-        scores = class_scores(capture.forward(job.inputs))
+        scores = job.reading.class_scores(capture.forward(job.inputs))
     if scores.shape[1] < 2:
         raise MethodError("Sufficiency asks whether the top class stays on top; this model has a single score.")
     top = int(scores[0].argmax())
 
     def lead(output: Any) -> Tensor:
-        y = class_scores(output)
+        y = job.reading.class_scores(output)
         others = torch.cat([y[:, :top], y[:, top + 1 :]], dim=1)
         return y[:, top] - others.amax(1)
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from pellucid.errors import ModelError
-from pellucid.models.targets import logits
+from pellucid.models.reading import Reading
 
 ClipLayout = Literal["BCTHW", "BTCHW"]
 Pool = Literal["mean", "max", "none"]
@@ -94,15 +94,19 @@ class PerFrame(Adapter):
         module: takes pictures `(N, C, H, W)`, returns scores `(N, classes)`.
         pool: `mean` or `max` over the frames, `none` for a sequence `(N, T, classes)`, or a function
             `(N, T, classes) -> (N, classes)`.
+        reading: which part of the module's output holds the scores.
     """
 
-    def __init__(self, module: nn.Module, pool: str | Callable[[Tensor], Tensor] = "mean") -> None:
+    def __init__(
+        self, module: nn.Module, pool: str | Callable[[Tensor], Tensor] = "mean", reading: Reading | None = None
+    ) -> None:
         super().__init__(module)
         if not callable(pool) and pool not in POOLS:
             raise ModelError(f"Frames are pooled by {', '.join(POOLS)} or a function of yours, not {pool!r}.")
         self.pool = pool if callable(pool) else POOLS[pool]
+        self.reading = reading or Reading()
 
     def forward(self, clips: Tensor) -> Tensor:
         """Scores of clips `(N, C, T, H, W)`."""
-        scores = logits(self.module(clips.movedim(2, 1).flatten(0, 1)))
+        scores = self.reading.tensor(self.module(clips.movedim(2, 1).flatten(0, 1)))
         return self.pool(scores.reshape(len(clips), clips.shape[2], *scores.shape[1:]))

@@ -26,13 +26,12 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from pellucid.engine import Capture, Cost, default_batch, find_layer
-from pellucid.engine.capture import first_tensor
 from pellucid.errors import MediaError, ModelError
 from pellucid.media import Geometry, Pictures
 from pellucid.models.layers import best_layer
 from pellucid.models.model import VisionModel
 from pellucid.models.places import Places
-from pellucid.models.targets import logits
+from pellucid.models.reading import Reading
 from pellucid.progress import task
 
 Pool = Literal["mean", "max"]
@@ -136,9 +135,8 @@ def extract(
     weights = model.fingerprint()
     run = _Run(model, pictures, layer, pool, batch or model.batch)
     layer = run.layer
-    key = _hash(
-        [_VERSION, weights, model.preprocess.as_dict(), layer, pool, digests, model.device.type, torch.__version__]
-    )
+    about = [_VERSION, weights, model.preprocess.as_dict(), layer, pool, digests, model.device.type, torch.__version__]
+    key = _hash([*about, *model.declared.values()])
     folder = home / key if home is not None else None
     stored = _load(folder) if folder is not None else None
     cost = Cost()
@@ -178,19 +176,19 @@ def activations(
     Returns:
         `(N, *grid, C)`, or `(N, C)` pooled; and the model's scores `(N, classes)` or `(N, 0)`.
     """
-    module = model.module if isinstance(model, VisionModel) else model
+    module, reading = (model.module, model.reading) if isinstance(model, VisionModel) else (model, Reading())
     rows, scores = [], []
     size = batch or default_batch(inputs.device)
     with Capture(module, watch=[layer]) as capture:
         places = Places(capture.module, layer)
         for start in range(0, len(inputs), size):
-            found, output = _read(capture, places, pool, inputs[start : start + size])
+            found, output = _read(capture, places, pool, inputs[start : start + size], reading)
             rows.append(found.cpu())
             scores.append(output.cpu())
     return torch.cat(rows), torch.cat(scores)
 
 
-def _read(capture: Capture, places: Places, pool: Pool | None, x: Tensor) -> tuple[Tensor, Tensor]:
+def _read(capture: Capture, places: Places, pool: Pool | None, x: Tensor, reading: Reading) -> tuple[Tensor, Tensor]:
     """One pass in an open capture: the layer's rows, `(N, *grid, C)` or pooled, and the model's scores."""
     places.layout(x)  # is found by running the model, which must not happen between the pass and its reading
     with torch.no_grad():
@@ -202,14 +200,8 @@ def _read(capture: Capture, places: Places, pool: Pool | None, x: Tensor) -> tup
         if pool is not None:
             cells = rows.flatten(1, -2)
             rows = cells.mean(1) if pool == "mean" else cells.amax(1)
-        return rows, _scores(output, len(x))
-
-
-def _scores(output: Any, count: int) -> Tensor:
-    if first_tensor(output) is None:
-        return torch.zeros(count, 0)
-    scores = logits(output)
-    return scores.float() if scores.ndim == 2 and len(scores) == count else torch.zeros(count, 0)
+        scores = reading.found(output, len(x))
+        return rows, torch.zeros(len(x), 0) if scores is None else scores
 
 
 class _Run:
@@ -251,7 +243,7 @@ class _Run:
                 if not self.forwards:
                     self.forwards += capture.quicken(x[:1], len(self.pictures))
                 self.forwards += len(x)
-                rows, scores = _read(capture, places, self.pool, x)
+                rows, scores = _read(capture, places, self.pool, x, model.reading)
                 yield rows.cpu(), scores.cpu(), geometries, places.said(x)
                 advance(len(x))
 

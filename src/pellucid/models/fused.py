@@ -9,12 +9,12 @@ from torch import Tensor, nn
 
 from pellucid.engine import leave_no_trace, unwrap
 from pellucid.engine.shortcuts import shortcuts
-from pellucid.models.targets import logits
+from pellucid.models.reading import Reading
 
 _SAME = 1e-3  # of the largest score: rounding is far below
 
 
-def fused_notes(module: nn.Module, inputs: Tensor, output: Any) -> list[list[str]]:
+def fused_notes(module: nn.Module, inputs: Tensor, output: Any, reading: Reading) -> list[list[str]]:
     """For each input `(N, C, *space)`, a note where the fused layers of torch answer otherwise than `output`.
 
     `nn.TransformerEncoder` with a padding mask does so outside of explanations, in evaluation mode without gradients.
@@ -25,9 +25,9 @@ def fused_notes(module: nn.Module, inputs: Tensor, output: Any) -> list[list[str
     if not held or not torch.backends.mha.get_fastpath_enabled():
         return [[] for _ in inputs]
     with leave_no_trace(module), torch.no_grad(), shortcuts(on=True):
-        fused = logits(module(inputs.detach().clone()))
-    plain = logits(output)
-    if plain.shape != fused.shape or len(plain) != len(inputs):
+        fused = reading.found(module(inputs.detach().clone()), len(inputs))
+    plain = reading.found(output, len(inputs))
+    if plain is None or fused is None or plain.shape != fused.shape:
         return [[] for _ in inputs]
     return [_note(a, b) for a, b in zip(plain, fused, strict=True)]
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import prod
 from typing import Any
 
@@ -12,11 +13,14 @@ import torch
 from torch import Tensor, nn
 
 from pellucid.engine import default_batch, leave_no_trace, unwrap
-from pellucid.errors import ModelError
+from pellucid.errors import ModelError, TargetError
 from pellucid.explanation import Prediction
 from pellucid.models.clips import ClipPreprocessing
+from pellucid.models.parts import advised, nothing_to_explain, parts
 from pellucid.models.preprocess import Preprocessing
-from pellucid.models.targets import class_scores, logits
+from pellucid.models.reading import Reading
+from pellucid.models.recognition import settle
+from pellucid.models.targets import ClassTarget, Function, Target
 
 
 @dataclass
@@ -29,6 +33,7 @@ class VisionModel:
         labels: class names by index, if known.
         name: what people call it; for loaded models the name that `pl.load` takes.
         source: the arguments of `pl.load` that load it again; empty for wrapped modules.
+        reading: what its output means; what is not declared is recognised from its first output (see `settled`).
     """
 
     module: nn.Module
@@ -36,6 +41,7 @@ class VisionModel:
     labels: tuple[str, ...] | None = None
     name: str = ""
     source: dict[str, Any] = field(default_factory=dict)
+    reading: Reading = field(default_factory=Reading)
 
     @property
     def device(self) -> torch.device:
@@ -96,26 +102,71 @@ class VisionModel:
                 output = unwrap(self.module)(inputs.detach().clone())
             except (RuntimeError, ValueError, TypeError, AssertionError) as error:
                 raise ModelError(_misfit(self.module, inputs, error)) from error
-        scores = logits(output)
-        if not torch.isfinite(scores).all():
+        if not any(p.scores for p in parts(output)):
+            raise ModelError(nothing_to_explain(output))
+        try:
+            read = [self.reading.tensor(output)]
+        except TargetError:  # no class scores, but perhaps what a function of the output reads
+            read = [p.tensor for p in parts(output) if p.scores]
+        if not any(bool(scores.isfinite().all()) for scores in read):
             raise ModelError(_not_finite(self.module))
         return output
 
-    def ranked(self, output: Any, k: int = 5) -> list[list[Prediction]]:
-        """The top-k classes of each sample of an output, with probabilities; empty where there are no class scores."""
-        if logits(output).ndim != 2:
-            return [[] for _ in logits(output)]
-        scores = class_scores(output)
-        probabilities = scores.sigmoid() if scores.shape[1] == 1 else scores.softmax(1)
-        top = probabilities.topk(min(k, scores.shape[1]), dim=1)
-        return [
-            [Prediction(int(i), self.label(int(i)), float(p)) for p, i in zip(ps, indices, strict=True)]
-            for ps, indices in zip(top.values.cpu(), top.indices.cpu(), strict=True)
-        ]
+    def settled(self, inputs: Tensor, output: Any) -> VisionModel:
+        """This model with its reading recognised, as far as it was not declared, from its output for these inputs.
+
+        Raises:
+            ModelError: what was declared does not fit the output.
+        """
+        reading = settle(self.reading, self.module, inputs, output, self.labels)
+        return self if reading == self.reading else replace(self, reading=reading)
+
+    @property
+    def declared(self) -> dict[str, Any]:
+        """What is known of its reading, for the keys under which results are kept; empty where nothing is."""
+        return {} if self.reading == Reading() else {"reading": self.reading.as_dict()}
+
+    def bound(self, target: Target, inputs: Tensor) -> Target:
+        """A target for this model and these inputs: names resolved, the output read as this model's is."""
+        return target.read_by(self.reading).bind(self.module, inputs, self.labels)
+
+    def frozen(self, target: Target, inputs: Tensor, output: Any) -> Target:
+        """A bound target with what it takes from the output fixed to what that says of the untouched inputs.
+
+        Raises:
+            TargetError: the output has not one row of class scores for each input.
+        """
+        if isinstance(target, ClassTarget):
+            if getattr(unwrap(self.module), "num_classes", None) == 0:
+                raise TargetError(
+                    "The model was made without classes (num_classes=0), so its output is an embedding: explain a "
+                    f"function of it, such as target={advised(output)}."
+                )
+            rows = self.reading.tensor(output)
+            if (len(rows) if rows.ndim else 1) != len(inputs):
+                raise TargetError(
+                    f"The model answers shape {tuple(rows.shape)} to {len(inputs)} input{'s' * (len(inputs) > 1)}: let "
+                    "it return a row of class scores for each, (N, classes), without squeezing the batch away."
+                )
+        elif isinstance(target, Function):
+            target(output)  # what is wrong with it is said before anything is spent
+        return target.freeze(output)
+
+    def ranked(self, output: Any, k: int = 5, *, count: int = 1) -> list[list[Prediction]]:
+        """The top-k classes of each of `count` samples of an output; empty where there are no class scores."""
+        scores = self.reading.found(output, count)
+        if scores is None:
+            return [[] for _ in range(count)]
+        top = scores.topk(min(k, scores.shape[1]), dim=1)
+        shares = self.reading.probabilities(scores).gather(1, top.indices)
+        shares = shares if self.reading.bounded else torch.full_like(shares, math.nan)
+        rows = zip(top.indices.tolist(), shares.tolist(), top.values.tolist(), strict=True)
+        return [[Prediction(i, self.label(i), p, y) for i, p, y in zip(*row, strict=True)] for row in rows]
 
     def predict(self, inputs: Tensor, k: int = 5) -> list[list[Prediction]]:
-        """The top-k classes of each input `(N, C, H, W)`, with softmax probabilities."""
-        return self.ranked(self.outputs(inputs), k)
+        """The top-k classes of each input `(N, C, H, W)`, with their probabilities where the output has any."""
+        output = self.outputs(inputs)
+        return self.settled(inputs, output).ranked(output, k, count=len(inputs))
 
     def fingerprint(self) -> str:
         """SHA-256 over the names, types, shapes and values of all weights and buffers."""

@@ -22,8 +22,10 @@ from torch.utils.weak import WeakTensorKeyDictionary
 
 from pellucid.engine import leave_no_trace
 from pellucid.engine.capture import Runs, first_tensor, replace_first_tensor, require_autograd
-from pellucid.errors import LayerError, ModelError
+from pellucid.errors import LayerError, ModelError, TargetError
 from pellucid.models.layouts import Layout, readings
+from pellucid.models.parts import parts
+from pellucid.models.reading import Reading
 
 Score = Callable[[Any, Mapping[str, Tensor]], Tensor]
 
@@ -111,16 +113,20 @@ def value_of(score: Score, output: Any, watched: Mapping[str, Tensor]) -> Tensor
     """The score of one sample, a scalar."""
     try:
         return score(output, watched).sum()
-    except (IndexError, RuntimeError):  # a function of the whole batch does not fit one sample
+    except (IndexError, RuntimeError, TargetError):  # a function of the whole batch does not fit one sample
         return largest_output(output, watched).sum()
 
 
 def largest_output(output: Any, _watched: Mapping[str, Tensor]) -> Tensor:
-    """The score that stands in where none is given: the largest of the model's outputs."""
-    logits = first_tensor(getattr(output, "logits", output))
-    if logits is None:
-        raise ModelError(f"The model returns no tensor of scores ({type(output).__name__}); wrap it so that it does.")
-    return logits.float().flatten(1).amax(1)
+    """The score that stands in where none is given: the largest class score, or number where there are no classes."""
+    try:
+        scores = Reading().tensor(output)
+    except TargetError as error:
+        found = [p.tensor.float().amax() for p in parts(output) if p.scores and p.tensor.numel()]
+        if not found:
+            raise ModelError(str(error)) from error
+        return torch.stack(found).amax(0, keepdim=True)
+    return scores.float().reshape(len(scores) if scores.ndim else 1, -1).amax(1)
 
 
 @contextmanager

@@ -25,6 +25,8 @@ from pellucid.models.checkpoints import fit_names, head_size, load_into, read_we
 from pellucid.models.clips import ClipPreprocessing, as_clips
 from pellucid.models.model import VisionModel, check_labels
 from pellucid.models.preprocess import Preprocess, Preprocessing, TransformPreprocess
+from pellucid.models.reading import Reading
+from pellucid.models.recognition import configured_labels
 from pellucid.models.video_sources import build_hf, clip_preprocess, hf_names
 
 DEFAULT = embedded.NAME
@@ -59,6 +61,8 @@ def load(
     device: str | torch.device | None = None,
     per_frame: str | None = None,
     frames: Plan | str | int | None = None,
+    scores: str | None = None,
+    output: str | int | None = None,
 ) -> VisionModel:
     """Load a model by name.
 
@@ -71,6 +75,7 @@ def load(
         device: where to put it; by default the CPU.
         per_frame: make an image model one of clips: how the scores of frames are pooled (see `per_frame`).
         frames: another sampling plan than the video model's own (see `Plan`).
+        scores, output: what its output means, see `wrap`.
 
     Raises:
         ModelError: unknown name (near misses), unreachable hub (with the way round it), unfit weights.
@@ -99,7 +104,9 @@ def load(
     if labels is not None:
         known = _labels(labels)
         spec["labels"] = list(known)
-    loaded = VisionModel(_to(module.eval(), device), preprocess, check_labels(known), name, spec)
+    spec |= {k: v for k, v in (("scores", scores), ("output", output)) if v is not None}
+    reading = Reading.declared(scores, output)
+    loaded = VisionModel(_to(module.eval(), device), preprocess, check_labels(known), name, spec, reading)
     if per_frame is not None:
         return _per_frame(loaded, per_frame, Plan.parse(8 if frames is None else frames))
     return loaded if frames is None else replace(loaded, preprocess=_planned(loaded, frames), source=spec)
@@ -116,6 +123,8 @@ def wrap(
     frames: Plan | str | int | None = None,
     layout: str = "BCTHW",
     pathways: Sequence[int] = (),
+    scores: str | None = None,
+    output: str | int | None = None,
 ) -> VisionModel:
     """Any model of yours, with its preprocessing and labels.
 
@@ -135,6 +144,10 @@ def wrap(
         layout: of a clip model's input: BCTHW, or BTCHW.
         pathways: for models that take a list of clips, slowest first (SlowFast): by how much each has fewer frames than
             the input, such as (4, 1).
+        scores: what the scores are: `softmax`: logits of classes of which one is true; `sigmoid`: logits of labels that
+            may be true together, or one logit between two; `probabilities` already; `none`: plain values, never in
+            percent. Default: recognised (see docs/guide.md, "What an output means").
+        output: which part of the output holds the scores, by name or number: "logits", 1, "heads.0". Default: found.
     """
     if isinstance(module, VisionModel):
         raise ModelError("This model is wrapped already: use it as it is.")
@@ -145,17 +158,19 @@ def wrap(
         module = BlackBox(module, numpy=numpy)
     if device is not None:
         module = _to(module, device)
-    known = check_labels(None if labels is None else _labels(labels))
+    known = check_labels(configured_labels(module) if labels is None else _labels(labels))
     name = name or type(module).__name__
+    reading = Reading.declared(scores, output)
     if frames is None and not isinstance(transform, ClipPreprocessing):
         if layout != "BCTHW" or pathways:
             raise ModelError("layout and pathways are of models of clips: say how many frames they take, frames=16.")
-        return VisionModel(module, _preprocess(module, transform), known, name)
+        return VisionModel(module, _preprocess(module, transform), known, name, reading=reading)
     if layout != "BCTHW" or pathways:
         module = ClipInput(module, layout, pathways)
     plan = transform.plan if isinstance(transform, ClipPreprocessing) else Plan()
     plan = plan if frames is None else Plan.parse(frames)
-    return VisionModel(module, as_clips(_preprocess(module, transform, clips=True), plan), known, name)
+    clips = as_clips(_preprocess(module, transform, clips=True), plan)
+    return VisionModel(module, clips, known, name, reading=reading)
 
 
 def per_frame(
@@ -186,7 +201,12 @@ def _per_frame(loaded: VisionModel, pool: str | Callable[[torch.Tensor], torch.T
         {**loaded.source, "per_frame": pool, "frames": str(plan)} if loaded.source and isinstance(pool, str) else {}
     )
     return VisionModel(
-        PerFrame(loaded.module, pool), as_clips(loaded.preprocess, plan), loaded.labels, loaded.name, source
+        PerFrame(loaded.module, pool, loaded.reading),
+        as_clips(loaded.preprocess, plan),
+        loaded.labels,
+        loaded.name,
+        source,
+        replace(loaded.reading, output=None),
     )
 
 

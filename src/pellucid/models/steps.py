@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, ClassVar
+from typing import Any
 
 from torch import Tensor, nn
 
 from pellucid.errors import TargetError
-from pellucid.models.targets import Labels, Target, TopClass, as_target, logits
+from pellucid.models.reading import Reading
+from pellucid.models.targets import ClassTarget, Labels, TopClass, as_target
 
 
 @dataclass(frozen=True)
-class Step(Target):
+class Step(ClassTarget):
     """What `target` says at one step of a sequence of scores `(N, T, classes)`.
 
     Args:
@@ -26,7 +27,6 @@ class Step(Target):
 
     step: int
     target: Any = field(default_factory=TopClass)
-    probability_name: ClassVar[str] = "probability"
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "target", as_target(self.target))
@@ -34,7 +34,7 @@ class Step(Target):
             raise TargetError("The target of a step is one of its scores: a class, a label, a>b or the top class.")
 
     def _at(self, output: Any) -> Tensor:
-        scores = logits(output)
+        scores = self.reading.tensor(output)
         if scores.ndim != 3:
             raise TargetError(
                 f"The model's output has shape {tuple(scores.shape)}, not (N, T, classes), so it has no steps: name "
@@ -43,6 +43,12 @@ class Step(Target):
         if not -scores.shape[1] <= self.step < scores.shape[1]:
             raise TargetError(f"Step {self.step} is out of range: the model answers {scores.shape[1]} steps.")
         return scores[:, self.step]
+
+    def read_by(self, reading: Reading) -> Step:
+        """The step's target, read so; the part with the scores is found here."""
+        if self.reading.settled:
+            return self
+        return replace(self, reading=reading, target=self.target.read_by(replace(reading, output=None)))
 
     def bind(self, module: nn.Module, inputs: Tensor, labels: Labels) -> Step:
         """The step's target with names resolved."""

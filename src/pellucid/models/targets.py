@@ -17,34 +17,14 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_flatten
 
-from pellucid.errors import ModelError, TargetError
+from pellucid.errors import TargetError
 from pellucid.models.layers import describe
 from pellucid.models.layouts import Layout
+from pellucid.models.parts import advised, described
+from pellucid.models.reading import Reading
 
 Labels = Sequence[str] | None
-
-
-def logits(output: Any) -> Tensor:
-    """The class scores `(N, classes)` in a model's output: a tensor, `.logits`, or the first tensor inside."""
-    found = output.get("logits") if isinstance(output, Mapping) else getattr(output, "logits", None)
-    if not isinstance(found, Tensor):
-        found = next((leaf for leaf in tree_flatten(output)[0] if isinstance(leaf, Tensor)), None)
-    if found is None:
-        raise ModelError(f"The model returns {type(output).__name__} without a tensor; wrap it to return its scores.")
-    return found
-
-
-def class_scores(output: Any) -> Tensor:
-    """`logits`, checked to be `(N, classes)`, in single precision."""
-    scores = logits(output)
-    if scores.ndim != 2:
-        raise TargetError(
-            f"The model's output has shape {tuple(scores.shape)}, not (N, classes): pass a target of your own, a "
-            "function from the output to one score per sample, such as lambda y: y[:, 3].mean((1, 2))."
-        )
-    return scores.float()
 
 
 class Target(ABC):
@@ -63,6 +43,10 @@ class Target(ABC):
 
     def bind(self, module: nn.Module, inputs: Tensor, labels: Labels) -> Target:
         """This target for this model and batch, with names resolved."""
+        return self
+
+    def read_by(self, reading: Reading) -> Target:
+        """This target on outputs that are read so; one that is bound to a reading already keeps it."""
         return self
 
     def freeze(self, output: Any) -> Target:
@@ -123,8 +107,29 @@ def _plain(label: str) -> str:
     return label.strip().lower().replace("_", " ").replace("-", " ")
 
 
-def _column(output: Any, index: Tensor | int) -> Tensor:
-    scores = class_scores(output)
+@dataclass(frozen=True)
+class ClassTarget(Target):
+    """A target made of the scores of classes, as a `Reading` finds them in the output.
+
+    Attributes:
+        reading: what the output means; whatever it leaves open is taken from each output.
+    """
+
+    reading: Reading = field(default=Reading(), kw_only=True, compare=False, repr=False)
+    probability_name: ClassVar[str] = "probability"
+
+    def read_by(self, reading: Reading) -> Target:
+        """This target on outputs that are read so."""
+        return self if self.reading.settled else replace(self, reading=reading)
+
+    def _scores(self, output: Any) -> Tensor:
+        return self.reading.class_scores(output)
+
+    def _probabilities(self, output: Any) -> Tensor:
+        return self.reading.probabilities(self._scores(output))
+
+
+def _column(scores: Tensor, index: Tensor | int) -> Tensor:
     top = int(index.max() if isinstance(index, Tensor) else index)
     low = int(index.min() if isinstance(index, Tensor) else index)
     if top >= scores.shape[1] or low < -scores.shape[1]:
@@ -134,23 +139,15 @@ def _column(output: Any, index: Tensor | int) -> Tensor:
     return scores[:, index]
 
 
-def _class_probability(output: Any, index: Tensor | int) -> Tensor:
-    scores = class_scores(output)
-    if scores.shape[1] == 1:
-        return scores[:, 0].sigmoid()
-    return _column(scores.softmax(1), index)
-
-
 @dataclass(frozen=True)
-class Class(Target):
+class Class(ClassTarget):
     """The score of one class, by index or by label: `y[:, index]`."""
 
     index: int | str
-    probability_name: ClassVar[str] = "probability"
 
     def bind(self, module: nn.Module, inputs: Tensor, labels: Labels) -> Class:
         """The label resolved to an index."""
-        return Class(resolve_class(self.index, labels))
+        return replace(self, index=resolve_class(self.index, labels))
 
     def bound(self) -> int:
         """The index; `TargetError` while it is still a label."""
@@ -160,11 +157,11 @@ class Class(Target):
 
     def __call__(self, output: Any) -> Tensor:
         """The class's column of the scores."""
-        return _column(output, self.bound())
+        return _column(self._scores(output), self.bound())
 
     def probability(self, output: Any, watched: Mapping[str, Tensor]) -> Tensor:
-        """Softmax probability (sigmoid for a single logit)."""
-        return _class_probability(output, self.bound())
+        """Its probability as the output is read: softmax, sigmoid, as it is; the score of plain values."""
+        return _column(self._probabilities(output), self.bound())
 
     def name(self, labels: Labels) -> str:
         """The label."""
@@ -176,11 +173,10 @@ class Class(Target):
 
 
 @dataclass(frozen=True)
-class PerSample(Target):
+class PerSample(ClassTarget):
     """Another class for each sample of the batch."""
 
     indices: tuple[int, ...]
-    probability_name: ClassVar[str] = "probability"
 
     def bind(self, module: nn.Module, inputs: Tensor, labels: Labels) -> PerSample:
         """Checked against the batch."""
@@ -192,17 +188,17 @@ class PerSample(Target):
 
     def select(self, rows: Tensor) -> PerSample:
         """The classes of these samples."""
-        return PerSample(tuple(self.indices[r] for r in rows.tolist()))
+        return replace(self, indices=tuple(self.indices[r] for r in rows.tolist()))
 
     def __call__(self, output: Any) -> Tensor:
         """Each sample's own column."""
-        scores = class_scores(output)
+        scores = self._scores(output)
         # The layer probe runs one sample: any of the classes serves there.
-        return _column(output, torch.tensor(self.indices[: len(scores)], dtype=torch.long))
+        return _column(scores, torch.tensor(self.indices[: len(scores)], dtype=torch.long))
 
     def probability(self, output: Any, watched: Mapping[str, Tensor]) -> Tensor:
-        """Softmax probability of each sample's own class."""
-        return _class_probability(output, torch.tensor(self.indices, dtype=torch.long))
+        """The probability of each sample's own class, as the output is read."""
+        return _column(self._probabilities(output), torch.tensor(self.indices, dtype=torch.long))
 
     def name(self, labels: Labels) -> str:
         """The labels."""
@@ -210,29 +206,28 @@ class PerSample(Target):
 
 
 @dataclass(frozen=True)
-class TopClass(Target):
+class TopClass(ClassTarget):
     """The class each sample is given by the model itself (`rank` 0: first, 1: second, ...)."""
 
     rank: int = 0
-    probability_name: ClassVar[str] = "probability"
 
-    def _top(self, output: Any) -> Tensor:
-        scores = class_scores(output)
+    def _top(self, scores: Tensor) -> Tensor:
         if self.rank >= scores.shape[1]:
             raise TargetError(f"There is no class of rank {self.rank}: the model has {scores.shape[1]} classes.")
         return scores.detach().topk(self.rank + 1, dim=1).indices[:, self.rank]
 
     def freeze(self, output: Any) -> PerSample:
         """The classes that come out on this rank, fixed."""
-        return PerSample(tuple(self._top(output).tolist()))
+        return PerSample(tuple(self._top(self._scores(output)).tolist()), reading=self.reading)
 
     def __call__(self, output: Any) -> Tensor:
         """The score of the class that comes out on this rank."""
-        return _column(output, self._top(output))
+        scores = self._scores(output)
+        return _column(scores, self._top(scores))
 
     def probability(self, output: Any, watched: Mapping[str, Tensor]) -> Tensor:
-        """Its softmax probability."""
-        return _class_probability(output, self._top(output))
+        """Its probability, as the output is read."""
+        return _column(self._probabilities(output), self._top(self._scores(output)))
 
     def spec(self) -> str:
         """`top` or `top:RANK`."""
@@ -243,7 +238,7 @@ class TopClass(Target):
 
 
 @dataclass(frozen=True)
-class Contrast(Target):
+class Contrast(ClassTarget):
     """Why `a` rather than `b`: `y[:, a] - y[:, b]`; as a probability, that of `a` among the two."""
 
     a: int | str
@@ -252,18 +247,21 @@ class Contrast(Target):
 
     def bind(self, module: nn.Module, inputs: Tensor, labels: Labels) -> Contrast:
         """Both labels resolved."""
-        bound = Contrast(resolve_class(self.a, labels), resolve_class(self.b, labels))
+        bound = replace(self, a=resolve_class(self.a, labels), b=resolve_class(self.b, labels))
         if bound.a == bound.b:
             raise TargetError(f"A contrast needs two classes; {self.a!r} and {self.b!r} are the same.")
         return bound
 
     def __call__(self, output: Any) -> Tensor:
         """Difference of the two logits."""
-        return Class(self.a)(output) - Class(self.b)(output)
+        a, b = Class(self.a).bound(), Class(self.b).bound()
+        scores = self._scores(output)
+        return _column(scores, a) - _column(scores, b)
 
     def probability(self, output: Any, watched: Mapping[str, Tensor]) -> Tensor:
-        """`sigmoid(y_a - y_b)`, the softmax over the two classes alone."""
-        return self(output).sigmoid()
+        """Of `a` among the two: of logits `sigmoid(y_a - y_b)`, the softmax over the two classes alone."""
+        scores = self._scores(output)
+        return self.reading.between(scores, *(_column(scores, Class(c).bound()) for c in (self.a, self.b)))
 
     def name(self, labels: Labels) -> str:
         """`a rather than b`."""
@@ -350,6 +348,9 @@ class _Same:
         return self is other or (isinstance(other, _Same) and self._ref() is not None and self._ref() is other._ref())
 
 
+_MISTAKES = (TypeError, IndexError, KeyError, AttributeError, ValueError, RuntimeError)
+
+
 @dataclass(frozen=True)
 class Function(Target):
     """Any callable, model output -> scores `(N,)`."""
@@ -358,13 +359,23 @@ class Function(Target):
 
     def __call__(self, output: Any) -> Tensor:
         """The function's scores, checked."""
-        scores = self.function(output)
+        try:
+            scores = self.function(output)
+        except Exception as error:
+            if type(error) not in _MISTAKES:  # what the function raises on purpose, or torch for want of memory
+                raise
+            reason = (str(error).strip().splitlines() or [""])[0]
+            raise TargetError(
+                f"The target failed on the model's output ({type(error).__name__}: {reason}): it gets the output as it "
+                f"is, {described(output)}, and returns one score per sample, such as {advised(output)}."
+            ) from error
         if not isinstance(scores, Tensor) or scores.ndim != 1:
             shape = tuple(scores.shape) if isinstance(scores, Tensor) else type(scores).__name__
             raise TargetError(f"The target returned {shape}; it must return one score per sample, a tensor (N,).")
-        if isinstance(output, Tensor) and len(scores) != len(output):
+        count = len(scores) if not isinstance(output, Tensor) else len(output) if output.ndim else 1
+        if len(scores) != count:
             raise TargetError(
-                f"The target returned {len(scores)} scores for {len(output)} inputs; it must return one for each."
+                f"The target returned {len(scores)} scores for {count} inputs; it must return one for each."
             )
         return scores.float()
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from math import sqrt
+from math import isnan, sqrt
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -64,7 +64,7 @@ def picture_box(size: tuple[int, ...]) -> tuple[float, float]:
 def _section(sheet: Sheet, target: str, group: Sequence[Explanation], at: Column, columns: int) -> float:
     """Rows of tiles under the target's name; where they end."""
     step = at.width + GAP
-    known = [f"{p.probability:.1%}" for p in group[0].prediction if p.label == target]
+    known = [p.said(1) for p in group[0].prediction if p.label == target]
     top = head(sheet, target or f"{len(group)} targets", "".join(known[:1]), at, columns * step - GAP)
     bottom = top - _BETWEEN
     for start in range(0, len(group), columns):
@@ -122,10 +122,12 @@ def _size(e: Pictured) -> str:
 
 
 def _bar(sheet: Sheet, p: Prediction, at: Column, *, chosen: bool) -> float:
-    """A class, its probability as a number and as a bar; explained classes stand out. Where it ends."""
+    """A class, its probability (or its score) as a number and a bar; explained classes stand out. Where it ends."""
     ink = INK if chosen else QUIET
-    sheet.line(f"{p.probability:.1%}", at.x + at.width, at.y, TEXT, colour=ink, bold=chosen, align="right")
+    sheet.line(p.said(1), at.x + at.width, at.y, TEXT, colour=ink, bold=chosen, align="right")
     y = at.y + 0.015 + sheet.line(p.label, at.x, at.y, TEXT, colour=ink, bold=chosen, width=at.width - 0.55)
+    if isnan(p.probability):  # a plain value has no scale to be drawn on
+        return y + 0.03
     sheet.box(at.x, y, at.width, 0.035, colour=TRACK)
     sheet.box(at.x, y, at.width * min(max(p.probability, 0.0), 1.0), 0.035, colour=INK if chosen else FAINT)
     return y + 0.09

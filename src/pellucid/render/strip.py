@@ -40,7 +40,7 @@ def strips(explanations: Sequence[Explanation], width: float) -> Figure:
 
 def _explained(sheet: Sheet, e: Explanation, at: Column) -> float:
     """Heading, strip, curve, slice and remarks of one explanation; where they end."""
-    known = [f"{p.probability:.1%}" for p in e.prediction if p.label == e.target]
+    known = [p.said(1) for p in e.prediction if p.label == e.target]
     y = head(sheet, e.target, "".join(known[:1]), at, at.width)
     y += sheet.line(e.method, at.x, y, TITLE, bold=True, width=at.width)
     y += 0.05 + sheet.line(e.layer or "at the input", at.x, y, TEXT, colour=QUIET, width=at.width)

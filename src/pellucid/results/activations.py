@@ -88,7 +88,7 @@ def read_activations(artefact: storage.Artefact) -> Activations:
         return Activations(
             maps,
             meta["target"],
-            [Prediction(**p) for p in meta["prediction"]],
+            [Prediction.from_dict(p) for p in meta["prediction"]],
             Geometry.from_dict(meta["geometry"]),
             storage.record_from(meta),
         )

@@ -120,7 +120,7 @@ def read_importance(artefact: storage.Artefact) -> Importance:
             target=meta["target"],
             names=meta["names"],
             shares=shares,
-            prediction=[Prediction(**p) for p in meta["prediction"]],
+            prediction=[Prediction.from_dict(p) for p in meta["prediction"]],
             record=storage.record_from(meta),
             geometry=Geometry.from_dict(meta["geometry"]),
             layer=meta["layer"],

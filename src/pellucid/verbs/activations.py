@@ -49,7 +49,8 @@ def activations(
     names = [layer] if isinstance(layer, str) else layer
     found = stages(loaded.module, x) if names is None else [describe(loaded.module, x, name) for name in names]
     wanted = as_target(target)
-    bound = wanted.bind(loaded.module, x, loaded.labels).freeze(output) if by == "relevance" else None
+    loaded = loaded.settled(x, output)
+    bound = loaded.frozen(loaded.bound(wanted, x), x, output) if by == "relevance" else None
     maps = activation_maps(loaded, x, found, by=by, target=bound)
     about = record(
         loaded,

@@ -147,13 +147,14 @@ def _explain_batch(
     weights = model.fingerprint()
     x = torch.stack([item.x for item in items]).to(model.device, model.dtype)
     output = model.outputs(x)
-    predictions = model.ranked(output)
+    model = model.settled(x, output)
+    predictions = model.ranked(output, count=len(x))
     items = [
         replace(item, notes=[*item.notes, *notes])
-        for item, notes in zip(items, fused_notes(model.module, x, output), strict=True)
+        for item, notes in zip(items, fused_notes(model.module, x, output, model.reading), strict=True)
     ]
-    named = [_for_batch(t, items).bind(model.module, x, model.labels) for t in targets]
-    bound = [t.freeze(output) for t in named]
+    named = [model.bound(_for_batch(t, items), x) for t in targets]
+    bound = [model.frozen(t, x, output) for t in named]
     methods = _by_pathway(methods, model, x)
     found = explain_all(methods, model, x, bound, memory)
     for i, item in enumerate(items):

@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from pellucid.errors import MethodError, PellucidError, StorageError
-from pellucid.explanation import Prediction
 from pellucid.heatmaps.base import prepare
 from pellucid.importance import Estimator, Players, Regions, Share, get_estimator, get_players, measure
 from pellucid.importance.drawn import Given
@@ -165,8 +164,9 @@ def importance_of_one(
     weights = model.fingerprint()
     x = item.x[None].to(model.device, model.dtype)
     output = model.outputs(x)
-    named = asked.bind(model.module, x, model.labels)
-    target = named.freeze(output)
+    model = model.settled(x, output)
+    named = model.bound(asked, x)
+    target = model.frozen(named, x, output)
     fitted = players.fitted(item.x, item.geometry)
     found = measure(fitted, estimator, prepare(model, x, [target]), say=say)
     share = Share(item.source["name"], found.values[:, 0], found.low[:, 0], found.high[:, 0])
@@ -174,7 +174,7 @@ def importance_of_one(
     notes = (
         item.notes
         + found.notes[0]
-        + fused_notes(model.module, x, output)[0]
+        + fused_notes(model.module, x, output, model.reading)[0]
         + (_order(model, x, target, players) if order else [])
         + ([] if item.geometry.known else ["The regions lie on the model's own input."])
     )
@@ -185,7 +185,7 @@ def importance_of_one(
         target=target.name(model.labels),
         names=found.names,
         shares=[share],
-        prediction=_prediction(model, output),
+        prediction=model.ranked(output)[0],
         record=record(model, weights, item.source, "importance", settings(players, estimator), named, run),
         geometry=item.geometry,
         layer=layer,
@@ -207,11 +207,6 @@ def _order(model: VisionModel, x: Tensor, target: Target, players: Players) -> l
     kept = ", ".join(enough.names) or "no frame at all"
     bound = "" if enough.exact else " (found greedily: fewer might do)"
     return [order_sensitivity(job)[0].sentence, f"Enough to keep the answer with half of its lead: {kept}{bound}."]
-
-
-def _prediction(model: VisionModel, output: Any) -> list[Prediction]:
-    ranked = model.ranked(output)
-    return ranked[0] if ranked else []
 
 
 def recompute(artefact: Artefact, model: ModelLike | None, inputs: Any) -> tuple[dict[str, Tensor], list[str]]:

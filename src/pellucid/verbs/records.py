@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -14,6 +15,7 @@ from pellucid.errors import StorageError
 from pellucid.explanation import Record
 from pellucid.models import sources
 from pellucid.models.model import VisionModel
+from pellucid.models.reading import Reading
 from pellucid.models.targets import PerSample, Target
 from pellucid.verbs.inputs import ModelLike, as_model
 
@@ -57,6 +59,7 @@ def record(
             "name": model.name,
             "weights": weights,
             "preprocess": storage.strict(model.preprocess.as_dict()),
+            "reading": model.reading.as_dict(),
         },
         input=source,
         method={"name": method, "parameters": storage.strict(parameters)},
@@ -86,7 +89,21 @@ def reloaded(record: Record, model: ModelLike | None, inputs: Any, reasons: list
     loaded = as_model(model) if model is not None else sources.load(**record.model["source"])
     if loaded.fingerprint() != record.model["weights"]:
         reasons.append("the model's weights are not those of the record")
-    return loaded
+    return _as_read(loaded, record, reasons)
+
+
+def _as_read(model: VisionModel, record: Record, reasons: list[str]) -> VisionModel:
+    """The model, its output read as in the record where nothing else is declared."""
+    recorded = record.model.get("reading")
+    if recorded is None:  # written before readings were
+        return model
+    if model.reading == Reading():
+        return replace(model, reading=Reading.from_dict(recorded))
+    for what, before in recorded.items():
+        now = getattr(model.reading, what, None)
+        if what != "pair" and None not in (now, before) and now != before:
+            reasons.append(f"the model's {what} are read as {now!r}, not as {before!r}")
+    return model
 
 
 def parameters(record: Record) -> dict[str, Any]:

@@ -111,7 +111,7 @@ def importance_of_set(
     weights, how = model.fingerprint(), settings(players, estimator)
     about = {
         "model": weights, "preprocess": storage.strict(model.preprocess.as_dict()), "target": str(asked), "how": how,
-        "device": str(model.device), "dtype": str(model.dtype),
+        "device": str(model.device), "dtype": str(model.dtype), **model.declared,
     }  # fmt: skip
     batch = model.batch
     with ledger(keep, about) as kept:
@@ -165,8 +165,9 @@ def _measure_batch(run: _Run, items: list[tuple[int, Prepared, list[Tensor]]]) -
     model = run.model
     x = torch.stack([item.x for _, item, _ in items]).to(model.device, model.dtype)
     output = model.outputs(x)
-    bound = run.asked.bind(model.module, x, model.labels).freeze(output)
-    ranked = model.ranked(output, 1)
+    run.model = model = model.settled(x, output)
+    bound = model.frozen(model.bound(run.asked, x), x, output)
+    ranked = model.ranked(output, 1, count=len(x))
     run.passes += len(items)
     for i, (position, item, donors) in enumerate(items):
         target = bound.select(torch.tensor([i]))
@@ -212,7 +213,7 @@ def _answer(
     shares = [g.share for g in found] if len(groups) > 1 else [found[0].share]
     pictures = _examples(run, found[: len(shares)])
     x = first.x[None].to(model.device, model.dtype)
-    asked = run.asked.bind(model.module, x, model.labels)
+    asked = model.bound(run.asked, x)
     layer = measured_layer(model, x, run.players, asked)
     notes = [_PLACED.format(run.players.kind.capitalize())] if run.placed else []
     notes += [_FEW] if min(s.count for s in shares) < 10 else []

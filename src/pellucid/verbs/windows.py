@@ -21,7 +21,7 @@ from pellucid.errors import MediaError, MethodError
 from pellucid.heatmaps import Method, explain_all
 from pellucid.media import Clip, Footage, Geometry, Plan
 from pellucid.models.model import VisionModel
-from pellucid.models.targets import Target, logits
+from pellucid.models.targets import Target
 from pellucid.progress import task
 from pellucid.results import Heatmaps, VideoHeatmap
 from pellucid.verbs.records import record
@@ -135,12 +135,14 @@ def explain_windows(
         for _, clip in windows(footage, plan):
             x = model.clips(clip)[0][None].to(model.device, model.dtype)
             first = x if first is None else first
-            scores.append(logits(model.outputs(x)).cpu())
+            output = model.outputs(x)
+            model = model.settled(x, output)
+            scores.append(model.reading.tensor(output).cpu())
             advance(1)
     if first is None:
         raise MediaError(f"{footage.name} holds no frame.")
     mean = torch.cat(scores).mean(0, keepdim=True)
-    named = [t.bind(model.module, first, model.labels) for t in targets]
+    named = [model.bound(t, first) for t in targets]
     bound = [t.freeze(mean) for t in named]
     sums: dict[tuple[int, int], OverlapAdd] = {}
     shown = sorted({round(k) for k in np.linspace(0, total - 1, min(_SHOWN, total))})

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from pellucid.engine import adaptive_batches, default_batch, leave_no_trace
 from pellucid.media import generated
-from pellucid.models.targets import class_scores
+from pellucid.models.reading import Reading
 
 _SEED = 3_000_000  # apart from training, testing and showing
 
@@ -103,7 +103,7 @@ def _classes(module: nn.Module, inputs: Tensor) -> Tensor:
     found = torch.empty(len(inputs), dtype=torch.long)
 
     def run(start: int, stop: int) -> None:
-        found[start:stop] = class_scores(module(inputs[start:stop].to(device))).argmax(1).cpu()
+        found[start:stop] = Reading().class_scores(module(inputs[start:stop].to(device))).argmax(1).cpu()
 
     with leave_no_trace(module), torch.no_grad():
         adaptive_batches(run, len(inputs), 4 * default_batch(device), label="certificate")
