@@ -13,6 +13,10 @@ class ModelError(PellucidError):
     """A model can't be found, loaded or run on the inputs given."""
 
 
+class OutOfMemoryError(ModelError):
+    """Memory ran out, although batches were halved down to one input."""
+
+
 class UnsteadyError(ModelError):
     """A model answers the same input differently, so that nothing it has said can be relied on."""
 

@@ -1,6 +1,7 @@
 import copy
 import gc
 import weakref
+from contextlib import suppress
 
 import pytest
 import timm
@@ -18,12 +19,14 @@ from helpers.traces import (
     MineError,
     busy,
     busy_clip,
+    causes,
     explain,
     failing_target,
+    raised_by_a_model,
     state,
 )
 from pellucid.engine import Capture
-from pellucid.errors import ModelError, PellucidError
+from pellucid.errors import ModelError, OutOfMemoryError, PellucidError
 from pellucid.heatmaps import METHODS, GradCAM, Saliency, get_method
 from pellucid.heatmaps.base import prepare
 from pellucid.importance import (
@@ -83,7 +86,7 @@ def test_methods_on_clips_leave_none_either(name):
             net, x = busy_clip(name)  # what is found out about a net is remembered
             BusyClip.at, BusyClip.error = at, error
             before = state(net, x)
-            with pytest.raises(type(error)):
+            with raised_by_a_model(error):
                 explain(name, net, x, 1)
             assert state(net, x) == before
     net, x = busy_clip(name)
@@ -159,8 +162,11 @@ def test_after_an_error_in_the_forward_pass(name, error, at):
     net, x = busy(Failing)
     Failing.passes, Failing.at, Failing.error = 0, 1 if at == "first" else Failing.passes, ERRORS[error]
     before = state(net, x)
-    with pytest.raises(type(ERRORS[error])):
+    # What needs outputs alone answers from those it has, or goes the slow way where a quicker one failed.
+    answers = error == "error" and at == "last" and METHODS[name].needs.startswith("outputs")
+    with raised_by_a_model(ERRORS[error]) if not answers else suppress(ModelError):
         explain(name, net, x, 1)
+    assert Failing.passes >= Failing.at
     assert state(net, x) == before
 
 
@@ -169,7 +175,7 @@ def test_after_memory_ran_out(error):
     net, x = busy(Failing)
     Failing.passes, Failing.at, Failing.error = 0, 1, error
     before = state(net, x)
-    with pytest.raises(type(error)):
+    with pytest.raises(OutOfMemoryError, check=lambda e: error in causes(e)):
         Saliency().attribute(net, x, 1)
     assert state(net, x) == before
 

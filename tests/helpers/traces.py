@@ -4,10 +4,12 @@ import copy
 import random
 
 import numpy as np
+import pytest
 import torch
 from torch import nn
 
 from helpers.nets import Busy, noise, seeded
+from pellucid.errors import ModelError
 from pellucid.heatmaps import METHODS, get_method
 
 HOOKS = [name for name in vars(nn.Module()) if "hook" in name]
@@ -50,6 +52,18 @@ def state(net, x):
 
 class MineError(Exception):
     """An error of the user's own."""
+
+
+def raised_by_a_model(error):
+    """A context that expects what comes of an error in a pass: a sentence of ours about it, while a cancel stays."""
+    return pytest.raises(
+        ModelError if isinstance(error, Exception) else type(error), check=lambda e: error in causes(e)
+    )
+
+
+def causes(error):
+    """An error, and those that it came from."""
+    return [] if error is None else [error, *causes(error.__cause__)]
 
 
 class Failing(Busy):

@@ -7,8 +7,10 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from pellucid.errors import OutOfMemoryError
 from pellucid.progress import task
 
+OUT_OF_MEMORY = "Memory ran out on the smallest batch: give a smaller input, or run it on the CPU or a larger device."
 _CPU_BATCH, _GPU_BATCH = 16, 64
 _CPU_BYTES = 2_500_000  # of inputs at a time: 4 pictures of 224 x 224
 
@@ -33,7 +35,7 @@ def default_batch(like: Tensor | torch.device | str, nbytes: int = 0) -> int:
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether `error` says that memory ran out, on any device."""
-    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+    if isinstance(error, torch.OutOfMemoryError | MemoryError | OutOfMemoryError):
         return True
     text = str(error)
     return isinstance(error, RuntimeError) and ("out of memory" in text or "can't allocate memory" in text)
@@ -62,9 +64,11 @@ def adaptive_batches(run: Callable[[int, int], None], total: int, batch: int, la
         stop = min(start + batch, total)
         try:
             run(start, stop)
-        except (RuntimeError, MemoryError) as error:
-            if not is_out_of_memory(error) or stop - start == 1:
+        except (RuntimeError, MemoryError, OutOfMemoryError) as error:
+            if not is_out_of_memory(error) or (isinstance(error, OutOfMemoryError) and stop - start == 1):
                 raise
+            if stop - start == 1:
+                raise OutOfMemoryError(OUT_OF_MEMORY) from error
             batch = max(1, (stop - start) // 2)
         else:
             start = stop

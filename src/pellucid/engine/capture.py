@@ -18,7 +18,12 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
+from pellucid.engine.edges import watch_edges
 from pellucid.engine.folding import PASSES, PAYS, foldable, folded
+from pellucid.engine.hooks import Hooks
+from pellucid.engine.misfit import OUTPUTS_ONLY
+from pellucid.engine.opaque import require_layers, require_readable
+from pellucid.engine.run import batch_size, guarded_backward, joined, require_values, run_model
 from pellucid.engine.trace import leave_no_trace
 from pellucid.errors import LayerError, ModelError, TargetError
 
@@ -40,8 +45,10 @@ def unwrap(module: nn.Module) -> nn.Module:
 
 def find_layer(module: nn.Module, name: str) -> nn.Module:
     """The submodule called `name`; `LayerError` with near misses if there is none."""
+    require_layers(module)
     layers: dict[str, nn.Module] = dict(module.named_modules())
     if name in layers and name:
+        require_readable(layers[name], name)
         return layers[name]
     near = difflib.get_close_matches(name, [n for n in layers if n], n=4, cutoff=0.4)
     hint = f"did you mean {', '.join(repr(n) for n in near)}?" if near else "it has no layer of a similar name."
@@ -116,6 +123,7 @@ class Capture:
         runs: of layers that run several times in a pass: each of these runs is cut, and they are read as one. A layer
             without is cut at every run and read at the last.
         stop_early: end the forward pass when all `layers` have run; the output is then `None`.
+        edited: somebody else changes activations on the way, so a batch must not be run in parts.
 
     Example:
         with Capture(module, ["layer4"]) as capture:
@@ -132,15 +140,18 @@ class Capture:
         input_gradient: bool = False,
         stop_early: bool = False,
         runs: Mapping[str, Runs | None] | None = None,
+        edited: bool = False,
     ) -> None:
         self.module = unwrap(module)
         self.layers, self.watch = tuple(layers), tuple(watch)
-        self.input_gradient, self.stop_early = input_gradient, stop_early
+        self.input_gradient, self.stop_early, self.edited = input_gradient, stop_early, edited
         self.runs = {name: which for name, which in (runs or {}).items() if which is not None}
         self.activations: dict[str, Tensor] = {}
         self._cut: dict[str, list[Tensor]] = {}
         self.watched: dict[str, Tensor] = {}
+        self._parts: list[tuple[dict[str, Tensor], dict[str, list[Tensor]]]] = []  # of a batch that was run in parts
         self._handles: list[torch.utils.hooks.RemovableHandle] = []
+        self._edges = Hooks()
         self._thread = threading.get_ident()
         self._graph_prefix = False
         self._twin: nn.Module | None = None
@@ -151,6 +162,7 @@ class Capture:
         self._guard = leave_no_trace(self.module)
 
     def __enter__(self) -> Capture:
+        require_values(self.module)
         if not self.stop_early:
             require_autograd(self.module)
         try:
@@ -160,6 +172,8 @@ class Capture:
                 for name in names:
                     layer = find_layer(self.module, name)
                     self._handles.append(layer.register_forward_hook(hook(name)))
+            if not self.stop_early:
+                watch_edges(self.module, self._edges)
         except BaseException as error:
             self.__exit__(type(error), error, error.__traceback__)
             raise
@@ -170,8 +184,10 @@ class Capture:
             for handle in self._handles:
                 handle.remove()
             self._handles.clear()
+            self._edges.close()
             self.activations = {}
             self.watched = {}
+            self._parts = []
         finally:
             self._guard.__exit__(*error)
 
@@ -184,15 +200,11 @@ class Capture:
             scratch: the inputs are nobody's: the model may write to them, so they are not copied.
         """
         output = self._run(inputs, module or self.network, scratch)
-        for name, runs in self.runs.items():
-            if len(self._cut.get(name, ())) == len(runs.kept):
-                with torch.no_grad():
-                    self.activations[name] = runs.joined(self._cut[name])
         missing = [n for n in (*self.layers, *self.watch) if n not in self.activations and n not in self.watched]
         if missing:
             raise LayerError(
-                f"Layer {missing[0]!r} never ran in the forward pass; name a layer that does (compiled TorchScript "
-                "layers cannot be hooked)."
+                f"Layer {missing[0]!r} never ran in the forward pass; name a layer that does (`pellucid layers` "
+                "lists those)."
             )
         return output
 
@@ -212,7 +224,7 @@ class Capture:
             The passes that this took.
         """
         plain = not self.input_gradient and (self.stop_early or not self.layers)
-        if passes < PAYS or not plain or not foldable(self.module, x):
+        if passes < PAYS or not plain or batch_size(self.module) or not foldable(self.module, x):
             return 0
         self._paused = True
         try:
@@ -230,29 +242,64 @@ class Capture:
 
     def _run(self, inputs: Tensor, module: nn.Module, scratch: bool) -> Any:
         self.activations.clear()
-        self._cut.clear()
-        self.watched.clear()
-        self._runs.clear()
-        self._turns.clear()
+        self._parts.clear()
         x = inputs.detach() if scratch else inputs.detach().clone()  # the model may write to its input
         if self.input_gradient:
             self.activations["input"] = x.requires_grad_()
             x = x.clone()
-        with torch.set_grad_enabled(self.input_gradient or self._graph_prefix):
-            try:
-                return module(x)
-            except _Stop:
-                return None
+
+        def one_pass(part: Tensor) -> Any:
+            if not self.input_gradient:
+                self.activations.clear()
+            self._cut.clear()
+            self.watched.clear()
+            self._runs.clear()
+            self._turns.clear()
+            with torch.set_grad_enabled(self.input_gradient or self._graph_prefix):
+                try:
+                    return module(part)
+                except _Stop:
+                    return None
+                finally:
+                    self._join_runs()
+
+        watched: list[dict[str, Tensor]] = []
+
+        def after() -> None:
+            self._parts.append((dict(self.activations), dict(self._cut)))
+            watched.append(dict(self.watched))
+
+        output = run_model(self.module, x, one_pass, after=after, whole=self.edited or module is not self.module)
+        if self._parts:
+            self.activations |= {} if self.input_gradient else self._whole([a for a, _ in self._parts], len(x))
+            self.watched |= self._whole(watched, len(x))
+        return output
+
+    def _join_runs(self) -> None:
+        for name, runs in self.runs.items():
+            if len(self._cut.get(name, ())) == len(runs.kept):
+                with torch.no_grad():
+                    self.activations[name] = runs.joined(self._cut[name])
+
+    def _whole(self, parts: Sequence[Any], count: int) -> Any:
+        """What parts of a batch gave, as one."""
+        return joined(parts, count, batch_size(self.module))
 
     def gradients(self, scores: Sequence[Tensor]) -> list[dict[str, Tensor]]:
         """For each score `(N,)`, its gradient to every captured activation, in one shared graph."""
-        cuts = [self._cut.get(name, [activation]) for name, activation in self.activations.items()]
-        found = []
-        for per_score in gradients(scores, [run for cut in cuts for run in cut], needed=self.input_gradient):
-            parts = iter(per_score)
-            each = {name: [next(parts) for _ in cut] for name, cut in zip(self.activations, cuts, strict=True)}
-            found.append({name: self.runs[name].joined(g) if name in self.runs else g[0] for name, g in each.items()})
+        # A layer may be cut at several runs, and a batch may have been run in parts.
+        parts = [(self.activations, self._cut)] if self.input_gradient or not self._parts else self._parts
+        cuts = [[cut.get(name, [a]) for name, a in activations.items()] for activations, cut in parts]
+        wrt, found = [run for cut in cuts for runs in cut for run in runs], []
+        for per_score in gradients(scores, wrt, needed=self.input_gradient):
+            slopes = iter(per_score)
+            each = [self._read([[next(slopes) for _ in runs] for runs in cut]) for cut in cuts]
+            found.append(each[0] if len(each) == 1 else self._whole(each, len(scores[0])))
         return found
+
+    def _read(self, gradients: Sequence[Sequence[Tensor]]) -> dict[str, Tensor]:
+        named = zip(self.activations, gradients, strict=True)
+        return {name: self.runs[name].joined(g) if name in self.runs else g[0] for name, g in named}
 
     def scored(
         self, inputs: Tensor, score: Callable[[Any, Mapping[str, Tensor]], Sequence[Tensor]]
@@ -337,6 +384,17 @@ class Capture:
         return activation
 
 
+_NO_WAY_BACK = (
+    "No gradient leads from the score back to the input: the model or the target cuts the graph (torch.no_grad, "
+    f"detach, rounding, numpy): {OUTPUTS_ONLY}"
+)
+_NOT_IN_GRAPH = (
+    "The score does not depend on the explained layer through the model's graph: choose a layer that runs before what "
+    "the target reads and behind the model's own cuts (torch.no_grad, numpy), return a score computed from the model's "
+    f"output without detaching it, or {OUTPUTS_ONLY}."
+)
+
+
 def gradients(scores: Sequence[Tensor], wrt: Sequence[Tensor], *, needed: bool = False) -> list[tuple[Tensor, ...]]:
     """Gradient of each score `(N,)`, summed over the batch, to each tensor of `wrt`.
 
@@ -347,15 +405,10 @@ def gradients(scores: Sequence[Tensor], wrt: Sequence[Tensor], *, needed: bool =
     results = []
     for k, score in enumerate(scores):
         if not score.requires_grad:
-            raise TargetError(
-                "The score does not depend on the explained layer: choose a layer that runs before the target's, or "
-                "return a score computed from the model's output without detaching it."
-            )
-        grads = torch.autograd.grad(score.sum(), wrt, retain_graph=k < len(scores) - 1, allow_unused=True)
+            raise TargetError(f"{_NO_WAY_BACK}." if needed else _NOT_IN_GRAPH)
+        with guarded_backward():
+            grads = torch.autograd.grad(score.sum(), wrt, retain_graph=k < len(scores) - 1, allow_unused=True)
         if needed and all(g is None for g in grads):
-            raise TargetError(
-                "No gradient leads from the score back to the input: the model cuts its graph (torch.no_grad, detach, "
-                "rounding); explain a layer behind the cut, for instance with grad-cam."
-            )
+            raise TargetError(f"{_NO_WAY_BACK}, or explain a layer behind the cut, for instance with grad-cam.")
         results.append(tuple(torch.zeros_like(w) if g is None else g for g, w in zip(grads, wrt, strict=True)))
     return results

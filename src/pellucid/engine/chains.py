@@ -18,6 +18,7 @@ from torch.nn.functional import pad
 
 from pellucid.engine.folding import users_of
 from pellucid.engine.hooks import Hooks
+from pellucid.engine.run import guarded
 from pellucid.engine.shells import hooked, plain_weights, shell
 
 Place = tuple[int, int]
@@ -136,7 +137,7 @@ def chain(network: nn.Module, x: Tensor) -> tuple[list[Link], int]:
             if not any(True for _ in part.children()):
                 hooks.before(part, before)
                 hooks.behind(part, behind)
-        with torch.enable_grad():
+        with torch.enable_grad(), guarded(network, x):
             users = users_of(network(x.detach().clone().requires_grad_().clone()))  # it may be written to
     once = next((k for k, link in enumerate(links) if runs[link.module] > 1), len(links))
     shared = next((k for k, step in enumerate(steps) if users[step] != 1), len(links))

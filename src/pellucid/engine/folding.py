@@ -18,7 +18,8 @@ from torch.nn.utils.fusion import fuse_conv_bn_weights
 from torch.utils._pytree import tree_leaves
 
 from pellucid.engine.hooks import Hooks
-from pellucid.engine.shells import copied, hooked, plain_weights, shell
+from pellucid.engine.run import guarded
+from pellucid.engine.shells import UNSOUND, copied, hooked, plain_weights, shell
 
 TOLERANCE = 1e-4
 """How far answers may differ, relative to the largest: some ten times what rounding does in single precision."""
@@ -46,6 +47,18 @@ def folded(module: nn.Module, run: Run, x: Tensor) -> nn.Module | None:
         run: runs a network on inputs `(N, C, H, W)`.
         x: one input `(1, C, H, W)`.
     """
+
+    def guarded_run(network: nn.Module, inputs: Tensor) -> Any:
+        with guarded(network, inputs):
+            return run(network, inputs)
+
+    try:
+        return _folded(module, guarded_run, x)
+    except UNSOUND:  # a network that cannot record a graph, or a view that another order does not allow
+        return None
+
+
+def _folded(module: nn.Module, run: Run, x: Tensor) -> nn.Module | None:
     convolutions, pairs = _pairs(module, run, x)
     if len(pairs) < max(1, _LEAST * len(convolutions)):
         return None
@@ -54,11 +67,8 @@ def folded(module: nn.Module, run: Run, x: Tensor) -> nn.Module | None:
     twin = copied(module, replaced)
     ramp = torch.linspace(-1, 1, x.shape[-1], device=x.device)
     shown = torch.cat([x, x * ramp])
-    try:
-        with torch.no_grad():
-            return twin if alike(run(module, shown.clone()), run(twin, shown.clone())) else None
-    except RuntimeError:  # such as a view that another order of the elements does not allow
-        return None
+    with torch.no_grad():
+        return twin if alike(run(module, shown.clone()), run(twin, shown.clone())) else None
 
 
 def _pairs(module: nn.Module, run: Run, x: Tensor) -> tuple[list[nn.Conv2d], dict[nn.Conv2d, nn.BatchNorm2d]]:

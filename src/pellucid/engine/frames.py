@@ -86,7 +86,7 @@ class FrameScorer:
         self.bank = torch.cat([self.clip[0].transpose(0, 1), others.detach().to(self.clip)])
         self.batch = batch or default_batch(clip.device)
         self.cost, self._read = Cost(), 0  # frames read so far
-        self._capture = Capture(module, watch=watch)
+        self._capture = Capture(module, watch=watch, edited=True)
         self._hooks = Hooks()
         self._prefix: _Prefix | None = None
         self._feed: tuple[Tensor, int] | None = None  # what the recurrent layer is given instead, from which step on

@@ -32,7 +32,7 @@ class Swap:
 
     def __init__(self, module: nn.Module, layer: str) -> None:
         self.layer, self.cost = layer, Cost()
-        self._capture = Capture(module)
+        self._capture = Capture(module, edited=True)
         self._edit: Edit | None = None
         self._runs = self._last = 0
         self._hooks, self._running = Hooks(), False

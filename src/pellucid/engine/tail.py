@@ -25,6 +25,7 @@ from pellucid.engine.folding import PAYS, foldable, folded
 from pellucid.engine.hooks import Hooks
 from pellucid.engine.perturb import Scores
 from pellucid.engine.replay import Prefix
+from pellucid.engine.run import batch_size
 from pellucid.engine.shells import UNSOUND
 from pellucid.errors import LayerError, ModelError
 
@@ -77,7 +78,7 @@ class Tail:
         self.cost = Cost()
         self.activation: Tensor
         self.plain: Tensor
-        self._capture = Capture(module, watch=watch)
+        self._capture = Capture(module, watch=watch, edited=True)
         self._ways = list(_WAYS)
         self._proven = self._tried = False
         self._twin: nn.Module | None = None
@@ -99,6 +100,8 @@ class Tail:
             self._twin = self._prefix.twin()
             if self._twin is None:
                 self._ways = [(played, repeated) for played, repeated in _WAYS if not played]
+            if batch_size(self._capture.module):  # one change at a time, each in a pass of its own
+                self._ways, self._proven = [(False, False)], True
         except BaseException as error:
             self.__exit__(type(error), error, error.__traceback__)
             raise
@@ -129,7 +132,7 @@ class Tail:
             if start < stop:
                 out[start:stop] = self._run(lambda A: change(A[: len(self.activation)], start, stop), stop - start)
 
-        self.batch = adaptive_batches(run, count, self.batch, label=label)
+        self.batch = adaptive_batches(run, count, batch_size(self._capture.module) or self.batch, label=label)
         return out
 
     def _prove(self, change: Change, start: int, stop: int) -> Tensor:

@@ -18,6 +18,8 @@ from torch import Tensor, nn
 
 from pellucid.engine import Cost, unwrap
 from pellucid.engine.memory import Memory
+from pellucid.engine.opaque import require_layers
+from pellucid.engine.run import batch_note
 from pellucid.errors import MethodError, ModelError
 from pellucid.models.blackbox import BlackBox
 from pellucid.models.layers import Layer
@@ -123,12 +125,14 @@ class Method(ABC):
         return self.explain(model, inputs, [target])[0].values
 
     def check_model(self, module: nn.Module) -> None:
-        """Refuse a black box where more than outputs is needed."""
+        """Refuse a model that has not what the method needs: a black box has outputs alone, a script no layers."""
         if isinstance(module, BlackBox) and self.needs != "outputs":
             raise MethodError(
                 f"{self.name} needs {self.needs}, and this model is a black box: use a method that needs only outputs, "
                 "such as rise, lime, kernel-shap or occlusion (`pellucid methods` says what each needs)."
             )
+        if set(self.needs.split(", ")) - {"outputs", "gradients", "a clip"}:
+            require_layers(module)
 
     def explain(self, model: ModelLike, inputs: Tensor, targets: Sequence[TargetLike]) -> list[Attribution]:
         """Explain several targets of one batch with a shared forward pass; values with notes, facts and cost."""
@@ -192,7 +196,11 @@ def explain_all(
     `memory` holds scores that one method has found before, for the one target, from the same baseline and seed.
     """
     with torch.inference_mode(False):  # a caller's inference mode would make every tensor here read-only
-        return _run_groups(methods, dataclasses.replace(prepare(model, inputs, targets), memory=memory))
+        job = dataclasses.replace(prepare(model, inputs, targets), memory=memory)
+        found = _run_groups(methods, job)
+        for attribution in (a for of_method in found for a in of_method):
+            attribution.notes += batch_note(job.module)
+        return found
 
 
 def _run_groups(methods: Sequence[Method], job: Job) -> list[list[Attribution]]:

@@ -70,7 +70,7 @@ class Blocks(Players):
         stuck: set[str] = set()
         notes: list[str] = []
         with ExitStack() as stack:
-            capture = stack.enter_context(Capture(job.module, watch=job.watch))
+            capture = stack.enter_context(Capture(job.module, watch=job.watch, edited=True))
             hooks = stack.enter_context(Hooks())
             for name in names:
                 hooks.behind(find_layer(capture.module, name), self._removal(name, out, given, stuck))

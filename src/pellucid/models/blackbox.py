@@ -25,6 +25,7 @@ from pellucid.models.preprocess import Preprocess
 
 _PREPROCESS, _LABELS = "pellucid.preprocess", "pellucid.labels"
 
+_ONNX_FLOATS = {"tensor(float)": np.float32, "tensor(double)": np.float64, "tensor(float16)": np.float16}
 _REMEMBERED = 2**28  # bytes of scores
 _FIRST_RECHECK = 16  # calls, and every time that their number has doubled
 
@@ -177,10 +178,17 @@ def onnx_box(path: str | Path) -> tuple[BlackBox, OnnxMeta]:
     if len(session.get_inputs()) != 1:
         raise ModelError(f"{path} takes {len(session.get_inputs())} inputs; only models of one input can be explained.")
     wanted = session.get_inputs()[0]
+    if wanted.type not in _ONNX_FLOATS:
+        raise ModelError(
+            f"{path} takes {wanted.type}, and a picture is given as floats: export it with an input of float, double "
+            "or float16."
+        )
+    dtype = _ONNX_FLOATS[wanted.type]
     shape = tuple(d if isinstance(d, int) else 0 for d in wanted.shape)
     fixed = shape[0] if shape and shape[0] > 0 else 0
 
     def run(batch: Any) -> Any:
+        batch = batch.astype(dtype, copy=False)
         if not fixed or fixed == len(batch):
             return session.run(None, {wanted.name: batch})[0]
         # A file exported for one batch size is fed that many at a time, the last batch padded.

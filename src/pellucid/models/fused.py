@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from pellucid.engine import leave_no_trace, unwrap
+from pellucid.engine.run import run_model
 from pellucid.engine.shortcuts import shortcuts
 from pellucid.models.reading import Reading
 
@@ -25,7 +26,7 @@ def fused_notes(module: nn.Module, inputs: Tensor, output: Any, reading: Reading
     if not held or not torch.backends.mha.get_fastpath_enabled():
         return [[] for _ in inputs]
     with leave_no_trace(module), torch.no_grad(), shortcuts(on=True):
-        fused = reading.found(module(inputs.detach().clone()), len(inputs))
+        fused = reading.found(run_model(module, inputs.detach().clone()), len(inputs))
     plain = reading.found(output, len(inputs))
     if plain is None or fused is None or plain.shape != fused.shape:
         return [[] for _ in inputs]

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from pellucid.engine import default_batch, leave_no_trace, unwrap
+from pellucid.engine.run import require_values, run_model
 from pellucid.errors import ModelError, TargetError
 from pellucid.explanation import Prediction
 from pellucid.models.clips import ClipPreprocessing
@@ -97,11 +98,18 @@ class VisionModel:
         Raises:
             ModelError: the model fails on such inputs, or answers with NaN.
         """
-        with leave_no_trace(unwrap(self.module)), torch.no_grad():
+        module = unwrap(self.module)
+        require_values(module)
+        with leave_no_trace(module), torch.no_grad():
             try:
-                output = unwrap(self.module)(inputs.detach().clone())
-            except (RuntimeError, ValueError, TypeError, AssertionError) as error:
-                raise ModelError(_misfit(self.module, inputs, error)) from error
+                output = run_model(module, inputs.detach().clone())
+            except ModelError as error:
+                if inputs.ndim == 5 and _fits(module, inputs.movedim(2, 1)):
+                    raise ModelError(
+                        f"The model failed on a clip of shape {tuple(inputs.shape)}, read as (N, C, T, H, W), and "
+                        "works on (N, T, C, H, W): wrap it with pl.wrap(module, layout='BTCHW', ...)."
+                    ) from error.__cause__
+                raise
         if not any(p.scores for p in parts(output)):
             raise ModelError(nothing_to_explain(output))
         try:
@@ -188,30 +196,6 @@ def _digest(state: dict[str, Tensor]) -> str:
 def check_labels(labels: Sequence[str] | None) -> tuple[str, ...] | None:
     """Labels as a tuple of texts, or None."""
     return None if labels is None else tuple(str(label) for label in labels)
-
-
-def _misfit(module: nn.Module, inputs: Tensor, error: Exception) -> str:
-    if inputs.ndim == 5 and _fits(module, inputs.movedim(2, 1)):
-        return (
-            f"The model failed on a clip of shape {tuple(inputs.shape)}, read as (N, C, T, H, W), and works on "
-            "(N, T, C, H, W): wrap it with pl.wrap(module, layout='BTCHW', ...)."
-        )
-    first = next((m for m in module.modules() if isinstance(m, nn.Conv1d | nn.Conv2d | nn.Conv3d)), None)
-    if first is not None and inputs.ndim > 1 and first.in_channels != inputs.shape[1]:
-        return (
-            f"The model takes {first.in_channels} channel{'s' * (first.in_channels > 1)} but the input has "
-            f"{inputs.shape[1]}: wrap it with a preprocessing of {first.in_channels} channels, "
-            f"pl.wrap(module, transform=Preprocess(..., channels={first.in_channels}))."
-        )
-    axes = {nn.Conv2d: 4, nn.Conv3d: 5}.get(type(first), inputs.ndim) if first is not None else inputs.ndim
-    if axes != inputs.ndim:
-        taken = "clips or volumes (N, C, T, H, W)" if axes == 5 else "pictures (N, C, H, W)"
-        return f"The model takes {taken}, and the input has shape {tuple(inputs.shape)}: give it a tensor of that kind."
-    reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-    return (
-        f"The model failed on an input of shape {tuple(inputs.shape)} ({reason}): give it the input size and "
-        "preprocessing it was made for, with pl.wrap(module, transform=...)."
-    )
 
 
 def _fits(module: nn.Module, inputs: Tensor) -> bool:

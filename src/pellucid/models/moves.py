@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from pellucid.engine.capture import first_tensor
+from pellucid.engine.run import batch_size, joined, run_model
+from pellucid.errors import ModelError, OutOfMemoryError
 from pellucid.models.layouts import Layout
 from pellucid.models.probe import Seen, hooked, of_one_run
 
@@ -27,20 +29,59 @@ def moves(
     step = max(1, _AT_ONCE // sample.numel())
     for start in range(0, len(corners), step):
         some = corners[start : start + step]
-        runs: dict[str, list[list[Tensor] | None]] = {s.name: [] for s in seen}
 
-        def hook(name: str, output: Any, runs: Any = runs, count: int = len(some)) -> None:
-            if (activation := first_tensor(output)) is not None:
-                runs[name].append(_moved(activation.detach(), wanted[name], count))
+        def move(name: str, activation: Tensor, count: int = len(some)) -> list[Tensor] | None:
+            return _moved(activation, wanted[name], count)
 
-        with hooked(module, hook, wanted):
-            module(torch.cat([sample, *(changed(sample, c) for c in some)]))
+        runs = _reduced(module, torch.cat([sample, *(changed(sample, c) for c in some)]), list(wanted), move)
         for name, turns in runs.items():
             joined = _joined(wanted[name], turns)
             if joined is not None:
                 found[name].append(joined)
     count = len(range(0, len(corners), step))
     return {n: [torch.cat(parts) for parts in zip(*f, strict=True)] for n, f in found.items() if len(f) == count}
+
+
+def _reduced(
+    module: nn.Module, inputs: Tensor, names: Sequence[str], reduce: Callable[[str, Tensor], Any]
+) -> dict[str, list[Any]]:
+    """What `reduce` makes of each run of each named layer on a batch, as soon as the layer has run.
+
+    Where the model takes its inputs one by one, only when all have run.
+    """
+    if not batch_size(module):
+        found: dict[str, list[Any]] = {name: [] for name in names}
+
+        def hook(name: str, output: Any) -> None:
+            if (activation := first_tensor(output)) is not None:
+                found[name].append(reduce(name, activation.detach()))
+
+        try:
+            with hooked(module, hook, names):
+                run_model(module, inputs.clone(), whole=True)
+            return found
+        except OutOfMemoryError:
+            raise
+        except ModelError:
+            run_model(module, inputs.clone())  # learns which size of batch the model takes, or fails as before
+            if not batch_size(module):
+                raise
+    parts: list[dict[str, list[Tensor]]] = []
+    runs: dict[str, list[Tensor]] = {name: [] for name in names}
+
+    def keep(name: str, output: Any) -> None:
+        if (activation := first_tensor(output)) is not None:
+            runs[name].append(activation.detach().clone())
+
+    def after() -> None:
+        parts.append(dict(runs))
+        runs.update({name: [] for name in names})
+
+    with hooked(module, keep, names):
+        run_model(module, inputs.clone(), after=after)
+    turns = {name: zip(*(part[name] for part in parts), strict=False) for name in names}
+    size = batch_size(module)
+    return {name: [reduce(name, joined(turn, len(inputs), size)) for turn in turns[name]] for name in names}
 
 
 def _moved(activation: Tensor, seen: Seen, count: int) -> list[Tensor] | None:
@@ -72,16 +113,16 @@ def owners(module: nn.Module, sample: Tensor, guess: Layout, names: Sequence[str
     """For each token layer, which token moves most when each cell of the grid is changed in turn."""
     owner: dict[str, list[int]] = {n: [] for n in names}
 
-    def hook(name: str, output: Any) -> None:
-        tokens = first_tensor(output)
-        if tokens is not None:
-            moved = (tokens[1:] - tokens[:1]).float()[:, guess.prefix :].square().sum(-1)
-            owner[name] += moved.argmax(-1).tolist()
+    def move(_name: str, tokens: Tensor) -> list[int]:
+        moved = (tokens[1:] - tokens[:1]).float()[:, guess.prefix :].square().sum(-1)
+        found: list[int] = moved.argmax(-1).tolist()
+        return found
 
     for start in range(0, guess.cells, 16):
         cells = range(start, min(start + 16, guess.cells))
-        with hooked(module, hook, names):
-            module(torch.cat([sample, *(_cell_changed(sample, guess.grid, c) for c in cells)]))
+        batch = torch.cat([sample, *(_cell_changed(sample, guess.grid, c) for c in cells)])
+        for name, turns in _reduced(module, batch, names, move).items():
+            owner[name] += [token for turn in turns for token in turn]
     return owner
 
 

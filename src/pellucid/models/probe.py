@@ -22,6 +22,9 @@ from torch.utils.weak import WeakTensorKeyDictionary
 
 from pellucid.engine import leave_no_trace
 from pellucid.engine.capture import Runs, first_tensor, replace_first_tensor, require_autograd
+from pellucid.engine.misfit import OUTPUTS_ONLY
+from pellucid.engine.opaque import require_layers
+from pellucid.engine.run import guarded_backward, require_values, run_model
 from pellucid.errors import LayerError, ModelError, TargetError
 from pellucid.models.layouts import Layout, readings
 from pellucid.models.parts import parts
@@ -143,12 +146,13 @@ def hooked(
         return lambda _m, _args, output: hook(name, output) if threading.get_ident() == thread else None
 
     def in_front(name: str, note: Callable[[str, Any], None]) -> Callable[..., None]:
-        return lambda _m, args, kwargs: note(name, (args, kwargs)) if threading.get_ident() == thread else None
+        # Another thread's pass may come while torch registers a hook, and bring no keywords.
+        return lambda _m, args, kwargs=None: note(name, (args, kwargs)) if threading.get_ident() == thread else None
 
     wanted = None if names is None else set(names)
     with ExitStack() as handles:
         for name, m in module.named_modules():
-            if not name or (wanted is not None and name not in wanted):
+            if not name or (wanted is not None and name not in wanted) or isinstance(m, torch.jit.ScriptModule):
                 continue
             handles.callback(m.register_forward_hook(behind(name)).remove)
             if before is not None:
@@ -325,6 +329,8 @@ def probe(
         graph: record one; default: if a score is given.
         backward: False ends behind the forward pass.
     """
+    require_layers(module)
+    require_values(module)
     graph = score is not None if graph is None else graph
     if graph:
         require_autograd(module)
@@ -333,7 +339,7 @@ def probe(
         recorder = _Recorder(sample, watch, graph=graph)
         leaf = sample.detach().clone().requires_grad_(graph)
         with hooked(module, recorder.hook, before=recorder.given if graph else None):
-            output = module(leaf.clone())
+            output = run_model(module, leaf.clone())
         everything = recorder.settle()
         for name, seen in everything.items():
             seen.kind = kinds[name]
@@ -348,8 +354,12 @@ def probe(
         if not backward:
             return found
         if not value.requires_grad:
-            raise LayerError("The target does not depend on the input through the model's graph; nothing can be found.")
-        found.span = _span(_backward(value, leaf, recorder))
+            raise LayerError(
+                "The target does not depend on the input through the model's graph (torch.no_grad, detach, numpy), so "
+                f"no layer can be found: {OUTPUTS_ONLY}."
+            )
+        with guarded_backward():
+            found.span = _span(_backward(value, leaf, recorder))
     for name, seen in everything.items():
         _gather(seen, recorder.runs[name])
     _mark_branches(recorder, everything)

@@ -29,6 +29,7 @@ from pellucid.engine.capture import Capture, Cost, find_layer, first_tensor, rep
 from pellucid.engine.hooks import End, Hooks
 from pellucid.engine.masks import Masks, SegmentMasks, grid_labels
 from pellucid.engine.perturb import MaskScorer, Scores
+from pellucid.engine.run import run_model
 from pellucid.engine.shells import UNSOUND
 from pellucid.engine.trace import leave_no_trace
 from pellucid.errors import MethodError, ModelError
@@ -100,7 +101,7 @@ class TokenScorer(MaskScorer):
         return self.layout.grid
 
     def __enter__(self) -> TokenScorer:
-        self._capture = Capture(self.module, watch=self.watch)
+        self._capture = Capture(self.module, watch=self.watch, edited=True)
         self._hooks = Hooks()
         self._capture.__enter__()
         try:
@@ -386,7 +387,7 @@ def _entering(module: nn.Module, inputs: Tensor, entry: str) -> Tensor | None:
 
     with Hooks() as hooks, suppress(End):
         hooks.before(find_layer(module, entry), note)
-        module(inputs.clone())
+        run_model(module, inputs.clone(), whole=True)
     return seen[0] if seen else None
 
 

@@ -66,9 +66,16 @@ def measured_layer(model: VisionModel, x: Tensor, players: Players, target: Targ
 
 
 def looks(model: VisionModel, pictures: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Pictures of players; whole inputs as the model's preprocessing shows them, `(K, 3, h, w)` uint8."""
+    """Pictures of players; whole inputs as the model's preprocessing shows them, `(K, 3, h, w)` uint8.
+
+    Inputs that are no picture (a volume, twelve bands) have none.
+    """
     pictures = dict(pictures)
+    channels, axes = model.preprocess.channels, 5 if model.takes_clips else 4
     for name in {"inputs", "frames"} & pictures.keys():
+        if pictures[name].ndim != axes or pictures[name].shape[1] != channels or channels not in (1, 3):
+            del pictures[name]
+            continue
         shown = torch.stack([model.preprocess.display(x) for x in pictures[name]]).float().clamp(0, 1)
         shown = shown[:, :, 0] if shown.ndim == 5 else shown  # a frame, shown as a clip of one
         pictures[name] = (255 * shown).round().to(torch.uint8)

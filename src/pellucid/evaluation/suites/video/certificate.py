@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from pellucid.engine import adaptive_batches, default_batch, leave_no_trace
+from pellucid.engine.run import run_model
 from pellucid.media import generated
 from pellucid.models.reading import Reading
 
@@ -103,7 +104,7 @@ def _classes(module: nn.Module, inputs: Tensor) -> Tensor:
     found = torch.empty(len(inputs), dtype=torch.long)
 
     def run(start: int, stop: int) -> None:
-        found[start:stop] = Reading().class_scores(module(inputs[start:stop].to(device))).argmax(1).cpu()
+        found[start:stop] = Reading().class_scores(run_model(module, inputs[start:stop].to(device))).argmax(1).cpu()
 
     with leave_no_trace(module), torch.no_grad():
         adaptive_batches(run, len(inputs), 4 * default_batch(device), label="certificate")

@@ -1,0 +1,36 @@
+"""Models whose layers nobody can read: compiled by TorchScript, or flattened into one graph by `torch.export`."""
+
+from __future__ import annotations
+
+import torch
+from torch import fx, nn
+
+from pellucid.errors import LayerError
+
+_ORIGINAL = (
+    "which runs no hooks, so its layers can't be read: use a method that needs none, such as saliency, "
+    "integrated-gradients, occlusion or rise, or explain the original module"
+)
+
+
+def require_layers(module: nn.Module) -> None:
+    """Raises LayerError for a model whose layers can't be read."""
+    if isinstance(module, torch.jit.ScriptModule):
+        raise LayerError(f"The model is a TorchScript module, {_ORIGINAL}.")
+    if _flattened(module):
+        raise LayerError(
+            f"The model is a program of torch.export, {_ORIGINAL} (torch.export.unflatten(program) has layers again)."
+        )
+
+
+def require_readable(layer: nn.Module, name: str) -> None:
+    """Raises LayerError for a layer that is TorchScript inside of a model that is not."""
+    if isinstance(layer, torch.jit.ScriptModule):
+        raise LayerError(f"Layer {name!r} is TorchScript, {_ORIGINAL}, or name a layer outside of it.")
+
+
+def _flattened(module: nn.Module) -> bool:
+    """Whether an exported program calls no layer: each operation stands in one graph."""
+    return isinstance(module, fx.GraphModule) and all(
+        node.op != "call_module" or node.target == "_guards_fn" for node in module.graph.nodes
+    )
