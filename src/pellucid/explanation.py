@@ -48,15 +48,15 @@ class Prediction:
 
 @dataclass(frozen=True)
 class Curve:
-    """An insertion or deletion curve against random orderings of the same picture.
+    """An insertion or deletion curve, beside that of random masks over the same picture.
 
     Attributes:
         auc: area under the curve of the explanation's order, in [0, 1] where the score is a probability.
-        random_mean: mean area over the random orders.
-        random_std: their standard deviation.
+        random_mean: area under the mean scores of random masks that show as much.
+        random_std: the standard deviation of that area, as the masks were drawn.
         fractions: share of cells shown (insertion) or hidden (deletion), from 0 to 1.
         scores: the target's score at each fraction, in the explanation's order.
-        random_scores: mean over the random orders, at each fraction.
+        random_scores: mean over the random masks, at each fraction.
     """
 
     auc: float
@@ -80,6 +80,8 @@ class Quality:
         completeness_gap: `|sum of the map - (f(x) - f(baseline))| / |f(x) - f(baseline)|`, where it is defined.
         verdict: `faithful`, `partly faithful`, `not faithful`, `unproven` (nothing to compare with), `meaningless`.
         line: the whole in one plain line.
+        agreement: correlation of the map's share inside random masks with their effect on the score, in [-1, 1].
+        p_value: the chance that the same map, shifted, mirrored or turned at random, agrees as well.
     """
 
     verdict: str
@@ -90,6 +92,8 @@ class Quality:
     completeness_gap: float | None = None
     temporal_insertion: Curve | None = None
     temporal_deletion: Curve | None = None
+    agreement: float | None = None
+    p_value: float | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values."""

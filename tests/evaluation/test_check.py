@@ -1,8 +1,11 @@
 """`check()` on models whose evidence is known, and what it costs."""
 
 import math
+import random
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
+from types import SimpleNamespace
 from typing import ClassVar
 
 import numpy as np
@@ -12,7 +15,8 @@ from torch import nn
 
 import pellucid as pl
 from helpers.cases import SIDE, STRETCH, bright_net, pixels
-from pellucid.evaluation.faithfulness import RANDOM_ORDERS, STEPS
+from pellucid.evaluation.chance import STEPS, mask_pairs
+from pellucid.evaluation.faithfulness import BLOCKS
 from pellucid.evaluation.sanity import SEEDS
 from pellucid.heatmaps import GradCAM, IntegratedGradients
 from pellucid.heatmaps.base import Attribution, Job, Method
@@ -199,13 +203,30 @@ def forwards(methods, targets):
 
 
 INNER = STEPS - 1
-RANDOM = 2 + RANDOM_ORDERS * INNER  # the two ends and the random orders
+CURVES = 2 * INNER  # of one map, without the two ends
+BLOCK = mask_pairs((14, 14), 0, 0).shape[1] * 2  # random masks that are asked for at a time
 
 
-def test_random_orders_are_measured_once_for_all_methods_of_a_target():
-    assert forwards("saliency", 0) == RANDOM + 2 * INNER
-    assert forwards("saliency,input-x-gradient,grad-cam", 0) == RANDOM + 3 * 2 * INNER
-    assert forwards("saliency,input-x-gradient", [0, 1]) == 2 * RANDOM + 4 * 2 * INNER
+def masks_for(methods, targets=0):
+    """The random masks asked for, all else taken off."""
+    maps = len(methods.split(","))
+    return forwards(methods, targets) - 2 - maps * CURVES
+
+
+def test_a_map_that_is_certain_costs_no_more_than_one_block_and_its_curves():
+    counter, model = counted(planted_net())
+    e = pl.explain(model, scene(), Fixed(lambda m, x: at_the_object(getattr(m, "net", m), x)), 0)
+    counter.since()
+    assert e.check().verdict == "faithful"
+    assert counter.since() == 2 + BLOCK + CURVES < 110
+
+
+def test_random_masks_are_measured_once_for_all_methods_of_a_target():
+    alone = {name: masks_for(name) for name in ("saliency", "input-x-gradient", "grad-cam")}
+    assert all(count in {BLOCK, 2 * BLOCK, 4 * BLOCK, BLOCKS * BLOCK} for count in alone.values())
+    assert masks_for(",".join(alone)) == max(alone.values())
+    other = masks_for("saliency", 1)
+    assert forwards("saliency", [0, 1]) == 2 * (2 + CURVES) + alone["saliency"] + other
 
 
 def test_checking_again_or_one_by_one_shares_them_too():
@@ -214,7 +235,7 @@ def test_checking_again_or_one_by_one_shares_them_too():
     counter.since()
     first = found[0].check()
     second = found[1].check()
-    assert counter.since() == RANDOM + 2 * 2 * INNER
+    assert counter.since() == 2 + masks_for("saliency,input-x-gradient") + 2 * CURVES
     together = pl.explain(model, scene(), "saliency,input-x-gradient", 0).check()
     assert [first, second] == together
 
@@ -235,6 +256,126 @@ def test_randomised_models_are_made_once_for_all_methods(monkeypatch):
     assert made == list(SEEDS)
     pl.explain(model, [scene(), pixels(SIDE, SIDE)], "saliency", 0).check()
     assert made == list(SEEDS) * 3  # once more for each picture
+
+
+class Locked(nn.Module):
+    """Holds what cannot be copied: a lock, and one inside an object beside the weights."""
+
+    def __init__(self):
+        super().__init__()
+        self.net = planted_net()
+        self.lock = threading.Lock()
+        self.inside = SimpleNamespace(lock=threading.Lock(), net=[self.net])
+
+    def forward(self, x):
+        with self.lock, self.inside.lock:
+            return self.inside.net[0](x)
+
+
+def test_a_model_that_cannot_be_copied_is_tested_as_its_plain_self():
+    locked, plain = (pl.wrap(net, transform=STRETCH, labels=("bright", "dark")) for net in (Locked(), planted_net()))
+    found, expected = (pl.explain(m, scene(), "input-x-gradient", "bright").check() for m in (locked, plain))
+    assert found.sanity == pytest.approx(expected.sanity, abs=1e-6)
+    assert abs(found.sanity) < 0.8  # its weights were shuffled, inside of the object too
+    assert found.verdict == expected.verdict == "faithful"
+
+
+class Formula(nn.Module):
+    """How bright the object's place is: a score without weights."""
+
+    def forward(self, x):
+        s = (x[:, :, PLACE[0], PLACE[1]].mean((1, 2, 3)) - 0.8) * 40
+        return torch.stack([s, -s], 1)
+
+
+def test_a_model_without_weights_is_not_blamed_for_not_changing_with_them():
+    e = pl.explain(pl.wrap(Formula(), transform=STRETCH), scene(), "input-x-gradient", 0)
+    quality = e.check()
+    assert quality.sanity is None
+    assert "weights" not in quality.line
+    assert quality.verdict == "faithful"
+
+
+class Deep(nn.Module):
+    """Two stages; the second is dead on whatever is not as the weights of the first make it, so a shuffled copy
+    chooses the first."""
+
+    def __init__(self):
+        super().__init__()
+        self.first = nn.Conv2d(3, 6, 3, stride=2, padding=1)
+        self.second = nn.Conv2d(6, 6, 3, stride=2, padding=1)
+        self.head = nn.Linear(6, 2)
+
+    def forward(self, x):
+        y = self.first(x).relu()
+        z = self.second(y).relu() if self.second.weight[0, 0, 0, 0] == 0.5 else self.second(y).detach().relu()
+        if not z.requires_grad and self.second.weight[0, 0, 0, 0] != 0.5:
+            z = z + y.mean()
+        return self.head(z.mean((2, 3)))
+
+
+def test_shuffled_copies_explain_the_layer_that_the_map_is_of(monkeypatch):
+    from pellucid.results import heatmap
+
+    torch.manual_seed(0)
+    net = Deep()
+    with torch.no_grad():
+        net.second.weight[0, 0, 0, 0] = 0.5
+    e = pl.explain(pl.wrap(net, transform=STRETCH), scene(), "hires-cam", 0)
+    assert e.record.run["layer"] == "second"
+    asked = []
+
+    def listening(methods, twin, *rest):
+        asked.extend(m.layer for m in methods)
+        return real(methods, twin, *rest)
+
+    real = heatmap.explain_all
+    monkeypatch.setattr(heatmap, "explain_all", listening)
+    quality = e.check()  # maps of the first layer would be larger than this one
+    assert asked == ["second"] * len(SEEDS)
+    assert quality.verdict in {"faithful", "partly faithful", "not faithful"}
+
+
+def test_a_model_that_has_learned_since_is_refused_with_the_cure(model):
+    e = pl.explain(model, scene(), "grad-cam", "bright")
+    with torch.no_grad():
+        model.module[0].weight[0] += 0.1
+    with pytest.raises(pl.ModelError, match=r"weights have changed since .* explain the picture again"):
+        e.check()
+
+
+def test_maps_that_the_shuffled_copies_refuse_leave_the_others_alone(model):
+    def refuses(module, x):
+        if module is not model.module:
+            raise pl.MethodError("not on this one")
+        return at_the_object(module, x)
+
+    refused, fine = pl.explain(model, scene(), [Fixed(refuses), "grad-cam"], "bright").check()
+    assert refused.sanity is None
+    assert refused.verdict == "faithful"
+    assert fine == pl.explain(model, scene(), "grad-cam", "bright").check()
+
+
+class Restless(nn.Module):
+    """Draws from all three generators in each pass."""
+
+    def __init__(self):
+        super().__init__()
+        self.net = nn.Sequential(nn.Conv2d(3, 4, 3, 2, 1), nn.BatchNorm2d(4), nn.ReLU())
+        self.head = nn.Linear(4, 2)
+
+    def forward(self, x):
+        torch.rand(1), np.random.rand(), random.random()
+        return self.head(self.net(x).mean((2, 3)))
+
+
+def test_the_callers_random_numbers_stay():
+    e = pl.explain(pl.wrap(Restless().eval(), transform=STRETCH), scene(), "grad-cam", 0)
+    before = torch.get_rng_state(), np.random.get_state()[1].copy(), random.getstate()
+    e.check()
+    assert torch.equal(torch.get_rng_state(), before[0])
+    assert (np.random.get_state()[1] == before[1]).all()
+    assert random.getstate() == before[2]
 
 
 def test_check_leaves_the_model_and_the_random_state_alone():

@@ -1,15 +1,18 @@
 import math
 from itertools import pairwise
 
+import numpy as np
 import pytest
 import torch
 
 from pellucid.engine.baselines import blur
 from pellucid.evaluation import Perturbed, cell_ranking, insertion_deletion
-from pellucid.evaluation.faithfulness import RANDOM_ORDERS, STEPS, cell_grid
+from pellucid.evaluation.chance import STEPS, mask_pairs
+from pellucid.evaluation.faithfulness import cell_grid
 
 SIDE = 28  # 14 x 14 cells of 2 x 2 pixels
 CELLS = 14 * 14
+BLOCK = mask_pairs((14, 14), 0, 0).shape[1] * 2
 
 
 def noise(*shape, seed=0):
@@ -74,7 +77,7 @@ def test_the_best_and_the_worst_order_have_the_areas_of_the_closed_form(x):
     insertion, deletion = perturbed.curves(best.flip(0))
     assert insertion.auc == pytest.approx(closed_form(CELLS - n, CELLS), abs=1e-4)
     assert deletion.auc == pytest.approx(1 - closed_form(CELLS - n, CELLS), abs=1e-4)
-    # Random orders show half the known cells when half the cells are shown.
+    # Random masks show half the known cells when they show half the cells.
     assert insertion.random_mean == pytest.approx(0.5, abs=0.03)
     assert 0 < insertion.random_std < 0.05
 
@@ -130,29 +133,42 @@ def test_deletion_is_insertion_in_the_reverse_order(x):
     assert deletion.random_scores == pytest.approx(insertion.random_scores[::-1], abs=1e-6)
 
 
-def test_random_orders_are_seeded_and_their_figures_are_those_of_numpy(x):
+def test_random_masks_are_seeded_and_their_figures_are_those_of_numpy(x):
     a, again, other = (Perturbed(Shown(x, KNOWN), x, seed=s) for s in (1, 1, 2))
     order = torch.arange(CELLS)
-    curves = [p.curves(order)[0] for p in (a, again, other)]
-    assert curves[0] == curves[1]
-    assert curves[0].random_scores != curves[2].random_scores
-    generator = torch.Generator().manual_seed(1)
-    orders = [torch.randperm(CELLS, generator=generator) for _ in range(RANDOM_ORDERS)]
-    areas = torch.tensor([Perturbed(Shown(x, KNOWN), x).curves(o)[0].auc for o in orders])
-    assert curves[0].random_mean == pytest.approx(float(areas.mean()), abs=1e-5)
-    assert curves[0].random_std == pytest.approx(float(areas.std()), abs=1e-5)
+    (curve, deletion), same, unlike = (p.curves(order) for p in (a, again, other))
+    assert (curve, deletion) == same
+    assert curve.random_scores != unlike[0].random_scores
+    masks = mask_pairs((14, 14), 1, 0).flatten(0, 1).numpy()
+    shares = masks[:, KNOWN.numpy()].mean(1)  # what `Shown` says of each
+    expected, variance = [0.0], 0.0
+    for step in range(1, STEPS):
+        found = shares[masks.sum(1) == round(CELLS * step / STEPS)]
+        assert len(found) in {2, 6}
+        expected.append(found.mean())
+        variance += found.var(ddof=1) / len(found)
+    expected.append(1.0)
+    assert curve.random_scores == pytest.approx(expected, abs=1e-5)
+    assert curve.random_mean == pytest.approx(np.trapezoid(expected, dx=1 / STEPS), abs=1e-5)
+    assert curve.random_std == pytest.approx(variance**0.5 / STEPS, abs=1e-5)
+    assert deletion.random_std == pytest.approx(curve.random_std)
 
 
-def test_random_orders_are_scored_once_and_the_global_state_is_left_alone(x):
-    shown = Shown(x, KNOWN)
+def test_random_masks_are_scored_once_and_the_global_state_is_left_alone(x):
+    corner = torch.arange(40)
+    shown = Shown(x, corner)
     perturbed = Perturbed(shown, x)
     state = torch.get_rng_state()
     perturbed.curves(torch.arange(CELLS))
     assert torch.equal(torch.get_rng_state(), state)
     inner = STEPS - 1
-    assert sum(shown.batches) == 2 + (RANDOM_ORDERS + 2) * inner
+    assert sum(shown.batches) == 2 + BLOCK + 2 * inner
     perturbed.curves(torch.arange(CELLS).flip(0))
-    assert sum(shown.batches) == 2 + (RANDOM_ORDERS + 4) * inner
+    assert sum(shown.batches) == 2 + BLOCK + 4 * inner
+    truth = torch.zeros(14, 14)
+    truth.view(-1)[corner] = 1
+    assert perturbed.agreement(truth).p_value < 0.005
+    assert sum(shown.batches) == 2 + BLOCK + 4 * inner  # certain at once
 
 
 @pytest.mark.parametrize("batch", [1, 7, 1000])
@@ -162,7 +178,7 @@ def test_the_batch_size_changes_nothing(x, monkeypatch, batch):
     monkeypatch.setattr("pellucid.evaluation.faithfulness.default_batch", lambda _device: batch)
     shown = Shown(x, KNOWN)
     found = Perturbed(shown, x).curves(order)
-    assert max(shown.batches[1:]) == min(batch, RANDOM_ORDERS * (STEPS - 1))
+    assert max(shown.batches[1:]) == min(batch, BLOCK)
     for a, b in zip(expected, found, strict=True):
         assert a.scores == pytest.approx(b.scores, abs=1e-5)
         assert a.random_mean == pytest.approx(b.random_mean, abs=1e-5)

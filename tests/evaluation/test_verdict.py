@@ -1,8 +1,10 @@
 import pytest
 import torch
 
-from pellucid.evaluation import diagnose, judge
+from pellucid.evaluation import Agreement, diagnose, judge
 from pellucid.explanation import Curve
+
+KNOWS, BLIND = Agreement(0.6, 0.001), Agreement(0.1, 0.031)
 
 
 def curve(auc, random=0.4, std=0.05):
@@ -32,39 +34,49 @@ def test_what_is_wrong_with_a_map_is_said(values, signed, message):
 
 
 @pytest.mark.parametrize(
-    ("insertion", "deletion", "sanity", "verdict"),
+    ("insertion", "deletion", "agreement", "sanity", "verdict"),
     [
-        (0.7, 0.2, 0.1, "faithful"),
-        (0.7, 0.2, -0.79, "faithful"),
-        (0.7, 0.2, None, "faithful"),
-        (0.7, 0.2, 0.8, "partly faithful"),  # the same map on other weights
-        (0.7, 0.2, -0.9, "partly faithful"),
-        (0.9, 0.45, 0.1, "partly faithful"),  # deletion above random
-        (0.39, 0.1, 0.1, "partly faithful"),  # insertion below random
-        (0.47, 0.34, 0.1, "not faithful"),  # within two deviations of random: 0.13 < 2 * 0.0707
-        (0.48, 0.33, 0.1, "faithful"),  # and beyond: 0.15
-        (0.1, 0.8, 0.1, "not faithful"),
-        (0.4, 0.4, 0.1, "not faithful"),
-        (float("nan"), 0.2, 0.1, "not faithful"),
+        (0.7, 0.2, KNOWS, 0.1, "faithful"),
+        (0.7, 0.2, KNOWS, -0.79, "faithful"),
+        (0.7, 0.2, KNOWS, None, "faithful"),
+        (0.7, 0.2, Agreement(0.3, 0.03), 0.1, "faithful"),
+        (0.7, 0.2, BLIND, 0.1, "not faithful"),  # such areas come by chance, however good they look
+        (0.7, 0.2, Agreement(float("nan"), float("nan")), 0.1, "not faithful"),
+        (0.7, 0.2, KNOWS, 0.8, "partly faithful"),  # the same map on other weights
+        (0.7, 0.2, KNOWS, -0.9, "partly faithful"),
+        (0.9, 0.45, KNOWS, 0.1, "partly faithful"),  # deletion above random
+        (0.39, 0.1, KNOWS, 0.1, "partly faithful"),  # insertion below random
+        (0.405, 0.39, KNOWS, 0.1, "not faithful"),  # 0.015 of a score of 1: it hardly moves
+        (0.415, 0.39, KNOWS, 0.1, "faithful"),
+        (0.1, 0.8, KNOWS, 0.1, "not faithful"),
+        (0.4, 0.4, KNOWS, 0.1, "not faithful"),
+        (float("nan"), 0.2, KNOWS, 0.1, "not faithful"),
     ],
 )
-def test_verdicts(insertion, deletion, sanity, verdict):
-    quality = judge(insertion=curve(insertion), deletion=curve(deletion), sanity=sanity)
+def test_verdicts(insertion, deletion, agreement, sanity, verdict):
+    quality = judge(insertion=curve(insertion), deletion=curve(deletion), agreement=agreement, sanity=sanity)
     assert quality.verdict == verdict
     assert quality.line.startswith(f"{verdict}: insertion ")
+    assert ("above random" in quality.line) == (not (insertion - 0.4) + (0.4 - deletion) > 0.02)
+    assert quality.p_value == agreement.p_value or quality.p_value != quality.p_value
 
 
 def test_a_score_that_never_moves_proves_nothing():
     still = curve(0.5, 0.5, 0.0)
-    assert judge(insertion=still, deletion=still, sanity=0.0).verdict == "not faithful"
+    assert judge(insertion=still, deletion=still, agreement=KNOWS, sanity=0.0).verdict == "not faithful"
 
 
 def test_the_line_says_what_was_measured():
-    quality = judge(insertion=curve(0.7), deletion=curve(0.25), sanity=0.04, completeness_gap=0.0123)
+    known = {"insertion": curve(0.7), "deletion": curve(0.25), "sanity": 0.04, "completeness_gap": 0.0123}
+    quality = judge(**known, agreement=Agreement(0.5, 0.0123))
     assert quality.line == (
-        "faithful: insertion 0.70 vs random 0.40 +- 0.05; deletion 0.25 vs random 0.40 +- 0.05; changes with the "
-        "weights (correlation 0.04 when they are shuffled); completeness gap 1.2%"
+        "faithful: insertion 0.70 vs random 0.40 +- 0.05; deletion 0.25 vs random 0.40 +- 0.05; a blind map as smooth "
+        "does as well with p = 0.012; changes with the weights (correlation 0.04 when they are shuffled); completeness "
+        "gap 1.2%"
     )
+    assert (quality.agreement, quality.p_value) == (0.5, 0.0123)
+    for p, said in ((0.0006, "p < 0.001;"), (0.001, "p = 0.001;"), (0.4567, "p = 0.46;"), (1, "p = 1.00;")):
+        assert said in judge(**known, agreement=Agreement(0.5, p)).line
     assert (quality.completeness_gap, quality.sanity) == (0.0123, 0.04)
     assert "does NOT change with the weights (correlation 0.93" in judge(sanity=0.93).line
 

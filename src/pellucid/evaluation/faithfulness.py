@@ -2,10 +2,10 @@
 
 Insertion shows the picture cell by cell on its own blur, most important first; deletion blurs the cells in the same
 order (Petsiuk et al. 2018, arXiv:1806.07421). A faithful map raises the first curve early and lowers the second early.
-Both are compared with random orders of the same cells of the same picture, since absolute areas depend on the picture
-and on the model. Both use the blur: on a grey or black fill the curves mostly measure how a model takes holes (random
-orders, which make many holes, then look better than they are). On one fill a deletion in some order is an insertion in
-the reverse order, so the random orders serve both.
+Beside both stands what random masks of the same sizes give, since absolute areas depend on the picture and the model.
+Both use the blur: on a grey or black fill the curves mostly measure how a model takes holes. On one fill a deletion in
+some order is an insertion in the reverse order, so the two are no independent witnesses. Whether a map may be believed
+is therefore not read from the areas but tested (`pellucid.evaluation.chance`), on the same masked pictures.
 """
 
 from __future__ import annotations
@@ -20,11 +20,13 @@ from torch.nn.functional import interpolate
 
 from pellucid.engine import adaptive_batches, default_batch
 from pellucid.engine.baselines import blur
+from pellucid.evaluation.chance import STEPS, Agreement, agreement, mask_pairs, steps_shown
 from pellucid.explanation import Curve
 
 CELLS = 14  # along the longer space axis of a picture
-STEPS = 16
-RANDOM_ORDERS = 12
+CERTAIN = 0.005  # p-value from which on no more masked pictures are asked for
+HOPELESS = {1: 0.5, 2: 0.3, 4: 0.15}  # blocks of masked pictures -> p-value from which on more would not help
+BLOCKS = 8  # at most
 
 Score = Callable[[Tensor], Tensor]  # inputs (M, C, *space) -> scores (M,)
 
@@ -46,23 +48,29 @@ def cell_ranking(attribution: Tensor, grid: Sequence[int]) -> Tensor:
     Ties are broken in a fixed random order: in the order of the cells, a map that is zero but for a spot would be
     judged by whether the evidence happens to lie at the top of the picture.
     """
+    values = cell_values(attribution, grid).flatten()
+    shuffled = torch.randperm(len(values), generator=torch.Generator().manual_seed(0)).to(values.device)
+    return shuffled[values[shuffled].argsort(descending=True, stable=True)]
+
+
+def cell_values(attribution: Tensor, grid: Sequence[int]) -> Tensor:
+    """A map `(*any)` resampled to `grid`: exact means over each cell."""
     mode = {1: "linear", 2: "bilinear", 3: "trilinear"}[attribution.ndim]
     size = [max(g, n - n % g) for g, n in zip(grid, attribution.shape, strict=True)]
     fine = interpolate(attribution[None, None].float(), size=size, mode=mode, align_corners=False)
-    for axis, g in enumerate(grid):  # exact mean over each cell
+    for axis, g in enumerate(grid):
         fine = fine.reshape(*fine.shape[: 2 + axis], g, -1, *fine.shape[3 + axis :]).mean(3 + axis)
-    shuffled = torch.randperm(math.prod(grid), generator=torch.Generator().manual_seed(0)).to(fine.device)
-    return shuffled[fine.flatten()[shuffled].argsort(descending=True, stable=True)]
+    return fine[0, 0]
 
 
 @dataclass
 class Perturbed:
-    """One picture's perturbed scores; those of the random orders are measured once and kept.
+    """One picture's perturbed scores; those of the random masks are measured once and kept.
 
     Args:
         score: inputs `(M, C, *space)` -> scores `(M,)`; probabilities where the target has them.
         x: the picture as the model takes it, `(1, C, *space)`.
-        seed: of the random orders.
+        seed: of the random masks.
         grid: of the cells; by default that of `cell_grid`.
     """
 
@@ -70,35 +78,66 @@ class Perturbed:
     x: Tensor
     seed: int = 0
     grid: tuple[int, ...] = ()
-    _random: Tensor | None = field(default=None, init=False, repr=False)
+    _blocks: list[tuple[Tensor, Tensor]] = field(default_factory=list, init=False, repr=False)
     _ends: Tensor | None = field(default=None, init=False, repr=False)
 
     def __post_init__(self) -> None:
         self.grid = self.grid or cell_grid(self.x.shape[2:])
-        self.steps = min(STEPS, math.prod(self.grid))
+        self.shown = steps_shown(math.prod(self.grid))
+        self.steps = len(self.shown) - 1
         self.blurred = blur(self.x, torch.Generator(), sigma=0.1)
 
     def curves(self, order: Tensor) -> tuple[Curve, Curve]:
-        """Insertion and deletion of one order of the cells `(cells,)`, with the random orders beside it."""
-        if self._random is None:
-            generator = torch.Generator().manual_seed(self.seed)
-            cells = math.prod(self.grid)
-            self._random = self._inserted(
-                torch.stack([torch.randperm(cells, generator=generator) for _ in range(RANDOM_ORDERS)])
-            )
+        """Insertion and deletion of one order of the cells `(cells,)`, with those of random masks beside it."""
+        self._both_ends()
+        mean, error = self._random_curve()
         insertion, reverse = self._inserted(torch.stack([order, order.flip(0)]))
-        return _curve(insertion, self._random), _curve(reverse.flip(0), self._random.flip(1))
+        return _curve(insertion, mean, error), _curve(reverse.flip(0), mean.flip(0), error.flip(0))
+
+    def agreement(self, attribution: Tensor) -> Agreement:
+        """How well a map `(*any)` predicts the scores of random masks, and the chance that a blind map does as well.
+
+        Masked pictures are asked for block by block, until the answer is certain; and how many is a matter of this map
+        alone, whatever was asked before.
+        """
+        values = cell_values(attribution, self.grid).cpu()
+        count = 1
+        while True:
+            blocks = [self._block(k) for k in range(count)]
+            masks, scores = (torch.cat(parts, dim=1) for parts in zip(*blocks, strict=True))
+            found = agreement(values, masks, scores)
+            if count == BLOCKS or not CERTAIN < found.p_value <= HOPELESS[count]:
+                return found
+            count *= 2
+
+    def _block(self, k: int) -> tuple[Tensor, Tensor]:
+        """Masks `(2, pairs, cells)` and their scores `(2, pairs)`."""
+        while len(self._blocks) <= k:
+            masks = mask_pairs(self.grid, self.seed, len(self._blocks))
+            self._blocks.append((masks, self._scores(masks.flatten(0, 1)).reshape(masks.shape[:2])))
+        return self._blocks[k]
+
+    def _random_curve(self) -> tuple[Tensor, Tensor]:
+        """Mean score `(steps + 1,)` of a block's masks by how much they show, and the variance of that mean."""
+        masks, scores = (part.flatten(0, 1) for part in self._block(0))
+        found = [scores[masks.sum(1) == count] for count in self.shown[1:-1]]
+        start, end = self._both_ends()
+        mean = torch.stack([start, *(s.mean() for s in found), end])
+        return mean, torch.stack([start * 0, *(s.var() / len(s) for s in found), end * 0])
+
+    def _both_ends(self) -> Tensor:
+        """The scores of the blur and of the picture."""
+        if self._ends is None:
+            self._ends = self.score(torch.cat([self.blurred, self.x])).float().cpu()
+        return self._ends
 
     def _inserted(self, orders: Tensor) -> Tensor:
         """Scores `(orders, steps + 1)` as the cells of each order `(orders, cells)` are shown on the blur."""
-        if self._ends is None:
-            self._ends = self.score(torch.cat([self.blurred, self.x])).float().cpu()
         cells = orders.shape[1]
         rank = torch.empty_like(orders).scatter_(1, orders, torch.arange(cells).expand_as(orders))
-        counts = torch.linspace(0, cells, self.steps + 1).round().long()
-        shown = rank[:, None] < counts[None, 1:-1, None]  # (orders, steps, cells); the ends are the same for all
+        shown = rank[:, None] < self.shown[None, 1:-1, None]  # (orders, steps, cells); the ends are the same for all
         scores = self._scores(shown.flatten(0, 1)).reshape(len(orders), -1)
-        ends = self._ends.expand(len(orders), 2)
+        ends = self._both_ends().expand(len(orders), 2)
         return torch.cat([ends[:, :1], scores, ends[:, 1:]], dim=1)
 
     def _scores(self, masks: Tensor) -> Tensor:
@@ -114,17 +153,16 @@ class Perturbed:
         return out
 
 
-def _curve(scores: Tensor, random: Tensor) -> Curve:
+def _curve(scores: Tensor, random: Tensor, variance: Tensor) -> Curve:
     """Areas under the curves by the trapezoid rule."""
     steps = len(scores) - 1
-    areas = torch.trapezoid(random, dx=1 / steps, dim=1)
     return Curve(
         auc=float(torch.trapezoid(scores, dx=1 / steps)),
-        random_mean=float(areas.mean()),
-        random_std=float(areas.std()),
+        random_mean=float(torch.trapezoid(random, dx=1 / steps)),
+        random_std=float(variance.sum().sqrt() / steps),
         fractions=torch.linspace(0, 1, steps + 1).tolist(),
         scores=scores.tolist(),
-        random_scores=random.mean(0).tolist(),
+        random_scores=random.tolist(),
     )
 
 
@@ -135,7 +173,7 @@ def insertion_deletion(score: Score, x: Tensor, attribution: Tensor, seed: int =
         score: inputs `(M, C, *space)` -> scores `(M,)`.
         x: the picture as the model takes it, `(1, C, *space)`.
         attribution: the map `(*grid)` over the whole of `x`.
-        seed: of the random orders.
+        seed: of the random masks.
     """
     perturbed = Perturbed(score, x, seed)
     return perturbed.curves(cell_ranking(attribution, perturbed.grid))

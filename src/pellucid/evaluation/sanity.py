@@ -6,46 +6,97 @@ A map that looks the same when the network's weights are shuffled shows the pict
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from pellucid.engine import unwrap
+from pellucid.engine import leave_no_trace, unwrap
+from pellucid.engine.shells import UNSOUND
 from pellucid.progress import task
 
 SEEDS = (0, 1)
+
+
+def has_weights(module: nn.Module) -> bool:
+    """Whether there is anything to shuffle: a weight tensor whose values are not all the same."""
+    return any(_shuffles(p) for p in unwrap(module).parameters())
+
+
+def _shuffles(parameter: Tensor) -> bool:
+    return parameter.ndim > 1 and parameter.numel() > 1 and bool((parameter != parameter.flatten()[0]).any())
 
 
 def randomised_copy(module: nn.Module, inputs: Tensor, seed: int) -> nn.Module:
     """A copy of `module` with each weight tensor's values shuffled; the model itself is not touched.
 
     Normalisation layers keep their scale, and their running statistics are measured again on `inputs`: a network that
-    merely explodes or dies would make the test pass for the wrong reason.
+    merely explodes or dies would make the test pass for the wrong reason. What cannot be copied and holds no weights (a
+    lock, a file, a session) is shared with the model.
     """
     module = unwrap(module)
-    # Activations that a model keeps as attributes hang on a graph, and such tensors refuse to be copied.
-    kept = {id(v): v.detach().clone() for m in module.modules() for v in vars(m).values() if _hangs_on_a_graph(v)}
-    twin = copy.deepcopy(module, kept).requires_grad_(False)
-    generator = torch.Generator().manual_seed(seed)
-    for parameter in twin.parameters():
-        if parameter.ndim > 1:
-            order = torch.randperm(parameter.numel(), generator=generator).to(parameter.device)
-            parameter.copy_(parameter.flatten()[order].reshape(parameter.shape))
-    norms = [m for m in twin.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm) and m.track_running_stats]
-    twin.eval()
-    if norms:
-        momenta = [m.momentum for m in norms]
-        for m in norms:
-            m.train()
-            m.momentum = 1.0
-        with torch.no_grad(), torch.random.fork_rng(devices=[]):
-            # Two samples, since layers of one cell cannot be normalised over one.
-            twin(torch.cat([inputs, inputs.flip(-1)]))
-        for m, momentum in zip(norms, momenta, strict=True):
-            m.momentum = momentum
-        twin.eval()
+    with leave_no_trace(module):  # whose guard of the random numbers serves copies too
+        twin = _copied(module).requires_grad_(False)
+        generator = torch.Generator().manual_seed(seed)
+        with torch.no_grad():
+            for parameter in twin.parameters():
+                if parameter.ndim > 1:
+                    order = torch.randperm(parameter.numel(), generator=generator).to(parameter.device)
+                    parameter.copy_(parameter.flatten()[order].reshape(parameter.shape))
+            twin.eval()
+            _measure_norms(twin, inputs)
     return twin
+
+
+def _copied(module: nn.Module) -> nn.Module:
+    # Activations that a model keeps as attributes hang on a graph, and such tensors refuse to be copied.
+    kept: dict[int, Any] = {
+        id(v): v.detach().clone() for m in module.modules() for v in vars(m).values() if _hangs_on_a_graph(v)
+    }
+    with suppress(Exception):  # whatever an object of the user's raises when it is copied
+        return copy.deepcopy(module, dict(kept))
+    kept |= {id(v): v for m in module.modules() for v in _uncopyable(_own(m), set())}
+    return copy.deepcopy(module, kept)
+
+
+def _own(module: nn.Module) -> dict[str, Any]:
+    """What a module holds besides what torch keeps of it."""
+    return {name: value for name, value in vars(module).items() if name not in vars(nn.Module())}
+
+
+def _uncopyable(value: Any, seen: set[int]) -> Iterator[Any]:
+    """The smallest parts of `value` that refuse to be copied."""
+    if id(value) in seen or isinstance(value, nn.Module | Tensor):
+        return
+    seen.add(id(value))
+    try:
+        copy.deepcopy(value)
+    except Exception:
+        parts = value if isinstance(value, list | tuple | set) else getattr(value, "__dict__", {}).values()
+        parts = list(value.values() if isinstance(value, dict) else parts)
+        found = [u for part in parts for u in _uncopyable(part, seen)]
+        yield from found or [value]
+
+
+def _measure_norms(twin: nn.Module, inputs: Tensor) -> None:
+    """Running statistics of batch normalisations, measured on `inputs` and their mirror images."""
+    norms = [m for m in twin.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm) and m.track_running_stats]
+    if not norms:
+        return
+    momenta = [m.momentum for m in norms]
+    for m in norms:
+        m.train()
+        m.momentum = 1.0
+    # Two samples, since layers of one cell cannot be normalised over one; one where the model takes no more.
+    for batch in (torch.cat([inputs, inputs.flip(-1)]), inputs):
+        with suppress(*UNSOUND):
+            twin(batch.detach().clone())
+            break
+    for m, momentum in zip(norms, momenta, strict=True):
+        m.momentum = momentum
+    twin.eval()
 
 
 def _hangs_on_a_graph(value: object) -> bool:
@@ -69,13 +120,23 @@ def _ranks(values: Tensor) -> Tensor:
 
 
 def sanity_correlations(
-    explain: Callable[[nn.Module], Sequence[Tensor]], module: nn.Module, inputs: Tensor, maps: Sequence[Tensor]
-) -> list[float]:
-    """Mean rank correlation of each of `maps` with its counterpart in `explain(model with shuffled weights)`."""
-    found = []
+    explain: Callable[[nn.Module], Sequence[Tensor | None]],
+    module: nn.Module,
+    inputs: Tensor,
+    maps: Sequence[Tensor],
+) -> list[float | None]:
+    """Mean rank correlation of each of `maps` with its counterpart in `explain(model with shuffled weights)`.
+
+    None where none of the copies can be explained, or where the model has no weights to shuffle.
+    """
+    if not has_weights(module):
+        return [None] * len(maps)
+    found: list[list[float]] = [[] for _ in maps]
     with task("randomised weights", len(SEEDS)) as advance:
         for seed in SEEDS:
             random = explain(randomised_copy(module, inputs, seed))
-            found.append([spearman(r, m) for r, m in zip(random, maps, strict=True)])
+            for column, r, m in zip(found, random, maps, strict=True):
+                if r is not None:
+                    column.append(spearman(r, m))
             advance(1)
-    return [sum(column) / len(column) for column in zip(*found, strict=True)]
+    return [sum(column) / len(column) if column else None for column in found]

@@ -7,9 +7,10 @@ import math
 import torch
 from torch import Tensor
 
+from pellucid.evaluation.chance import Agreement
 from pellucid.explanation import Curve, Quality
 
-SIGNIFICANT = 2.0  # standard deviations that insertion minus deletion must stand above random orders
+SIGNIFICANT = 0.03  # p-value up to which a map is believed; with the early looks, at most one blind map in 20 is
 NOTICEABLE = 0.02  # share of the score that it must be: a score that hardly moves proves nothing, however exactly
 SHOWS_MODEL = 0.8  # rank correlation with shuffled weights from which on a map shows the picture, not the model
 
@@ -34,6 +35,7 @@ def judge(
     *,
     insertion: Curve | None = None,
     deletion: Curve | None = None,
+    agreement: Agreement | None = None,
     in_time: tuple[Curve, Curve] | None = None,
     sanity: float | None = None,
     completeness_gap: float | None = None,
@@ -41,14 +43,19 @@ def judge(
 ) -> Quality:
     """The verdict and its line from what was measured.
 
-    `faithful`: insertion above random, deletion below it, their difference significantly so, and the map changes with
-    the weights. `partly faithful`: the difference is significant but one of the others fails. `not faithful`: no better
-    than random orders. `unproven`: no curves are defined for it. `meaningless`: the line says why.
+    `faithful`: the map agrees with the model better than a blind one as smooth would (p-value at most `SIGNIFICANT`),
+    insertion is above random, deletion below it, and the map changes with the weights. `partly faithful`: it agrees,
+    but one of the others fails. `not faithful`: a blind map would do as well, or the score hardly moves. `unproven`: no
+    curves are defined for it. `meaningless`: the line says why.
     """
     parts = []
     for name, curve in (("insertion", insertion), ("deletion", deletion)):
         if curve is not None:
             parts.append(f"{name} {_against_random(curve)}")
+    if agreement is not None:
+        parts.append(f"a blind map as smooth does as well with {_chance(agreement.p_value)}")
+    if insertion is not None and deletion is not None and not _noticeable(insertion, deletion):
+        parts.append(f"together less than {NOTICEABLE:.0%} of the score above random")
     for name, curve in zip(("insertion", "deletion"), in_time or (), strict=False):
         parts.append(f"{name} of frames {_against_random(curve)}")
     depends = sanity is None or abs(sanity) < SHOWS_MODEL
@@ -57,14 +64,21 @@ def judge(
         parts.append(f"{says} (correlation {sanity:.2f} when they are shuffled)")
     if completeness_gap is not None and math.isfinite(completeness_gap):
         parts.append(f"completeness gap {completeness_gap:.1%}")
-    if insertion is None or deletion is None:
+    if insertion is None or deletion is None or agreement is None:
         verdict = "meaningless" if problem else "unproven" if depends else "not faithful"
     else:
-        verdict = _faithfulness(insertion, deletion, depends)
+        verdict = _faithfulness(insertion, deletion, agreement, depends)
     if problem is not None:
         parts.insert(0, problem.rstrip("."))
     line = f"{verdict}: {'; '.join(parts)}"
-    return Quality(verdict, line, insertion, deletion, sanity, completeness_gap, *(in_time or ()))
+    quality = Quality(verdict, line, insertion, deletion, sanity, completeness_gap, *(in_time or ()))
+    if agreement is not None:
+        quality.agreement, quality.p_value = agreement.correlation, agreement.p_value
+    return quality
+
+
+def _chance(p: float) -> str:
+    return "p < 0.001" if p < 0.001 else f"p = {p:.3f}" if p < 0.1 else f"p = {p:.2f}"
 
 
 def _against_random(curve: Curve) -> str:
@@ -74,11 +88,14 @@ def _against_random(curve: Curve) -> str:
     return f"{curve.auc:.{digits}f} vs random {curve.random_mean:.{digits}f} +- {curve.random_std:.{digits}f}"
 
 
-def _faithfulness(insertion: Curve, deletion: Curve, depends: bool) -> str:
-    spread = (insertion.random_std**2 + deletion.random_std**2) ** 0.5
+def _noticeable(insertion: Curve, deletion: Curve) -> bool:
     gain = (insertion.auc - insertion.random_mean) + (deletion.random_mean - deletion.auc)
     largest = max(map(abs, (*insertion.scores, *deletion.scores)), default=0.0)
-    if not gain > max(SIGNIFICANT * spread, NOTICEABLE * largest):  # NaN is no proof
+    return gain > NOTICEABLE * largest
+
+
+def _faithfulness(insertion: Curve, deletion: Curve, agreement: Agreement, depends: bool) -> str:
+    if not (agreement.p_value <= SIGNIFICANT and _noticeable(insertion, deletion)):  # NaN is no proof
         return "not faithful"
     both = insertion.auc > insertion.random_mean and deletion.auc < deletion.random_mean
     return "faithful" if both and depends else "partly faithful"

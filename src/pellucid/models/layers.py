@@ -16,7 +16,7 @@ import itertools
 import math
 import threading
 from collections import Counter
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -93,6 +93,18 @@ def _cached(module: nn.Module, key: Hashable, compute: Callable[[], Any]) -> Any
             known.clear()
         known[key] = value
     return value
+
+
+def lend_layers(module: nn.Module, twin: nn.Module, names: Collection[str]) -> None:
+    """Let the layers called `names` of a copy read as they were found to read in the model that it was made of.
+
+    Its own weights might not prove it: shuffled, they may carry nothing from one corner to the next.
+    """
+    with _lock:
+        known, lent = _cache.get(unwrap(module), {}), _cache.setdefault(unwrap(twin), {})
+        for key, found in list(known.items()):
+            if isinstance(key, tuple) and isinstance(found, Layer) and found.name in names:
+                lent["lent", key[1], key[2], found.name] = replace(found, coverage=math.nan)
 
 
 def best_layer(
@@ -280,8 +292,12 @@ def describe(
     module = unwrap(module)
     find_layer(module, name)
     sample = _noise_like(inputs)
+    size = (tuple(sample.shape[1:]), sample.dtype)
 
     def look() -> Layer:
+        lent = _cache.get(module, {}).get(("lent", *size, name))
+        if isinstance(lent, Layer):
+            return lent
         found = probe(module, sample, score, watch, backward=False)
         if name not in found.all:
             raise LayerError(f"Layer {name!r} never ran in the forward pass, or returns no activation; name another.")
@@ -297,7 +313,7 @@ def describe(
             )
         return replace(proven[0], coverage=math.nan)
 
-    about = ("describe", tuple(sample.shape[1:]), sample.dtype, name, None if score is None else (key,))
+    about = ("describe", *size, name, None if score is None else (key,))
     return _cached(module, about, look)  # type: ignore[no-any-return]
 
 
