@@ -54,6 +54,7 @@ class Fixed(Method):
 
     draw: object
     name: ClassVar[str] = "fixed"
+    needs: ClassVar[str] = "outputs"
     signed: ClassVar[bool] = False
     uses_target: ClassVar[bool] = False
 
