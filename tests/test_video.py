@@ -1,4 +1,6 @@
 import json
+import subprocess
+import sys
 import weakref
 from pathlib import Path
 
@@ -252,6 +254,34 @@ def test_windows_hold_no_more_than_one_window_of_frames():
         most = max(most, sum(frame() is not None for frame in made))
     assert len(made) == 200
     assert 8 <= most <= 10
+
+
+GROWN = """
+import sys
+import torch
+from torch import nn
+import pellucid as pl
+
+torch.set_num_threads(1)
+parts = nn.Conv3d(3, 4, 3, 4, 1), nn.ReLU(), nn.AdaptiveAvgPool3d(1), nn.Flatten(), nn.Linear(4, 2)
+look = pl.Preprocess(input_size=(112, 112), resize=(112, 112), mean=(0.5,) * 3, std=(0.5,) * 3)
+model = pl.wrap(nn.Sequential(*parts).eval(), transform=look, frames="windows:16")
+pl.explain(model, sys.argv[1], "grad-cam", 1)
+print(int(open("/proc/self/statm").read().split()[1]) * 4096 >> 20)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="reads the memory of a process from /proc")
+def test_memory_does_not_grow_with_a_long_clip(tmp_path):
+    """In megabytes. Small blocks kept of each window once held the heap open: 6 more for every second of clip."""
+    frames = np.random.default_rng(0).integers(0, 256, (16, 240, 320, 3)).astype(np.uint8)
+    used = {}
+    for seconds in (6, 60):
+        path = write(tmp_path / f"{seconds}.mp4", [frames[i % 16] for i in range(25 * seconds)], codec="mpeg4")
+        done = subprocess.run([sys.executable, "-c", GROWN, path], capture_output=True, text=True, check=True)
+        used[seconds] = int(done.stdout)
+    assert used[60] - used[6] < 100
 
 
 def test_windows_of_a_file_are_verified_and_drawn(tmp_path):

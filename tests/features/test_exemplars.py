@@ -12,11 +12,12 @@ from torch import nn
 from helpers.cases import PLAIN, SIDE, bright_net, save, truncated_jpeg
 from helpers.nets import pooled, seeded
 from pellucid import media
+from pellucid.cache import cache_folder
 from pellucid.errors import LayerError, MediaError, MethodError, ModelError
 from pellucid.features import exemplars as module
 from pellucid.features.exemplars import find_exemplars
 from pellucid.features.measures import ByActivation, ByRelevance, ByScore
-from pellucid.features.table import ScoreTable, user_cache
+from pellucid.features.table import ScoreTable
 from pellucid.models.layers import describe
 from pellucid.models.sources import wrap
 from pellucid.models.targets import Class
@@ -261,7 +262,7 @@ def test_without_a_cache_nothing_is_left(model, folder, tmp_path, monkeypatch):
     find_exemplars(model, folder, ByActivation(layer(model)), cache=False)
     assert not (tmp_path / "mine").exists()
     find_exemplars(model, folder, ByActivation(layer(model)))
-    assert user_cache() == tmp_path / "mine"
+    assert cache_folder("exemplars") == tmp_path / "mine" / "exemplars"
     assert list((tmp_path / "mine" / "exemplars").glob("*.npy"))
 
 

@@ -23,7 +23,7 @@ def write(path, frames, stamps=None, *, codec="libx264", base=Fraction(1, 600), 
     options = {"crf": "0", **(options or {})} if codec == "libx264" else (options or {})
     with av.open(str(path), "w") as container:
         stream = container.add_stream(codec, rate=25, options=options)
-        stream.height, stream.width = frames.shape[1:3]
+        stream.height, stream.width = frames[0].shape[:2]
         stream.pix_fmt = "yuv420p"
         stream.time_base = stream.codec_context.time_base = base
         if keys is not None:

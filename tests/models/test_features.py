@@ -8,10 +8,11 @@ from torch import nn
 
 from helpers.cases import PLAIN, bright_model, pixels, save, tree
 from helpers.nets import Busy, noise, pooled, random_net
+from pellucid.cache import cache_folder
 from pellucid.errors import LayerError, MediaError
 from pellucid.media import read_folder
 from pellucid.models import features as module
-from pellucid.models.features import activations, default_cache, extract
+from pellucid.models.features import activations, extract
 from pellucid.models.preprocess import Preprocess
 from pellucid.models.sources import wrap
 
@@ -116,12 +117,12 @@ def test_the_cache_forgets_what_was_used_longest_ago(folder, tmp_path, monkeypat
 
 def test_where_the_cache_is(monkeypatch, tmp_path):
     monkeypatch.setenv("PELLUCID_CACHE", "off")
-    assert default_cache() is None
+    assert cache_folder("features") is None
     monkeypatch.setenv("PELLUCID_CACHE", str(tmp_path))
-    assert default_cache() == tmp_path / "features"
+    assert cache_folder("features") == tmp_path / "features"
     monkeypatch.delenv("PELLUCID_CACHE")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "x"))
-    assert default_cache() == tmp_path / "x" / "pellucid" / "features"
+    assert cache_folder("features") == tmp_path / "x" / "pellucid" / "features"
 
 
 def test_without_a_cache_the_file_goes_with_the_result(folder):

@@ -18,12 +18,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from pellucid.cache import cache_folder
 from pellucid.engine import unwrap
 from pellucid.errors import MediaError, MethodError, ModelError
 from pellucid.features.folder import Folder, Loader, Origin, Patch
 from pellucid.features.measures import Look, Measure, look, resized
 from pellucid.features.receptive_field import Box, ReceptiveField, receptive_field
-from pellucid.features.table import ScoreTable, user_cache
+from pellucid.features.table import ScoreTable
 from pellucid.media import Geometry
 from pellucid.models.blackbox import BlackBox
 from pellucid.models.layers import Layer
@@ -142,10 +143,9 @@ def find_exemplars(
     columns = [measure.units.index(u) for u in wanted]
     loader = Loader(model, folder, batch or model.batch)
     with ExitStack() as stack:
-        if cache is False:
+        home = cache_folder("exemplars") if cache is True else Path(cache) if cache else None
+        if home is None:
             home = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="pellucid-")))
-        else:
-            home = user_cache() / "exemplars" if cache is True else Path(cache)
         about = {
             "model": model.fingerprint(),
             "preprocess": strict(model.preprocess.as_dict()),

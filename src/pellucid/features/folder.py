@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -14,12 +13,10 @@ from torch import Tensor
 
 from pellucid.errors import MediaError
 from pellucid.features.receptive_field import Box
-from pellucid.media import Geometry, Picture, expand, read_image, sample_path
+from pellucid.media import Geometry, Picture, address, digest, expand, read_image
 from pellucid.models.model import VisionModel
 from pellucid.models.preprocess import Preprocess
 from pellucid.progress import task
-
-SAMPLE = "sample:"
 
 
 @dataclass(frozen=True)
@@ -33,7 +30,7 @@ class Origin:
     @classmethod
     def of(cls, picture: Picture) -> Origin:
         """A picture's."""
-        return cls(picture.source, picture.name, picture.sha256)
+        return cls(address(picture.source), picture.name, picture.sha256)
 
 
 @dataclass(frozen=True)
@@ -95,11 +92,9 @@ class Folder:
 
 
 def _file_hash(source: str) -> str:
-    path = sample_path(source) if source.startswith(SAMPLE) else Path(os.path.expanduser(source))
     try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError:
+        return digest(source)
+    except MediaError:
         return f"unreadable {source}"
 
 

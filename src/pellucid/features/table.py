@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,17 +25,6 @@ from pellucid.storage import write_bytes
 FORMAT = "pellucid-scores/1"
 _AT_ONCE = 4_000_000  # numbers held at a time
 _ROWS_AT_ONCE = 65_536
-
-
-def user_cache() -> Path:
-    """The folder for what can be computed again: `$PELLUCID_CACHE`, or the system's place for such things."""
-    if given := os.environ.get("PELLUCID_CACHE"):
-        return Path(given)
-    if sys.platform == "win32":
-        return Path(os.environ.get("LOCALAPPDATA", "~/AppData/Local")).expanduser() / "pellucid" / "Cache"
-    if sys.platform == "darwin":
-        return Path("~/Library/Caches/pellucid").expanduser()
-    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "pellucid"
 
 
 @dataclass

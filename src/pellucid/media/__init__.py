@@ -1,15 +1,18 @@
-"""Bytes to pixels, and back to where they came from: pictures of any common kind and depth, upright and
-capped in size (image), the ready-made ones (samples, digits), what a person types for them (inputs), many of them
-with their classes (folders); moving pictures (clip, footage: video, frames), those drawn with a known truth
-(generated), and which of their frames are taken (sampling); and the exact map between the model's input and the
-original (geometry). Nothing here knows a model."""
+"""Bytes to pixels, and back to where they came from.
 
+Pictures of any common kind and depth, upright and capped in size (image, tiff, depth), the ready-made ones (samples,
+digits), what a person types for them (inputs), what opens them again (address), many of them with their classes
+(folders); moving pictures (clip, footage: video, frames), those drawn with a known truth (generated), and which of
+their frames are taken (sampling); and the exact map between the model's input and the original (geometry). Nothing here
+knows a model."""
+
+from pellucid.media.address import SCHEMES, STILLS, address, scheme
 from pellucid.media.clip import Caps, Clip, Footage, FramesInMemory
 from pellucid.media.folders import Box, Origin, Pictures, PictureSet, read_folder
-from pellucid.media.footage import SCHEMES, is_video, open_clip, read_clip
+from pellucid.media.footage import is_video, open_clip, read_clip
 from pellucid.media.generated import SUITES
 from pellucid.media.geometry import Geometry
-from pellucid.media.image import MAX_BYTES, MAX_PIXELS, Picture, read_image
+from pellucid.media.image import MAX_BYTES, MAX_PIXELS, Picture, digest, read_image
 from pellucid.media.inputs import expand, read_lines
 from pellucid.media.samples import SAMPLES, sample_path
 from pellucid.media.sampling import Plan
@@ -19,6 +22,7 @@ __all__ = [
     "MAX_PIXELS",
     "SAMPLES",
     "SCHEMES",
+    "STILLS",
     "SUITES",
     "Box",
     "Caps",
@@ -31,6 +35,8 @@ __all__ = [
     "PictureSet",
     "Pictures",
     "Plan",
+    "address",
+    "digest",
     "expand",
     "is_video",
     "open_clip",
@@ -39,4 +45,5 @@ __all__ = [
     "read_image",
     "read_lines",
     "sample_path",
+    "scheme",
 ]

@@ -7,7 +7,6 @@ import os
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from hashlib import sha256
 from pathlib import Path
 from typing import Protocol
 
@@ -15,10 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pellucid.errors import MediaError
+from pellucid.media.address import address
 from pellucid.media.digits import DIGITS, load_digits
-from pellucid.media.image import Picture, read_image
+from pellucid.media.image import Picture, digest, read_image
 from pellucid.media.inputs import SUFFIXES, expand, natural
-from pellucid.media.samples import PREFIX, sample_path
 
 TABLE = "labels.csv"
 _LABEL_COLUMNS = ("class", "label")
@@ -96,20 +95,11 @@ class PictureSet:
 
     def digest(self, index: int) -> str:
         """SHA-256 of one picture's file, equal to its `Picture.sha256`."""
-        source = self.sources[index]
-        if source.startswith(DIGITS):
-            return self.read(index).sha256
-        path = sample_path(source) if source.startswith(PREFIX) else Path(source)
-        try:
-            return sha256(path.read_bytes()).hexdigest()
-        except OSError as error:
-            raise MediaError(f"{source} can't be read ({error.strerror}); check the path.") from error
+        return digest(self.sources[index])
 
     def origin(self, index: int) -> Origin:
         """The file (in full), sample or digit."""
-        source = self.sources[index]
-        known = source.startswith((PREFIX, DIGITS))
-        return Origin(source if known else str(Path(source).resolve()), self.digest(index))
+        return Origin(address(self.sources[index]), self.digest(index))
 
     def select(self, indices: Sequence[int] | NDArray[np.int64]) -> PictureSet:
         """Some of the pictures, in the order given; the classes stay the same."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pellucid.errors import MediaError
+from pellucid.media.address import SCHEMES, scheme
 from pellucid.media.clip import Caps, Clip, Footage, FramesInMemory
 from pellucid.media.frames import Animation, FrameFolder
 from pellucid.media.image import refuse_url
@@ -20,9 +20,6 @@ from pellucid.media.sampling import Plan
 from pellucid.media.video import open_video
 
 ClipSource = str | os.PathLike[str] | NDArray[Any] | Clip | Footage
-
-SCHEMES: dict[str, Callable[[str], Footage]] = {}
-"""Prefix -> what makes footage of the text behind the colon: generated clips put themselves in here."""
 
 _ANIMATED = (b"GIF8", b"RIFF", b"\x89PNG")
 _MOVING = (b"\x1a\x45\xdf\xa3", b"FLV", b"OggS", b"\x30\x26\xb2\x75", b"YUV4MPEG", b"\x00\x00\x01\xba")
@@ -44,9 +41,8 @@ def open_clip(source: ClipSource, *, caps: Caps | None = None) -> Footage:
     if isinstance(source, np.ndarray):
         return FramesInMemory(source, caps=caps)
     text = os.fspath(source)
-    scheme, colon, rest = text.partition(":")
-    if colon and scheme in SCHEMES:
-        return SCHEMES[scheme](rest)
+    if (known := scheme(text)) in SCHEMES:
+        return SCHEMES[known](text.partition(":")[2])
     refuse_url(text)
     path = Path(text).expanduser()
     if path.is_dir():

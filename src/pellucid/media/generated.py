@@ -19,8 +19,8 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from pellucid.errors import MediaError
+from pellucid.media.address import SCHEMES
 from pellucid.media.clip import Footage, FramesInMemory
-from pellucid.media.footage import SCHEMES
 
 PREFIX = "suite:"
 FRAMES, SIDE = 16, 32

@@ -9,7 +9,7 @@ import stat
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
-from hashlib import sha256
+from hashlib import file_digest, sha256
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -112,6 +112,24 @@ def read_image(source: Source, *, max_pixels: int = MAX_PIXELS, max_bytes: int =
     with explained(text):
         pixels, notes = _decode(data, max_pixels)
     return Picture(pixels, name, text, sha256(data).hexdigest(), notes)
+
+
+def digest(source: str | os.PathLike[str]) -> str:
+    """SHA-256 of what opens a picture, equal to its `Picture.sha256`, without decoding a file.
+
+    Raises:
+        MediaError: it can't be read.
+    """
+    text = os.fspath(source)
+    if text.startswith(DIGITS):
+        return read_image(text).sha256
+    path = sample_path(text) if text.startswith(PREFIX) else Path(text).expanduser()
+    try:
+        with path.open("rb") as file:
+            return file_digest(file, "sha256").hexdigest()
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise MediaError(f"{text} can't be read ({reason}); check the path.") from error
 
 
 def refuse_url(text: str) -> None:

@@ -11,6 +11,7 @@ from glob import glob, has_magic
 from pathlib import Path
 
 from pellucid.errors import MediaError
+from pellucid.media.address import address, scheme
 from pellucid.media.digits import DIGITS, digit, load_digits
 from pellucid.media.image import refuse_url
 from pellucid.media.samples import PREFIX, SAMPLES, sample_path
@@ -56,10 +57,9 @@ def expand(inputs: Sequence[str | Path], *, clips: bool | None = False, schemes:
     sources: dict[str, str] = {}  # real path -> what to show, so that a.jpg and ./a.jpg are one picture
     for item in inputs:
         text = os.fspath(item)
-        generated = text.partition(":")[0] in schemes and ":" in text
+        generated = scheme(text) in schemes
         for source in [text] if generated else _expand(text, clips):
-            known = generated or source.startswith((PREFIX, DIGITS))
-            sources.setdefault(source if known else os.path.realpath(source), source)
+            sources.setdefault(address(source), source)
     return list(sources.values())
 
 

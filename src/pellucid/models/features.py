@@ -25,6 +25,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from pellucid.cache import cache_folder
 from pellucid.engine import Capture, Cost, default_batch, find_layer
 from pellucid.errors import MediaError, ModelError
 from pellucid.media import Geometry, Pictures
@@ -130,7 +131,7 @@ def extract(
         raise MediaError(f"{pictures.name} holds no picture: name a folder that does.")
     if layer is not None:
         find_layer(model.module, layer)
-    home = default_cache() if cache == "default" else cache
+    home = cache_folder("features") if cache == "default" else cache
     digests = tuple(pictures.digest(i) for i in range(len(pictures)))
     weights = model.fingerprint()
     run = _Run(model, pictures, layer, pool, batch or model.batch)
@@ -333,15 +334,6 @@ def _prune(home: Path, keep: Path) -> None:
 
 def _size(folder: Path) -> int:
     return sum(f.stat().st_size for f in folder.iterdir())
-
-
-def default_cache() -> Path | None:
-    """`PELLUCID_CACHE`, where `off` means none; otherwise the user's folder for caches."""
-    named = os.environ.get("PELLUCID_CACHE")
-    if named is not None:
-        return None if named in ("", "off") else Path(named).expanduser() / "features"
-    base = os.environ.get("XDG_CACHE_HOME") or os.environ.get("LOCALAPPDATA") or Path.home() / ".cache"
-    return Path(base) / "pellucid" / "features"
 
 
 def _hash(parts: Any) -> str:

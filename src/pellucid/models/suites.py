@@ -21,6 +21,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
+from pellucid.cache import cache_folder
 from pellucid.errors import ModelError
 from pellucid.media import generated
 from pellucid.models import suite_nets
@@ -159,16 +160,14 @@ def tested(net: nn.Module, clips: Tensor, labels: Tensor) -> tuple[float, float]
 
 def _file(recipe: Recipe) -> Path | None:
     """Where the weights of a recipe are kept, by the hash of all that makes them; None where caching is off."""
-    folder = os.environ.get("PELLUCID_CACHE")
-    if folder in ("", "off"):
+    home = cache_folder("suites")
+    if home is None:
         return None
-    base = os.environ.get("XDG_CACHE_HOME") or os.environ.get("LOCALAPPDATA") or Path.home() / ".cache"
-    root = Path(folder).expanduser() if folder else Path(base) / "pellucid"
     digest = hashlib.sha256(json.dumps(asdict(recipe), sort_keys=True).encode())
     for source in (generated.__file__, suite_nets.__file__, __file__):
         digest.update(Path(source).read_bytes())
     digest.update(torch.__version__.encode())
-    return root / "suites" / f"{recipe.suite}-{recipe.net}-{digest.hexdigest()[:16]}.safetensors"
+    return home / f"{recipe.suite}-{recipe.net}-{digest.hexdigest()[:16]}.safetensors"
 
 
 def _store(net: nn.Module, file: Path) -> None:

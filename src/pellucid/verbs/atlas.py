@@ -14,6 +14,7 @@ from pellucid.engine import unwrap
 from pellucid.errors import LayerError, ModelError
 from pellucid.features import Direction, Settings, synthesise
 from pellucid.features.atlas import Projection, make_atlas
+from pellucid.media import address
 from pellucid.models.blackbox import BlackBox
 from pellucid.models.layers import best_layer, describe
 from pellucid.models.model import VisionModel
@@ -63,7 +64,7 @@ def atlas(
     made = synthesise(loaded, [Direction(chosen.name, vector=c.direction) for c in found.cells], settings, seed=seed)
     given = [pictures] if isinstance(pictures, str | Path) else list(pictures)
     asked: dict[str, Any] = {
-        "pictures": [p if str(p).startswith("sample:") else str(Path(p).expanduser().absolute()) for p in given],
+        "pictures": [address(p) for p in given],
         "layer": chosen.name,
         "size": size,
         "projection": projection,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -12,9 +11,8 @@ from typing import Any
 from torch import Tensor
 
 from pellucid.errors import MediaError, PellucidError
-from pellucid.media import SCHEMES, expand
+from pellucid.media import SCHEMES, address, expand
 from pellucid.media.inputs import natural
-from pellucid.media.samples import PREFIX
 from pellucid.models.model import VisionModel
 from pellucid.verbs.inputs import Input, Prepared, is_batch, prepared
 
@@ -78,7 +76,7 @@ def collect(inputs: Input | Sequence[Input], clips: bool = False) -> list[Member
     for item in inputs if several else [inputs]:  # type: ignore[union-attr]
         for member in _members(item, clips):
             if isinstance(member.source, str):
-                real = member.source if member.source.startswith(PREFIX) else os.path.realpath(member.source)
+                real = address(member.source)
                 if real in seen:
                     continue
                 seen.add(real)

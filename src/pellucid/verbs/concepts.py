@@ -18,7 +18,7 @@ from pellucid.concepts.dictionary import Dictionary, get_dictionary
 from pellucid.concepts.naming import Name, by_examples, by_regions, clip_names, responses
 from pellucid.engine import Capture
 from pellucid.errors import MediaError, StorageError
-from pellucid.media import Pictures, PictureSet, read_folder
+from pellucid.media import Pictures, PictureSet, address, read_folder
 from pellucid.media.crops import Crops
 from pellucid.media.regions import read_regions
 from pellucid.models.features import Features, extract
@@ -99,10 +99,8 @@ def concepts(
             f"{within!r}, the last layer inside it without. semi-nmf or sae take {signed!r} itself."
         )
     _name(bank, loaded, features, home, regions, examples, words, clip)
-    source = str(pictures) if isinstance(pictures, str | Path) else ""
-    path = Path(source).expanduser()
     about = {
-        "source": str(path.resolve()) if source and path.is_dir() else source,
+        "source": address(pictures) if isinstance(pictures, str | Path) else "",
         "name": given.name,
         "sha256": hashlib.sha256(" ".join(features.digests).encode()).hexdigest(),
         "count": len(given),

@@ -23,6 +23,7 @@ from pellucid.interpretable.hierarchy import Hierarchy
 from pellucid.interpretable.learn import KINDS, Split, find_concepts, find_parts, learn, split
 from pellucid.interpretable.numerics import Array, softmax
 from pellucid.interpretable.words import Attributes, ChannelWords, ConceptWords, PropertyWords, Words
+from pellucid.media import address
 from pellucid.media.attributes import read_attributes
 from pellucid.media.folders import PictureSet, read_folder
 from pellucid.models.features import Features, extract
@@ -116,7 +117,11 @@ def distill(
         "model": None if model is None else base.name,
     }
     digest = hashlib.sha256("".join(features.digests).encode()).hexdigest()
-    source = {"source": _source(pictures), "name": found.name, "sha256": digest}
+    source = {
+        "source": address(pictures) if isinstance(pictures, str | Path) else "",
+        "name": found.name,
+        "sha256": digest,
+    }
     run = {"seed": seed, "layer": features.layer, "forwards": features.cost.forwards, "pictures": len(found)}
     made = Surrogate(
         into=into,
@@ -133,7 +138,7 @@ def distill(
         answers=setting.answers,
         truth=setting.truth if setting.truth is not None else np.zeros(0, np.int64),
         held=setting.at.test,
-        sources=[found.sources[i] for i in setting.kept],
+        sources=[address(found.sources[i]) for i in setting.kept],
         taught=taught is not None,
         trained=network if base is taught else {},
         notes=setting.notes,
@@ -143,13 +148,6 @@ def distill(
 
 def _path(cache: Path | str | None) -> Path | None:
     return None if cache is None else Path(cache)
-
-
-def _source(pictures: Any) -> str:
-    if not isinstance(pictures, str | Path):
-        return ""
-    text = str(pictures)
-    return text if text.startswith(("sample:", "digits:")) else str(Path(text).expanduser().resolve())
 
 
 def _teacher(

@@ -15,7 +15,7 @@ from pellucid.engine.memory import Memory
 from pellucid.errors import MediaError, PellucidError, StorageError, TargetError
 from pellucid.explanation import Prediction
 from pellucid.heatmaps import Attribution, Method, explain_all, get_method
-from pellucid.media import Plan
+from pellucid.media import Plan, address
 from pellucid.models.adapters import ClipInput
 from pellucid.models.fused import fused_notes
 from pellucid.models.layers import pathway_layers
@@ -23,7 +23,7 @@ from pellucid.models.model import VisionModel
 from pellucid.models.targets import PerSample, Target, TargetLike, parse_target
 from pellucid.results import Heatmap, Heatmaps, Session, VideoHeatmap
 from pellucid.verbs.choices import as_methods, as_targets
-from pellucid.verbs.inputs import Input, ModelLike, Prepared, absolute, as_model, prepared, unsampled
+from pellucid.verbs.inputs import Input, ModelLike, Prepared, as_model, prepared, unsampled
 from pellucid.verbs.records import parameters, record, reloaded
 from pellucid.verbs.windows import explain_windows
 
@@ -102,7 +102,7 @@ def explain_each(
             if isinstance(footage, MediaError):
                 yield name, footage
             else:
-                yield name, explain_windows(model, footage, absolute(footage.source), methods, targets, seed)
+                yield name, explain_windows(model, footage, address(footage.source), methods, targets, seed)
         return
     waiting: list[Prepared] = []
     size = batch or max(1, default_batch(model.device) // 2)

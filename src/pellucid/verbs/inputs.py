@@ -14,7 +14,20 @@ from PIL import Image
 from torch import Tensor, nn
 
 from pellucid.errors import MediaError, PellucidError
-from pellucid.media import SCHEMES, Clip, Footage, Geometry, Picture, expand, is_video, open_clip, read_image
+from pellucid.media import (
+    SCHEMES,
+    STILLS,
+    Clip,
+    Footage,
+    Geometry,
+    Picture,
+    address,
+    expand,
+    is_video,
+    open_clip,
+    read_image,
+    scheme,
+)
 from pellucid.models import sources
 from pellucid.models.model import VisionModel
 
@@ -93,7 +106,7 @@ def _items(inputs: Input | Sequence[Input], *, clips: bool) -> Iterable[Input]:
 
 def _from_picture(model: VisionModel, picture: Picture) -> Prepared:
     x, geometry = model.pictures(picture)
-    about = {"source": absolute(picture.source), "name": picture.name, "sha256": picture.sha256}
+    about = {"source": address(picture.source), "name": picture.name, "sha256": picture.sha256}
     return Prepared(x, geometry, picture if geometry.known else _as_seen(model, x, picture), about, list(picture.notes))
 
 
@@ -108,19 +121,13 @@ def unsampled(inputs: Input | Sequence[Input]) -> Iterator[tuple[str, Footage | 
             yield _name(item), error
 
 
-def absolute(source: str) -> str:
-    """A path that opens it from anywhere; samples and generated clips as they are."""
-    prefix = source.partition(":")[0]
-    return str(Path(source).resolve()) if source and prefix not in ("sample", "digits", *SCHEMES) else source
-
-
 def _name(item: Any) -> str:
     return str(item) if isinstance(item, str | Path) else getattr(item, "name", "The input")
 
 
 def _refuse_clip(model: VisionModel, item: Any) -> None:
     """Say what to do with a clip where the model takes pictures."""
-    path = isinstance(item, str | Path) and not str(item).startswith("sample:")
+    path = isinstance(item, str | Path) and not scheme(item)
     array = isinstance(item, np.ndarray) and item.ndim == 4
     if isinstance(item, Clip | Footage) or array or (path and is_video(item)):
         raise MediaError(
@@ -130,8 +137,8 @@ def _refuse_clip(model: VisionModel, item: Any) -> None:
 
 
 def _from_clip(model: VisionModel, item: Any) -> Prepared:
-    sample = isinstance(item, str | Path) and str(item).startswith("sample:")
-    if sample or isinstance(item, Image.Image | Picture) or (isinstance(item, np.ndarray) and item.ndim < 4):
+    still = isinstance(item, str | Path) and scheme(item) in STILLS
+    if still or isinstance(item, Image.Image | Picture) or (isinstance(item, np.ndarray) and item.ndim < 4):
         raise MediaError(f"{_name(item)} is a picture, and {model.name} takes clips: {_CLIPS}.")
     try:
         clip = open_clip(item).clip(model.clips.plan)
@@ -141,7 +148,7 @@ def _from_clip(model: VisionModel, item: Any) -> Prepared:
         raise
     x, geometry = model.clips(clip)
     about = {
-        "source": absolute(clip.source),
+        "source": address(clip.source),
         "name": clip.name,
         "sha256": clip.sha256,
         "plan": clip.plan,

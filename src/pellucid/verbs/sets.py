@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -21,8 +20,7 @@ from pellucid.importance.estimators import Permutation
 from pellucid.importance.exchange import Kept, exchange
 from pellucid.importance.gather import Gathered, by_place, difference, gather
 from pellucid.importance.ledger import Ledger, Row, ledger
-from pellucid.media import Geometry, Picture
-from pellucid.media.samples import PREFIX
+from pellucid.media import Geometry, Picture, address, scheme
 from pellucid.models.model import VisionModel
 from pellucid.models.targets import Target
 from pellucid.progress import task
@@ -309,9 +307,8 @@ def _given(inputs: Any) -> list[str]:
     given = [inputs] if isinstance(inputs, str | Path) else list(inputs)
     if not all(isinstance(item, str | Path) for item in given):
         return []
-    texts = [os.fspath(item) for item in given]
-    return [t if t.startswith(PREFIX) else str(Path(t).expanduser().resolve()) for t in texts]
+    return [address(item) for item in given]
 
 
 def _name(given: list[str], count: int) -> str:
-    return Path(given[0]).name if len(given) == 1 and not given[0].startswith(PREFIX) else f"{count} pictures"
+    return Path(given[0]).name if len(given) == 1 and not scheme(given[0]) else f"{count} pictures"

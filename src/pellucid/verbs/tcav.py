@@ -14,7 +14,7 @@ from pellucid.concepts.tcav import derivatives, like
 from pellucid.concepts.tcav import tcav as test_concepts
 from pellucid.engine.statistics import Correction
 from pellucid.errors import DataError, MediaError, StorageError
-from pellucid.media import PictureSet, read_folder
+from pellucid.media import PictureSet, address, read_folder
 from pellucid.models.features import extract
 from pellucid.models.targets import TargetLike, as_target, parse_target
 from pellucid.results.tcav import ConceptTests, arrays
@@ -86,22 +86,17 @@ def tcav(
     )
     looked = [asked.digest(i) for i in range(len(asked))]
     about = {
-        "source": _absolute(concepts),
+        "source": address(concepts),
         "name": given.name,
         "sha256": hashlib.sha256(" ".join([*features.digests, *others.digests, *looked]).encode()).hexdigest(),
-        "asked": _absolute(pictures),
-        "random": _absolute(random),
+        "asked": address(pictures),
+        "random": address(random),
     }
     settings = {"by": by, "match": match, "level": level, "correction": correction, "draws": draws}
     run = {"seed": seed, "layer": features.layer, "backwards": len(asked)}
     goal = None if target is None else as_target(target)
     provenance = record(loaded, features.weights, about, "tcav", settings, goal, run)
     return ConceptTests(tests, features.layer, level, provenance)
-
-
-def _absolute(given: str | Path) -> str:
-    path = Path(given).expanduser()
-    return str(path.resolve()) if path.exists() else str(given)
 
 
 def recompute(artefact: Artefact, model: ModelLike | None, inputs: Any) -> tuple[dict[str, Tensor], list[str]]:

@@ -30,6 +30,7 @@ from pellucid.features.figures import before, figures
 from pellucid.features.natural import Choice, Standing
 from pellucid.features.nature import By, Natural, compared, find_natural, measure_of
 from pellucid.features.result import Synthesis
+from pellucid.media import address
 from pellucid.models.layers import layers
 from pellucid.models.model import VisionModel
 from pellucid.models.targets import Target, TargetLike, as_target
@@ -356,7 +357,7 @@ def channels(given: int | str | Sequence[int]) -> list[int]:
 
 def _absolute(given: str | Path | Sequence[str | Path]) -> list[str]:
     items = [given] if isinstance(given, str | Path) else list(given)
-    return [str(i) if str(i).startswith("sample:") else str(Path(i).expanduser().absolute()) for i in items]
+    return [address(item) for item in items]
 
 
 def opened(artefact: storage.Artefact) -> FeatureImages:

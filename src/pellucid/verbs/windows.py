@@ -1,6 +1,8 @@
 """Long clips: explained window by window as they are decoded, and put together by overlap-add.
 
-Only one window of frames is in memory at a time, whatever the length. Neighbouring windows overlap by half. Each map is
+Only one window of frames is in memory at a time, whatever the length, and what is kept of each window is written into
+rows that were made at the start: small blocks kept one by one between the frames' large ones would hold the heap open,
+and the memory of a process grow with the clip. Neighbouring windows overlap by half. Each map is
 weighed by a triangle over its window, and the sum divided by the sum of the weights, so that where windows agree their
 value stays as it is. What is explained is the same throughout: the top class is that of the mean score over windows.
 """
@@ -130,23 +132,25 @@ def explain_windows(
         raise MethodError(f"{wrong} gives no map over time, so windows cannot be put together: leave it out.")
     count, hop, total = plan.count or 1, hop_of(plan), len(frames_taken(footage, plan))
     number = 1 + max(0, -(-(total - count) // hop))
-    scores, first = [], None
+    first, scores = None, torch.empty(0)
     with task("windows, scores", number) as advance:
-        for _, clip in windows(footage, plan):
+        for i, (_, clip) in enumerate(windows(footage, plan)):
             x = model.clips(clip)[0][None].to(model.device, model.dtype)
-            first = x if first is None else first
             output = model.outputs(x)
             model = model.settled(x, output)
-            scores.append(model.reading.tensor(output).cpu())
+            score = model.reading.tensor(output).cpu()
+            if first is None:  # all rows at once: one small block kept for each window holds the heap above it open
+                first, scores = x, score.new_empty(number, *score.shape[1:])
+            scores[i] = score[0]
             advance(1)
     if first is None:
         raise MediaError(f"{footage.name} holds no frame.")
-    mean = torch.cat(scores).mean(0, keepdim=True)
+    mean = scores.mean(0, keepdim=True)
     named = [model.bound(t, first) for t in targets]
     bound = [t.freeze(mean) for t in named]
     sums: dict[tuple[int, int], OverlapAdd] = {}
     shown = sorted({round(k) for k in np.linspace(0, total - 1, min(_SHOWN, total))})
-    frames: dict[int, Any] = {}
+    drawn: Any = None  # `(shown, h, w, 3)`, made at once for the same reason
     with task("windows, maps", number) as advance:
         for start, clip in windows(footage, plan):
             x, geometry = model.clips(clip)
@@ -157,11 +161,15 @@ def explain_windows(
                     key = (a, b)
                     sums[key] = sums.get(key) or OverlapAdd(count, hop, total, len(tube))
                     sums[key].add(start, tube)
-            frames |= {i: _small(clip.frames[i - start]) for i in shown if start <= i < start + len(clip.frames)}
+            for place, i in enumerate(shown):
+                if start <= i < start + len(clip.frames):
+                    small = _small(clip.frames[i - start])
+                    drawn = np.empty((len(shown), *small.shape), np.uint8) if drawn is None else drawn
+                    drawn[place] = small
             advance(1)
     taken = frames_taken(footage, plan)
     picture = Clip(
-        np.stack([frames[i] for i in shown]),
+        drawn,
         tuple(footage.times[taken[i]] for i in shown),
         footage.name,
         footage.source,
@@ -225,10 +233,10 @@ def _folded(values: Tensor, method: Method, axes: int) -> Tensor:
     return values.amax(0) if method.channels == "max" else values.sum(0)
 
 
-def _score(target: Target, scores: Sequence[Tensor]) -> Tensor:
+def _score(target: Target, scores: Tensor) -> Tensor:
     """The target's score in each window, `(1, windows)`; NaN where it cannot be read from scores alone."""
     try:
-        return torch.stack([target(s)[0].float() for s in scores])[None]
+        return torch.stack([target(row)[0].float() for row in scores[:, None]])[None]
     except Exception:
         return torch.full((1, len(scores)), float("nan"))
 

@@ -1,0 +1,32 @@
+"""What opens a picture or a clip again, from anywhere: the text that records keep."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pellucid.media.clip import Footage
+
+STILLS = frozenset(("sample", "digits"))
+"""What stands before the colon of a picture that is no file."""
+
+SCHEMES: dict[str, Callable[[str], Footage]] = {}
+"""What stands before the colon of a clip that is no file -> what makes footage of the text behind it."""
+
+
+def scheme(source: str | os.PathLike[str]) -> str:
+    """What stands before the colon, if it is known: `sample`, `digits`, `suite`; empty for a path."""
+    prefix, colon, _ = os.fspath(source).partition(":")
+    return prefix if colon and (prefix in STILLS or prefix in SCHEMES) else ""
+
+
+def address(source: str | os.PathLike[str]) -> str:
+    """The text that opens a source from any folder: a file, folder or glob in full, anything with a scheme as it is.
+
+    Empty for what was made in memory, whose source is empty.
+    """
+    text = os.fspath(source)
+    return text if not text or scheme(text) else str(Path(text).expanduser().resolve())
