@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from pellucid.engine.edges import watch_edges
@@ -73,7 +74,7 @@ def replace_first_tensor(output: Any, value: Tensor) -> Any:
 
 def require_autograd(module: nn.Module) -> None:
     """Raises ModelError for weights created in inference mode, which autograd refuses to use."""
-    made = next((n for n, p in module.named_parameters() if p.is_inference()), None)
+    made = next((n for n, p in module.named_parameters() if not is_lazy(p) and p.is_inference()), None)
     if made is not None:
         raise ModelError(
             f"The model's weights (first {made!r}) were created inside `torch.inference_mode`, so they admit no "

@@ -10,6 +10,7 @@ from types import FrameType
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from pellucid.engine.batching import OUT_OF_MEMORY, is_out_of_memory
 
@@ -65,9 +66,17 @@ def backward_sentence(error: Exception) -> str:
     return f"The model's backward pass failed ({reason(error)}): {OUTPUTS_ONLY}."
 
 
+LAZY = (
+    "The model holds lazy modules (such as nn.LazyConv2d) that have seen no input yet, so it has no weights to be "
+    "explained: run it once, model(inputs), then explain it."
+)
+
+
 def without_values(network: nn.Module) -> str | None:
     """The sentence on a network whose weights hold no values; None where all do."""
     for name, tensor in (*network.named_parameters(), *network.named_buffers()):
+        if is_lazy(tensor):
+            return LAZY
         if tensor.is_meta:
             return (
                 f"The model's weights (first {name!r}) are on the meta device and hold no values: load them, as with "

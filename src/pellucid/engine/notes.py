@@ -24,6 +24,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
+from pellucid.engine.misfit import LAZY
 from pellucid.errors import ModelError
 
 _ATOMS = frozenset(
@@ -165,12 +166,6 @@ class Notes:
             _moved(parameter, data, place) or _version(parameter) != version
             for parameter, data, place, version, _, _ in self._parameters
         )
-
-
-LAZY = (
-    "The model holds lazy modules (such as nn.LazyConv2d) that have seen no input yet, so it has no weights to be "
-    "explained: run it once, model(inputs), then explain it."
-)
 
 
 def _tables(module: nn.Module) -> list[Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -17,6 +18,7 @@ from pellucid.engine.run import require_values, run_model
 from pellucid.errors import ModelError, TargetError
 from pellucid.explanation import Prediction
 from pellucid.models.clips import ClipPreprocessing
+from pellucid.models.fingerprint import fingerprint
 from pellucid.models.parts import advised, nothing_to_explain, parts
 from pellucid.models.preprocess import Preprocessing
 from pellucid.models.reading import Reading
@@ -177,20 +179,15 @@ class VisionModel:
         return self.settled(inputs, output).ranked(output, k, count=len(inputs))
 
     def fingerprint(self) -> str:
-        """SHA-256 over the names, types, shapes and values of all weights and buffers."""
+        """SHA-256 over the names, types, shapes and values of all that the module's `state_dict` holds.
+
+        Raises:
+            ModelError: the weights hold no values yet: lazy modules, the `meta` device.
+        """
         identity = getattr(self.module, "identity", None)
         if isinstance(identity, str) and identity:  # a black box has no weights to look at
             return hashlib.sha256(identity.encode()).hexdigest()
-        return _digest(self.module.state_dict())
-
-
-def _digest(state: dict[str, Tensor]) -> str:
-    digest = hashlib.sha256()
-    for name, tensor in sorted(state.items()):
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        values = tensor.detach().cpu().contiguous()
-        digest.update(values.reshape(-1).view(torch.uint8).numpy().data)
-    return digest.hexdigest()
+        return fingerprint(self.module)
 
 
 def check_labels(labels: Sequence[str] | None) -> tuple[str, ...] | None:
@@ -207,7 +204,8 @@ def _fits(module: nn.Module, inputs: Tensor) -> bool:
 
 
 def _not_finite(module: nn.Module) -> str:
-    bad = next((n for n, p in module.state_dict().items() if p.is_floating_point() and not p.isfinite().all()), None)
+    held = itertools.chain(module.named_parameters(), module.named_buffers())
+    bad = next((n for n, p in held if p.is_floating_point() and not p.isfinite().all()), None)
     if bad is None:
         return "The model's scores hold NaN or infinity: check its preprocessing, or run it in single precision."
     return f"The model's weights hold NaN or infinity (first in {bad!r}): load a sound checkpoint."
