@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import difflib
 import threading
+import weakref
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -169,10 +170,11 @@ class Capture:
         try:
             self._guard.__enter__()
             # The cut comes first: a layer both cut and watched is watched behind the cut.
-            for names, hook in ((self.layers, self._cut_hook), (self.watch, self._watch_hook)):
+            this: Any = weakref.proxy(self)  # so that a model does not keep what an interrupt has left on it
+            for names, hook in ((self.layers, Capture._cut_hook), (self.watch, Capture._watch_hook)):
                 for name in names:
                     layer = find_layer(self.module, name)
-                    self._handles.append(layer.register_forward_hook(hook(name)))
+                    self._handles.append(layer.register_forward_hook(hook(this, name)))
             if not self.stop_early:
                 watch_edges(self.module, self._edges)
         except BaseException as error:

@@ -160,6 +160,13 @@ class Notes:
         for noted_tensor in self._tensors:
             _put_back_tensor(*noted_tensor)
 
+    def put_back_hooks(self) -> None:
+        """Remove our own hooks alone."""
+        for table, entries in [*((table, {}) for table in self._empty), *self._dicts]:
+            for key in table.keys() - entries.keys() if isinstance(table, dict) else ():
+                if str(getattr(table[key], "__module__", "")).startswith("pellucid."):
+                    del table[key]
+
     def outlived(self) -> bool:
         """Whether the model has lived on since: it trains again, or has learned."""
         return any(kept.get("training") and own.get("training") for own, kept in self._attributes) or any(

@@ -21,6 +21,7 @@ import numpy as np
 import torch
 
 _numpy: Any = np.random
+_BLOCKS = 1000  # in which a stream of Python's is known again: 600,000 words
 _spent: Counter[Hashable] = Counter()  # how many streams were seeded by a state and may have been drawn from by others
 
 
@@ -31,7 +32,7 @@ class Stream:
         read: gives its state, as something that can be compared after `plain`.
         seed: seeds it with 32 bits.
         write: sets its state.
-        ours: whether it still runs on the stream that this object seeded; None where that cannot be known.
+        ours: whether it still runs on the stream that was seeded with a number.
     """
 
     def __init__(
@@ -39,7 +40,7 @@ class Stream:
         read: Callable[[], Any],
         seed: Callable[[int], object],
         write: Callable[[Any], object],
-        ours: Callable[[int], bool] | None = None,
+        ours: Callable[[int], bool],
     ) -> None:
         self._read, self._write, self._ours = read, write, ours
         self._before = read()
@@ -57,7 +58,7 @@ class Stream:
     def put_back(self, late: bool = False) -> None:
         """Give the caller's stream back; where that comes late, only if nobody has seeded the generator since."""
         now = b"" if not late and threading.active_count() == 1 else _plain(self._read())
-        if late and not (self._ours(self._number) if self._ours is not None else now == self._start):
+        if late and not self._ours(self._number):
             return
         if now not in (b"", self._start, _plain(self._before)):
             _spent[self._key] += 1
@@ -103,7 +104,15 @@ def _numpy_stream() -> Stream:
 
 
 def _python_stream() -> Stream:
-    return Stream(random.getstate, random.seed, random.setstate)
+    def ours(number: int) -> bool:
+        now, again = random.getstate()[1][:-1], random.Random(number)
+        for _ in range(_BLOCKS):
+            if again.getstate()[1][:-1] == now:
+                return True
+            again.getrandbits(32 * 624)  # the state holds one block of so many words, wherever in it the next is
+        return False
+
+    return Stream(random.getstate, random.seed, random.setstate, ours)
 
 
 def set_apart(streams: MutableMapping[Hashable, Stream], devices: set[torch.device]) -> None:

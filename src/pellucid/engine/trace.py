@@ -11,7 +11,8 @@ has gone. Python may raise KeyboardInterrupt between any two steps, so
 - a loan is written into the ledger before anything is changed, and struck out after everything is back;
 - to put back is safe to repeat, and what an interrupt cut short is repeated at once;
 - a loan knows its uses weakly. One whose end was never reached, because the interrupt fell just in front of it, is
-  known by its frame or its memory being gone. What it left is put back then, unless the model has lived on since.
+  known by its frame or its memory being gone. What it left is put back then; but where the model has lived on since,
+  trains again or has learned, only our hooks go.
 """
 
 from __future__ import annotations
@@ -142,7 +143,9 @@ class _ModelLoan(_Loan):
         self.notes.evaluate(modules)
 
     def put_back(self, late: bool) -> None:
-        if not (late and self.notes.outlived()):
+        if late and self.notes.outlived():
+            self.notes.put_back_hooks()
+        else:
             self.notes.put_back()
         if self in _models:
             _models.remove(self)
