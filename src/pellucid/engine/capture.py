@@ -157,7 +157,7 @@ class Capture:
         self._thread = threading.get_ident()
         self._graph_prefix = False
         self._twin: nn.Module | None = None
-        self._paused = False
+        self._running = False  # hooks act in passes of this object's own alone
         self._runs: Counter[str] = Counter()
         self._turns: Counter[str] = Counter()
         self._until: Counter[str] | None = None
@@ -229,11 +229,7 @@ class Capture:
         plain = not self.input_gradient and (self.stop_early or not self.layers)
         if passes < PAYS or not plain or batch_size(self.module) or not foldable(self.module, x):
             return 0
-        self._paused = True
-        try:
-            self._twin = folded(self.module, lambda module, inputs: module(inputs), x.detach())
-        finally:
-            self._paused = False
+        self._twin = folded(self.module, lambda module, inputs: module(inputs), x.detach())
         return PASSES
 
     def shorten(self) -> None:
@@ -260,10 +256,12 @@ class Capture:
             self._turns.clear()
             with torch.set_grad_enabled(self.input_gradient or self._graph_prefix):
                 try:
+                    self._running = True
                     return module(part)
                 except _Stop:
                     return None
                 finally:
+                    self._running = False
                     self._join_runs()
 
         watched: list[dict[str, Tensor]] = []
@@ -327,7 +325,7 @@ class Capture:
 
     def _cut_hook(self, name: str) -> Callable[[nn.Module, Any, Any], Any]:
         def hook(_module: nn.Module, _args: Any, output: Any) -> Any:
-            if threading.get_ident() != self._thread or self._paused:
+            if threading.get_ident() != self._thread or not self._running:
                 return None  # another thread runs the same model
             activation = self._activation(name, output)
             if name in self.runs:
@@ -365,7 +363,7 @@ class Capture:
 
     def _watch_hook(self, name: str) -> Callable[[nn.Module, Any, Any], Any]:
         def hook(_module: nn.Module, _args: Any, output: Any) -> Any:
-            if threading.get_ident() != self._thread or self._paused:
+            if threading.get_ident() != self._thread or not self._running:
                 return None
             self.watched[name] = self._activation(name, output)
             self._runs[name] += 1

@@ -158,12 +158,18 @@ class Notes:
         for noted_parameter in self._parameters:
             _put_back_parameter(*noted_parameter)
         for noted_tensor in self._tensors:
-            _put_back_tensor(*noted_tensor)
+            with suppress(RuntimeError):
+                _put_back_tensor(*noted_tensor)
+        elsewhere = [(t.data, value) for t, _, _, _, value in self._tensors if t.device.type != "cpu"]
+        if elsewhere:  # written at one go, since to compare each there would wait for the device each time
+            with suppress(RuntimeError), torch.no_grad():
+                torch._foreach_copy_([data for data, _ in elsewhere], [value for _, value in elsewhere])
 
     def put_back_hooks(self) -> None:
         """Remove our own hooks alone."""
-        for table, entries in [*((table, {}) for table in self._empty), *self._dicts]:
-            for key in table.keys() - entries.keys() if isinstance(table, dict) else ():
+        empty: list[tuple[dict[Any, Any], dict[Any, Any]]] = [(t, {}) for t in self._empty if isinstance(t, dict)]
+        for table, entries in empty + self._dicts:
+            for key in table.keys() - entries.keys():
                 if str(getattr(table[key], "__module__", "")).startswith("pellucid."):
                     del table[key]
 
@@ -213,8 +219,10 @@ def _put_back_parameter(
 
 def _put_back_tensor(tensor: Tensor, data: Tensor, place: int, version: int, value: Tensor) -> None:
     moved = _moved(tensor, data, place)
-    if moved or (not torch.equal(tensor, value) if version < 0 else tensor._version != version):
-        with suppress(RuntimeError), torch.inference_mode(version < 0), torch.no_grad():
+    written = version >= 0 and tensor._version != version
+    # Some kernels, such as that of batch normalisation, write without counting it.
+    if moved or written or (tensor.device.type == "cpu" and not torch.equal(tensor, value)):
+        with torch.inference_mode(version < 0), torch.no_grad():
             if moved:
                 tensor.data = data
             tensor.copy_(value)
