@@ -19,8 +19,8 @@ from pellucid.errors import MethodError, StorageError
 from pellucid.heatmaps import get_method
 from pellucid.media import FramesInMemory, Plan, open_clip
 from pellucid.models.preprocess import Preprocess
-from pellucid.render.display import ground_pixels
-from pellucid.render.portraits import portrait
+from pellucid.render.paper.display import ground_pixels
+from pellucid.render.paper.portraits import portrait
 from pellucid.verbs.windows import OverlapAdd, windows
 
 pytest.importorskip("av")

@@ -12,31 +12,15 @@ import torch
 from matplotlib.text import Text
 from PIL import Image
 
+from helpers.render_cases import explanation
 from pellucid.errors import PellucidError
-from pellucid.explanation import Explanation, Prediction, Quality, Record
+from pellucid.explanation import Quality
 from pellucid.media import Geometry, read_image
 from pellucid.render import Limits, figure_png, html, limits, overlay, panel, thumbnail
-from pellucid.render.colour import colours, number, strength
-from pellucid.render.display import display, display_error
-from pellucid.render.overlay import dimmed
-from pellucid.render.sheet import ellipsised, plain, text_width, wrapped
-
-CROP = Geometry((60, 90), (56, 56), ((2.0, 58.0), (17.0, 73.0)))  # a centre crop
-
-
-def explanation(values, *, geometry=CROP, picture=True, **kwargs):
-    pixels = np.full((*geometry.source_size[-2:], 3), 128, np.uint8)
-    fields = {
-        "attribution": torch.as_tensor(values, dtype=torch.float32)[None],
-        "method": "grad-cam",
-        "target": "tiger cat",
-        "prediction": [Prediction(282, "tiger cat", 0.4), Prediction(285, "Egyptian cat", 0.3)],
-        "geometry": geometry,
-        "record": Record({"name": "net"}, {"name": "cat", "sha256": "0"}, {"name": "grad-cam"}, None, {}, {}),
-        "layer": "layer4",
-        "picture": read_image(pixels) if picture is True else picture,
-    }
-    return Explanation(**{**fields, **kwargs})
+from pellucid.render.paper.colour import colours, number, strength
+from pellucid.render.paper.display import display, display_error
+from pellucid.render.paper.overlay import dimmed
+from pellucid.render.paper.sheet import ellipsised, plain, text_width, wrapped
 
 
 def texts(figure):

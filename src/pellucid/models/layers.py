@@ -29,7 +29,7 @@ from pellucid.engine.capture import Runs
 from pellucid.errors import LayerError, ModelError, TargetError
 from pellucid.models.layouts import Layout
 from pellucid.models.moves import moves, owners
-from pellucid.models.probe import Probe, Score, Seen, largest_output, probe, sketch, value_of
+from pellucid.models.probe import Probe, Score, Sighting, largest_output, probe, sketch, value_of
 
 _LATEST = 24  # layers that are proven first when the best is looked for: it is almost always among them
 COVERAGE = 0.7  # of a layer's cells must carry gradient, for the layer to be chosen
@@ -137,13 +137,13 @@ def _candidates(module: nn.Module, sample: Tensor, found: Probe) -> Iterator[Lay
     fed = [s for s in found.seen.values() if s.fed]
     given: set[str] = set()
 
-    def ranked(proven: Sequence[Layer], allowed: Callable[[Seen], bool]) -> list[Layer]:
+    def ranked(proven: Sequence[Layer], allowed: Callable[[Sighting], bool]) -> list[Layer]:
         alive = _alive([layer for layer in proven if allowed(found.seen[layer.name])], COVERAGE)
         fresh = [layer for layer in reversed(alive) if layer.name not in given]
         given.update(layer.name for layer in fresh)
         return fresh
 
-    def on_the_trunk(seen: Seen) -> bool:
+    def on_the_trunk(seen: Sighting) -> bool:
         return not seen.beside and not seen.is_output
 
     yield from ranked(_proven(module, sample, fed[-_LATEST:]), on_the_trunk)
@@ -326,7 +326,7 @@ def _noise_like(inputs: Tensor) -> Tensor:
     return noise.to(inputs.device, inputs.dtype)
 
 
-def _proven(module: nn.Module, sample: Tensor, seen: Sequence[Seen]) -> tuple[Layer, ...]:
+def _proven(module: nn.Module, sample: Tensor, seen: Sequence[Sighting]) -> tuple[Layer, ...]:
     guessed = [s for s in seen if s.readings]
     if not guessed:
         return ()

@@ -12,13 +12,13 @@ from pellucid.engine.capture import first_tensor
 from pellucid.engine.run import batch_size, joined, run_model
 from pellucid.errors import ModelError, OutOfMemoryError
 from pellucid.models.layouts import Layout
-from pellucid.models.probe import Seen, hooked, of_one_run
+from pellucid.models.probe import Sighting, hooked, of_one_run
 
 _AT_ONCE = 2**21  # numbers of input that are changed at once to prove layouts, so that a batch stays small
 
 
 def moves(
-    module: nn.Module, sample: Tensor, corners: Sequence[tuple[int, ...]], seen: Sequence[Seen]
+    module: nn.Module, sample: Tensor, corners: Sequence[tuple[int, ...]], seen: Sequence[Sighting]
 ) -> dict[str, list[Tensor]]:
     """How far each cell moves when each corner is changed, `(corners, *grid)` for each reading; large inputs in turn.
 
@@ -84,7 +84,7 @@ def _reduced(
     return {name: [reduce(name, joined(turn, len(inputs), size)) for turn in turns[name]] for name in names}
 
 
-def _moved(activation: Tensor, seen: Seen, count: int) -> list[Tensor] | None:
+def _moved(activation: Tensor, seen: Sighting, count: int) -> list[Tensor] | None:
     """One run's squared moves in each cell of `count` changed samples behind the unchanged one, for each reading."""
     rows = seen.shape[0]
     if activation.shape[1:] != seen.shape[1:] or len(activation) != rows * (count + 1):
@@ -94,7 +94,7 @@ def _moved(activation: Tensor, seen: Seen, count: int) -> list[Tensor] | None:
     return [of_one_run(r, seen.joining(r)).to_map(difference).square().sum(1) for r in seen.readings]
 
 
-def _joined(seen: Seen, turns: Sequence[list[Tensor] | None]) -> list[Tensor] | None:
+def _joined(seen: Sighting, turns: Sequence[list[Tensor] | None]) -> list[Tensor] | None:
     if seen.runs is None:
         return turns[-1] if turns else None
     if len(turns) != seen.runs.count:

@@ -55,7 +55,7 @@ class _Run:
 
 
 @dataclass
-class Seen:
+class Sighting:
     """What the probing pass saw of one layer.
 
     Attributes:
@@ -215,7 +215,7 @@ class _Recorder:
             activation.register_hook(lambda g: self._reduce(name, run, g))  # type: ignore[no-untyped-call]
         return None if replaced is None else replace_first_tensor(output, replaced)
 
-    def settle(self) -> dict[str, Seen]:
+    def settle(self) -> dict[str, Sighting]:
         """Once the pass is over: which runs count, and how each layer may read."""
         batch, clips = len(self.sample), self.sample.ndim == 5  # whose frames may be folded into the batch
         found = {}
@@ -246,18 +246,18 @@ def of_one_run(layout: Layout, runs: Runs | None) -> Layout:
     )
 
 
-def _read(name: str, runs: list[_Run], space: tuple[int, ...]) -> Seen:
+def _read(name: str, runs: list[_Run], space: tuple[int, ...]) -> Sighting:
     """A layer's shape and its possible readings, with the runs that count."""
     shape = runs[-1].shape
     side_by_side = _ends([run.edge.node if run.edge else None for run in runs])
     kept = [k for k in side_by_side if runs[k].shape == shape]
     if len(side_by_side) < 2:
-        return Seen(name, "", shape, list(readings(shape, space)))
+        return Sighting(name, "", shape, list(readings(shape, space)))
     several = Runs(tuple(kept), len(runs), others=len(side_by_side) - len(kept))
     joined = [replace(r, channels=r.channels * len(kept), runs=len(kept)) for r in readings(shape, space)]
     if shape[0] == 1 and len(space) == 3 and len(kept) > 1:
         joined = [*(replace(r, runs=len(kept)) for r in readings((len(kept), *shape[1:]), space)), *joined]
-    return Seen(name, "", shape, joined, several)
+    return Sighting(name, "", shape, joined, several)
 
 
 def _ends(nodes: Sequence[Node | None]) -> list[int]:
@@ -305,8 +305,8 @@ class Probe:
         span: for each space axis, the interval of the input outside of which the score's gradient is zero.
     """
 
-    seen: dict[str, Seen]
-    all: dict[str, Seen]
+    seen: dict[str, Sighting]
+    all: dict[str, Sighting]
     span: tuple[tuple[int, int], ...] = ()
 
 
@@ -383,7 +383,7 @@ def _apart(output: Any, space: tuple[int, ...]) -> tuple[Any, list[tuple[Node, N
 
 
 def _mark_outputs(
-    recorder: _Recorder, everything: Mapping[str, Seen], value: Tensor, dense: list[tuple[Node, Node]]
+    recorder: _Recorder, everything: Mapping[str, Sighting], value: Tensor, dense: list[tuple[Node, Node]]
 ) -> None:
     """Marks the layers that a dense output is only resampled from, where the score reads it as it is."""
     if not dense or value.grad_fn is None:
@@ -401,7 +401,7 @@ def _only_resamples(node: Node) -> bool:
     return name in _RESAMPLING or name.startswith("Upsample")
 
 
-def _outermost(recorder: _Recorder, everything: Mapping[str, Seen]) -> dict[str, Seen]:
+def _outermost(recorder: _Recorder, everything: Mapping[str, Sighting]) -> dict[str, Sighting]:
     """Of modules that return the very same tensor, the last to end (`layer4`, not `layer4.2.act3`).
 
     But no later than a watched one: it is read before an outer module ends.
@@ -439,7 +439,7 @@ def _span(gradient: Tensor | None) -> tuple[tuple[int, int], ...]:
     return tuple(found)
 
 
-def _gather(seen: Seen, runs: Sequence[_Run]) -> None:
+def _gather(seen: Sighting, runs: Sequence[_Run]) -> None:
     """Puts the runs that count together."""
     kept = [runs[k] for k in seen.runs.kept] if seen.runs else [runs[-1]]
     fed = [run for run in kept if run.sketch is not None]
@@ -458,7 +458,7 @@ def _gather(seen: Seen, runs: Sequence[_Run]) -> None:
         seen.cells = []
 
 
-def _mark_branches(recorder: _Recorder, everything: Mapping[str, Seen]) -> None:
+def _mark_branches(recorder: _Recorder, everything: Mapping[str, Sighting]) -> None:
     """Marks the layers on one of several branches that read the same activation: none of them is the whole way."""
     last = {name: (runs[-1].tensor, runs[-1].version) for name, runs in recorder.runs.items()}
     readers: dict[tuple[int, int], list[str]] = {}

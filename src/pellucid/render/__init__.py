@@ -2,9 +2,9 @@
 several methods and targets (figure; sheet and tiles draw them), and PNG, thumbnails and HTML (save). The only
 place where values are scaled; matplotlib is imported when something is drawn, and pyplot never."""
 
-from pellucid.render.colour import Limits, limits
 from pellucid.render.figure import panel
-from pellucid.render.overlay import overlay
+from pellucid.render.paper.colour import Limits, limits
+from pellucid.render.paper.overlay import overlay
 from pellucid.render.save import figure_html, figure_png, html, overlay_video, thumbnail
 
 __all__ = [

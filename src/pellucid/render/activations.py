@@ -12,13 +12,13 @@ from torch import Tensor
 
 from pellucid.features.activations import ActivationMaps, InputActivations, summary
 from pellucid.media import Geometry
-from pellucid.render.colour import colours, limits, number
-from pellucid.render.display import display_geometry
-from pellucid.render.overlay import overlay
-from pellucid.render.page import GAP, MARGIN, MIN_CELL, head, picture_box, side
-from pellucid.render.rgb import Pixels, frames_at, rgb
-from pellucid.render.sheet import FAINT, QUIET, Column, Sheet
-from pellucid.render.tiles import SMALL, TEXT
+from pellucid.render.paper.colour import colours, limits, number
+from pellucid.render.paper.display import display_geometry
+from pellucid.render.paper.overlay import overlay
+from pellucid.render.paper.page import GAP, MARGIN, MIN_CELL, head, picture_box, side
+from pellucid.render.paper.rgb import Pixels, frames_at, rgb
+from pellucid.render.paper.sheet import FAINT, QUIET, Column, Sheet
+from pellucid.render.paper.tiles import SMALL, TEXT
 
 _BIG, _TILE, _BETWEEN, _APART = 1.6, 0.72, 0.07, 0.16  # inches: summary pictures, channels, between, apart
 _ACROSS = 6  # channels beside the summary pictures, in two rows

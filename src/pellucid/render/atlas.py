@@ -9,8 +9,8 @@ from matplotlib.figure import Figure
 
 from pellucid.features.atlas import DrawnAtlas
 from pellucid.render.features import crop
-from pellucid.render.rgb import rgb
-from pellucid.render.sheet import INK, QUIET, TRACK, Sheet
+from pellucid.render.paper.rgb import rgb
+from pellucid.render.paper.sheet import INK, QUIET, TRACK, Sheet
 
 _MARGIN, _GAP, _SIDE, _THIN = 0.35, 0.4, 5.6, 0.025  # inches
 _HEAD, _TITLE, _TEXT = 12.0, 8.6, 7.2  # points

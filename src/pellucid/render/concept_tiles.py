@@ -15,9 +15,9 @@ from pellucid.concepts.bank import Bank
 from pellucid.errors import MediaError
 from pellucid.media import Box, Origin, Picture, read_image
 from pellucid.media.crops import around, cut
-from pellucid.render.colour import limits
-from pellucid.render.display import display_geometry, spread
-from pellucid.render.overlay import overlay
+from pellucid.render.paper.colour import limits
+from pellucid.render.paper.display import display_geometry, spread
+from pellucid.render.paper.overlay import overlay
 
 _SIZE = 192  # pixels of a crop, and of the shorter side of a whole picture
 

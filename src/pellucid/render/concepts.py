@@ -11,11 +11,11 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from pellucid.concepts.bank import Bank
-from pellucid.render.colour import number
 from pellucid.render.concept_tiles import ConceptTile, exemplars
-from pellucid.render.page import GAP, MARGIN, head
-from pellucid.render.sheet import AGAINST, FAINT, FOR, INK, QUIET, TRACK, WARNING, Column, Sheet, leading
-from pellucid.render.tiles import SMALL, TEXT, TITLE
+from pellucid.render.paper.colour import number
+from pellucid.render.paper.page import GAP, MARGIN, head
+from pellucid.render.paper.sheet import AGAINST, FAINT, FOR, INK, QUIET, TRACK, WARNING, Column, Sheet, leading
+from pellucid.render.paper.tiles import SMALL, TEXT, TITLE
 
 _CARD = 6.3  # inches wide
 _TILE = 0.95  # side of a crop

@@ -18,11 +18,11 @@ from pellucid.errors import PellucidError
 from pellucid.features.exemplars import Exemplar
 from pellucid.features.feature_image import Given, UnitPicture
 from pellucid.features.folder import Patch
-from pellucid.render.colour import limits, number
-from pellucid.render.display import display_geometry, spread
-from pellucid.render.overlay import overlay
-from pellucid.render.rgb import Pixels, rgb, small_picture
-from pellucid.render.sheet import FAINT, FOR, INK, QUIET, TRACK, WARNING, Sheet, leading, text_width
+from pellucid.render.paper.colour import limits, number
+from pellucid.render.paper.display import display_geometry, spread
+from pellucid.render.paper.overlay import overlay
+from pellucid.render.paper.rgb import Pixels, rgb, small_picture
+from pellucid.render.paper.sheet import FAINT, FOR, INK, QUIET, TRACK, WARNING, Sheet, leading, text_width
 
 HEAD, TITLE, TEXT, SMALL = 12.0, 8.6, 6.9, 6.2  # points
 _MARGIN, _GAP, _THIN = 0.35, 0.34, 0.05  # inches: around, between cards, between thumbnails

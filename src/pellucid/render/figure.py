@@ -40,9 +40,16 @@ def panel(explanations: Sequence[Explanation], *, width: float = 13.5) -> Figure
         from pellucid.render.strip import strips
 
         return strips(explanations, width)
-    from pellucid.render.page import page  # brings matplotlib
+    from pellucid.render.paper.page import page  # brings matplotlib
 
     return page(explanations[0], _sections(explanations), width)
+
+
+def caption(explanations: Sequence[Explanation]) -> str:
+    """What a panel shows, in a line: the picture, the methods, the targets."""
+    methods = ", ".join(dict.fromkeys(e.method for e in explanations))
+    targets = ", ".join(dict.fromkeys(e.target for e in explanations))
+    return f"{explanations[0].name}: {methods} for {targets}"
 
 
 def _sections(explanations: Sequence[Explanation]) -> list[tuple[str, list[Explanation]]]:

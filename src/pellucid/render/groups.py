@@ -8,10 +8,10 @@ from __future__ import annotations
 from matplotlib.figure import Figure
 
 from pellucid.importance.result import Answer, Share
-from pellucid.render.bars import Scale, rows
-from pellucid.render.page import GAP, MARGIN, head
-from pellucid.render.sheet import FAINT, INK, QUIET, TRACK, WARNING, Column, Sheet
-from pellucid.render.tiles import SMALL, TEXT, TITLE
+from pellucid.render.paper.bars import Scale, rows
+from pellucid.render.paper.page import GAP, MARGIN, head
+from pellucid.render.paper.sheet import FAINT, INK, QUIET, TRACK, WARNING, Column, Sheet
+from pellucid.render.paper.tiles import SMALL, TEXT, TITLE
 
 _SIDE, _COLUMN = 2.4, 6.6  # inches
 _FIRST, _OTHERS, _GROUPS = 10, 6, 6  # players of the first section and of the others; groups

@@ -12,15 +12,27 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from pellucid.importance.result import Answer
-from pellucid.render.bars import Scale, pictured, row_height, rows, score_line
-from pellucid.render.colour import limits, number
-from pellucid.render.display import display_geometry, ground_pixels
-from pellucid.render.overlay import overlay
-from pellucid.render.page import GAP, MARGIN, MIN_CELL, head, picture_box, side
-from pellucid.render.portraits import labels_on, portrait
+from pellucid.render.paper.bars import Scale, pictured, row_height, rows, score_line
+from pellucid.render.paper.colour import limits, number
+from pellucid.render.paper.display import display_geometry, ground_pixels
+from pellucid.render.paper.overlay import overlay
+from pellucid.render.paper.page import GAP, MARGIN, MIN_CELL, head, picture_box, side
+from pellucid.render.paper.portraits import labels_on, portrait
+from pellucid.render.paper.sheet import (
+    AGAINST,
+    FAINT,
+    FOR,
+    INK,
+    PAPER,
+    QUIET,
+    WARNING,
+    Column,
+    Sheet,
+    leading,
+    text_width,
+)
+from pellucid.render.paper.tiles import SMALL, TEXT, TITLE
 from pellucid.render.presence_tree import draw_tree, tree_width
-from pellucid.render.sheet import AGAINST, FAINT, FOR, INK, PAPER, QUIET, WARNING, Column, Sheet, leading, text_width
-from pellucid.render.tiles import SMALL, TEXT, TITLE
 
 _BARS = 5.6  # inches: the column of bars
 _MOST = 12  # players drawn of one picture

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from pellucid.engine.presence_tree import PresenceTree
 from pellucid.importance.result import Answer
-from pellucid.render.branches import BOX, DOWN, branches
-from pellucid.render.colour import number
-from pellucid.render.portraits import portrait
-from pellucid.render.sheet import PAPER, QUIET, TRACK, Column, Sheet, leading
-from pellucid.render.tiles import SMALL, TEXT, TITLE
+from pellucid.render.paper.branches import BOX, DOWN, branches
+from pellucid.render.paper.colour import number
+from pellucid.render.paper.portraits import portrait
+from pellucid.render.paper.sheet import PAPER, QUIET, TRACK, Column, Sheet, leading
+from pellucid.render.paper.tiles import SMALL, TEXT, TITLE
 
 _LEAF, _SIDE = 0.8, 0.5  # inches: a leaf's column at least, a player's picture
 

@@ -15,10 +15,10 @@ from PIL import Image
 from pellucid.errors import PellucidError
 from pellucid.explanation import Explanation
 from pellucid.media.clip import NOMINAL_RATE, Clip
-from pellucid.render.colour import limits
-from pellucid.render.display import display, display_geometry, ground_pixels, spread
-from pellucid.render.figure import panel
-from pellucid.render.overlay import overlay
+from pellucid.render.figure import caption, panel
+from pellucid.render.paper.colour import limits
+from pellucid.render.paper.display import display, display_geometry, ground_pixels, spread
+from pellucid.render.paper.overlay import overlay
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -83,10 +83,7 @@ def html(explanations: Sequence[Explanation], *, dpi: float = 100) -> str:
     Raises:
         PellucidError: as `panel`.
     """
-    first = explanations[0]
-    methods = ", ".join(dict.fromkeys(e.method for e in explanations))
-    targets = ", ".join(dict.fromkeys(e.target for e in explanations))
-    return figure_html(panel(explanations), f"{first.name}: {methods} for {targets}", dpi)
+    return figure_html(panel(explanations), caption(explanations), dpi)
 
 
 def figure_html(figure: Figure, text: str, dpi: float = 100) -> str:

@@ -13,12 +13,12 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from pellucid.explanation import Explanation, TemporalCurve
-from pellucid.render.colour import limits, number
-from pellucid.render.display import display, display_geometry
-from pellucid.render.overlay import overlay
-from pellucid.render.page import MARGIN, MIN_CELL, head, picture_box, side
-from pellucid.render.sheet import AGAINST, FAINT, FOR, INK, QUIET, TRACK, WARNING, Column, Sheet, leading
-from pellucid.render.tiles import SMALL, TEXT, TITLE, banner, colour_bar, remarks
+from pellucid.render.paper.colour import limits, number
+from pellucid.render.paper.display import display, display_geometry
+from pellucid.render.paper.overlay import overlay
+from pellucid.render.paper.page import MARGIN, MIN_CELL, head, picture_box, side
+from pellucid.render.paper.sheet import AGAINST, FAINT, FOR, INK, QUIET, TRACK, WARNING, Column, Sheet, leading
+from pellucid.render.paper.tiles import SMALL, TEXT, TITLE, banner, colour_bar, remarks
 
 _FRAMES, _CURVE, _GAP, _BETWEEN = 6, 0.75, 0.08, 0.36  # key frames; inches: of the curve, between frames, sections
 _SLICE = 1.3  # inches: width of the slice through x and time

@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 from pellucid.interpretable.distilled import Surrogate
 from pellucid.interpretable.fidelity import Fidelity, Interval
 from pellucid.interpretable.frontier import Point
-from pellucid.render.page import GAP, MARGIN, head
-from pellucid.render.sheet import FAINT, FOR, INK, QUIET, TRACK, WARNING, Column, Sheet
+from pellucid.render.paper.page import GAP, MARGIN, head
+from pellucid.render.paper.sheet import FAINT, FOR, INK, QUIET, TRACK, WARNING, Column, Sheet
+from pellucid.render.paper.tiles import SMALL, TEXT, TITLE
 from pellucid.render.surrogate_bodies import body, body_width
-from pellucid.render.tiles import SMALL, TEXT, TITLE
 
 Pixels = NDArray[np.uint8]
 _SIDE, _THUMB = 3.3, 0.62  # inches

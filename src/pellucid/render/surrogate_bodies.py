@@ -18,10 +18,10 @@ from pellucid.interpretable.hierarchy import Hierarchy
 from pellucid.interpretable.linear import SparseLinear
 from pellucid.interpretable.rules import Rules
 from pellucid.interpretable.tree import Node, Tree
-from pellucid.render.branches import BOX, branches
-from pellucid.render.colour import number
-from pellucid.render.sheet import AGAINST, FAINT, FOR, INK, PAPER, QUIET, TRACK, Column, Sheet, leading
-from pellucid.render.tiles import SMALL, TEXT, TITLE
+from pellucid.render.paper.branches import BOX, branches
+from pellucid.render.paper.colour import number
+from pellucid.render.paper.sheet import AGAINST, FAINT, FOR, INK, PAPER, QUIET, TRACK, Column, Sheet, leading
+from pellucid.render.paper.tiles import SMALL, TEXT, TITLE
 
 Pixels = NDArray[np.uint8]
 Words = Mapping[int, Sequence[Pixels]]

@@ -13,10 +13,10 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from pellucid.interpretable.base import Reason
-from pellucid.render.colour import number
-from pellucid.render.page import GAP, MARGIN, head
-from pellucid.render.sheet import AGAINST, FAINT, FOR, PAPER, QUIET, Column, Sheet, leading
-from pellucid.render.tiles import SMALL, TEXT, TITLE
+from pellucid.render.paper.colour import number
+from pellucid.render.paper.page import GAP, MARGIN, head
+from pellucid.render.paper.sheet import AGAINST, FAINT, FOR, PAPER, QUIET, Column, Sheet, leading
+from pellucid.render.paper.tiles import SMALL, TEXT, TITLE
 
 Pixels = NDArray[np.uint8]
 Box = tuple[float, float, float, float]

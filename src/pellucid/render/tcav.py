@@ -10,11 +10,11 @@ from collections.abc import Sequence
 from matplotlib.figure import Figure
 
 from pellucid.concepts.tcav import Tested
-from pellucid.render.bars import Scale, row_height
-from pellucid.render.colour import number
-from pellucid.render.page import MARGIN
-from pellucid.render.sheet import AGAINST, FAINT, FOR, INK, QUIET, TRACK, WARNING, Sheet, leading, text_width
-from pellucid.render.tiles import SMALL, TEXT, TITLE
+from pellucid.render.paper.bars import Scale, row_height
+from pellucid.render.paper.colour import number
+from pellucid.render.paper.page import MARGIN
+from pellucid.render.paper.sheet import AGAINST, FAINT, FOR, INK, QUIET, TRACK, WARNING, Sheet, leading, text_width
+from pellucid.render.paper.tiles import SMALL, TEXT, TITLE
 
 _WIDTH, _NAME, _BAR, _SAID = 9.0, 2.6, 0.15, 2.5  # inches
 

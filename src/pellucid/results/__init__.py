@@ -1,19 +1,20 @@
 """What users hold: results with their verbs `show` and `save`. One file a kind."""
 
+from pellucid.results.base import Result
 from pellucid.results.concepts import Concepts
 from pellucid.results.heatmap import Heatmap, Heatmaps, Session, VideoHeatmap, check
 from pellucid.results.importance import Importance
-from pellucid.results.shown import display, file_names, names_of_inputs, slug, unused
+from pellucid.results.shown import file_names, names_of_inputs, slug, unused
 
 __all__ = [
     "Concepts",
     "Heatmap",
     "Heatmaps",
     "Importance",
+    "Result",
     "Session",
     "VideoHeatmap",
     "check",
-    "display",
     "file_names",
     "names_of_inputs",
     "slug",

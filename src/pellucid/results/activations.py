@@ -16,7 +16,8 @@ from pellucid.features.activations import ActivationMaps, InputActivations, Rank
 from pellucid.media import Geometry
 from pellucid.models.layers import Layer
 from pellucid.models.layouts import Layout
-from pellucid.results.shown import display, names_of_inputs, slug, unused
+from pellucid.results.base import Result
+from pellucid.results.shown import names_of_inputs, slug, unused
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -25,7 +26,7 @@ FORMAT = "pellucid-activations/1"
 
 
 @dataclass
-class Activations(InputActivations):
+class Activations(InputActivations, Result):
     """What some layers answer to one input: `result["layer"]` gives a layer's maps."""
 
     def figure(self) -> Figure:
@@ -34,20 +35,10 @@ class Activations(InputActivations):
 
         return activation_sheet(self)
 
-    def png(self) -> bytes:
-        """The sheet as PNG."""
-        from pellucid.render import figure_png
-
-        return figure_png(self.figure())
-
-    def show(self) -> None:
-        """Show the sheet: in the notebook, or in the system's picture viewer."""
-        display(self)
-
-    def _repr_html_(self) -> str:
-        from pellucid.render import figure_html
-
-        return figure_html(self.figure(), f"{self.name}: activations")
+    @property
+    def caption(self) -> str:
+        """What it shows, of what."""
+        return f"{self.name}: activations"
 
     def save(self, folder: str | Path) -> list[Path]:
         """Write the maps (.npz), the record (.json) and the sheet (.png) into `folder`, together; returns the files."""

@@ -14,7 +14,8 @@ from pellucid import storage
 from pellucid.features.atlas import AtlasCell, DrawnAtlas
 from pellucid.features.folder import Origin, Patch
 from pellucid.media import Geometry
-from pellucid.results.shown import display, slug
+from pellucid.results.base import Result
+from pellucid.results.shown import slug
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -23,7 +24,7 @@ FORMAT = "pellucid-atlas/1"
 
 
 @dataclass
-class AtlasSheet(DrawnAtlas):
+class AtlasSheet(DrawnAtlas, Result):
     """A layer's activations over a folder: neighbours on the sheet are neighbours in the layer."""
 
     def figure(self) -> Figure:
@@ -32,20 +33,10 @@ class AtlasSheet(DrawnAtlas):
 
         return atlas_sheet(self)
 
-    def png(self) -> bytes:
-        """The sheet as PNG."""
-        from pellucid.render import figure_png
-
-        return figure_png(self.figure())
-
-    def show(self) -> None:
-        """Show the sheet: in the notebook, or in the system's picture viewer."""
-        display(self)
-
-    def _repr_html_(self) -> str:
-        from pellucid.render import figure_html
-
-        return figure_html(self.figure(), f"activation atlas of {self.layer}")
+    @property
+    def caption(self) -> str:
+        """What it shows, of what."""
+        return f"activation atlas of {self.layer}"
 
     def save(self, folder: str | Path) -> list[Path]:
         """Write values (.npz), record (.json) and sheet (.png) into `folder`, together; returns the files."""

@@ -21,7 +21,8 @@ from pellucid.explanation import Explanation, Record
 from pellucid.media import Geometry, Origin
 from pellucid.models.features import activations
 from pellucid.models.model import VisionModel
-from pellucid.results.shown import display, names_of_inputs, slug, unused
+from pellucid.results.base import Result
+from pellucid.results.shown import names_of_inputs, slug, unused
 
 if TYPE_CHECKING:
     import torch
@@ -33,7 +34,7 @@ _ARRAYS = ("exemplars", "cells", "peaks", "maps", "prevalence", "monosemanticity
 
 
 @dataclass
-class Concepts(Bank):
+class Concepts(Bank, Result):
     """The concepts of one layer, found in many pictures, and what was measured of them.
 
     `table()` gives plain rows, `figure()` and `show()` the concept sheet, `html()` all concepts in one page, `save()`
@@ -114,26 +115,16 @@ class Concepts(Bank):
 
         return draw(self, self.title, top=top, pictures=pictures)
 
-    def png(self) -> bytes:
-        """The concept sheet as PNG."""
-        from pellucid.render import figure_png
-
-        return figure_png(self.figure())
-
     def html(self) -> str:
         """All concepts in one page that needs nothing else."""
-        from pellucid.render.concept_page import page
+        from pellucid.render.pages.concepts import page
 
         return page(self, self.title)
 
-    def show(self) -> None:
-        """Show the sheet: in the notebook, or in the system's picture viewer."""
-        display(self)
-
-    def _repr_html_(self) -> str:
-        from pellucid.render import figure_html
-
-        return figure_html(self.figure(), self.title)
+    @property
+    def caption(self) -> str:
+        """What it shows, of what."""
+        return self.title
 
     def save(self, folder: str | Path) -> list[Path]:
         """Write values (.npz), record (.json), table (.csv), all concepts (.html) and the sheet (.png) into `folder`.

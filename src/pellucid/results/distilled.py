@@ -24,6 +24,7 @@ from pellucid.interpretable.tree import Tree
 from pellucid.interpretable.words import Parts
 from pellucid.media import Picture, read_image
 from pellucid.models.model import VisionModel
+from pellucid.results.base import Result
 from pellucid.results.shown import slug
 
 if TYPE_CHECKING:
@@ -59,7 +60,7 @@ class Evidence:
 
 
 @dataclass
-class Distilled(Surrogate):
+class Distilled(Surrogate, Result):
     """A readable model of `pl.distill`; see `Surrogate` for what it holds."""
 
     base: VisionModel | None = field(default=None, repr=False)
@@ -248,34 +249,27 @@ class Distilled(Surrogate):
         opened = [(read_image(self.sources[i]), cell) for i, cell in where]
         return [(_shown(p), self._box(p, cell)) for p, cell in opened]
 
-    def png(self) -> bytes:
-        """The sheet as PNG."""
-        from pellucid.render import figure_png
-
-        return figure_png(self.figure())
+    @property
+    def caption(self) -> str:
+        """What it is, and in whose place."""
+        return f"{self.into} for {self.name}: {self.card.line}"
 
     def html(self, figure: Figure | None = None) -> str:
         """One page that needs nothing else: the sheet as SVG, the card, the model as text; for a tree, pictures whose
         way through it is shown when they are pointed at.
         """
-        from pellucid.render.surrogate_page import surrogate_page
+        from pellucid.render.pages.readable import readable_page
 
         ways = []
         if isinstance(self.head, Tree):
             for i in [*self.card.wrong[:6], *(int(h) for h in self.held if int(h) not in set(self.card.wrong))][:14]:
                 ways.append((self._square(i), self.head.path(self.X[i]), self.labels[int(self.answers[i].argmax())]))
-        return surrogate_page(self, figure or self.figure(), ways)
-
-    def show(self) -> None:
-        """Show the sheet in the system's picture viewer."""
-        from io import BytesIO
-
-        Image.open(BytesIO(self.png())).show()
+        return readable_page(self, figure or self.figure(), ways)
 
     def save(self, folder: str | Path, name: str | None = None) -> list[Path]:
         """Write values, record, sheet (.png, .svg) and page (.html) into `folder`; returns the files."""
         from pellucid.render import figure_png
-        from pellucid.render.surrogate_page import figure_svg
+        from pellucid.render.pages.page import figure_svg
 
         stem = Path(folder) / (name or f"{slug(self.name)}.{self.into}")
         sheet = self.figure()

@@ -18,7 +18,8 @@ from pellucid.features.exemplars import Exemplar, UnitExemplars
 from pellucid.features.feature_image import FeatureQuality, UnitPicture
 from pellucid.features.folder import Origin
 from pellucid.media import Geometry
-from pellucid.results.shown import display, slug, unused
+from pellucid.results.base import Result
+from pellucid.results.shown import slug, unused
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -32,7 +33,7 @@ class FeatureImage(UnitPicture):
 
     def image(self, variant: int = 0) -> Image.Image:
         """The made picture; of a clip some frames."""
-        from pellucid.render.rgb import rgb
+        from pellucid.render.paper.rgb import rgb
 
         return Image.fromarray(rgb(self.pictures[variant]))
 
@@ -52,7 +53,7 @@ class FeatureImage(UnitPicture):
         return FeatureImages([self])._repr_html_()
 
 
-class FeatureImages(list[FeatureImage]):
+class FeatureImages(list[FeatureImage], Result):
     """Units visualised in one run; they make one sheet."""
 
     @property
@@ -83,26 +84,16 @@ class FeatureImages(list[FeatureImage]):
 
         return feature_sheet(self, self.about())
 
-    def png(self) -> bytes:
-        """The sheet as PNG."""
-        from pellucid.render import figure_png
-
-        return figure_png(self.figure())
-
     def html(self) -> str:
         """One page that needs nothing else."""
-        from pellucid.render.feature_page import feature_page
+        from pellucid.render.pages.features import feature_page
 
         return feature_page(self, self.about())
 
-    def show(self) -> None:
-        """Show the sheet: in the notebook, or in the system's picture viewer."""
-        display(self)
-
-    def _repr_html_(self) -> str:
-        from pellucid.render import figure_html
-
-        return figure_html(self.figure(), f"{self[0].objective}: what it has learned")
+    @property
+    def caption(self) -> str:
+        """What it shows, of what."""
+        return f"{self[0].objective}: what it has learned"
 
     def save(self, folder: str | Path) -> list[Path]:
         """Write the values (.npz), the record (.json), the page (.html) and the sheet (.png) into `folder`, together.

@@ -24,7 +24,8 @@ from pellucid.models.blackbox import BlackBox
 from pellucid.models.layers import lend_layers
 from pellucid.models.model import VisionModel
 from pellucid.models.targets import Target
-from pellucid.results.shown import display, file_names, names_of_inputs, slug, unused
+from pellucid.results.base import Result
+from pellucid.results.shown import file_names, names_of_inputs, slug, unused
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -104,6 +105,10 @@ class Heatmap(Explanation):
         """Write the values (.npz), the record (.json) and the figure (.png) into `folder`; returns the files."""
         return Heatmaps([self]).save(folder)
 
+    def html(self) -> str:
+        """One page that needs nothing else (see `Heatmaps.html`)."""
+        return Heatmaps([self]).html()
+
     def _repr_html_(self) -> str:
         return Heatmaps([self])._repr_html_()
 
@@ -143,7 +148,7 @@ class VideoHeatmap(Heatmap):
         return super().check()
 
 
-class Heatmaps(list[Heatmap]):
+class Heatmaps(list[Heatmap], Result):
     """Several explanations; those of one picture make one panel."""
 
     def by_picture(self) -> list[Heatmaps]:
@@ -158,22 +163,23 @@ class Heatmaps(list[Heatmap]):
         check(self)
         return [e.quality for e in self if e.quality is not None]
 
+    @property
+    def caption(self) -> str:
+        """The picture, the methods, the targets."""
+        from pellucid.render.figure import caption
+
+        return caption(self)
+
     def figure(self) -> Figure:
         """One panel of all explanations, which must be of one picture."""
         from pellucid.render import panel
 
         return panel(self)
 
-    def png(self) -> bytes:
-        """The panel as PNG."""
-        from pellucid.render import figure_png
-
-        return figure_png(self.figure())
-
     def show(self) -> None:
         """Show each picture's panel: in the notebook, or in the system's picture viewer."""
         for group in self.by_picture():
-            display(group)
+            Result.show(group)
 
     def save(self, folder: str | Path) -> list[Path]:
         """Write each explanation's values and record, and each picture's panel, into `folder`; returns the files."""
@@ -190,10 +196,14 @@ class Heatmaps(list[Heatmap]):
                 files.append(storage.write_bytes(folder / f"{stem}.{name}.webm", e.video()))
         return [*files, storage.write_bytes(folder / f"{stem}.png", self.png())]
 
-    def _repr_html_(self) -> str:
-        from pellucid.render import html
+    def html(self) -> str:
+        """One page that needs nothing else: the panel, how far each map may be believed, its record."""
+        from pellucid.render.pages.heatmaps import heatmap_page
 
-        return "\n".join(html(group) for group in self.by_picture())
+        return heatmap_page(self, self.caption)
+
+    def _repr_html_(self) -> str:
+        return "\n".join(Result._repr_html_(group) for group in self.by_picture())
 
 
 def check(explanations: Iterable[Heatmap]) -> None:

@@ -17,7 +17,8 @@ from pellucid.engine.presence_tree import PresenceTree
 from pellucid.explanation import Prediction
 from pellucid.importance.result import Answer, Share
 from pellucid.media.geometry import Geometry
-from pellucid.results.shown import display, names_of_inputs, slug, unused
+from pellucid.results.base import Result
+from pellucid.results.shown import names_of_inputs, slug, unused
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -26,7 +27,7 @@ FORMAT = "pellucid-importance/1"
 
 
 @dataclass
-class Importance(Answer):
+class Importance(Answer, Result):
     """How much each player matters: to one picture, or to each group of pictures of a folder.
 
     `table()` gives plain rows, `figure()` and `show()` draw it, `save()` stores it.
@@ -40,20 +41,10 @@ class Importance(Answer):
 
     plot = figure
 
-    def png(self) -> bytes:
-        """The figure as PNG."""
-        from pellucid.render import figure_png
-
-        return figure_png(self.figure())
-
-    def show(self) -> None:
-        """Show the figure: in the notebook, or in the system's picture viewer."""
-        display(self)
-
-    def _repr_html_(self) -> str:
-        from pellucid.render import figure_html
-
-        return figure_html(self.figure(), f"{self.name}: importance of {self.features} for {self.target}")
+    @property
+    def caption(self) -> str:
+        """What it shows, of what."""
+        return f"{self.name}: importance of {self.features} for {self.target}"
 
     def stem(self, folder: str | Path = ".") -> str:
         """What its files in `folder` are called, such as `cat.superpixels.shapley`."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Protocol
 
 from pellucid.explanation import Explanation
 
@@ -36,30 +35,3 @@ def file_names(group: Sequence[Explanation]) -> list[str]:
     several = len({e.target for e in group}) > 1
     taken: set[str] = set()
     return [unused(slug(e.method) + (f".{slug(e.target)}" if several else ""), taken) for e in group]
-
-
-class Drawable(Protocol):
-    """A result that can be drawn."""
-
-    def png(self) -> bytes:
-        """Its figure."""
-
-    def _repr_html_(self) -> str: ...
-
-
-def display(result: Drawable) -> None:
-    """Show a result: in the notebook, or in the system's picture viewer."""
-    try:
-        from IPython import get_ipython
-        from IPython.display import HTML, display
-
-        if get_ipython() is not None:
-            display(HTML(result._repr_html_()))
-            return
-    except ImportError:
-        pass
-    from io import BytesIO
-
-    from PIL import Image
-
-    Image.open(BytesIO(result.png())).show()

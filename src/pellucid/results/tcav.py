@@ -15,7 +15,8 @@ from pellucid import storage
 from pellucid.concepts.tcav import Tested, lines_of
 from pellucid.explanation import Record
 from pellucid.importance.result import Table
-from pellucid.results.shown import display, slug
+from pellucid.results.base import Result
+from pellucid.results.shown import slug
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -25,7 +26,7 @@ _NUMBERS = ("score", "effect", "p", "adjusted", "separation", "detectable")
 
 
 @dataclass
-class ConceptTests(Sequence[Tested]):
+class ConceptTests(Sequence[Tested], Result):
     """The tests of all concepts on all classes, made together.
 
     Attributes:
@@ -65,20 +66,10 @@ class ConceptTests(Sequence[Tested]):
 
         return draw(self.tests, self.layer, self.level, str(self.record.model["name"]))
 
-    def png(self) -> bytes:
-        """The figure as PNG."""
-        from pellucid.render import figure_png
-
-        return figure_png(self.figure())
-
-    def show(self) -> None:
-        """Show the figure: in the notebook, or in the system's picture viewer."""
-        display(self)
-
-    def _repr_html_(self) -> str:
-        from pellucid.render import figure_html
-
-        return figure_html(self.figure(), str(self))
+    @property
+    def caption(self) -> str:
+        """What it shows, of what."""
+        return str(self)
 
     def save(self, folder: str | Path) -> list[Path]:
         """Write values (.npz), record (.json), table (.csv) and figure (.png) into `folder`, together; the files."""

@@ -24,7 +24,7 @@ from pellucid.media import Geometry, Picture, address, scheme
 from pellucid.models.model import VisionModel
 from pellucid.models.targets import Target
 from pellucid.progress import task
-from pellucid.render.portraits import portrait
+from pellucid.render.paper.portraits import portrait
 from pellucid.results.importance import Importance
 from pellucid.verbs.collection import Collection, collect
 from pellucid.verbs.inputs import Input, Prepared

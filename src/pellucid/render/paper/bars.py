@@ -13,9 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pellucid.importance.result import Answer, Share
-from pellucid.render.colour import number
-from pellucid.render.sheet import AGAINST, FAINT, FOR, INK, QUIET, TRACK, Sheet, leading, text_width
-from pellucid.render.tiles import SMALL, TEXT
+from pellucid.render.paper.colour import number
+from pellucid.render.paper.sheet import AGAINST, FAINT, FOR, INK, QUIET, TRACK, Sheet, leading, text_width
+from pellucid.render.paper.tiles import SMALL, TEXT
 
 _ROW, _THUMB, _NAME, _NUMBER = 0.46, 0.42, 1.55, 0.62  # inches
 _BAR = 0.15

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 
-from pellucid.render.sheet import FAINT, FOR, QUIET, Column, Sheet
-from pellucid.render.tiles import SMALL
+from pellucid.render.paper.sheet import FAINT, FOR, QUIET, Column, Sheet
+from pellucid.render.paper.tiles import SMALL
 
 DOWN, BOX = 1.32, 0.86  # inches: a level of the tree, the height of a question
 

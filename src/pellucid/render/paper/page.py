@@ -14,9 +14,9 @@ from matplotlib.figure import Figure
 
 from pellucid.explanation import Explanation, Prediction
 from pellucid.media.geometry import Geometry
-from pellucid.render.display import DISPLAY_SIZE, Pictured, display_geometry, ground_pixels
-from pellucid.render.overlay import hatched
-from pellucid.render.sheet import (
+from pellucid.render.paper.display import DISPLAY_SIZE, Pictured, display_geometry, ground_pixels
+from pellucid.render.paper.overlay import hatched
+from pellucid.render.paper.sheet import (
     FAINT,
     INK,
     QUIET,
@@ -28,7 +28,7 @@ from pellucid.render.sheet import (
     plain,
     text_width,
 )
-from pellucid.render.tiles import TEXT, TITLE, tile
+from pellucid.render.paper.tiles import TEXT, TITLE, tile
 
 MARGIN, GAP, _BETWEEN = 0.35, 0.3, 0.32  # inches: around, between columns, between rows
 _AREA, MIN_CELL, _WIDEST, _TALLEST = 4.6, 2.15, 2.9, 3.2  # of a picture (square inches), a column, a picture

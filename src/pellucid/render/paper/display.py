@@ -14,8 +14,8 @@ from torch import Tensor
 from pellucid.errors import PellucidError
 from pellucid.explanation import Explanation, Prediction, Record
 from pellucid.media import Clip, Geometry, Picture
-from pellucid.render.colour import Array, Limits, limits, number
-from pellucid.render.overlay import Ground, overlay
+from pellucid.render.paper.colour import Array, Limits, limits, number
+from pellucid.render.paper.overlay import Ground, overlay
 
 DISPLAY_SIZE = 480
 """The longer side of what is drawn, in pixels, whatever the size of the original."""

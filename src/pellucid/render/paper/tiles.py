@@ -11,10 +11,10 @@ from dataclasses import replace
 import numpy as np
 
 from pellucid.explanation import Explanation
-from pellucid.render.colour import limits, number
-from pellucid.render.display import Display, display, display_error, display_geometry, ground_pixels, spread
-from pellucid.render.overlay import overlay
-from pellucid.render.sheet import (
+from pellucid.render.paper.colour import limits, number
+from pellucid.render.paper.display import Display, display, display_error, display_geometry, ground_pixels, spread
+from pellucid.render.paper.overlay import overlay
+from pellucid.render.paper.sheet import (
     AGAINST,
     FAINT,
     FOR,

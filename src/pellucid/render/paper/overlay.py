@@ -7,7 +7,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from pellucid.render.colour import Array, Limits, colours, strength
+from pellucid.render.paper.colour import Array, Limits, colours, strength
 
 Ground = Literal["picture", "plain"]
 

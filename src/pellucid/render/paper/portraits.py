@@ -13,9 +13,9 @@ from torch import Tensor
 from pellucid.media.clip import Clip
 from pellucid.media.geometry import Geometry
 from pellucid.media.image import Picture
-from pellucid.render.colour import limits
-from pellucid.render.display import display_geometry, spread
-from pellucid.render.overlay import overlay
+from pellucid.render.paper.colour import limits
+from pellucid.render.paper.display import display_geometry, spread
+from pellucid.render.paper.overlay import overlay
 
 PORTRAIT = 128
 """The longer side, in pixels."""

@@ -1,0 +1,1 @@
+"""Results as one HTML file each: pictures inside, every text escaped, nothing fetched."""
