@@ -215,6 +215,27 @@ def test_several_labels_at_once_are_declared(x):
     assert e.session._score(e.explained, x[:1]).item() == pytest.approx(own[1].item(), abs=1e-6)
 
 
+@pytest.mark.parametrize(
+    ("scores", "doubt"),
+    [
+        ([1.75, 1.75, -6], True),
+        ([2.0, 1.8, -6], True),
+        ([1.75, 0.2, -6], False),
+        ([0.9, 0.9, -6], False),
+        ([9, 2, 2], False),
+    ],
+)
+def test_labels_that_may_or_may_not_exclude_each_other_are_in_doubt(scores, doubt, x):
+    net = Answering(lambda z: z * 0 + torch.tensor(scores), classes=3)
+    e = pl.explain(wrap(net), x[:1], method="saliency")
+    assert any("scores='sigmoid'" in note for note in e.notes) == doubt
+    assert np.isnan(e.prediction[0].probability) == doubt
+    for declared, own in (("softmax", torch.softmax), ("sigmoid", lambda y, _: y.sigmoid())):
+        e = pl.explain(wrap(net, scores=declared), x[:1], method="saliency")
+        assert not any("scores=" in note for note in e.notes)
+        assert probabilities(e.prediction) == pytest.approx(own(torch.tensor(scores).float(), 0).tolist(), abs=1e-6)
+
+
 def test_plain_values_have_no_percentage(x):
     model = wrap(body(), scores="none")
     e = pl.explain(model, x[:1], method="saliency")
@@ -291,7 +312,7 @@ def test_functions_that_do_not_fit_are_told_what_they_get(target, x):
 def test_records_hold_the_reading_and_verify_reproduces_it(x, tmp_path):
     net = body()
     e = pl.explain(wrap(net, labels=list("abcd"), scores="sigmoid"), x[:1], target="b", method="grad-cam", check=True)
-    assert e.record.model["reading"] == {"output": None, "scores": "sigmoid", "pair": False}
+    assert e.record.model["reading"] == {"output": None, "scores": "sigmoid", "pair": False, "doubt": False}
     file = next(f for f in e.save(tmp_path) if f.suffix == ".json")
     assert pl.read(file).prediction == e.prediction
     undeclared = pl.wrap(net, transform=LOOK, labels=list("abcd"))

@@ -23,6 +23,13 @@ _SUM = 5e-3  # how far from 1 the probabilities of a row may add up: black boxes
 _SAME = 1e-4  # between probabilities and those made of the logits beside them
 
 
+_DOUBT = (
+    "Two labels are each likely by themselves and share the softmax between them, so it is open whether they exclude "
+    "each other: scores are shown instead of probabilities. Say pl.wrap(module, scores='sigmoid') if several labels "
+    "may be true at once, else scores='softmax'."
+)
+
+
 @dataclass(frozen=True)
 class Reading:
     """How an output is read as scores of classes.
@@ -33,6 +40,8 @@ class Reading:
         scores: what they are: logits of one class among all (`softmax`), logits of labels that do not exclude each
             other (`sigmoid`), `probabilities` already, or plain values (`none`); None is not yet recognised.
         pair: one number decides between two labels, of which the second is the positive one.
+        doubt: the scores may be logits of a softmax or of labels that do not exclude each other, and on the inputs that
+            were seen the two say different things: they are taken for plain values.
 
     Raises:
         ModelError: there are no such scores.
@@ -41,6 +50,7 @@ class Reading:
     output: str | None = None
     scores: str | None = None
     pair: bool = False
+    doubt: bool = False
 
     def __post_init__(self) -> None:
         if self.scores is not None and self.scores not in SCORES:
@@ -60,6 +70,11 @@ class Reading:
     def bounded(self) -> bool:
         """Whether its values are probabilities."""
         return self.scores != "none"
+
+    @property
+    def notes(self) -> list[str]:
+        """What the reader of a result must know."""
+        return [_DOUBT] if self.doubt else []
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values, for the record."""
@@ -169,10 +184,11 @@ def chosen(output: Any, labels: Sequence[str] | None = None, count: int | None =
     named = [p for p in every if p.name == "logits"]
     if named:
         return named[0]
+    conventional = _has_conventions(output)
+    if conventional:  # the outputs of transformers call scores logits, and embeddings by other names
+        every = [p for p in every if "logits" in p.name]
     flat = [p for p in every if p.tensor.ndim == 2 and (count is None or len(p.tensor) == count)]
-    if _has_conventions(output):  # the outputs of transformers call scores logits, and embeddings by other names
-        flat = [p for p in flat if "logits" in p.name]
-    elif labels is not None:
+    if labels is not None and not conventional:
         flat = [p for p in flat if fits(p.tensor.shape[1], labels)]
     if not flat:
         deep = [p for p in every if p.tensor.ndim == 3]

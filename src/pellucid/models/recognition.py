@@ -20,6 +20,7 @@ from pellucid.models.reading import Reading, chosen, exclusive
 
 _NOISE_SEED = 0
 _SAME = 1e-4
+_SHARED, _LIKELY = 0.4, 0.8  # of the softmax and of the sigmoid, for each of two labels
 _UNCHANGED = ("View", "Reshape", "Squeeze", "Unsqueeze", "Clone", "ToCopy", "Alias", "Select", "Slice", "Unsafe")
 _PROBLEMS = {
     "single_label_classification": "softmax",
@@ -57,9 +58,10 @@ def settle(
     kind = reading.scores or _configured(module, width, labels) or _beside(output, scores)
     if kind is None and bool(((scores >= 0) & (scores <= 1)).all()):
         kind = _bounded(reading, module, inputs, scores)
-    kind = kind or ("sigmoid" if width == 1 else "softmax")
+    doubt = kind is None and scores.ndim == 2 and width > 1 and not _publishes_classifiers(module) and _doubtful(scores)
+    kind = kind or ("sigmoid" if width == 1 else "none" if doubt else "softmax")
     pair = width == 1 and labels is not None and len(labels) == 2 and kind in ("sigmoid", "probabilities")
-    return replace(reading, scores=kind, pair=pair)
+    return replace(reading, scores=kind, pair=pair, doubt=doubt)
 
 
 def configuration(module: nn.Module) -> Any:
@@ -94,6 +96,18 @@ def _configured(module: nn.Module, width: int, labels: Sequence[str] | None) -> 
     if known is None and width == 1 and (labels is None or len(labels) == 1):
         return "none"
     return known
+
+
+def _publishes_classifiers(module: nn.Module) -> bool:
+    """Whether the network comes from a library whose classifiers are trained on classes that exclude each other."""
+    return unwrap(module).__class__.__module__.partition(".")[0] in ("timm", "torchvision")
+
+
+def _doubtful(scores: Tensor) -> bool:
+    """Whether, for some input, two labels are both likely by their sigmoids and share the softmax between them."""
+    top = scores.float().topk(2, dim=1)
+    shared = scores.float().softmax(1).gather(1, top.indices).amin(1) >= _SHARED
+    return bool((shared & (top.values.sigmoid().amin(1) >= _LIKELY)).any())
 
 
 def _beside(output: Any, scores: Tensor) -> str | None:

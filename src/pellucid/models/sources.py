@@ -25,8 +25,9 @@ from pellucid.models.checkpoints import fit_names, head_size, load_into, read_we
 from pellucid.models.clips import ClipPreprocessing, as_clips
 from pellucid.models.model import VisionModel, check_labels
 from pellucid.models.preprocess import Preprocess, Preprocessing, TransformPreprocess
+from pellucid.models.processors import from_processor, is_processor, processor_settings
 from pellucid.models.reading import Reading
-from pellucid.models.recognition import configured_labels
+from pellucid.models.recognition import configuration, configured_labels
 from pellucid.models.video_sources import build_hf, clip_preprocess, hf_names
 
 DEFAULT = embedded.NAME
@@ -134,7 +135,8 @@ def wrap(
             nothing but outputs can explain.
         numpy: a function takes float32 arrays rather than tensors (it may return either).
         transform: a `Preprocess`, or any function from a PIL picture to a tensor `(C, H, W)` such as a torchvision
-            transform. Default: the module's own timm configuration, or ImageNet's at 224 pixels.
+            transform, or an image processor of transformers. Default: the module's own timm configuration, the
+            processor saved beside a model of transformers, or ImageNet's at 224 pixels.
         labels: class names, or a file of them.
         name: what to call it.
         device: move it there; by default it stays where it is.
@@ -228,7 +230,10 @@ def _preprocess(module: nn.Module, transform: Any, *, clips: bool = False) -> An
             from timm.data.config import resolve_model_data_config
 
             return Preprocess.from_timm(resolve_model_data_config(module))
-        return _imagenet_preprocess((224, 224), 3)
+        saved = processor_settings(getattr(configuration(module), "_name_or_path", None) or "")
+        return from_processor(saved) if saved and not clips else _imagenet_preprocess((224, 224), 3)
+    if is_processor(transform):
+        return from_processor(transform)
     if isinstance(transform, Preprocess | TransformPreprocess | ClipPreprocessing):
         return transform
     if callable(transform) and clips:
@@ -459,7 +464,7 @@ SOURCES = {
         Source("embedded", "real ImageNet weights, nothing to download", _build_embedded, lambda: [embedded.NAME]),
         Source(
             "hf",
-            "video transformers (extra `hf`): VideoMAE, TimeSformer, ViViT; a folder or hub name",
+            "classifiers of transformers (extra `hf`), of pictures and clips: a folder or hub name",
             build_hf,
             hf_names,
         ),

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import difflib
-import json
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any
 
 from torch import nn
@@ -15,6 +13,8 @@ from pellucid.media import Plan
 from pellucid.models.adapters import ClipInput
 from pellucid.models.clips import ClipPreprocess
 from pellucid.models.preprocess import Preprocess
+from pellucid.models.processors import from_processor, processor_settings
+from pellucid.models.recognition import configured_labels
 
 TORCHVISION: dict[str, Plan] = {
     "r3d_18": Plan("rate", 16, 15),
@@ -49,8 +49,8 @@ def hf_names() -> list[str]:
 
 def build_hf(
     name: str, classes: int | None, pretrained: bool
-) -> tuple[nn.Module, ClipPreprocess, Sequence[str] | None]:
-    """A video classifier of transformers: an architecture, a folder that `save_pretrained` wrote, or a name on the hub.
+) -> tuple[nn.Module, ClipPreprocess | Preprocess, Sequence[str] | None]:
+    """A classifier of transformers: an architecture, a folder that `save_pretrained` wrote, or a name on the hub.
 
     Raises:
         ModelError: transformers is not installed, or there is no such model here or on the hub.
@@ -66,6 +66,8 @@ def build_hf(
         )
     config = _config(transformers, name)
     kind = str(config.model_type)
+    if kind not in HF and kind in transformers.models.auto.modeling_auto.MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES:
+        return _build_image(transformers, name, config, classes, pretrained)
     if kind not in HF:
         near = difflib.get_close_matches(kind, HF, n=2)
         raise ModelError(f"hf:{name} is a {kind}; known are {', '.join(near or HF)}: wrap others with pl.wrap.")
@@ -81,7 +83,7 @@ def build_hf(
     else:
         module = cls(config)
     size = _pair(config.image_size)
-    settings = _processor(Path(name))
+    settings = processor_settings(name)
     resize = settings.get("size", {}).get("shortest_edge") or round(min(size) * 256 / 224)
     spatial = Preprocess(
         input_size=size,
@@ -93,6 +95,21 @@ def build_hf(
     known = None if labels is None else [str(labels[i]) for i in range(config.num_labels)]
     plan = Plan(plan.kind, int(config.num_frames), plan.step)
     return ClipInput(module.eval(), "BTCHW"), ClipPreprocess(spatial=spatial, plan=plan), known
+
+
+def _build_image(
+    transformers: Any, name: str, config: Any, classes: int | None, pretrained: bool
+) -> tuple[nn.Module, Preprocess, Sequence[str] | None]:
+    """A classifier of pictures, with the labels and the processor saved beside it."""
+    if classes is not None:
+        config.num_labels = classes
+    cls = transformers.AutoModelForImageClassification
+    try:
+        module = cls.from_pretrained(name, config=config) if pretrained else cls.from_config(config)
+        settings = processor_settings(name) or transformers.AutoImageProcessor.from_pretrained(name).to_dict()
+    except (OSError, ValueError) as error:
+        raise ModelError(_unreachable(name)) from error
+    return module.eval(), from_processor(settings), configured_labels(module) if pretrained else None
 
 
 def _config(transformers: Any, name: str) -> Any:
@@ -109,15 +126,6 @@ def _unreachable(name: str) -> str:
         f"hf:{name} is neither a folder of a saved model here nor to be had from the hub: check the name and the "
         f"network, or name an architecture ({', '.join(HF)}) with --weights FILE or --random-weights."
     )
-
-
-def _processor(folder: Path) -> Mapping[str, Any]:
-    """The settings of the preprocessing saved beside a model; empty where there are none."""
-    try:
-        found = json.loads((folder / "preprocessor_config.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return found if isinstance(found, dict) else {}
 
 
 def _pair(size: Any) -> tuple[int, int]:

@@ -30,6 +30,7 @@ from pellucid.models.features import Features, extract
 from pellucid.models.layers import describe
 from pellucid.models.layouts import Layout
 from pellucid.models.model import VisionModel
+from pellucid.models.reading import exclusive
 from pellucid.models.sources import load
 from pellucid.progress import task
 from pellucid.results.distilled import Distilled
@@ -230,7 +231,20 @@ class _Setting:
                 )
         same = first is not None and len(kept) == len(pictures)
         at = first if same and first is not None else split(codes, np.array(names), seed)
-        return cls(kept, softmax(scores[kept][:, classes]), names, truth, at, notes)
+        return cls(kept, _shares(teacher, scores, kept, classes), names, truth, at, notes)
+
+
+def _shares(teacher: VisionModel, scores: Array, kept: NDArray[np.int64], classes: NDArray[np.int64]) -> Array:
+    """The teacher's probabilities of those classes among themselves, on the pictures that are kept."""
+    if teacher.reading.scores in ("sigmoid", "none"):
+        raise DataError(
+            f"The teacher {teacher.name!r} does not choose among classes (its scores are read as "
+            f"{teacher.reading.scores!r}), so there are no answers to learn: take a classifier."
+        )
+    answers = scores[kept][:, classes]
+    if teacher.reading.scores == "probabilities" or exclusive(torch.from_numpy(scores)):
+        return np.asarray(answers / np.maximum(answers.sum(1, keepdims=True), np.finfo(answers.dtype).tiny))
+    return softmax(answers)
 
 
 def _scores(teacher: VisionModel, pictures: PictureSet, features: Features, base: VisionModel) -> Array:

@@ -150,7 +150,7 @@ def _explain_batch(
     model = model.settled(x, output)
     predictions = model.ranked(output, count=len(x))
     items = [
-        replace(item, notes=[*item.notes, *notes])
+        replace(item, notes=[*item.notes, *model.reading.notes, *notes])
         for item, notes in zip(items, fused_notes(model.module, x, output, model.reading), strict=True)
     ]
     named = [model.bound(_for_batch(t, items), x) for t in targets]

@@ -174,6 +174,7 @@ def importance_of_one(
     notes = (
         item.notes
         + found.notes[0]
+        + model.reading.notes
         + fused_notes(model.module, x, output, model.reading)[0]
         + (_order(model, x, target, players) if order else [])
         + ([] if item.geometry.known else ["The regions lie on the model's own input."])
