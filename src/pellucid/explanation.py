@@ -145,6 +145,7 @@ class TemporalCurve:
         times: of the middle of each cell, in `unit`.
         values: one a cell, in the map's units.
         error: standard error of each value, where the method measures one.
+        half: half of the 95 % interval of each value, where there is one.
         unit: `s`, or `frame` where the clip has no times.
     """
 
@@ -152,6 +153,7 @@ class TemporalCurve:
     values: tuple[float, ...]
     error: tuple[float, ...] | None = None
     unit: str = "s"
+    half: tuple[float, ...] | None = None
 
     @property
     def peak(self) -> float:
@@ -236,6 +238,19 @@ class Explanation:
         labels = self.extras.get("labels")
         return error if labels is None else error[0][labels]
 
+    def interval(self) -> tuple[Tensor, Tensor] | None:
+        """Both ends `(1, *grid)` of the 95 % interval of each value of the map, for methods that draw samples.
+
+        It says where the value would lie with unlimited samples. None where nothing is sampled, where samples are too
+        few (a note says so), and in results of older versions, which know the standard error only.
+        """
+        ends = [self.extras.get(name) for name in ("low", "high")]
+        if self.kind == "channels" or any(e is None or not e.isfinite().any() for e in ends):
+            return None
+        labels = self.extras.get("labels")
+        low, high = (e if labels is None else e[0][labels] for e in ends if e is not None)
+        return low, high
+
     @property
     def is_clip(self) -> bool:
         """Whether the first axis of the map is time."""
@@ -262,12 +277,15 @@ class Explanation:
         places of a segment have one and the same error.
         """
         tube = self.tube().double()
-        error = self._temporal_error(tube)
+        error = self._temporal_error(tube, self.extras.get("standard_error"))
+        half = None
+        if self.interval() is not None:
+            half = self._temporal_error(tube, (self.extras["high"] - self.extras["low"]) / 2)
         times = tuple(self._time((k + 0.5) / len(tube)) for k in range(len(tube)))
-        return TemporalCurve(times, tuple(tube.flatten(1).sum(1).tolist()), error, self.geometry.unit)
+        return TemporalCurve(times, tuple(tube.flatten(1).sum(1).tolist()), error, self.geometry.unit, half)
 
-    def _temporal_error(self, tube: Tensor) -> tuple[float, ...] | None:
-        error, labels = self.extras.get("standard_error"), self.extras.get("labels")
+    def _temporal_error(self, tube: Tensor, error: Tensor | None) -> tuple[float, ...] | None:
+        labels = self.extras.get("labels")
         if error is None:
             return None
         if labels is not None:  # places of each segment in each cell of time, (T', segments)

@@ -13,7 +13,7 @@ from pellucid.concepts.effect import Effect, effect
 from pellucid.concepts.factorise import Random
 from pellucid.concepts.matching import stability
 from pellucid.concepts.quality import Reconstruction, monosemanticity
-from pellucid.engine.statistics import bootstrap_mean
+from pellucid.engine.statistics import row_mean
 from pellucid.errors import DataError
 from pellucid.media import Geometry, Origin
 from pellucid.models.features import Features
@@ -318,8 +318,8 @@ def _groups(model: VisionModel, features: Features, does: Effect | None, seed: i
         rows = does.importance[key == number]
         if len(rows) >= _GROUP:
             name = features.pictures.classes[number] if labelled else model.label(int(number))
-            groups.append(Group(name, len(rows), *bootstrap_mean(rows, seed=seed)))
-    return Group("all", len(does.importance), *bootstrap_mean(does.importance, seed=seed)), groups
+            groups.append(Group(name, len(rows), *row_mean(rows)))
+    return Group("all", len(does.importance), *row_mean(does.importance)), groups
 
 
 def _standing(

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from pellucid.engine.games import UnfinishedError, Value, answered
+from pellucid.engine.statistics import half_width
 from pellucid.errors import MethodError
 
 
@@ -18,22 +19,29 @@ class Surrogate:
 
     Attributes:
         weights: `(K, T)`, double precision.
-        standard_error: `(K, T)`, of sampling, whatever the noise's shape (White's sandwich).
+        standard_error: `(K, T)`, of sampling, whatever the noise's shape (White's sandwich); of the lasso that of the
+            line without penalty, since a weight that is set to zero is not known to be zero.
+        low, high: `(K, T)`, 95 % interval of the weights of the line WITHOUT penalty through all coalitions, so that
+            what the penalty takes away is inside; it holds the weight itself. NaN where samples are too few.
         intercept: `(T,)`.
         r2: `(T,)`, the weighted share of the scores' variance that the line explains.
         r2_held_out: `(T,)`, the same with each sample predicted by the fit to all the others, in closed form (for the
             lasso with the chosen players kept): not flattered by few samples.
         samples: coalitions that it is fitted to.
         broken: what ended the game early, if anything did.
+        no_interval: why there is none, in a sentence.
     """
 
     weights: Tensor
     standard_error: Tensor
+    low: Tensor
+    high: Tensor
     intercept: Tensor
     r2: Tensor
     r2_held_out: Tensor
     samples: int
     broken: str = ""
+    no_interval: str = ""
 
 
 def closeness(coalitions: Tensor, width: float) -> Tensor:
@@ -83,16 +91,19 @@ def surrogate(
         error, leverage = _sandwich(X, w, rise - X @ weights, inverse)
     else:
         weights = _lasso(gram / w.sum(), moment / w.sum(), alpha)
-        error, leverage = torch.zeros_like(weights), torch.zeros_like(y)
+        leverage = torch.zeros_like(y)
         for t in range(y.shape[1]):
             on = weights[:, t] != 0
             residual = rise[:, t : t + 1] - X @ weights[:, t : t + 1]
-            found, leverage[:, t : t + 1] = _sandwich(X[:, on], w, residual, _inverse(gram[on][:, on], 0.0))
-            error[on, t] = found[:, 0]
+            _, leverage[:, t : t + 1] = _sandwich(X[:, on], w, residual, _inverse(gram[on][:, on], 0.0))
+    free, free_error = _free_line(X, w, rise, share, gram, moment)
+    error = free_error if kind == "lasso" else error
+    low, high, why = _interval(weights, free, free_error, len(y))
     residual = rise - X @ weights
     held_out = residual / (1 - leverage - share[:, None]).clamp(min=1e-9)
     intercept = share @ y - share @ Z @ weights
-    return Surrogate(weights, error, intercept, _r2(residual, rise, w), _r2(held_out, rise, w), len(y))
+    fits = _r2(residual, rise, w), _r2(held_out, rise, w)
+    return Surrogate(weights, error, low, high, intercept, *fits, len(y), no_interval=why)
 
 
 def fit_surrogate(
@@ -138,6 +149,34 @@ def _inverse(gram: Tensor, alpha: float) -> Tensor:
     penalty = alpha * torch.eye(len(gram), dtype=gram.dtype)
     inverse: Tensor = torch.linalg.pinv(gram + penalty, hermitian=True)
     return inverse
+
+
+def _free_line(
+    X: Tensor, w: Tensor, rise: Tensor, share: Tensor, gram: Tensor, moment: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Weights `(K, T)` of the line without penalty, with standard errors.
+
+    Residuals are divided by the root of what the fit leaves of them, `1 - leverage` (HC2, MacKinnon & White 1985).
+    """
+    inverse = _inverse(gram, 0.0)
+    free = inverse @ moment
+    residual = rise - X @ free
+    pulls = inverse @ (X.T * w)
+    left = 1 - (X * pulls.T).sum(1, keepdim=True) - share[:, None]
+    return free, (pulls**2 @ (residual**2 / left.clamp(min=1e-9))).sqrt()
+
+
+def _interval(weights: Tensor, free: Tensor, error: Tensor, samples: int) -> tuple[Tensor, Tensor, str]:
+    """`(low, high, why not)`: Student's around the line without penalty, stretched to the weight that is told."""
+    players = len(weights)
+    if samples < (least := 2 * (players + 1)):
+        nothing = torch.full_like(weights, torch.nan)
+        return nothing, nothing, (
+            f"{samples} samples for {players} players are too few to tell the error of their weights, so there is no "
+            f"interval: give {least} or more."
+        )  # fmt: skip
+    half = half_width(error, samples - players - 1)
+    return torch.minimum(weights, free - half), torch.maximum(weights, free + half), ""
 
 
 def _sandwich(X: Tensor, w: Tensor, residual: Tensor, inverse: Tensor) -> tuple[Tensor, Tensor]:

@@ -79,7 +79,8 @@ class LIME(SegmentMethod):
             "samples": torch.full_like(line.r2, line.samples),
             "players": torch.full_like(line.r2, players),
         }
-        return Found(line.weights, line.standard_error, facts, broken=line.broken)
+        ends = line.low, line.high
+        return Found(line.weights, line.standard_error, *ends, facts, broken=line.broken, no_interval=line.no_interval)
 
     def notes(self, facts: dict[str, list[float]]) -> list[str]:
         """Whether a line is a poor stand-in for the model here."""

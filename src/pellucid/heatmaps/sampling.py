@@ -20,6 +20,7 @@ from torch import Tensor
 from pellucid.engine.capture import Cost
 from pellucid.engine.masks import GridMasks
 from pellucid.engine.perturb import MaskScorer
+from pellucid.engine.statistics import half_width
 from pellucid.errors import MethodError, ModelError
 from pellucid.heatmaps.base import Attribution, Job, method
 from pellucid.heatmaps.perturbation import PerturbationMethod, broken_off, masked
@@ -73,6 +74,7 @@ class SamplingMethod(PerturbationMethod):
     """Base: the budget, the notes and the facts of Monte-Carlo methods."""
 
     continues: ClassVar[bool] = True
+    no_interval: ClassVar[str] = "There are too few samples to state an interval: raise samples."
 
     samples: int | Literal["auto"] = "auto"
     tolerance: float = 0.1
@@ -96,28 +98,43 @@ class SamplingMethod(PerturbationMethod):
         return torch.Generator().manual_seed(self.seed + _STREAM)
 
     def answer(
-        self, job: Job, values: Tensor, error: Tensor, samples: Tensor, still: Tensor, cost: Cost, broken: str = ""
+        self,
+        job: Job,
+        values: Tensor,
+        error: Tensor,
+        ends: tuple[Tensor, Tensor],
+        samples: Tensor,
+        still: Tensor,
+        cost: Cost,
+        broken: str = "",
     ) -> list[Attribution]:
-        """Maps and errors `(N * T, *grid)`, samples spent and whether the score stood still `(N * T,)`, by target.
+        """Maps, errors and both ends of the 95 % interval `(N * T, *grid)`, by target.
 
-        `broken` says what ended the sampling early, if anything did.
+        `samples` were spent, and the score stood still or not, `(N * T,)`. `broken` says what ended the sampling early,
+        if anything did.
         """
-        values, error = (torch.where(still.reshape(-1, *[1] * (v.ndim - 1)), 0.0, v) for v in (values, error))
+        values, error, low, high = (
+            torch.where(still.reshape(-1, *[1] * (v.ndim - 1)), 0.0, v) for v in (values, error, *ends)
+        )
         relative = relative_error(values, error)
 
         def rows(flat: Tensor) -> list[Tensor]:  # (N * T, ...) -> T times (N, ...)
             return list(flat.reshape(-1, len(job.targets), *flat.shape[1:]).unbind(1))
 
-        columns = (rows(v) for v in (values, error, samples, still, relative))
+        columns = (rows(v) for v in (values, error, low, high, samples, still, relative))
         return [
             Attribution(
                 v.float(),
-                notes=[*self._notes(n, s, r), *([broken_off(int(n.max()), broken)] if broken else [])],
+                notes=[
+                    *self._notes(n, s, r),
+                    *([self.no_interval] if a.isnan().any() else []),
+                    *([broken_off(int(n.max()), broken)] if broken else []),
+                ],
                 facts={"samples": n.double().tolist(), "relative_standard_error": r.tolist()},
-                extras={"standard_error": e.float()},
+                extras={"standard_error": e.float(), "low": a.float(), "high": b.float()},
                 cost=cost,
             )
-            for v, e, n, s, r in zip(*columns, strict=True)
+            for v, e, a, b, n, s, r in zip(*columns, strict=True)
         ]
 
     def _notes(self, samples: Tensor, still: Tensor, relative: Tensor) -> list[str]:
@@ -182,7 +199,8 @@ class RISE(SamplingMethod):
     For `p = 0.5` masks come in orthogonal blocks (see `orthogonal_block`; one shift a block), as soon as the budget
     holds two of them. Each mask alone is distributed as in the paper, so the expectation is the same; the variance is
     several times smaller, and the divisor is M, since nothing is lost to the mean. Other masks are independent. Blocks
-    are independent of each other, so their scatter is the error: `extras["standard_error"]`, `(N, *space)`.
+    are independent of each other, so their scatter is the error: `extras["standard_error"]`, `(N, *space)`, and by
+    Student's factor for their number the 95 % interval, from `extras["low"]` to `extras["high"]`.
 
     Args:
         cells: grid cells on the longest axis, the others in proportion, or a number for each axis.
@@ -234,7 +252,9 @@ class RISE(SamplingMethod):
                     active = active & ~still & ~done(maps.mean, maps.error)
                     if not active.any():
                         break
-            return self.answer(job, maps.mean, maps.error, maps.count * size, still, scorer.cost, broken)
+            reach = half_width(maps.error, (maps.count - 1).reshape(-1, *[1] * (maps.mean.ndim - 1)))
+            ends = maps.mean - reach, maps.mean + reach
+            return self.answer(job, maps.mean, maps.error, ends, maps.count * size, still, scorer.cost, broken)
 
     def estimate(self, masks: GridMasks, scores: Tensor, orthogonal: bool) -> Tensor:
         """One block's estimate of each map, `(R, M) -> (R, *space)`; unbiased."""

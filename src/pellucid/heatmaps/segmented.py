@@ -28,16 +28,21 @@ class Found:
     Attributes:
         values: of the segments, `(K, T)`.
         standard_error: `(K, T)`.
+        low, high: `(K, T)`, 95 % interval of sampling.
         facts: figures for each target, `(T,)`.
         labels: `(*space)`, the segments.
         broken: what ended the game early, if anything did.
+        no_interval: why there is none, in a sentence.
     """
 
     values: Tensor
     standard_error: Tensor
+    low: Tensor
+    high: Tensor
     facts: dict[str, Tensor]
     labels: Tensor = field(default_factory=lambda: torch.empty(0))
     broken: str = ""
+    no_interval: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,12 +115,12 @@ class SegmentMethod(PerturbationMethod):
         notes = self.notes(facts)
         if not maps.any():
             notes = ["No segment moves the score (or the baseline equals the input), so the map is zero."]
+        notes += list(dict.fromkeys(f.no_interval for f in found if f.no_interval and f.standard_error[:, t].any()))
         notes += [broken_off(int(f.facts["samples"][t]), f.broken) for f in found if f.broken]
         extras = {
-            "segments": pad_sequence(values, batch_first=True, padding_value=torch.nan),  # SLIC's number differs
-            "standard_error": pad_sequence(
-                [f.standard_error[:, t].float() for f in found], batch_first=True, padding_value=torch.nan
-            ),
-            "labels": torch.stack([f.labels for f in found]),
-        }
+            name: pad_sequence(  # SLIC's number differs
+                [getattr(f, of)[:, t].float() for f in found], batch_first=True, padding_value=torch.nan
+            )
+            for name, of in (("segments", "values"), ("standard_error",) * 2, ("low",) * 2, ("high",) * 2)
+        } | {"labels": torch.stack([f.labels for f in found])}
         return Attribution(maps.to(device), notes=notes, facts=facts, extras=extras, cost=cost)

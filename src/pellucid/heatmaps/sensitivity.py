@@ -18,6 +18,7 @@ from torch.quasirandom import SobolEngine
 
 from pellucid.engine.games import answered
 from pellucid.engine.masks import GridMasks
+from pellucid.engine.statistics import half_width
 from pellucid.errors import MethodError
 from pellucid.heatmaps.base import Attribution, Job, method
 from pellucid.heatmaps.perturbation import masked
@@ -95,8 +96,14 @@ class DesignMethod(SamplingMethod):
                 if resting.all() or broken:
                     break
             values, error, spent, still = kept
-            values, error = (v.reshape(-1, *grid) for v in (values, error))
-            return self.answer(job, values, error, spent, still, scorer.cost, broken)
+            low, high = self.ends(values, error, spent // size)
+            values, error, low, high = (v.reshape(-1, *grid) for v in (values, error, low, high))
+            return self.answer(job, values, error, (low, high), spent, still, scorer.cost, broken)
+
+    def ends(self, values: Tensor, error: Tensor, units: Tensor) -> tuple[Tensor, Tensor]:
+        """Both ends `(R, cells)` of Student's 95 % interval after so many units `(R,)`; no value is below zero."""
+        half = half_width(error, (units - 1)[:, None])
+        return (values - half).clamp(min=0), values + half
 
     @abstractmethod
     def design(self, cells: int) -> tuple[Callable[[int], Tensor], int, int]:

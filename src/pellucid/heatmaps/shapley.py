@@ -32,7 +32,8 @@ def _found(solution: Solution, **facts: Tensor) -> Found:
         "samples": torch.full_like(change, solution.evaluations),
         "players": torch.full_like(change, len(solution.values)),
     }
-    return Found(solution.values, solution.standard_error, facts, broken=solution.broken)
+    told = solution.values, solution.standard_error, solution.low, solution.high
+    return Found(*told, facts, broken=solution.broken, no_interval=solution.no_interval)
 
 
 def _sampled(solution: Solution) -> Found:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import inf
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -13,12 +14,14 @@ from pellucid.engine.games import (
     MAX_EXACT,
     Hierarchy,
     Solution,
+    exact,
     exact_shapley,
     kernel_shap,
     owen,
     permutation_shapley,
 )
 from pellucid.engine.presence_tree import LEAST, fit_tree
+from pellucid.engine.statistics import half_width
 from pellucid.engine.surrogate import evaluated, surrogate
 from pellucid.errors import MethodError
 from pellucid.heatmaps.base import Job
@@ -80,7 +83,7 @@ class Ablation(Estimator):
         count = len(game.names)
         scores = game.value(torch.cat([torch.ones(1, count), torch.zeros(1, count), 1 - torch.eye(count)])).cpu()
         values = scores[:1] - scores[2:]
-        return Solution(values, torch.zeros_like(values), scores[1], scores[0], len(scores))
+        return exact(values, scores[1], scores[0], len(scores))
 
 
 class Shapley(Estimator):
@@ -103,7 +106,7 @@ class Shapley(Estimator):
         if self._takes_all(count, players.budget):
             return exact_shapley(game.value, count)
         assert self.samples != "exact"
-        found = permutation_shapley(
+        return permutation_shapley(
             game.value,
             count,
             samples=self.samples,
@@ -111,8 +114,6 @@ class Shapley(Estimator):
             tolerance=_TOLERANCE,
             max_evaluations=players.budget,
         )
-        found.extra["freedom"] = found.extra["permutations"] // 2 - 1  # its error comes from the spread of pairs
-        return found
 
 
 class Kernel(Estimator):
@@ -181,7 +182,8 @@ class Linear(Estimator):
         coalitions, scores, broken = evaluated(game.value, _around(samples, count, self.generator()))
         fitted = surrogate(coalitions, scores)
         extra = {"r2": fitted.r2_held_out.tolist()}
-        return Solution(fitted.weights, fitted.standard_error, scores[0], scores[1], fitted.samples, extra, broken)
+        told = fitted.weights, fitted.standard_error, fitted.low, fitted.high
+        return Solution(*told, scores[0], scores[1], fitted.samples, extra, broken, fitted.no_interval)
 
 
 class LocalTree(Estimator):
@@ -209,7 +211,9 @@ class LocalTree(Estimator):
             "line_r2": surrogate(coalitions, scores).r2_held_out.tolist(),
         }
         values = fitted.tree.shapley(count)
-        return Solution(values, fitted.standard_error, scores[0], scores[1], len(scores), extra, broken)
+        half = half_width(fitted.standard_error, inf)
+        told = values, fitted.standard_error, values - half, values + half
+        return Solution(*told, scores[0], scores[1], len(scores), extra, broken)
 
 
 class Gradient(Estimator):
@@ -227,7 +231,7 @@ class Gradient(Estimator):
         values = players.first_order(job).cpu()
         game.cost.backwards += len(job.targets)
         ends = game.value(torch.stack([torch.zeros(len(game.names)), torch.ones(len(game.names))])).cpu()
-        return Solution(values, torch.zeros_like(values), ends[0], ends[1], 2)
+        return exact(values, ends[0], ends[1], 2)
 
 
 class Conductance(Estimator):
@@ -255,7 +259,7 @@ class Conductance(Estimator):
         game.cost.forwards += path.passes
         game.cost.backwards += path.passes * len(job.targets)
         extra = {"steps": path.steps, "path_gap": path.gap.tolist()}
-        return Solution(values.cpu(), torch.zeros_like(values).cpu(), path.empty, path.full, path.passes, extra)
+        return exact(values.cpu(), path.empty, path.full, path.passes, extra)
 
 
 class Permutation(Estimator):

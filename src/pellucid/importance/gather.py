@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from pellucid.engine.statistics import Bootstrap
+from pellucid.engine.statistics import RowMean
 from pellucid.errors import MethodError
 from pellucid.importance.game import place_names
 from pellucid.importance.ledger import Row
@@ -25,20 +25,20 @@ class Gathered:
 
     share: Share
     strongest: Tensor  # (K,), positions of pictures
-    drawn: Bootstrap | None  # for the interval of a difference
+    mean: RowMean  # for the interval of a difference
 
 
 def gather(group: str, members: Sequence[int], row: Callable[[int], Row], names: Sequence[str], seed: int) -> Gathered:
-    """The mean of a group's rows with its bootstrap interval over pictures.
+    """The mean of a group's rows with its interval over pictures.
 
     Args:
         group: its name.
         members: positions of its pictures.
         row: the row of a position.
         names: of the players, which must be the same in every row.
-        seed: of the resamples.
+        seed: of which single values are kept.
     """
-    drawn = Bootstrap(len(members), seed=seed)
+    over = RowMean()
     order = torch.randperm(len(members), generator=torch.Generator().manual_seed(seed))
     kept = set(order[:SHOWN].tolist())
     single: list[Tensor] = []
@@ -52,7 +52,7 @@ def gather(group: str, members: Sequence[int], row: Callable[[int], Row], names:
                 f"The pictures have different players ({len(names)} and {len(found.names)}): give pictures of one "
                 "size, or features that are the same in all, such as patches or channels."
             )
-        drawn.add(found.values)
+        over.add(found.values)
         if position in kept:
             single.append(found.values.float())
         if found.changed is not None:
@@ -60,19 +60,17 @@ def gather(group: str, members: Sequence[int], row: Callable[[int], Row], names:
         size = found.values.abs()
         strongest[size > best] = member
         best = torch.maximum(best, size)
-    mean, low, high = drawn.interval()
+    mean, low, high = over.interval()
     count = len(members)
     share = Share(group, mean, low, high, count, torch.stack(single), {}, None if changed is None else changed / count)
-    return Gathered(share, strongest, drawn)
+    return Gathered(share, strongest, over)
 
 
 def difference(a: Gathered, b: Gathered) -> Share:
     """What matters more to one group than to the other, with the interval of the difference of the means."""
-    low = high = torch.full_like(a.share.values, torch.nan)
-    if a.drawn is not None and b.drawn is not None and min(a.share.count, b.share.count) > 1:
-        low, high = a.drawn.quantiles([0.025, 0.975], less=b.drawn)
+    values, low, high = a.mean.less(b.mean)
     name = f"{a.share.group} less {b.share.group}"
-    return Share(name, a.share.values - b.share.values, low, high, a.share.count + b.share.count)
+    return Share(name, values, low, high, a.share.count + b.share.count)
 
 
 def by_place(values: Tensor, labels: Tensor) -> tuple[Tensor, list[str], Tensor]:

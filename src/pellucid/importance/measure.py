@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from math import inf
 from typing import Literal
 
 import torch
-from scipy.special import stdtrit
 from torch import Tensor
 
 from pellucid.engine import Cost
@@ -30,8 +28,8 @@ class Measured:
 
     Attributes:
         names: of the K players.
-        values, low, high: `(K, T)`, with 95 % intervals of sampling (Student's t; as the value where nothing
-            was sampled).
+        values, low, high: `(K, T)`, with 95 % intervals of sampling (as the value where nothing was
+            sampled, NaN where there is none).
         full, empty: `(T,)`, scores with all players in and with none.
         pictures: see `Game`.
         interactions: for each target the pairs `(i, j, value)` of the leading players.
@@ -78,27 +76,26 @@ def measure(
             say(f"{count} {players.kind}: at most {estimator.cost(count, players.budget)} passes of the model")
         solution = estimator.solve(game, players, job)
         values = solution.values.cpu().double()
-        reach = float(stdtrit(solution.extra.get("freedom", inf), 0.975)) * solution.standard_error.cpu().double()
         count, targets = values.shape
         found: list[list[tuple[int, int, float]]] = [[] for _ in range(targets)]
-        told: list[str] = []
+        told = [solution.no_interval] if solution.no_interval else []
         if solution.broken:
-            told = [broken_off(solution.evaluations, solution.broken, what="ranking", cure="run it again")]
+            told += [broken_off(solution.evaluations, solution.broken, what="ranking", cure="run it again")]
         elif pairs and count > 2 and estimator.interacts:
             try:
                 found = _leading_pairs(game.value, values, exact=not isinstance(estimator, Ablation))
             except UnsteadyError:
                 raise
             except ModelError as failure:
-                told = [
+                told += [
                     f"The model failed before pairs of players were looked at ({failure}): mend it, and run it again."
                 ]
         notes = [[*game.notes, *_notes(solution.extra, values[:, t], t), *told] for t in range(targets)]
         return Measured(
             game.names,
             values,
-            values - reach,
-            values + reach,
+            solution.low.cpu().double(),
+            solution.high.cpu().double(),
             solution.full.cpu(),
             solution.empty.cpu(),
             game.pictures,

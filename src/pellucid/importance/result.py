@@ -22,6 +22,9 @@ from pellucid.media.clip import Clip
 from pellucid.media.geometry import Geometry
 from pellucid.media.image import Picture
 
+INTERVAL = "student"
+"""How intervals are made, for the record: of an older one, or one without a word, they cannot be compared."""
+
 
 @dataclass
 class Share:
@@ -30,7 +33,7 @@ class Share:
     Attributes:
         group: what the pictures have in common: a class, a folder; the picture's name where there is one only.
         values: `(K,)`, signed: what the player adds to the score, on average.
-        low, high: `(K,)`, 95 % interval; NaN where there is none (one picture of a folder).
+        low, high: `(K,)`, 95 % interval; NaN where there is none (one picture of a folder, too few samples).
         count: pictures.
         single: `(n, K)`, the values of at most some hundreds of its pictures, for the beeswarm.
         examples: player -> RGB uint8 `(h, w, 3)`, the picture of the group in which it matters most.

@@ -66,7 +66,7 @@ def _about(sheet: Sheet, answer: Answer, y: float) -> float:
         y += sheet.line(f"and {len(groups) - 2 * _GROUPS} more groups, in the table", MARGIN, y, SMALL, colour=FAINT)
     y += 0.1
     for text in (
-        "bars: the mean over the pictures; lines: its 95 % bootstrap interval",
+        "bars: the mean over the pictures; lines: its 95 % interval",
         "dots: single pictures; the tick among them: the mean",
         "small pictures: where in the group the player matters most",
     ):

@@ -100,7 +100,8 @@ def _curve(sheet: Sheet, e: Explanation, keys: Sequence[int], at: Column) -> flo
     """The evidence of each cell of time as a bar from zero, with its error, and where the frames above it are."""
     curve = e.temporal()
     values = np.nan_to_num(np.asarray(curve.values))
-    errors = np.zeros_like(values) if curve.error is None else np.nan_to_num(np.asarray(curve.error))
+    told = curve.error if curve.half is None else curve.half
+    errors = np.zeros_like(values) if told is None else np.nan_to_num(np.asarray(told))
     low, high = min(0.0, (values - errors).min()), max(0.0, (values + errors).max())
     if low == high:
         return at.y + sheet.line("No evidence at any time.", at.x, at.y, SMALL, colour=WARNING)
@@ -116,7 +117,7 @@ def _curve(sheet: Sheet, e: Explanation, keys: Sequence[int], at: Column) -> flo
         x, wide = at.x + (start - begin) * scale, max(0.01, (stop - start) * scale - 0.015)
         top = zero - inch * max(value, 0.0)
         sheet.box(x, top, wide, inch * abs(value), colour=FOR if value > 0 else AGAINST, alpha=0.85)
-        if curve.error is not None:
+        if told is not None:
             sheet.box(x + wide / 2 - 0.008, zero - inch * (value + error), 0.016, 2 * inch * error, colour=INK)
     sheet.box(at.x, zero - 0.004, at.width, 0.008, colour=INK)
     for i in keys:
@@ -126,7 +127,7 @@ def _curve(sheet: Sheet, e: Explanation, keys: Sequence[int], at: Column) -> flo
     unit = " s" if curve.unit == "s" else ""
     sheet.line(f"{begin:.2f}{unit}", at.x, y, SMALL, colour=QUIET)
     sheet.line(f"{end:.2f}{unit}", at.x + at.width, y, SMALL, colour=QUIET, align="right")
-    band = "" if curve.error is None else ", thin bars: standard error"
+    band = "" if told is None else f", thin bars: {'standard error' if curve.half is None else '95 % interval'}"
     text = f"evidence over time, summed over places: up to {number(float(values.max()))}{band}"
     return y + sheet.line(text, at.x + at.width / 2, y, SMALL, colour=QUIET, align="center")
 

@@ -14,6 +14,7 @@ from pellucid.heatmaps.base import prepare
 from pellucid.importance import Estimator, Players, Regions, Share, get_estimator, get_players, measure
 from pellucid.importance.drawn import Given
 from pellucid.importance.frames import Frames, Segments
+from pellucid.importance.result import INTERVAL
 from pellucid.importance.temporal import order_sensitivity, sufficient
 from pellucid.models.fused import fused_notes
 from pellucid.models.model import VisionModel
@@ -179,7 +180,8 @@ def importance_of_one(
         + (_order(model, x, target, players) if order else [])
         + ([] if item.geometry.known else ["The regions lie on the model's own input."])
     )
-    run = {"seed": seed, "layer": layer, "forwards": found.cost.forwards, "backwards": found.cost.backwards}
+    passes = {"forwards": found.cost.forwards, "backwards": found.cost.backwards}
+    run = {"seed": seed, "layer": layer, "interval": INTERVAL, **passes}
     return Importance(
         features=players.kind,
         by=estimator.name,
@@ -234,7 +236,9 @@ def recompute(artefact: Artefact, model: ModelLike | None, inputs: Any) -> tuple
     if again.record.input["sha256"] != about.input["sha256"]:
         reasons.append(f"the picture{'s are not those' if stored.of_a_set else ' is not the one'} of the record")
     rows = [*again.shares, *([again.difference] if again.difference is not None else [])]
-    return {name: torch.stack([getattr(s, name) for s in rows]) for name in ("values", "low", "high")}, reasons
+    # An older record's intervals were made otherwise: they stand as they are, and its values are compared.
+    told = ("values", "low", "high") if "interval" in about.run else ("values",)
+    return {name: torch.stack([getattr(s, name) for s in rows]) for name in told}, reasons
 
 
 def _recorded_players(stored: Importance) -> Players:

@@ -20,6 +20,7 @@ from pellucid.importance.estimators import Permutation
 from pellucid.importance.exchange import Kept, exchange
 from pellucid.importance.gather import Gathered, by_place, difference, gather
 from pellucid.importance.ledger import Ledger, Row, ledger
+from pellucid.importance.result import INTERVAL
 from pellucid.media import Geometry, Picture, address, scheme
 from pellucid.models.model import VisionModel
 from pellucid.models.targets import Target
@@ -91,7 +92,7 @@ def importance_of_set(
     say: Say | None = None,
     failed: list[PellucidError] | None = None,
 ) -> Importance:
-    """Mean importance over many pictures, and over each group of them, with bootstrap intervals.
+    """Mean importance over many pictures, and over each group of them, with intervals over the pictures.
 
     Args:
         model, inputs, players, estimator, asked, seed, keep, say: see `importance`.
@@ -207,7 +208,6 @@ def _answer(
     pair = _pair(compare, list(groups))
     for n, (name, members) in enumerate(groups.items(), start=1):
         found.append(gather(name, members, run.row, names, seed + n))
-        found[-1].drawn = found[-1].drawn if name in pair else None  # which is large
     shares = [g.share for g in found] if len(groups) > 1 else [found[0].share]
     pictures = _examples(run, found[: len(shares)])
     x = first.x[None].to(model.device, model.dtype)
@@ -226,7 +226,7 @@ def _answer(
         "compare": compare,
         "count": len(positions),
     }
-    ran = {"seed": seed, "layer": layer, "forwards": run.passes, "backwards": 0}
+    ran = {"seed": seed, "layer": layer, "interval": INTERVAL, "forwards": run.passes, "backwards": 0}
     return Importance(
         features=run.players.kind,
         by=run.estimator.name,

@@ -7,7 +7,7 @@ those before i; whatever the estimator, the values add up to `v(all) - v(nobody)
 A game that breaks off (`UnfinishedError`) is answered from the coalitions that were evaluated before, if they will do.
 """
 
-from pellucid.engine.games.game import Solution, UnfinishedError, Value, all_coalitions, answered
+from pellucid.engine.games.game import Solution, UnfinishedError, Value, all_coalitions, answered, exact
 from pellucid.engine.games.interaction import Interactions, interactions, strongest_pairs
 from pellucid.engine.games.kernel import kernel_shap
 from pellucid.engine.games.nested import Hierarchy, members, owen
@@ -22,6 +22,7 @@ __all__ = [
     "Value",
     "all_coalitions",
     "answered",
+    "exact",
     "exact_shapley",
     "exact_weights",
     "interactions",

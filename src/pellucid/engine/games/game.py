@@ -38,20 +38,25 @@ class Solution:
     Attributes:
         values: `(K, T)`, double precision.
         standard_error: `(K, T)`, of sampling; zero where nothing was left to chance.
+        low, high: `(K, T)`, 95 % interval of sampling; as the values where nothing was left to chance.
         empty: `(T,)`, the value of nobody.
         full: `(T,)`, the value of all.
         evaluations: different coalitions that this rests on.
         extra: what else an estimator has to say.
         broken: what ended the game early, if anything did: then this rests on what was answered before.
+        no_interval: why there is none, in a sentence, where `low` and `high` are NaN.
     """
 
     values: Tensor
     standard_error: Tensor
+    low: Tensor
+    high: Tensor
     empty: Tensor
     full: Tensor
     evaluations: int
     extra: dict[str, Any] = field(default_factory=dict)
     broken: str = ""
+    no_interval: str = ""
 
     @property
     def efficiency_gap(self) -> Tensor:
@@ -62,6 +67,13 @@ class Solution:
     def relative_error(self) -> Tensor:
         """The length of the standard errors relative to that of the values, `(T,)`."""
         return self.standard_error.square().sum(0).sqrt() / self.values.square().sum(0).sqrt().clamp(min=1e-300)
+
+
+def exact(
+    values: Tensor, empty: Tensor, full: Tensor, evaluations: int, extra: dict[str, Any] | None = None
+) -> Solution:
+    """A solution of which nothing was left to chance."""
+    return Solution(values, torch.zeros_like(values), values, values, empty, full, evaluations, extra or {})
 
 
 class Asked:
@@ -141,11 +153,20 @@ class Asked:
         if self.failure is not None and not enough:
             raise self.failure
 
-    def solution(self, values: Tensor, standard_error: Tensor | None = None, **extra: Any) -> Solution:
-        """These values as a solution of this game."""
+    def solution(
+        self,
+        values: Tensor,
+        standard_error: Tensor | None = None,
+        half: Tensor | None = None,
+        no_interval: str = "",
+        **extra: Any,
+    ) -> Solution:
+        """These values as a solution of this game, with half of their interval; none: nothing was left to chance."""
         error = torch.zeros_like(values) if standard_error is None else standard_error
+        half = error if half is None else torch.full_like(half, torch.nan) if no_interval else half
         broken = "" if self.failure is None else str(self.failure)
-        return Solution(values, error, self.empty, self.full, self.evaluations, extra, broken)
+        ends = values - half, values + half
+        return Solution(values, error, *ends, self.empty, self.full, self.evaluations, extra, broken, no_interval)
 
 
 def answered(values: Tensor) -> int:

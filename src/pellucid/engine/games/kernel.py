@@ -10,7 +10,10 @@ import torch
 from torch import Tensor
 
 from pellucid.engine.games.game import Asked, Solution, Value, answered, seeded
+from pellucid.engine.statistics import half_width
 from pellucid.errors import MethodError
+
+_ROWS = 2  # a player: draws (pairs) that an interval needs, since as many as players fit whatever they are
 
 
 def kernel_shap(
@@ -38,7 +41,8 @@ def kernel_shap(
         ridge: pulls the values towards equal shares.
 
     Returns:
-        The solution, with the delta method's standard errors (NaN after a single draw); `extra` has `enumerated`, the
+        The solution, with the delta method's standard errors (NaN after a single draw), and intervals by Student's
+        factors once there are twice as many draws (pairs) as players; `extra` has `enumerated`, the
         coalitions taken in full sizes, and `drawn`.
     """
     K = players
@@ -73,7 +77,19 @@ def kernel_shap(
     offsets = inverse @ ((X.T * w) @ y)
     offsets = offsets - offsets.mean(0)
     error = _draws_error(X, y - X @ offsets, inverse, share, drawn.shape)
-    return asked.solution(delta / K + offsets, error, enumerated=len(whole), drawn=drawn[..., 0].numel())
+    draws, fold = len(drawn), drawn.shape[1]
+    rows = draws + len(whole) / fold
+    return asked.solution(
+        delta / K + offsets,
+        error,
+        half_width(error, draws - 1) if draws else error,
+        f"{len(Z)} samples of {K} players leave nothing over to tell the error from, so there is no interval: give "
+        f"{fold * _ROWS * K} or more."
+        if draws == 1 or (draws and rows < _ROWS * K)
+        else "",
+        enumerated=len(whole),
+        drawn=drawn[..., 0].numel(),
+    )
 
 
 def _full_sizes(players: int, samples: int, mass: Tensor) -> tuple[Tensor, Tensor, int]:

@@ -9,9 +9,11 @@ import torch
 from torch import Tensor
 
 from pellucid.engine.games.game import Asked, Solution, Value, all_coalitions, answered, seeded
+from pellucid.engine.statistics import half_width
 from pellucid.errors import MethodError
 
 MAX_EXACT = 12  # players: 4096 coalitions
+_LEAST = 4  # walks (pairs) that an interval needs: of fewer, some agree by luck, whatever the factor
 _CHUNK = 2**22  # entries of a matrix of coalitions made at once
 
 
@@ -54,7 +56,8 @@ def permutation_shapley(
 
     With `antithetic`, each order is also walked backwards (Mitchell et al. 2022): what a player adds early and what it
     adds late then stand in the same pair, and cancel much of each other's noise. Standard errors come from the spread
-    of the pairs. A game that breaks off is answered from the walks (pairs) before, if there are two.
+    of the pairs, and from four of them on intervals (`half_width`, pooled over the players). A game that breaks off is
+    answered from the walks (pairs) before, if there are two.
 
     Args:
         value: the game.
@@ -113,7 +116,16 @@ def _walks(asked: Asked, walks: int, generator: torch.Generator, antithetic: boo
 
 def _mean_of(asked: Asked, gains: Tensor, fold: int, *, converged: bool) -> Solution:
     error = gains.std(0) / len(gains) ** 0.5
-    return asked.solution(gains.mean(0), error, permutations=fold * len(gains), converged=converged)
+    orders = fold * len(gains)
+    few = f"{orders} orders are too few to tell how far they scatter, so there is no interval: walk {_LEAST * fold}."
+    return asked.solution(
+        gains.mean(0),
+        error,
+        half_width(error, len(gains) - 1, pooled=True),
+        few if len(gains) < _LEAST and bool(error.any()) else "",
+        permutations=orders,
+        converged=converged,
+    )
 
 
 def _steady(gains: Tensor, now: Solution) -> bool:

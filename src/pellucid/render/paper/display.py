@@ -118,8 +118,12 @@ def display(explanation: Explanation, size: int = DISPLAY_SIZE, index: int | Non
 
 
 def display_error(explanation: Explanation, size: int = DISPLAY_SIZE) -> Display | None:
-    """A sampled map's standard error, ready to be drawn as a map of its own; None where nothing was left to chance."""
-    error = explanation.error_map()
+    """Half of a sampled map's 95 % interval, ready to be drawn as a map of its own; of results of older versions the
+    standard error; None where nothing was left to chance, or too little is known of it.
+    """
+    ends = explanation.interval()
+    known = ends is not None or not {"low", "high"} & explanation.extras.keys()
+    error = (ends[1] - ends[0]) / 2 if ends is not None else explanation.error_map() if known else None
     if error is None or not error.isfinite().all() or not error.any():
         return None
     return display(replace(explanation, attribution=error, signed=False, quality=None), size)

@@ -32,7 +32,7 @@ from pellucid.render.paper.sheet import (
 
 TITLE, TEXT, SMALL = 9.0, 7.2, 6.4  # points
 _ROW, _THUMB = 0.35, 0.31  # inches a channel, and its activation map
-_ERROR = 0.42  # of the map's size: its standard error
+_ERROR = 0.42  # of the map's size: its error
 
 
 def tile(sheet: Sheet, e: Explanation, at: Column, *, target: bool) -> float:
@@ -74,16 +74,23 @@ def _map(sheet: Sheet, shown: Display, at: Column) -> float:
 
 
 def _error(sheet: Sheet, error: Display, e: Explanation, at: Column) -> float:
-    """The standard error of a sampled map: small, with a colour bar of its own beside it; where it ends."""
+    """How wide a sampled map's 95 % interval is: small, with a colour bar of its own beside it; where it ends."""
     width, height = (_ERROR * n for n in at.fit(error.values.shape))
     sheet.image(error.image(), at.x, at.y, width, height)
     left = at.x + width + 0.12
     beside = replace(at, x=left, width=at.x + at.width - left)
-    y = at.y + sheet.line("standard error", left, at.y, TEXT, width=beside.width) + 0.05
+    y = (
+        at.y
+        + sheet.line(
+            "standard error" if e.interval() is None else "± 95 % interval", left, at.y, TEXT, width=beside.width
+        )
+        + 0.05
+    )
     y = colour_bar(sheet, error, beside.down(y))
     relative = e.facts.get("relative_standard_error")
+    told = "" if e.interval() is None else "standard error "
     if relative is not None:
-        y += sheet.line(f"{relative:.0%} of the map’s spread", left, y, SMALL, colour=FAINT, width=beside.width)
+        y += sheet.line(f"{told}{relative:.0%} of the map’s spread", left, y, SMALL, colour=FAINT, width=beside.width)
     return max(y, at.y + height) + 0.03
 
 
