@@ -6,11 +6,11 @@ Players of one run share its draws, so R runs of 10 players tell a rate of 95 % 
 
 import pytest
 import torch
+from tests.helpers.games import seed
+from tests.helpers.intervals import GAMES, PLAYERS, free_line, held
 
 from pellucid.engine.games import exact_shapley, kernel_shap, permutation_shapley
 from pellucid.engine.surrogate import fit_surrogate
-from tests.helpers.games import seed
-from tests.helpers.intervals import GAMES, PLAYERS, free_line, held
 
 RUNS = [pytest.param(100, 0.905, 0.99), pytest.param(400, 0.917, 0.983, marks=pytest.mark.slow)]
 

@@ -2,13 +2,13 @@
 
 import pytest
 import torch
+from tests.helpers.games import seed
 from torch import nn
 
 from pellucid.engine.statistics import half_width
 from pellucid.heatmaps import RISE
 from pellucid.heatmaps.sampling import orthogonal_block
 from pellucid.heatmaps.sensitivity import HSIC, hsic, median_distance
-from tests.helpers.games import seed
 
 RUNS = [pytest.param(30, 0.89, 0.995), pytest.param(400, 0.92, 0.98, marks=pytest.mark.slow)]
 

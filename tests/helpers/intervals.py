@@ -1,10 +1,10 @@
 """Games and scores whose truth is known exactly, and how often stated intervals hold it."""
 
 import torch
+from tests.helpers.games import seed
 
 from pellucid.engine.games import all_coalitions
 from pellucid.engine.surrogate import closeness
-from tests.helpers.games import seed
 
 PLAYERS = 10
 
