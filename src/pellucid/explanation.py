@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -17,6 +17,35 @@ from pellucid.media.geometry import Geometry
 from pellucid.media.image import Picture
 
 Kind = Literal["map", "channels"]
+
+
+_LONG = 60  # letters of a text that are shown
+
+
+class Brief:
+    """A result that prints on one line: of arrays their shape, of collections their length."""
+
+    def __repr__(self) -> str:
+        """Its name, and what is short of its fields."""
+        shown = [(f.name, _brief(getattr(self, f.name))) for f in dataclasses.fields(self) if f.repr]  # type: ignore[arg-type]
+        return f"{type(self).__name__}({', '.join(f'{name}={text}' for name, text in shown if text)})"
+
+
+def _brief(value: Any) -> str:
+    """A few letters for a value; none for nothing, and for objects that say more than that."""
+    if value is None or isinstance(value, bool | int):
+        return "" if value is None else str(value)
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    if isinstance(value, str):
+        return repr(value if len(value) <= _LONG else f"{value[:_LONG]}...")
+    if isinstance(value, Prediction):
+        return repr(value)
+    if hasattr(value, "shape"):
+        return f"<{'x'.join(map(str, value.shape))}>"
+    if isinstance(value, Mapping | Sequence):
+        return f"<{len(value)}>" if len(value) else ""
+    return ""
 
 
 @dataclass(frozen=True)
@@ -171,8 +200,8 @@ class TemporalCurve:
         return inside / total if (total := sum(positive)) > 0 else float("nan")
 
 
-@dataclass
-class Explanation:
+@dataclass(repr=False)
+class Explanation(Brief):
     """What a method found for one target on one picture.
 
     Attributes:

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from pellucid.engine.presence_tree import PresenceTree
 from pellucid.errors import PellucidError
-from pellucid.explanation import Prediction, Record
+from pellucid.explanation import Brief, Prediction, Record
 from pellucid.media.clip import Clip
 from pellucid.media.geometry import Geometry
 from pellucid.media.image import Picture
@@ -26,8 +26,8 @@ INTERVAL = "student"
 """How intervals are made, for the record: of an older one, or one without a word, they cannot be compared."""
 
 
-@dataclass
-class Share:
+@dataclass(repr=False)
+class Share(Brief):
     """How much each of K players matters to one group of pictures (or to one picture).
 
     Attributes:
@@ -93,8 +93,8 @@ class Table(list[dict[str, Any]]):
         return write_bytes(Path(path), data.getvalue())
 
 
-@dataclass
-class Answer:
+@dataclass(repr=False)
+class Answer(Brief):
     """How much each player matters: to one picture, or to each group of a folder.
 
     Attributes:

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from pellucid import storage
-from pellucid.explanation import Prediction
+from pellucid.explanation import Brief, Prediction
 from pellucid.features.activations import ActivationMaps, InputActivations, Ranking
 from pellucid.media import Geometry
 from pellucid.models.layers import Layer
@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 FORMAT = "pellucid-activations/1"
 
 
-@dataclass
-class Activations(InputActivations, Result):
+@dataclass(repr=False)
+class Activations(Brief, InputActivations, Result):
     """What some layers answer to one input: `result["layer"]` gives a layer's maps."""
 
     def figure(self) -> Figure:

@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from pellucid import storage
+from pellucid.explanation import Brief
 from pellucid.features.atlas import AtlasCell, DrawnAtlas
 from pellucid.features.folder import Origin, Patch
 from pellucid.media import Geometry
@@ -23,8 +24,8 @@ if TYPE_CHECKING:
 FORMAT = "pellucid-atlas/1"
 
 
-@dataclass
-class AtlasSheet(DrawnAtlas, Result):
+@dataclass(repr=False)
+class AtlasSheet(Brief, DrawnAtlas, Result):
     """A layer's activations over a folder: neighbours on the sheet are neighbours in the layer."""
 
     def figure(self) -> Figure:

@@ -17,7 +17,7 @@ from pellucid import storage
 from pellucid.concepts.bank import Bank, BankScores, Group, Showcase
 from pellucid.concepts.dictionary import Array, restore
 from pellucid.errors import MethodError, StorageError
-from pellucid.explanation import Explanation, Record
+from pellucid.explanation import Brief, Explanation, Record
 from pellucid.media import Geometry, Origin
 from pellucid.models.features import activations
 from pellucid.models.model import VisionModel
@@ -33,8 +33,8 @@ FORMAT = "pellucid-concepts/1"
 _ARRAYS = ("exemplars", "cells", "peaks", "maps", "prevalence", "monosemanticity", "stability")
 
 
-@dataclass
-class Concepts(Bank, Result):
+@dataclass(repr=False)
+class Concepts(Brief, Bank, Result):
     """The concepts of one layer, found in many pictures, and what was measured of them.
 
     `table()` gives plain rows, `figure()` and `show()` the concept sheet, `html()` all concepts in one page, `save()`

@@ -15,6 +15,7 @@ from PIL import Image
 from torch import Tensor
 
 from pellucid.errors import DataError
+from pellucid.explanation import Brief
 from pellucid.interpretable.base import Reason
 from pellucid.interpretable.distilled import Surrogate, from_files, to_files
 from pellucid.interpretable.linear import SparseLinear
@@ -59,8 +60,8 @@ class Evidence:
         return "\n".join(lines)
 
 
-@dataclass
-class Distilled(Surrogate, Result):
+@dataclass(repr=False)
+class Distilled(Brief, Surrogate, Result):
     """A readable model of `pl.distill`; see `Surrogate` for what it holds."""
 
     base: VisionModel | None = field(default=None, repr=False)

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from pellucid import storage
+from pellucid.explanation import Brief
 from pellucid.features.exemplars import Exemplar, UnitExemplars
 from pellucid.features.feature_image import FeatureQuality, UnitPicture
 from pellucid.features.folder import Origin
@@ -27,8 +28,8 @@ if TYPE_CHECKING:
 FORMAT = "pellucid-feature/1"
 
 
-@dataclass
-class FeatureImage(UnitPicture):
+@dataclass(repr=False)
+class FeatureImage(Brief, UnitPicture):
     """What a unit has learned: a picture made for it, natural pictures that excite it, and how far to believe them."""
 
     def image(self, variant: int = 0) -> Image.Image:

@@ -67,7 +67,7 @@ class Session:
             return repeated.probability(output, capture.watched)
 
 
-@dataclass
+@dataclass(repr=False)
 class Heatmap(Explanation):
     """An explanation of one picture by one method for one target.
 
@@ -113,7 +113,7 @@ class Heatmap(Explanation):
         return Heatmaps([self])._repr_html_()
 
 
-@dataclass
+@dataclass(repr=False)
 class VideoHeatmap(Heatmap):
     """An explanation of one clip: `tube()` is the map over time and space, `spatial()` and `temporal()` its two sides.
 

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 FORMAT = "pellucid-importance/1"
 
 
-@dataclass
+@dataclass(repr=False)
 class Importance(Answer, Result):
     """How much each player matters: to one picture, or to each group of pictures of a folder.
 

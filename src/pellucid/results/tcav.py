@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from pellucid import storage
 from pellucid.concepts.tcav import Tested, lines_of
-from pellucid.explanation import Record
+from pellucid.explanation import Brief, Record
 from pellucid.importance.result import Table
 from pellucid.results.base import Result
 from pellucid.results.shown import slug
@@ -25,8 +25,8 @@ FORMAT = "pellucid-tests/1"
 _NUMBERS = ("score", "effect", "p", "adjusted", "separation", "detectable")
 
 
-@dataclass
-class ConceptTests(Sequence[Tested], Result):
+@dataclass(repr=False)
+class ConceptTests(Brief, Sequence[Tested], Result):
     """The tests of all concepts on all classes, made together.
 
     Attributes:
