@@ -7,7 +7,7 @@ import os
 
 import torch
 
-from benchmarks import features, heatmaps, interpretable, perturbation, report, video
+from benchmarks import coverage, features, heatmaps, interpretable, perturbation, report, video
 from benchmarks.timing import machine, source_digest
 
 _SUITES = {
@@ -16,6 +16,7 @@ _SUITES = {
     "features": features,
     "interpretable": interpretable,
     "video": video,
+    "coverage": coverage,
 }
 
 

@@ -25,6 +25,9 @@ class Geometry:
     ``ticks`` says where the source's samples along the FIRST axis lie, in ``unit``: the seconds at which a clip's
     frames are shown, the millimetres of a volume's slices. Empty: they are merely numbered.
 
+    ``span`` and ``reach`` are of a map whose grid does not cover the model's input evenly: for each axis, in the
+    input's pixels, the interval that the grid spans, and the interval that its cells see at all. Empty: the whole.
+
     Raises:
         MediaError: the axes disagree, a size is not positive, the box is empty on an axis, or ticks do not fit.
     """
@@ -35,6 +38,8 @@ class Geometry:
     known: bool = True
     ticks: tuple[float, ...] = ()
     unit: str = ""
+    span: tuple[tuple[float, float], ...] = ()
+    reach: tuple[tuple[float, float], ...] = ()
 
     def __post_init__(self) -> None:
         if not len(self.source_size) == len(self.input_size) == len(self.box) > 0:
@@ -46,6 +51,8 @@ class Geometry:
             raise MediaError(f"A geometry needs positive sizes and non-empty intervals, not {self}.")
         if self.ticks and len(self.ticks) != self.source_size[0]:
             raise MediaError(f"{len(self.ticks)} ticks for the {self.source_size[0]} samples of the first axis.")
+        if any(part and len(part) != len(self.box) for part in (self.span, self.reach)):
+            raise MediaError(f"The span and the reach of a grid are given for each axis or not at all, not in {self}.")
 
     @property
     def is_clip(self) -> bool:
@@ -66,25 +73,34 @@ class Geometry:
     def to_source(self, values: Tensor) -> Tensor:
         """Spread a map (..., *grid) over the original: float32 (..., *source_size), NaN where unseen.
 
-        The grid, whatever its size, covers the model's input evenly; each source pixel takes the value at its
-        centre, linearly interpolated straight from the grid. Along an axis where the original is coarser than
-        the grid, the values under a pixel are averaged (a triangle filter), so that a narrow peak can't fall
-        between two pixels. A pixel counts as seen when its centre lies in the box. ``values`` should be
-        finite.
+        The grid, whatever its size, covers its span of the model's input evenly (all of it, unless said); each source
+        pixel takes the value at its centre, linearly interpolated straight from the grid. Along an axis where the
+        original is coarser than the grid, the values under a pixel are averaged (a triangle filter), so that a narrow
+        peak can't fall between two pixels. A pixel counts as seen when its centre lies in the box, and in the reach of
+        the grid's cells. ``values`` should be finite.
         """
-        spans = zip(self._grid(values), self.source_size, self.box, strict=True)
+        spans = zip(self._grid(values), self.source_size, self.box, self.input_size, strict=True)
         matrices = []
-        for cells, pixels, (start, stop) in spans:
+        for axis, (cells, pixels, (start, stop), size) in enumerate(spans):
             centres = _centres(pixels)
-            matrix = _linear((centres - start) / (stop - start), cells, cells / (stop - start))
+            at = (centres - start) / (stop - start)
+            matrix = self._weights(axis, at, cells, (stop - start) / size)
             matrix[(centres < start) | (centres >= stop)] = float("nan")
+            if self.reach:
+                matrix[(at * size < self.reach[axis][0]) | (at * size >= self.reach[axis][1])] = float("nan")
             matrices.append(matrix)
         return _separable(values, matrices)
 
     def to_input(self, values: Tensor) -> Tensor:
-        """Spread a map (..., *grid) over the model's input: float32 (..., *input_size), so too."""
+        """Spread a map (..., *grid) over the model's input: float32 (..., *input_size), so too, but without NaN."""
         spans = zip(self._grid(values), self.input_size, strict=True)
-        return _separable(values, [_linear(_centres(n) / n, cells, cells / n) for cells, n in spans])
+        return _separable(values, [self._weights(k, _centres(n) / n, cells, 1.0) for k, (cells, n) in enumerate(spans)])
+
+    def _weights(self, axis: int, at: Tensor, cells: int, scale: float) -> Tensor:
+        """Weights of the cells at fractions ``at`` of the input, whose pixels are ``scale`` source pixels long."""
+        size = self.input_size[axis]
+        low, high = self.span[axis] if self.span else (0.0, float(size))
+        return _linear((at * size - low) / (high - low), cells, cells / ((high - low) * scale))
 
     def extended(self, size: int, seen: int, *, ticks: Sequence[float] = (), unit: str = "") -> Geometry:
         """This geometry with one more axis in front: ``size`` source samples, one input sample each, ``seen`` of them.
@@ -122,7 +138,7 @@ class Geometry:
 
     def as_dict(self) -> dict[str, Any]:
         """The geometry as plain values, ready for JSON."""
-        return asdict(self)
+        return {name: value for name, value in asdict(self).items() if value or name not in ("span", "reach")}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Geometry:
@@ -134,6 +150,7 @@ class Geometry:
             bool(values.get("known", True)),
             tuple(float(at) for at in values.get("ticks", ())),
             str(values.get("unit", "")),
+            *(tuple((float(a), float(b)) for a, b in values.get(name, ())) for name in ("span", "reach")),
         )
 
     def _grid(self, values: Tensor) -> tuple[int, ...]:

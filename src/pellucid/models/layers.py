@@ -30,6 +30,7 @@ from pellucid.errors import LayerError, ModelError, TargetError
 from pellucid.models.layouts import Layout
 from pellucid.models.moves import moves, owners
 from pellucid.models.probe import Probe, Score, Sighting, largest_output, probe, sketch, value_of
+from pellucid.models.spans import Intervals, divides, measured
 
 _LATEST = 24  # layers that are proven first when the best is looked for: it is almost always among them
 COVERAGE = 0.7  # of a layer's cells must carry gradient, for the layer to be chosen
@@ -49,6 +50,8 @@ class Layer:
         coverage: the share of its cells that carry gradient to the target.
         runs: which of several runs in a pass are read, and how they are put together; None: it is read where it runs
             last.
+        span: for each space axis, the interval of the input that the grid spans, in its pixels; empty: all, evenly.
+        reach: for each space axis, the interval that its cells see; empty: all.
         is_output: the model's output is only resampled from it, so that it explains the output by itself.
     """
 
@@ -58,6 +61,8 @@ class Layer:
     coverage: float
     runs: Runs | None = None
     is_output: bool = False
+    span: Intervals = ()
+    reach: Intervals = ()
 
     @property
     def notes(self) -> list[str]:
@@ -123,7 +128,7 @@ def best_layer(
         found = probe(module, sample, asked, watch)
         for layer in _candidates(module, sample, found):
             if chosen := _proven_by_cutting(module, sample, asked, watch, layer, found):
-                return chosen
+                return _placed(module, sample, chosen, found)
         raise LayerError(
             "No layer that reads as a picture of the input is on the way to the score: what leaves it by a hook is not "
             "what the model goes on with. Use a method that needs no layer, such as integrated-gradients."
@@ -178,6 +183,19 @@ def _cut(
     except (LayerError, TargetError):
         return None
     return torch.stack([sketch(part) for part in (runs.parted(gradient) if runs else [gradient])])
+
+
+def _placed(module: nn.Module, sample: Tensor, layer: Layer, found: Probe) -> Layer:
+    """The layer with the place of its grid, measured at the first layer of that grid where it may fall short."""
+    space = tuple(sample.shape[2:])
+    if len(space) < 2 or layer.layout.folded or divides(layer.layout, space):
+        return layer
+    same = [s for s in found.all.values() if s.runs is None and any(r.grid == layer.layout.grid for r in s.readings)]
+    for first in _proven(module, sample, same[:4]):
+        if first.layout.grid == layer.layout.grid:
+            span, reach = measured(module, sample, first.name, first.layout)
+            return replace(layer, span=span, reach=reach)
+    return layer
 
 
 def _agree(cut: Tensor | None, uncut: Tensor) -> bool:
@@ -311,7 +329,7 @@ def describe(
                 f"The output of layer {name!r}, of shape {found.all[name].shape}, does not read as a picture of the "
                 f"input {tuple(sample.shape[1:])}: choose a layer that keeps places (`pellucid layers` lists them)."
             )
-        return replace(proven[0], coverage=math.nan)
+        return _placed(module, sample, replace(proven[0], coverage=math.nan), found)
 
     about = ("describe", *size, name, None if score is None else (key,))
     return _cached(module, about, look)  # type: ignore[no-any-return]
@@ -330,14 +348,20 @@ def _proven(module: nn.Module, sample: Tensor, seen: Sequence[Sighting]) -> tupl
     guessed = [s for s in seen if s.readings]
     if not guessed:
         return ()
-    corners = list(itertools.product((0, 1), repeat=sample.ndim - 2))
+    space = tuple(sample.shape[2:])
+    corners = list(itertools.product((0, 1), repeat=len(space)))
     with leave_no_trace(module), torch.no_grad():
-        energies = moves(module, sample, corners, guessed)
         guesses = {s.name: s.readings for s in guessed}
         layouts: dict[str, Layout | None] = {}
-        for name, found in energies.items():
+        for name, found in moves(module, sample, corners, guessed).items():
             pairs = zip(guesses[name], found, strict=True)
             layouts[name] = next((reading for reading, energy in pairs if _in_corner(energy, corners)), None)
+        # Strides that do not divide the input may cut off a small corner as a whole: grids are tried with larger ones.
+        short = {n: [r.kind != "tokens" and not divides(r, space) for r in rs] for n, rs in guesses.items()}
+        open_ = [s for s in guessed if s.name in layouts and layouts[s.name] is None and any(short[s.name])]
+        for name, found in (moves(module, sample, corners, open_, 3) if open_ else {}).items():
+            some = (t for t in zip(guesses[name], found, short[name], strict=True) if t[2])
+            layouts[name] = next((reading for reading, energy, _ in some if _in_corner(energy, corners)), None)
         _inherit(layouts, guesses)
         layouts.update(_reordered(module, sample, guesses, layouts))
     return tuple(

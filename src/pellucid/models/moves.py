@@ -18,11 +18,11 @@ _AT_ONCE = 2**21  # numbers of input that are changed at once to prove layouts, 
 
 
 def moves(
-    module: nn.Module, sample: Tensor, corners: Sequence[tuple[int, ...]], seen: Sequence[Sighting]
+    module: nn.Module, sample: Tensor, corners: Sequence[tuple[int, ...]], seen: Sequence[Sighting], share: int = 8
 ) -> dict[str, list[Tensor]]:
     """How far each cell moves when each corner is changed, `(corners, *grid)` for each reading; large inputs in turn.
 
-    Layers that do not keep the inputs of a batch apart are left out.
+    Layers that do not keep the inputs of a batch apart are left out. A corner is one `share`-th of each axis.
     """
     wanted = {s.name: s for s in seen}
     found: dict[str, list[list[Tensor]]] = {s.name: [] for s in seen}
@@ -33,7 +33,7 @@ def moves(
         def move(name: str, activation: Tensor, count: int = len(some)) -> list[Tensor] | None:
             return _moved(activation, wanted[name], count)
 
-        runs = _reduced(module, torch.cat([sample, *(changed(sample, c) for c in some)]), list(wanted), move)
+        runs = _reduced(module, torch.cat([sample, *(changed(sample, c, share) for c in some)]), list(wanted), move)
         for name, turns in runs.items():
             joined = _joined(wanted[name], turns)
             if joined is not None:
@@ -126,11 +126,11 @@ def owners(module: nn.Module, sample: Tensor, guess: Layout, names: Sequence[str
     return owner
 
 
-def changed(sample: Tensor, corner: tuple[int, ...]) -> Tensor:
+def changed(sample: Tensor, corner: tuple[int, ...], share: int) -> Tensor:
     """The sample with the patch at one corner (0: start, 1: end of each axis) replaced by its negative."""
     changed = sample.clone()
     region = tuple(
-        slice(0, max(1, size // 8)) if side == 0 else slice(size - max(1, size // 8), size)
+        slice(0, max(1, size // share)) if side == 0 else slice(size - max(1, size // share), size)
         for side, size in zip(corner, sample.shape[2:], strict=True)
     )
     changed[:, :, *region] *= -1

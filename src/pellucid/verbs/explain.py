@@ -16,6 +16,7 @@ from pellucid.errors import MediaError, PellucidError, StorageError, TargetError
 from pellucid.explanation import Prediction
 from pellucid.heatmaps import Attribution, Method, explain_all, get_method
 from pellucid.media import Plan, address
+from pellucid.media.geometry import Geometry
 from pellucid.models.adapters import ClipInput
 from pellucid.models.fused import fused_notes
 from pellucid.models.layers import pathway_layers
@@ -220,7 +221,7 @@ def _heatmap(
         method=method.name,
         target=target.name(model.labels) if method.uses_target else "any target",
         prediction=prediction,
-        geometry=item.geometry,
+        geometry=_of_grid(item.geometry, found),
         record=provenance,
         layer=f"{found.layer.name} ({found.layer.layout})" if found.layer else None,
         kind=method.kind,
@@ -234,6 +235,14 @@ def _heatmap(
         explained=target,
         facts={name: values[row] for name, values in found.facts.items()},
     )
+
+
+def _of_grid(geometry: Geometry, found: Attribution) -> Geometry:
+    """The geometry of a map whose layer's cells do not cover the input evenly; else as it is."""
+    layer = found.layer
+    if layer is None or not layer.reach or tuple(found.values.shape[1:]) != layer.layout.grid:
+        return geometry
+    return replace(geometry, span=layer.span, reach=layer.reach)
 
 
 def opened(artefact: storage.Artefact) -> Heatmap:

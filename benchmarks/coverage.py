@@ -1,0 +1,295 @@
+"""Coverage of model families: is a layer found, is its map the uncut network's, at what peak, and is no trace left.
+
+Each model runs in a process of its own, a fork of one that holds the libraries but no model, within a time limit. Rows
+are printed as they come.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import multiprocessing
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from benchmarks.memory import growth
+from benchmarks.report import Limit, Row, Section, at_least, at_most, single
+from pellucid.engine.capture import first_tensor
+from pellucid.heatmaps import GradCAM, HiResCAM
+from pellucid.models.layers import Layer
+from pellucid.models.sources import load
+
+_PEAK = 1.5  # of forward + backward
+_SAME = 1e-3  # of the map's largest value
+_BATCH = 2
+_FREED_AT = 64 * 1024  # bytes from which freed memory goes back to the system at once, so that each peak is its own
+
+
+@dataclass(frozen=True)
+class Size:
+    """How many models of each library (None: all), and how many seconds each may take."""
+
+    models: int | None
+    seconds: int
+
+
+FULL, QUICK = Size(None, 180), Size(4, 60)
+
+# Of each timm module the member that its name calls the smallest (timm 1.0).
+# fmt: off
+TIMM = (
+    "beit_base_patch16_224", "halonet_h1", "test_byobnet", "cait_xxs24_224", "coat_tiny", "convit_tiny",
+    "convmixer_768_32", "test_convnext", "cpubone_nano", "crossvit_tiny_240", "csatv2", "cs3darknet_focus_s",
+    "cspnext_tiny", "davit_tiny", "deepseek_vit_412m", "deit_tiny_patch16_224", "densenet121", "dla46x_c", "dpn48b",
+    "edgenext_xx_small", "efficientformer_l1", "efficientformerv2_s0", "test_efficientnet", "efficientvim_m1",
+    "efficientvit_b0", "efficientvit_m0", "eva02_tiny_patch14_224", "fasternet_t0", "fastvit_t8",
+    "focalnet_tiny_srf", "gcvit_xxtiny", "gemma4_vit_167m", "ghostnet_050", "hardcorenas_b", "hgnetv2_b0",
+    "hiera_tiny_224", "sam2_hiera_tiny", "hrnet_w18", "iformer_s", "inception_next_atto", "inception_resnet_v2",
+    "inception_v3", "inception_v4", "lcnetv2_small", "levit_128", "lowformer_b0", "test_mambaout", "test_maxvit",
+    "caformer_s18", "gmixer_12_224", "lcnet_035", "mobilenetv5_base", "mobilevit_xxs", "mvitv2_tiny",
+    "naflexvit_base_patch16_siglip", "nasnetalarge", "nest_tiny", "nextvit_small", "test_nfnet", "pit_xs_224",
+    "pnasnet5large", "pvt_v2_b0", "qwen3_vit_88m", "rdnet_tiny", "regnetx_002", "repghostnet_050", "repvit_m0_9",
+    "res2net50_14w_8s", "resnest14d", "test_resnet", "resnetv2_18", "rexnet_100", "selecsls42", "legacy_seresnet18",
+    "sequencer2d_s", "shvit_s1", "skresnet18", "starnet_s050", "swiftformer_xs", "swin_s3_tiny_224",
+    "swinv2_tiny_window8_256", "swinv2_cr_tiny_224", "tiny_vit_5m_224", "tnt_s_patch16_224", "tresnet_m",
+    "twins_svt_small", "vgg11_bn", "visformer_tiny", "test_vit", "vit_tiny_r_s16_p8_224", "test_vit_relpos",
+    "samvit_base_patch16", "vitamin_small_224", "volo_d1_224", "ese_vovnet19b_slim", "legacy_xception",
+    "xception41", "xcit_nano_12_p8_224",
+)
+TORCHVISION = (
+    "alexnet", "convnext_tiny", "densenet121", "efficientnet_b0", "googlenet", "inception_v3", "maxvit_t", "mnasnet0_5",
+    "mobilenet_v2", "mobilenet_v3_small", "regnet_y_400mf", "resnet18", "resnext50_32x4d", "shufflenet_v2_x0_5",
+    "squeezenet1_1", "swin_t", "swin_v2_t", "vgg11", "vit_b_32", "wide_resnet50_2",
+    "segmentation.fcn_resnet50", "segmentation.lraspp_mobilenet_v3_large", "segmentation.deeplabv3_mobilenet_v3_large",
+    "video.r3d_18", "video.mc3_18", "video.r2plus1d_18", "video.s3d", "video.mvit_v2_s", "video.swin3d_t",
+)
+# fmt: on
+_STAGES = {"hidden_sizes": [8, 16, 16, 32], "depths": [1, 1, 1, 1]}
+_TOKENS = {
+    "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64, "image_size": 64,
+    "patch_size": 8,
+}  # fmt: skip
+_WINDOWS = {
+    "image_size": 64, "patch_size": 4, "embed_dim": 16, "depths": [1, 1, 2], "num_heads": [1, 2, 4], "window_size": 4,
+}  # fmt: skip
+TRANSFORMERS: dict[str, dict[str, Any]] = {
+    "ViT": _TOKENS,
+    "DeiT": _TOKENS,
+    "Beit": _TOKENS,
+    "Data2VecVision": _TOKENS,
+    "Dinov2": _TOKENS,
+    "ViTMSN": _TOKENS,
+    "IJepa": _TOKENS,
+    "Swin": _WINDOWS,
+    "Swinv2": _WINDOWS,
+    "FocalNet": {"image_size": 64, "embed_dim": 16, "depths": [1, 1, 1, 1]},
+    "ConvNext": _STAGES,
+    "ConvNextV2": _STAGES,
+    "ResNet": {"embedding_size": 8, **_STAGES},
+    "RegNet": {"embedding_size": 8, "groups_width": 4, **_STAGES},
+    "Bit": {"embedding_size": 8, "num_groups": 4, **_STAGES},
+    "Segformer": {},
+    "PvtV2": {},
+    "PoolFormer": {},
+    "SwiftFormer": {},
+    "MobileNetV1": {},
+    "MobileNetV2": {},
+    "MobileViT": {},
+    "Levit": {},
+    "EfficientNet": {"image_size": 64, "width_coefficient": 0.25, "hidden_dim": 320},
+}
+
+
+@dataclass
+class Case:
+    """A network, a batch for it, and what is explained."""
+
+    net: nn.Module
+    inputs: Tensor
+    target: Callable[[Any], Tensor]
+
+
+def _first_class(output: Any) -> Tensor:
+    logits = first_tensor(getattr(output, "logits", output))
+    if logits is None:
+        raise TypeError("The model returns no scores.")
+    return logits[:, 1].flatten(1).mean(1) if logits.ndim > 2 else logits[:, 1]
+
+
+def _timm(name: str) -> Case:
+    model = load(f"timm:{name}", random_weights=True)
+    return Case(model.module, torch.randn(_BATCH, 3, *model.preprocess.input_size), _first_class)
+
+
+def _torchvision(name: str) -> Case:
+    import torchvision
+
+    torch.manual_seed(0)
+    kind, _, short = name.rpartition(".")
+    options = {"weights_backbone": None} if kind == "segmentation" else {}
+    if short in ("googlenet", "inception_v3"):
+        options["init_weights"] = True
+    net = torchvision.models.get_model(short, weights=None, **options).eval()
+    if kind == "video":
+        frames, side = (16, 224) if short in ("mvit_v2_s", "swin3d_t", "s3d") else (16, 112)
+        return Case(net, torch.randn(_BATCH, 3, frames, side, side), _first_class)
+    side = 299 if short == "inception_v3" else 256 if short == "swin_v2_t" else 224
+    return Case(net, torch.randn(_BATCH, 3, side, side), _first_class)
+
+
+def _transformers(name: str) -> Case:
+    import transformers
+
+    torch.manual_seed(0)
+    config = getattr(transformers, f"{name}Config")(num_labels=5, **TRANSFORMERS[name])
+    net = getattr(transformers, f"{name}ForImageClassification")(config).eval()
+    side = getattr(config, "image_size", 64)
+    side = side if isinstance(side, int) else side[0]
+    return Case(net, torch.randn(_BATCH, 3, side, side), _first_class)
+
+
+def _state(net: nn.Module, inputs: Tensor, target: Callable[[Any], Tensor]) -> tuple[Any, ...]:
+    with torch.no_grad():
+        score = target(net(inputs))
+    hooks = [len(m._forward_hooks) + len(m._forward_pre_hooks) + len(m._backward_hooks) for m in net.modules()]
+    values = [(name, value.clone()) for name, value in net.state_dict().items()]
+    return score, hooks, [m.training for m in net.modules()], values
+
+
+def _untouched(before: tuple[Any, ...], after: tuple[Any, ...]) -> bool:
+    same = [a == b and torch.equal(v, w) for (a, v), (b, w) in zip(before[3], after[3], strict=True)]
+    return torch.equal(before[0], after[0]) and before[1:3] == after[1:3] and all(same)
+
+
+def _uncut(case: Case, layer: Layer) -> Tensor:
+    """HiResCAM by hooks in the whole, uncut graph."""
+    seen: list[Tensor] = []
+
+    def note(_m: nn.Module, _args: Any, output: Any) -> None:
+        if (found := first_tensor(output)) is not None:
+            seen.append(found)
+
+    handle = case.net.get_submodule(layer.name).register_forward_hook(note)
+    score = case.target(case.net(case.inputs.clone())).sum()
+    handle.remove()
+    kept = [seen[k] for k in layer.runs.kept] if layer.runs else seen[-1:]
+    gradients = torch.autograd.grad(score, kept)
+    maps = [
+        layer.layout.to_map(layer.runs.joined(each) if layer.runs else each[0])
+        for each in ([k.detach() for k in kept], list(gradients))
+    ]
+    return (maps[0] * maps[1]).float().sum(1)
+
+
+def measure(case: Case) -> dict[str, Any]:
+    """Everything about one model."""
+    before = _state(case.net, case.inputs, case.target)  # which also warms the libraries up
+
+    def both_ways() -> None:
+        leaf = case.inputs.clone().requires_grad_()
+        torch.autograd.grad(case.target(case.net(leaf)).sum(), leaf)
+
+    found: list[Layer] = []
+
+    def explained() -> None:
+        layer = GradCAM().explain(case.net, case.inputs, [case.target])[0].layer
+        found.append(layer) if layer else None
+
+    plain = growth(both_ways, "cpu")
+    peak = growth(explained, "cpu")
+    layer = found[0]
+    ours, truth = HiResCAM().explain(case.net, case.inputs, [case.target])[0].values, _uncut(case, layer)
+    error = float((ours - truth).abs().max() / truth.abs().max())
+    after = _state(case.net, case.inputs, case.target)
+    return {
+        "layer": f"{layer.name} ({layer.layout})",
+        "error": error,
+        "ratio": peak / plain,
+        "plain": plain / 2**20,
+        "untouched": _untouched(before, after),
+    }
+
+
+def _child(build: Callable[[str], Case], name: str, answer: Connection) -> None:
+    if sys.platform == "linux":
+        libc = ctypes.CDLL(None)
+        libc.mallopt(-3, _FREED_AT)  # M_MMAP_THRESHOLD
+        libc.mallopt(-1, _FREED_AT)  # M_TRIM_THRESHOLD
+    try:
+        answer.send(measure(build(name)))
+    except Exception as error:  # a row of the table says what went wrong
+        answer.send({"failed": f"{type(error).__name__}: {str(error).splitlines()[0][:160]}"})
+
+
+def _alone(build: Callable[[str], Case], name: str, seconds: int) -> dict[str, Any]:
+    """`measure` in a process of its own."""
+    context = multiprocessing.get_context("fork")
+    here, there = context.Pipe(duplex=False)
+    process = context.Process(target=_child, args=(build, name, there))
+    process.start()
+    there.close()
+    try:
+        found: dict[str, Any] = here.recv() if here.poll(seconds) else {"failed": f"no answer within {seconds} s"}
+    except EOFError:
+        found = {"failed": "the process ended without an answer"}
+    process.kill()
+    process.join()
+    return found
+
+
+def _row(name: str, found: dict[str, Any]) -> Row:
+    if "failed" in found:
+        return single(name, float("inf"), limit=at_most(_PEAK), note=found["failed"])
+    said = [] if found["error"] <= _SAME else [f"MAP DIFFERS by {found['error']:.1g}"]
+    said += [] if found["untouched"] else ["TRACE LEFT"]
+    note = "; ".join([found["layer"], *said])
+    return single(name, round(found["ratio"], 3), limit=at_most(_PEAK), note=note)
+
+
+def _section(library: str, build: Callable[[str], Case], names: Sequence[str], size: Size) -> Section:
+    names = names if size.models is None else names[: size.models]
+    rows, results = [], []
+    for name in names:
+        found = _alone(build, name, size.seconds)
+        print(json.dumps({"library": library, "model": name, **found}), flush=True)
+        results.append(found)
+        rows.append(_row(name, found))
+    done = [f for f in results if "failed" not in f]
+    whole = Limit(len(names), "at least")
+    above = [
+        single("models with a layer found", len(done), "", whole),
+        single("maps equal to the uncut gradient's", sum(f["error"] <= _SAME for f in done), "", at_least(len(done))),
+        single("models untouched afterwards", sum(f["untouched"] for f in done), "", at_least(len(done))),
+    ]
+    about = (
+        f"Random weights, a batch of {_BATCH} at its own size, class 1, each model in a process of its own. The "
+        "figure is the peak of resident memory of the first `grad-cam` call, search for the layer included, over that "
+        "of one forward and backward pass to the input."
+    )
+    return Section(f"Coverage: {library}", about, [*above, *rows])
+
+
+def _of_timm(size: Size, _device: str) -> Iterator[Section]:
+    yield _section("timm", _timm, TIMM, size)
+
+
+def _of_torchvision(size: Size, _device: str) -> Iterator[Section]:
+    yield _section("torchvision", _torchvision, TORCHVISION, size)
+
+
+def _of_transformers(size: Size, _device: str) -> Iterator[Section]:
+    yield _section("transformers", _transformers, tuple(TRANSFORMERS), size)
+
+
+TITLE = "Coverage of model families"
+SECTIONS: dict[str, Callable[[Size, str], Iterator[Section]]] = {
+    "timm": _of_timm,
+    "torchvision": _of_torchvision,
+    "transformers": _of_transformers,
+}
