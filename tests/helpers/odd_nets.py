@@ -160,7 +160,7 @@ def snapshot(net):
     def told(value):
         what = (type(value), id(value))
         if isinstance(value, torch.Tensor):
-            return *what, value.data_ptr(), value.requires_grad, value.dtype, value.detach().clone().tolist()
+            return *what, value.data_ptr(), value.requires_grad, value.dtype, value.detach().cpu().numpy().tobytes()
         if value is None or isinstance(value, (bool, int, float, str)):
             return type(value), value
         if id(value) in seen:
