@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -14,10 +14,12 @@ from pellucid.engine import Capture, Cost, adaptive_batches, default_batch
 from pellucid.engine.baselines import make_baseline
 from pellucid.errors import MethodError
 from pellucid.heatmaps.base import Attribution, Job, Method, method
+from pellucid.heatmaps.jumps import NEAR, Jump, jump
 from pellucid.heatmaps.quadrature import Integral, integrate
 from pellucid.models.targets import Target
 
 _SCAN = 32  # cells of the forward scan that places the nodes
+_PLAIN = ("zero", "mean", "blur")  # baselines to try where the score jumps on the way from the one asked for
 
 
 @method(
@@ -32,8 +34,8 @@ class IntegratedGradients(Method):
     """`(x - x') * integral over a in [0, 1] of df(x' + a (x - x'))/dx`, signed; sums to `f(x) - f(x')`.
 
     Nodes stand where 33 forward passes say that the score bends, and are added until the completeness gap is within
-    `tolerance` (and the map's own estimated error within twice it), or `max_steps` is spent; the note then says so.
-    Memory does not depend on the number of nodes.
+    `tolerance` (and the map's own estimated error within twice it), or `max_steps` is spent; the note then says so, or
+    that the score jumps on the way, which no number of steps helps. Memory does not depend on the number of nodes.
 
     Args:
         baseline: `zero`, `mean`, `blur`, `uniform`, or a tensor that expands to the inputs.
@@ -73,77 +75,128 @@ class IntegratedGradients(Method):
     def _explain(self, job: Job, target: Target) -> Attribution:
         generator = torch.Generator().manual_seed(self.seed)
         cost = Cost()
-        x = job.inputs.detach()
-        paths = []
+        draws = []
         for _ in range(self.draws):
-            start = make_baseline(self.baseline, x, generator)
-            paths.append(_path_integral(job, target, start, self.max_steps, self.tolerance, cost))
-        return self._summary(paths, cost)
-
-    def _summary(self, paths: list[Integral], cost: Cost) -> Attribution:
-        values = torch.stack([p.attribution for p in paths]).mean(0).float()
-        gap = torch.stack([p.gap for p in paths]).amax(0).tolist()
-        error = torch.stack([p.error for p in paths]).amax(0).tolist()
-        facts = {"completeness_gap": gap, "estimated_error": error, "steps": paths[0].steps.double().tolist()}
+            path = _Path(job, target, make_baseline(self.baseline, job.inputs.detach(), generator), cost)
+            draws.append((path, path.integral(self.max_steps, self.tolerance)))
+        found = [integral for _, integral in draws]
+        values = torch.stack([f.attribution for f in found]).mean(0).float()
+        gap = torch.stack([f.gap for f in found]).amax(0).tolist()
+        error = torch.stack([f.error for f in found]).amax(0).tolist()
+        facts = {"completeness_gap": gap, "estimated_error": error, "steps": found[0].steps.double().tolist()}
         notes = []
         if not values.any():
             notes.append(
                 "The baseline equals the input (or the score never moves), so the map is zero: choose another."
             )
         elif self.tolerance is not None and max(gap) > self.tolerance:
-            notes.append(
-                f"The completeness gap is {max(gap):.1%} after {max(facts['steps']):.0f} gradients, above the "
-                f"tolerance of {self.tolerance:.1%}: raise max_steps, or mind that error."
+            path, integral = max(draws, key=lambda draw: float(draw[1].gap.max()))
+            why = _jumped(path, integral, self.tolerance) or (
+                f", above the tolerance of {self.tolerance:.1%}: raise max_steps, or mind that error."
             )
+            notes.append(f"The completeness gap is {max(gap):.1%} after {max(facts['steps']):.0f} gradients{why}")
         return Attribution(values, notes=notes, facts=facts, cost=cost)
 
 
-def _path_integral(
-    job: Job, target: Target, start: Tensor, max_steps: int, tolerance: float | None, cost: Cost
-) -> Integral:
-    x = job.inputs.detach()
-    delta = x - start
-    batch = default_batch(x)
+@dataclass(eq=False)
+class _Path:
+    """The straight line from a baseline to the inputs, for a target; what it runs is counted in `cost`."""
 
-    def point(rows: Tensor, alphas: Tensor) -> Tensor:
-        return torch.addcmul(start[rows], _column(alphas, x), delta[rows])
+    job: Job
+    target: Target
+    start: Tensor
+    cost: Cost
+    x: Tensor = field(init=False)
+    scores: Tensor = field(init=False)  # (N, _SCAN + 1), at even knots
 
-    with Capture(job.module, watch=job.watch) as plain:
-        target = target.freeze(plain.forward(x))
-        cost.forwards += len(x)
+    def __post_init__(self) -> None:
+        self.x = self.job.inputs.detach()
+        knots = torch.linspace(0, 1, _SCAN + 1, dtype=torch.float64, device=self.x.device).repeat(len(self.x))
+        owner = torch.arange(len(self.x), device=self.x.device).repeat_interleave(_SCAN + 1)
+        with Capture(self.job.module, watch=self.job.watch) as plain:
+            self.target = self.target.freeze(plain.forward(self.x))
+        self.cost.forwards += len(self.x)
+        self.scores = self.along(owner, knots).reshape(len(self.x), -1)
 
-        knots = torch.linspace(0, 1, _SCAN + 1, dtype=torch.float64, device=x.device).repeat(len(x))
-        owner = torch.arange(len(x), device=x.device).repeat_interleave(_SCAN + 1)
-        scanned = torch.empty_like(knots)
+    def point(self, rows: Tensor, alphas: Tensor) -> Tensor:
+        """`(M, C, *space)`: at `alphas` `(M,)` of the way to the inputs `rows` `(M,)`."""
+        start = self.start[rows]
+        return torch.addcmul(start, _column(alphas, start), self.x[rows] - start)
+
+    def along(self, rows: Tensor, alphas: Tensor) -> Tensor:
+        """The scores `(M,)` there, in double precision."""
+        scores = torch.empty_like(alphas)
 
         def scan(a: int, b: int) -> None:
-            output = plain.forward(point(owner[a:b], knots[a:b]))
-            scanned[a:b] = target.select(owner[a:b]).score(output, plain.watched).double()
+            output = plain.forward(self.point(rows[a:b], alphas[a:b]))
+            scores[a:b] = self.target.select(rows[a:b]).score(output, plain.watched).double()
 
-        with torch.no_grad():
-            adaptive_batches(scan, len(knots), batch)
-        cost.forwards += len(knots)
+        with Capture(self.job.module, watch=self.job.watch) as plain, torch.no_grad():
+            adaptive_batches(scan, len(alphas), default_batch(self.x))
+        self.cost.forwards += len(alphas)
+        return scores
 
-    with Capture(job.module, watch=job.watch, input_gradient=True) as capture:
+    def integral(self, max_steps: int, tolerance: float | None) -> Integral:
+        """The mean gradient along each path, times its length."""
+        with Capture(self.job.module, watch=self.job.watch, input_gradient=True) as capture:
 
-        def gradients(rows: Tensor, alphas: Tensor, weights: Tensor) -> Tensor:
-            total = torch.zeros_like(delta[rows])
-            place = torch.arange(len(rows), device=x.device).repeat_interleave(alphas.shape[1])
-            flat, shares = alphas.flatten(), weights.flatten().to(x.dtype)
+            def gradients(rows: Tensor, alphas: Tensor, weights: Tensor) -> Tensor:
+                total = torch.zeros_like(self.x[rows])
+                place = torch.arange(len(rows), device=self.x.device).repeat_interleave(alphas.shape[1])
+                flat, shares = alphas.flatten(), weights.flatten().to(self.x.dtype)
 
-            def run(a: int, b: int) -> None:
-                inputs = point(rows[place[a:b]], flat[a:b])
-                chosen = target.select(rows[place[a:b]])
-                _, (score,) = capture.scored(inputs, lambda y, w: [chosen.score(y, w)])
-                gradient = capture.gradients([score])[0]["input"]
-                total.index_add_(0, place[a:b], gradient * _column(shares[a:b], gradient))
+                def run(a: int, b: int) -> None:
+                    inputs = self.point(rows[place[a:b]], flat[a:b])
+                    chosen = self.target.select(rows[place[a:b]])
+                    _, (score,) = capture.scored(inputs, lambda y, w: [chosen.score(y, w)])
+                    gradient = capture.gradients([score])[0]["input"]
+                    total.index_add_(0, place[a:b], gradient * _column(shares[a:b], gradient))
 
-            adaptive_batches(run, len(flat), batch, label="integrated gradients")
-            cost.forwards += len(flat)
-            cost.backwards += len(flat)
-            return total
+                adaptive_batches(run, len(flat), default_batch(self.x), label="integrated gradients")
+                self.cost.forwards += len(flat)
+                self.cost.backwards += len(flat)
+                return total
 
-        return integrate(scanned.reshape(len(x), -1), gradients, delta, max_steps, tolerance)
+            return integrate(self.scores, gradients, self.x - self.start, max_steps, tolerance)
+
+    def change(self, row: int) -> float:
+        """Of the score, from the baseline to the input."""
+        return float(self.scores[row, -1] - self.scores[row, 0])
+
+    def jump(self, row: int, least: float) -> Jump | None:
+        """Where the score of one input jumps by `least` or more; in half precision nothing is found."""
+        if torch.finfo(self.x.dtype).bits < 32:  # its neighbouring numbers lie too far apart to tell
+            return None
+        return jump(self.scores[row], lambda alphas: self.along(torch.full_like(alphas, row).long(), alphas), least)
+
+    def replaced(self, row: int, baseline: str) -> _Path:
+        """From another baseline to one of the inputs."""
+        rows = torch.tensor([row], device=self.x.device)
+        start = make_baseline(baseline, self.x[rows], torch.Generator())
+        return _Path(replace(self.job, inputs=self.x[rows]), self.target.select(rows), start, self.cost)
+
+
+def _jumped(path: _Path, found: Integral, tolerance: float) -> str:
+    """That the score jumps, and a baseline that was tried, if it makes the widest gap; else nothing."""
+    row = int(found.gap.argmax())
+    missing = path.change(row) - float(found.attribution[row].double().sum())
+    jumped = path.jump(row, abs(missing) / 8)
+    if jumped is None or abs(missing - jumped.size) > abs(missing) / 2:
+        return ""
+    return (
+        f", because the score jumps by {jumped.size:.3g} (of {path.change(row):.3g} in all) {jumped.said}: no gradient "
+        f"sees that, the map leaves it out, and more steps do not help. {_cure(path, row, jumped, tolerance)}"
+    )
+
+
+def _cure(path: _Path, row: int, jumped: Jump, tolerance: float) -> str:
+    if jumped.last < NEAR:  # the rest of the same path is free of it
+        return f"Give a tensor {NEAR:.0%} of the way from the baseline to the input as the baseline."
+    for name in _PLAIN:
+        other = path.replaced(row, name)
+        if (change := abs(other.change(row=0))) and other.jump(0, tolerance * change) is None:
+            return f'From baseline="{name}" it does not jump.'
+    return f"It jumps from {', '.join(_PLAIN[:-1])} and {_PLAIN[-1]} too: give another baseline as a tensor."
 
 
 def _column(values: Tensor, like: Tensor) -> Tensor:
