@@ -7,7 +7,7 @@ import os
 
 import torch
 
-from benchmarks import coverage, features, heatmaps, interpretable, perturbation, report, video
+from benchmarks import coverage, features, heatmaps, interpretable, perturbation, report, trust, video
 from benchmarks.timing import machine, source_digest
 
 _SUITES = {
@@ -17,6 +17,7 @@ _SUITES = {
     "interpretable": interpretable,
     "video": video,
     "coverage": coverage,
+    "trust": trust,
 }
 
 

@@ -98,6 +98,7 @@ def test_the_truth_agrees_wholly_and_its_opposite_not_at_all():
     assert agreement(values, masks, scores).p_value == pytest.approx(1 / (8 * 14 * 14))
     assert agreement(-values, masks, scores).p_value == 1
     assert agreement(5 * values - 7, masks, scores).correlation == pytest.approx(1)
+    assert agreement(1e-30 * values, masks, 1e-30 * scores).correlation == pytest.approx(1)  # of a rare class
 
 
 @pytest.mark.parametrize("scores", [torch.zeros(2, 37), torch.full((2, 37), torch.nan)])

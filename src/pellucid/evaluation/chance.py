@@ -103,7 +103,7 @@ def moved(values: Tensor) -> Tensor:
 
 def agreement(values: Tensor, masks: Tensor, scores: Tensor) -> Agreement:
     """The agreement of a map `(*grid)` with the scores `(2, pairs)` of masks `(2, pairs, cells)` and complements."""
-    found = _correlations(moved(values.double()), masks, scores)
+    found = _correlations(moved(_of_size_one(values.double())), masks, scores)
     return Agreement(float(found[0]), float((found >= found[0] - _EQUAL).double().mean()))
 
 
@@ -116,8 +116,14 @@ def _correlations(maps: Tensor, masks: Tensor, scores: Tensor) -> Tensor:
     count = shown.mean(1)
     known = torch.stack([torch.ones_like(count), count - count.mean()], dim=1)
     basis = torch.linalg.qr(known).Q
-    effect = (scores[0] - scores[1]).double()
+    effect = _of_size_one((scores[0] - scores[1]).double())
     share = (maps - maps.mean(1, keepdim=True)) @ (2 * shown - 1).T
     effect, share = (t - (t @ basis) @ basis.T for t in (effect, share))
     scale = share.norm(dim=1) * effect.norm()
     return torch.where(scale > _TINY, share @ effect / scale.clamp(min=_TINY), 0.0)  # of NaN too: no proof
+
+
+def _of_size_one(values: Tensor) -> Tensor:
+    """Divided by its largest size: rare classes have probabilities whose squares are no numbers any more."""
+    largest = values.abs().max() if values.numel() else values.sum()
+    return values / largest if largest > 0 else values

@@ -10,7 +10,7 @@ from torch import Tensor
 from pellucid.evaluation.chance import Agreement
 from pellucid.explanation import Curve, Quality
 
-SIGNIFICANT = 0.03  # p-value up to which a map is believed; with the early looks, at most one blind map in 20 is
+SIGNIFICANT = 0.02  # p-value up to which a map is believed; several looks and pictures with edges let in a little more
 NOTICEABLE = 0.02  # share of the score that it must be: a score that hardly moves proves nothing, however exactly
 SHOWS_MODEL = 0.8  # rank correlation with shuffled weights from which on a map shows the picture, not the model
 

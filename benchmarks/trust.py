@@ -1,0 +1,43 @@
+"""The suite for `check()` itself: which networks, how many pictures and blind maps."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from benchmarks import blind
+from benchmarks.report import Section
+
+
+@dataclass(frozen=True)
+class Size:
+    """How much work to spend."""
+
+    pictures: int
+    draws: int
+    seeds: int
+    photographs: int
+
+
+FULL = Size(pictures=30, draws=8, seeds=20, photographs=10)
+QUICK = Size(pictures=8, draws=2, seeds=4, photographs=5)
+
+
+def _planted(size: Size, _device: str) -> Iterator[Section]:
+    yield from blind.truths(size.pictures, size.draws, size.seeds)
+
+
+def _cifar(size: Size, _device: str) -> Iterator[Section]:
+    yield blind.photographs("ResNet-20", 2 * size.photographs, size.draws, max(3, size.seeds // 6))
+
+
+def _embedded(size: Size, _device: str) -> Iterator[Section]:
+    yield blind.photographs("EfficientNet-Lite0", size.photographs, size.draws, max(2, size.seeds // 10))
+
+
+TITLE = "Whether check() may be believed"
+SECTIONS: dict[str, Callable[[Size, str], Iterator[Section]]] = {
+    "planted": _planted,
+    "cifar": _cifar,
+    "embedded": _embedded,
+}
