@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.graph import get_gradient_edge
 from torch.utils._pytree import tree_leaves
 
 from pellucid.engine.hooks import Behind, Hooks
@@ -37,7 +38,7 @@ def quantised(part: nn.Module) -> bool:
 
 def _refusal(name: str) -> Behind:
     def refuse(_part: nn.Module, args: Any, output: Any) -> None:
-        if torch.is_grad_enabled() and _with_graph(args) and not _with_graph(output):
+        if torch.is_grad_enabled() and _severed(args, output):
             raise ModelError(
                 f"The quantised layer {name!r} passes no gradient on, so a gradient would miss all that goes through "
                 f"it: {OUTPUTS_ONLY}, or explain a float copy of the model."
@@ -46,5 +47,25 @@ def _refusal(name: str) -> Behind:
     return refuse
 
 
-def _with_graph(values: Any) -> bool:
-    return any(isinstance(value, Tensor) and value.requires_grad for value in tree_leaves(values))
+def _severed(given: Any, output: Any) -> bool:
+    """Whether what a layer was given has a graph, and none of its answer's graph leads back to it.
+
+    An answer may have a graph that leads to the layer's weights alone.
+    """
+    starts = {get_gradient_edge(t).node for t in _with_graph(given)}
+    if not starts:
+        return False
+    waiting = [get_gradient_edge(t).node for t in _with_graph(output)]
+    seen = set(waiting)
+    while waiting:
+        node = waiting.pop(0)
+        if node in starts:
+            return False
+        following = [n for n, _ in node.next_functions if n is not None and n not in seen]
+        seen.update(following)
+        waiting += following
+    return True
+
+
+def _with_graph(values: Any) -> list[Tensor]:
+    return [value for value in tree_leaves(values) if isinstance(value, Tensor) and value.requires_grad]
