@@ -55,6 +55,8 @@ def concepts(
     weights: options.Weights = None,
     random_weights: options.RandomWeights = False,
     labels: options.Labels = None,
+    scores: options.Scores = None,
+    output: options.Output = None,
 ) -> None:
     """Find the concepts of a layer in many pictures, and measure them beside random ones."""
     from pellucid.cli.console import document, progress
@@ -71,7 +73,7 @@ def concepts(
         from pellucid.verbs.concepts import concepts as find
 
         chosen = dict(parsed(text) for text in settings or [])
-        vision = options.load_model(model, weights, random_weights, labels, device)
+        vision = options.load_model(model, weights, random_weights, labels, device, scores=scores, output=output)
         if not as_json and sys.stderr.isatty():
             looked = min(limit, len(given))
             print(

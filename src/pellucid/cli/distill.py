@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from pellucid.cli import options
+
+if TYPE_CHECKING:
+    from pellucid.models.model import VisionModel
 
 
 def distill(
@@ -48,6 +51,8 @@ def distill(
     name: Annotated[str | None, typer.Option("--name", help="Of the files; default: data and kind.")] = None,
     as_json: options.Json = False,
     seed: Annotated[int, typer.Option("--seed", help="Of splits and whatever is random.")] = 0,
+    scores: options.Scores = None,
+    output: options.Output = None,
 ) -> None:
     """Learn a model that a person can read, and measure how far it can be believed."""
     from pellucid.cli.console import document, progress
@@ -68,12 +73,13 @@ def distill(
         check_writable(out)
         if not as_json and sys.stderr.isatty():
             print("one forward a picture, then minutes of fitting at the most", file=sys.stderr)
+        taught, network = _declared(teacher, model, scores, output)
         with progress():
             found = learn(
                 pictures,
                 into,
-                teacher,
-                model=model,
+                taught,
+                model=network,
                 concepts=concepts,
                 count=count,
                 limit=depth if depth is not None else features,
@@ -109,3 +115,20 @@ def distill(
         if not as_json:
             page = next(path for path in saved if path.endswith(".html"))
             print(f"  page: {page}")
+
+
+def _declared(
+    teacher: str | None, model: str | None, scores: str | None, output: str | None
+) -> tuple[VisionModel | str | None, VisionModel | str | None]:
+    """The teacher and the network; what is said of a model's output is said of the teacher where there is one."""
+    if scores is None and output is None:
+        return teacher, model
+    from pellucid.errors import ModelError
+    from pellucid.interpretable import small_cnn
+    from pellucid.models.sources import load
+
+    if teacher is not None and teacher != small_cnn.NAME:
+        return load(teacher, scores=scores, output=output), model
+    if model is not None:
+        return teacher, load(model, scores=scores, output=output)
+    raise ModelError("--scores and --output are of a model: name it with --teacher or --model, or leave them out.")

@@ -42,6 +42,8 @@ def explain(
     weights: options.Weights = None,
     random_weights: options.RandomWeights = False,
     labels: options.Labels = None,
+    scores: options.Scores = None,
+    output: options.Output = None,
     per_frame: options.PerFrame = None,
     frames: options.Frames = None,
 ) -> None:
@@ -66,9 +68,11 @@ def explain(
 
         methods, targets = as_methods(method, layer=layer, seed=seed), as_targets(target)
         methods = with_settings(methods, settings or [])
+        named = options.fitting_model(model, files)
         vision = options.load_model(
-            options.fitting_model(model, files), weights, random_weights, labels, device, per_frame, frames
-        )
+            named, weights, random_weights, labels, device, per_frame=per_frame, frames=frames, scores=scores,
+            output=output,
+        )  # fmt: skip
         files = expand(inputs, clips=vision.takes_clips, schemes=SCHEMES if vision.takes_clips else ())
         if not as_json and sys.stderr.isatty():
             for m in methods:

@@ -85,6 +85,8 @@ def importance(
     weights: options.Weights = None,
     random_weights: options.RandomWeights = False,
     labels: options.Labels = None,
+    scores: options.Scores = None,
+    output: options.Output = None,
 ) -> None:
     """Say how much each part of a picture, or of the model, matters."""
     from pellucid.cli.console import document, progress
@@ -114,7 +116,8 @@ def importance(
         )  # fmt: skip
         estimator = get_estimator(by, samples=spend, seed=seed)
         asked = parse_target(target)
-        vision = options.load_model(options.fitting_model(model, inputs), weights, random_weights, labels, device)
+        named = options.fitting_model(model, inputs)
+        vision = options.load_model(named, weights, random_weights, labels, device, scores=scores, output=output)
         failed: list[PellucidError] = []
         say = None if as_json or not sys.stderr.isatty() else lambda text: print(text, file=sys.stderr)
         with progress():

@@ -31,6 +31,17 @@ Frames = Annotated[
     ),
 ]
 
+Scores = Annotated[
+    str | None,
+    typer.Option("--scores", help="What the model's scores are: softmax, sigmoid, probabilities or none; else found."),
+]
+Output = Annotated[
+    str | None,
+    typer.Option(
+        "--output", help="The part of the model's output that holds its scores: a name or number; else found."
+    ),
+]
+
 DEFAULT_MODEL = "efficientnet-lite0"
 
 
@@ -46,10 +57,9 @@ def load_model(
     random_weights: bool,
     labels: Path | None,
     device: str | None,
-    per_frame: str | None = None,
-    frames: str | None = None,
+    **meaning: str | None,
 ) -> VisionModel:
-    """The model that the shared options name."""
+    """The model that the shared options name; `meaning` is `per_frame`, `frames`, `scores`, `output` of `load`."""
     import torch
 
     from pellucid.models.sources import load
@@ -61,6 +71,5 @@ def load_model(
         random_weights=random_weights,
         labels=labels,
         device=device,
-        per_frame=per_frame,
-        frames=frames,
+        **meaning,
     )

@@ -34,6 +34,8 @@ def tcav(
     weights: options.Weights = None,
     random_weights: options.RandomWeights = False,
     labels: options.Labels = None,
+    scores: options.Scores = None,
+    output: options.Output = None,
 ) -> None:
     """Test whether a class's score rises towards concepts, more than towards random pictures."""
     from pellucid.cli.console import document, progress
@@ -51,7 +53,7 @@ def tcav(
         if by not in ("pattern", "logistic") or correction not in ("holm", "bh", "none"):
             raise MethodError("--by is pattern or logistic, and --correction is holm, bh or none.")
         check_writable(out)
-        vision = options.load_model(model, weights, random_weights, labels, device)
+        vision = options.load_model(model, weights, random_weights, labels, device, scores=scores, output=output)
         with progress():
             found = run(
                 vision,

@@ -65,6 +65,8 @@ def visualize(
     weights: options.Weights = None,
     random_weights: options.RandomWeights = False,
     labels: options.Labels = None,
+    scores: options.Scores = None,
+    output: options.Output = None,
 ) -> None:
     """Show what units have learned: a picture made for each, natural exemplars, and how far to believe them."""
     from pellucid.cli.console import document
@@ -85,7 +87,7 @@ def visualize(
 
         from pellucid.cli.console import progress
 
-        vision = options.load_model(model, weights, random_weights, labels, device)
+        vision = options.load_model(model, weights, random_weights, labels, device, scores=scores, output=output)
         if activations is None and picture is not None and layer is target is objective is None:
             activations = picture
         with progress():

@@ -29,7 +29,7 @@ _STABLE = 1e-9  # of the largest feature: smaller ones take no relevance with th
 
 
 @dataclass
-class Reading:
+class RecurrentPass:
     """One pass of a recurrent network.
 
     Attributes:
@@ -110,7 +110,7 @@ def frame_layer(job: Job, layer: nn.RNNBase) -> str | None:
 
 
 @contextmanager
-def reading(job: Job) -> Iterator[Reading]:
+def reading(job: Job) -> Iterator[RecurrentPass]:
     """One forward pass, the slopes at the recurrent layer's outputs for each target; the graph lives meanwhile.
 
     Raises:
@@ -131,7 +131,7 @@ def reading(job: Job) -> Iterator[Reading]:
             given, sequence = given.transpose(0, 1), sequence.transpose(0, 1)
         slopes = [_slopes(score, answers[0], layer) for score in scores]
         cells = capture.activations.get(cut) if cut else None
-        yield Reading(layer, given, state, sequence, slopes, cells, cut)
+        yield RecurrentPass(layer, given, state, sequence, slopes, cells, cut)
 
 
 def _once(name: str, layer: nn.RNNBase, seen: Sequence[tuple[Any, State | None]]) -> tuple[Tensor, State | None]:
@@ -204,7 +204,7 @@ class RecurrentMethod(Method):
         """What gaps and shares are measured against, `(N,)`."""
         return total.abs().clamp(min=1e-12)
 
-    def _attribution(self, job: Job, read: Reading, worth: Tensor, kept: Tensor, total: Tensor) -> Attribution:
+    def _attribution(self, job: Job, read: RecurrentPass, worth: Tensor, kept: Tensor, total: Tensor) -> Attribution:
         steps = worth.sum(-1).float()
         gap = (worth.double().flatten(1).sum(1) + kept.double() - total).abs() / self.scale(total)
         values, notes = steps[:, :, None, None], list[str]()
@@ -235,7 +235,7 @@ def _started(shares: Sequence[float]) -> list[str]:
     ]
 
 
-def _on_cells(read: Reading, worth: Tensor) -> Tensor:
+def _on_cells(read: RecurrentPass, worth: Tensor) -> Tensor:
     """Each step's worth spread over the cells of its frame: gradient x activation of its features, `(N, T, h, w)`.
 
     With weights `worth / feature` held fixed, the features' weighted sum is the worth itself, and behind rectifiers,

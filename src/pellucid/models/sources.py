@@ -83,6 +83,7 @@ def load(
     """
     if weights is not None and random_weights is not False:
         raise ModelError("Give either a weights file or random weights, not both.")
+    reading = Reading.declared(scores, output)
     source, short = _source(name)
     pretrained = weights is None and random_weights is False
     seed = int(random_weights) if random_weights is not True else 0
@@ -106,7 +107,6 @@ def load(
         known = _labels(labels)
         spec["labels"] = list(known)
     spec |= {k: v for k, v in (("scores", scores), ("output", output)) if v is not None}
-    reading = Reading.declared(scores, output)
     loaded = VisionModel(_to(module.eval(), device), preprocess, check_labels(known), name, spec, reading)
     if per_frame is not None:
         return _per_frame(loaded, per_frame, Plan.parse(8 if frames is None else frames))
