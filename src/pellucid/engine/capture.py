@@ -8,7 +8,6 @@ visits the prefix nor any parameter. Frozen, in-place and quantised prefixes the
 from __future__ import annotations
 
 import difflib
-import threading
 import weakref
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -22,7 +21,7 @@ from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from pellucid.engine.edges import watch_edges
 from pellucid.engine.folding import PASSES, PAYS, foldable, folded
-from pellucid.engine.hooks import Hooks
+from pellucid.engine.hooks import Behind, End, Hooks
 from pellucid.engine.misfit import OUTPUTS_ONLY
 from pellucid.engine.opaque import require_layers, require_readable
 from pellucid.engine.run import batch_size, guarded_backward, joined, require_values, run_model
@@ -110,10 +109,6 @@ class Runs:
         return list(whole.chunk(len(self.kept), self.axis))
 
 
-class _Stop(BaseException):
-    """Ends a forward pass once every wanted layer has run; not an `Exception`, so no model swallows it."""
-
-
 class Capture:
     """One forward pass, cut at `layers` (in execution order only the first is detached from the prefix).
 
@@ -152,9 +147,8 @@ class Capture:
         self._cut: dict[str, list[Tensor]] = {}
         self.watched: dict[str, Tensor] = {}
         self._parts: list[tuple[dict[str, Tensor], dict[str, list[Tensor]]]] = []  # of a batch that was run in parts
-        self._handles: list[torch.utils.hooks.RemovableHandle] = []
+        self._hooks = Hooks()
         self._edges = Hooks()
-        self._thread = threading.get_ident()
         self._graph_prefix = False
         self._twin: nn.Module | None = None
         self._running = False  # hooks act in passes of this object's own alone
@@ -174,7 +168,7 @@ class Capture:
             for names, hook in ((self.layers, Capture._cut_hook), (self.watch, Capture._watch_hook)):
                 for name in names:
                     layer = find_layer(self.module, name)
-                    self._handles.append(layer.register_forward_hook(hook(this, name)))
+                    self._hooks.behind(layer, hook(this, name))
             if not self.stop_early:
                 watch_edges(self.module, self._edges)
         except BaseException as error:
@@ -184,9 +178,7 @@ class Capture:
 
     def __exit__(self, *error: Any) -> None:
         try:
-            for handle in self._handles:
-                handle.remove()
-            self._handles.clear()
+            self._hooks.close()
             self._edges.close()
             self.activations = {}
             self.watched = {}
@@ -258,7 +250,7 @@ class Capture:
                 try:
                     self._running = True
                     return module(part)
-                except _Stop:
+                except End:
                     return None
                 finally:
                     self._running = False
@@ -323,10 +315,10 @@ class Capture:
                 break
         return output, scores
 
-    def _cut_hook(self, name: str) -> Callable[[nn.Module, Any, Any], Any]:
+    def _cut_hook(self, name: str) -> Behind:
         def hook(_module: nn.Module, _args: Any, output: Any) -> Any:
-            if threading.get_ident() != self._thread or not self._running:
-                return None  # another thread runs the same model
+            if not self._running:
+                return None  # the model is run for something else
             activation = self._activation(name, output)
             if name in self.runs:
                 return self._cut_run(name, activation, output)
@@ -337,7 +329,7 @@ class Capture:
             self.activations[name] = activation
             if self.stop_early:
                 if len(self.activations) == len(self.layers) and not self.runs:
-                    raise _Stop
+                    raise End
                 return None
             torch.set_grad_enabled(True)
             # A copy goes on, so that an in-place operation behind the layer spoils neither the leaf nor its value.
@@ -358,17 +350,17 @@ class Capture:
             return replace_first_tensor(output, activation.clone())
         whole = all(len(self._cut.get(n, ())) == len(runs.kept) for n, runs in self.runs.items())
         if whole and len(self.activations) == len(self.layers):
-            raise _Stop
+            raise End
         return None
 
-    def _watch_hook(self, name: str) -> Callable[[nn.Module, Any, Any], Any]:
+    def _watch_hook(self, name: str) -> Behind:
         def hook(_module: nn.Module, _args: Any, output: Any) -> Any:
-            if threading.get_ident() != self._thread or not self._running:
+            if not self._running:
                 return None
             self.watched[name] = self._activation(name, output)
             self._runs[name] += 1
             if self._until is not None and self._runs == self._until:
-                raise _Stop
+                raise End
             return replace_first_tensor(output, self.watched[name].clone())
 
         return hook

@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import itertools
 import math
-import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -22,6 +21,7 @@ from torch.utils.weak import WeakTensorKeyDictionary
 
 from pellucid.engine import leave_no_trace
 from pellucid.engine.capture import Runs, first_tensor, replace_first_tensor, require_autograd
+from pellucid.engine.hooks import Before, Behind, Hooks
 from pellucid.engine.misfit import OUTPUTS_ONLY
 from pellucid.engine.opaque import require_layers
 from pellucid.engine.run import guarded_backward, require_values, run_model
@@ -140,24 +140,21 @@ def hooked(
     before: Callable[[str, Any], None] | None = None,
 ) -> Iterator[None]:
     """`hook(name, output)` behind every module, or the named ones, in this thread; and `before(name, inputs)`."""
-    thread = threading.get_ident()
 
-    def behind(name: str) -> Callable[..., Any]:
-        return lambda _m, _args, output: hook(name, output) if threading.get_ident() == thread else None
+    def behind(name: str) -> Behind:
+        return lambda _m, _args, output: hook(name, output)
 
-    def in_front(name: str, note: Callable[[str, Any], None]) -> Callable[..., None]:
-        # Another thread's pass may come while torch registers a hook, and bring no keywords.
-        return lambda _m, args, kwargs=None: note(name, (args, kwargs)) if threading.get_ident() == thread else None
+    def in_front(name: str, note: Callable[[str, Any], None]) -> Before:
+        return lambda _m, args, kwargs: note(name, (args, kwargs))
 
     wanted = None if names is None else set(names)
-    with ExitStack() as handles:
+    with Hooks() as hooks:
         for name, m in module.named_modules():
             if not name or (wanted is not None and name not in wanted) or isinstance(m, torch.jit.ScriptModule):
                 continue
-            handles.callback(m.register_forward_hook(behind(name)).remove)
+            hooks.behind(m, behind(name))
             if before is not None:
-                handle = m.register_forward_pre_hook(in_front(name, before), with_kwargs=True)
-                handles.callback(handle.remove)
+                hooks.before(m, in_front(name, before))
         yield
 
 
