@@ -10,7 +10,8 @@ from pellucid.heatmaps import RISE
 from pellucid.heatmaps.sampling import orthogonal_block
 from pellucid.heatmaps.sensitivity import HSIC, hsic, median_distance
 
-RUNS = [pytest.param(30, 0.89, 0.995), pytest.param(400, 0.92, 0.98, marks=pytest.mark.slow)]
+RUNS = [pytest.param(30, 0.89, 0.995), pytest.param(400, 0.91, 0.98, marks=pytest.mark.slow)]
+"""A coarse grid on 8 x 8 places has four shifts, and two blocks share one in a quarter of the runs: the hard case."""
 
 
 class Bent(nn.Module):

@@ -252,7 +252,7 @@ class RISE(SamplingMethod):
                     active = active & ~still & ~done(maps.mean, maps.error)
                     if not active.any():
                         break
-            reach = half_width(maps.error, (maps.count - 1).reshape(-1, *[1] * (maps.mean.ndim - 1)))
+            reach = self._reach(maps)
             ends = maps.mean - reach, maps.mean + reach
             return self.answer(job, maps.mean, maps.error, ends, maps.count * size, still, scorer.cost, broken)
 
@@ -265,6 +265,17 @@ class RISE(SamplingMethod):
         # The weights sum to zero, so that of `mask - p` the `p` falls out.
         weights = (scores - scores.mean(1, keepdim=True)) / (free * self.p * (1 - self.p))
         return masks.accumulate(weights.T)
+
+    def _reach(self, maps: BlockMean) -> Tensor:
+        """Half of the 95 % interval, `(R, *space)`.
+
+        A few blocks may have drawn the same shift, and agree by that; so the variances of a map's places are pooled,
+        except of two or three blocks, for which Student's factors are so wide that nothing needs to be added.
+        """
+        error, freedom = maps.error.flatten(1).T, maps.count - 1
+        pooled = half_width(error, freedom, pooled=True)
+        half = torch.where(maps.count < _FIRST_CHECK, half_width(error, freedom), pooled)
+        return half.T.reshape(maps.mean.shape)
 
     def _block_size(self, cells: int) -> tuple[int, bool]:
         """Masks in a block, and whether they are orthogonal."""
