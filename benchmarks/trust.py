@@ -19,7 +19,7 @@ class Size:
     photographs: int
 
 
-FULL = Size(pictures=30, draws=8, seeds=20, photographs=10)
+FULL = Size(pictures=20, draws=10, seeds=20, photographs=8)
 QUICK = Size(pictures=8, draws=2, seeds=4, photographs=5)
 
 
