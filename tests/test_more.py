@@ -76,6 +76,26 @@ def test_tensors_and_functions_of_the_output_go_on_too():
     assert torch.equal(e.attribution, pl.explain(model, x, RISE(samples=384), lambda y: y[:, 0] - y[:, 1]).attribution)
 
 
+@pytest.mark.parametrize("method", [RISE(samples=128), KernelSHAP(samples=80, count=16)], ids=lambda m: m.name)
+def test_a_saved_function_goes_on_if_it_is_given(method, tmp_path):
+    model, rows = counted()
+    picture = pixels(64, 64)
+    file = pl.explain(model, picture, method, lambda y: y[:, 0] - y[:, 1]).save(tmp_path)[0]
+    rows.clear()
+    expected = pl.explain(model, picture, type(method)(**{**vars(method), "samples": 160}), "bright>dark")
+    whole = sum(rows)
+    with pytest.raises(StorageError, match=r"function.*give it with pl\.more\(file, target=\.\.\.\)"):
+        pl.more(file, model=model, inputs=picture, samples=160)
+    rows.clear()
+    e = pl.more(file, model=model, inputs=picture, target=lambda y: y[:, 0] - y[:, 1], samples=160)
+    assert sum(rows) < 0.95 * whole
+    torch.testing.assert_close(e.attribution, expected.attribution, rtol=1e-4, atol=1e-5)
+    with pytest.raises(StorageError, match="function is not the one that was explained"):
+        pl.more(file, model=model, inputs=picture, target=lambda y: y[:, 0], samples=160)
+    with pytest.raises(StorageError, match="holds its target"):
+        pl.more(pl.explain(model, picture, method, "bright"), target=lambda y: y[:, 0], samples=160)
+
+
 def test_what_cannot_go_on_says_so(tmp_path):
     model, _ = counted()
     picture = pixels(64, 64)

@@ -10,6 +10,7 @@ from safetensors.torch import save_file
 import pellucid as pl
 from helpers.cases import bright_model, bright_net, pixels, save
 from pellucid import storage
+from pellucid.features import Settings
 from pellucid.heatmaps import IntegratedGradients
 from pellucid.verbs.verify import Verification, _compared
 
@@ -195,7 +196,7 @@ def test_of_several_arrays_the_one_that_differs_most_counts():
 def test_what_no_record_can_hold_is_said(picture, tmp_path):
     model = bright_model()
     file = explained(model, picture, tmp_path / "f", target=lambda y: y[:, 0])
-    with pytest.raises(pl.StorageError, match="target was a function"):
+    with pytest.raises(pl.StorageError, match=r"target was a function.*give it with pl\.verify\(file, target=\.\.\.\)"):
         pl.verify(file, model=model)
     method = IntegratedGradients(baseline=torch.ones(3, 64, 64), max_steps=4, tolerance=None)
     file = explained(model, picture, tmp_path / "t", method)
@@ -250,3 +251,51 @@ def test_a_record_of_a_random_transform_is_not_called_the_same(tmp_path):
     found = pl.verify(file, model=model, inputs=pixels())
     assert found.status == "different"
     assert found.difference > 1e-3
+
+
+def lead(y):
+    return y[:, 0] - y[:, 1]
+
+
+def test_a_function_is_given_and_compared(picture, tmp_path):
+    model = bright_model()
+    file = explained(model, picture, tmp_path / "f", "saliency", target=lead)
+    assert pl.verify(file, model=model, target=lambda y: y[:, 0] - y[:, 1]).status == "same"
+    assert pl.verify(file, model=model, target=lambda y: y[:, 1]).status == "different"
+    named = explained(model, picture, tmp_path / "n", "saliency", target="bright>dark")
+    assert np.array_equal(*(np.load(f.with_suffix(".npz"))["attribution"] for f in (file, named)))
+    with pytest.raises(pl.StorageError, match="holds its target, '0>1': leave out target="):
+        pl.verify(named, model=model, target=lead)
+
+
+def test_a_function_that_relevance_is_to_is_given(picture, tmp_path):
+    model = bright_model()
+    file = pl.activations(model, picture, layer=["1"], by="relevance", target=lead).save(tmp_path)[0]
+    with pytest.raises(pl.StorageError, match="target was a function"):
+        pl.verify(file, model=model)
+    assert pl.verify(file, model=model, target=lead).status == "same"
+    plain = pl.activations(model, picture, layer=["1"]).save(tmp_path / "plain")[0]
+    assert pl.verify(plain, model=model).status == "same"
+
+
+def test_results_without_a_target_take_none(picture, tmp_path):
+    quick = Settings(steps=2, views=1)
+    found = pl.visualize(bright_model(), layer="0", channel=0, settings=quick, exemplars=None)
+    file = found.save(tmp_path)[0]
+    with pytest.raises(pl.StorageError, match="no target that could be given"):
+        pl.verify(file, model=bright_model(), target=lead)
+
+
+@pytest.mark.parametrize("target", [None, lead, 1], ids=["top", "function", "class"])
+def test_tests_of_concepts_are_of_the_target_of_their_record(target, tmp_path):
+    model = bright_model()
+    for name in ("concepts/a", "concepts/b", "asked", "random"):
+        for i in range(8):
+            save(tmp_path / name / f"{i}.png", pixels(64, 64, seed=i + 10 * len(name)) // (1 + (name[-1] == "b")))
+    folders = [str(tmp_path / name) for name in ("concepts", "asked", "random")]
+    file = pl.tcav(model, *folders, target, layer="1", cache=None).save(tmp_path / "out")[0]
+    if target is lead:
+        with pytest.raises(pl.StorageError, match="target was a function"):
+            pl.verify(file, model=model)
+        assert pl.verify(file, model=model, target=lambda y: y[:, 1]).status == "different"
+    assert pl.verify(file, model=model, target=lead if target is lead else None).status == "same"

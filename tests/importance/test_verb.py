@@ -208,8 +208,11 @@ def test_verify_computes_it_again(tmp_path, settings):
 def test_what_a_record_cannot_hold_is_said(model, tmp_path):
     picture = save(tmp_path / "p.png", planted())
     found = pl.importance(model, picture, "patches", "ablation", lambda y: y[:, 0], count=4)
-    with pytest.raises(StorageError, match="target was a function"):
-        pl.verify(found.save(tmp_path / "a")[1], model=model)
+    file = found.save(tmp_path / "a")[1]
+    with pytest.raises(StorageError, match=r"target was a function.*give it with pl\.verify\(file, target=\.\.\.\)"):
+        pl.verify(file, model=model)
+    assert pl.verify(file, model=model, target=lambda y: y[:, 0]).status == "same"
+    assert pl.verify(file, model=model, target=lambda y: y[:, 1]).status == "different"
     found = pl.importance(model, picture, "patches", "ablation", count=4, baseline=torch.zeros(1, 3, SIDE, SIDE))
     with pytest.raises(StorageError, match="Its baseline was a tensor"):
         pl.verify(found.save(tmp_path / "b")[1], model=model)

@@ -9,15 +9,15 @@ from torch import Tensor
 
 from pellucid import storage
 from pellucid.engine import unwrap
-from pellucid.errors import ModelError, StorageError
+from pellucid.errors import ModelError
 from pellucid.features import Canvas
 from pellucid.features.activations import Ranking, activation_maps, stages
 from pellucid.models.blackbox import BlackBox
 from pellucid.models.layers import describe
-from pellucid.models.targets import TargetLike, as_target, parse_target
+from pellucid.models.targets import TargetLike, as_target
 from pellucid.results.activations import Activations, arrays, read_activations
 from pellucid.verbs.inputs import Input, ModelLike, as_model, one
-from pellucid.verbs.records import parameters, record, reloaded
+from pellucid.verbs.records import parameters, record, recorded_target, reloaded
 
 
 def activations(
@@ -72,20 +72,19 @@ def opened(artefact: storage.Artefact) -> Activations:
 
 
 def recompute(
-    artefact: storage.Artefact, model: ModelLike | None, inputs: Input | None
+    artefact: storage.Artefact, model: ModelLike | None, inputs: Input | None, target: TargetLike = None
 ) -> tuple[dict[str, Tensor], list[str]]:
     """Stored activations computed again from their record (see `verify`)."""
     reasons: list[str] = []
     about = storage.record_from(artefact.meta)
     settings = parameters(about)
-    if settings["by"] == "relevance" and about.target is None:
-        raise StorageError("Its target was a function, which a record cannot hold: it cannot be recomputed.")
+    wanted = recorded_target(about, target) if settings["by"] == "relevance" else None
     again = activations(
         reloaded(about, model, inputs, reasons),
         about.input["source"] if inputs is None else inputs,
         layer=settings["layers"],
         by=settings["by"],
-        target=parse_target(about.target) if about.target else None,
+        target=wanted,
     )
     if again.record.input["sha256"] != about.input["sha256"]:
         reasons.append("the picture is not the one of the record")

@@ -21,11 +21,11 @@ from pellucid.models.adapters import ClipInput
 from pellucid.models.fused import fused_notes
 from pellucid.models.layers import pathway_layers
 from pellucid.models.model import VisionModel
-from pellucid.models.targets import PerSample, Target, TargetLike, parse_target
+from pellucid.models.targets import PerSample, Target, TargetLike
 from pellucid.results import Heatmap, Heatmaps, Session, VideoHeatmap
 from pellucid.verbs.choices import as_methods, as_targets
 from pellucid.verbs.inputs import Input, ModelLike, Prepared, as_model, prepared, unsampled
-from pellucid.verbs.records import parameters, record, reloaded
+from pellucid.verbs.records import parameters, record, recorded_target, reloaded
 from pellucid.verbs.windows import explain_windows
 
 
@@ -253,20 +253,18 @@ def opened(artefact: storage.Artefact) -> Heatmap:
 
 
 def recompute(
-    artefact: storage.Artefact, model: ModelLike | None, inputs: Input | None
+    artefact: storage.Artefact, model: ModelLike | None, inputs: Input | None, target: TargetLike = None
 ) -> tuple[dict[str, Tensor], list[str]]:
     """A stored explanation computed again from its record: its arrays, and what was found to differ (see `verify`)."""
     reasons: list[str] = []
     about = storage.explanation(artefact).record
-    if about.target is None:
-        raise StorageError("Its target was a function, which a record cannot hold: it cannot be recomputed.")
-    settings = parameters(about)
+    wanted, settings = recorded_target(about, target), parameters(about)
     loaded = reloaded(about, model, inputs, reasons)
     again = explain(
         loaded,
         about.input["source"] if inputs is None else inputs,
         get_method(about.method["name"], **settings),
-        parse_target(about.target),
+        wanted,
         seed=about.run["seed"],
         frames=about.input.get("plan"),
     )

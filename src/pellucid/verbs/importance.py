@@ -18,14 +18,14 @@ from pellucid.importance.result import INTERVAL
 from pellucid.importance.temporal import order_sensitivity, sufficient
 from pellucid.models.fused import fused_notes
 from pellucid.models.model import VisionModel
-from pellucid.models.targets import Target, TargetLike, as_target, parse_target
+from pellucid.models.targets import Target, TargetLike, as_target
 from pellucid.results.importance import Importance
 from pellucid.results.importance import read_importance as opened
 from pellucid.storage import Artefact
 from pellucid.verbs.collection import is_collection
 from pellucid.verbs.inputs import Input, ModelLike, Prepared, as_model, prepared
 from pellucid.verbs.players import Say, as_players, check_model, looks, measured_layer, settings
-from pellucid.verbs.records import record, reloaded
+from pellucid.verbs.records import record, recorded_target, reloaded
 from pellucid.verbs.sets import importance_of_set
 
 
@@ -212,12 +212,13 @@ def _order(model: VisionModel, x: Tensor, target: Target, players: Players) -> l
     return [order_sensitivity(job)[0].sentence, f"Enough to keep the answer with half of its lead: {kept}{bound}."]
 
 
-def recompute(artefact: Artefact, model: ModelLike | None, inputs: Any) -> tuple[dict[str, Tensor], list[str]]:
+def recompute(
+    artefact: Artefact, model: ModelLike | None, inputs: Any, target: TargetLike = None
+) -> tuple[dict[str, Tensor], list[str]]:
     """A stored importance computed again from its record (see `verify`)."""
     stored = opened(artefact)
     about, reasons = stored.record, list[str]()
-    if about.target is None:
-        raise StorageError("Its target was a function, which a record cannot hold: it cannot be recomputed.")
+    wanted = recorded_target(about, target)
     asked = about.method["parameters"]
     loaded = reloaded(about, model, inputs, reasons)
     given = inputs
@@ -228,7 +229,7 @@ def recompute(artefact: Artefact, model: ModelLike | None, inputs: Any) -> tuple
         given,
         _recorded_players(stored),
         get_estimator(asked["by"], samples=asked["samples"], seed=asked["seed"]),
-        parse_target(about.target),
+        wanted,
         seed=about.run["seed"],
         group=about.input.get("group", "auto"),
         compare=about.input.get("compare"),

@@ -6,22 +6,31 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from pellucid.engine.memory import ANSWERED, ASKED, Memory
 from pellucid.errors import MediaError, MethodError, PellucidError, StorageError
 from pellucid.heatmaps import Method, get_method
-from pellucid.models.targets import Target, parse_target
+from pellucid.models.targets import Target, TargetLike
 from pellucid.registry import settings_of
 from pellucid.results import Heatmap
 from pellucid.verbs.explain import explain_each, sampled
 from pellucid.verbs.inputs import Input, ModelLike
-from pellucid.verbs.records import parameters, reloaded
+from pellucid.verbs.records import parameters, recorded_target, reloaded
 from pellucid.verbs.verify import read
 
+_PROOF = 4  # masks that are asked again, to tell whether a function is the one that was explained
+_SAME = 1e-3  # of the largest score: batches of other sizes round otherwise
 BUDGET = ("samples", "max_samples", "max_evaluations", "tolerance")
 
 
 def more(
-    explanation: Heatmap | str | Path, *, model: ModelLike | None = None, inputs: Input | None = None, **budget: Any
+    explanation: Heatmap | str | Path,
+    *,
+    model: ModelLike | None = None,
+    inputs: Input | None = None,
+    target: TargetLike = None,
+    **budget: Any,
 ) -> Heatmap:
     """Continue an explanation where it stopped: what a longer run from the start would give, at the price of the rest.
 
@@ -32,6 +41,7 @@ def more(
         explanation: one in memory, or the .json or .npz of a saved one.
         model: needed for a saved one whose record can't load it: a wrapped module.
         inputs: needed for a saved one whose record can't open it: a picture that was only in memory, or has moved.
+        target: needed for a saved one whose record can't hold it: the function of the output that was explained.
         budget: `samples`, `max_samples`, `max_evaluations` or `tolerance`, as far as the method has them.
 
     Returns:
@@ -39,7 +49,7 @@ def more(
 
     Raises:
         MethodError: a method that keeps no scores, or a setting that is no budget of its.
-        StorageError: a saved one whose model or picture is not the one of its record.
+        StorageError: a saved one whose model, picture or function is not the one of its record.
     """
     e = explanation if isinstance(explanation, Heatmap) else read(explanation)
     if not isinstance(e, Heatmap):
@@ -57,14 +67,17 @@ def more(
         raise StorageError(f"It cannot be continued, since {reasons[0]}: explain the picture anew.")
     if e.is_clip:
         loaded = sampled(loaded, e.record.input.get("plan"))
-    memory = Memory.of({name: e.extras[name] for name in (ASKED, ANSWERED)})
-    found = list(explain_each(loaded, source, [method], [_target(e)], seed=e.record.run["seed"], memory=memory))
+    known = {name: e.extras[name] for name in (ASKED, ANSWERED)}
+    memory = Memory.of(known if target is None else {name: kept[:, _PROOF:] for name, kept in known.items()})
+    found = list(explain_each(loaded, source, [method], [_target(e, target)], seed=e.record.run["seed"], memory=memory))
     result = found[0][1] if len(found) == 1 else MediaError("Only one picture can be continued: give just that one.")
     if isinstance(result, PellucidError):
         raise result
     (again,) = result
     if again.record.input["sha256"] != e.record.input["sha256"]:
         raise StorageError("It cannot be continued, since the picture is not the one of the record: explain it anew.")
+    if target is not None and not _same_answers(e, again):
+        raise StorageError("It cannot be continued, since the function is not the one that was explained.")
     for passes in ("forwards", "backwards"):
         again.record.run[passes] += e.record.run[passes]
     return again
@@ -90,9 +103,15 @@ def _picture(e: Heatmap) -> Any:
     return e.picture
 
 
-def _target(e: Heatmap) -> Target:
-    if e.record.target is not None:
-        return parse_target(e.record.target)
-    if e.explained is None:
-        raise StorageError("Its target was a function, which a record cannot hold: it cannot be continued.")
-    return e.explained
+def _target(e: Heatmap, given: TargetLike) -> Target:
+    if given is None and e.record.target is None and e.explained is not None:
+        return e.explained
+    return recorded_target(e.record, given, "more")
+
+
+def _same_answers(e: Heatmap, again: Heatmap) -> bool:
+    """Whether the masks that were asked anew have the scores that are kept of them."""
+    before, after = (Memory.of({n: found.extras[n] for n in (ASKED, ANSWERED)}).tables[0] for found in (e, again))
+    proof = list(before)[:_PROOF]
+    scale = torch.stack(list(before.values())).abs().max()
+    return all(key in after and bool((after[key] - before[key]).abs() <= _SAME * scale) for key in proof)

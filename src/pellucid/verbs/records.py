@@ -16,7 +16,7 @@ from pellucid.explanation import Record
 from pellucid.models import sources
 from pellucid.models.model import VisionModel
 from pellucid.models.reading import Reading
-from pellucid.models.targets import PerSample, Target
+from pellucid.models.targets import PerSample, Target, TargetLike, as_target, parse_target
 from pellucid.verbs.inputs import ModelLike, as_model
 
 
@@ -104,6 +104,23 @@ def _as_read(model: VisionModel, record: Record, reasons: list[str]) -> VisionMo
         if what != "pair" and None not in (now, before) and now != before:
             reasons.append(f"the model's {what} are read as {now!r}, not as {before!r}")
     return model
+
+
+def recorded_target(record: Record, given: TargetLike, verb: str = "verify") -> Target:
+    """The target of a record, or the one given, where it was a function, which a record cannot hold.
+
+    Raises:
+        StorageError: it is in neither, or in both.
+    """
+    if record.target is None:
+        if given is None:
+            raise StorageError(
+                f"Its target was a function, which a record cannot hold: give it with pl.{verb}(file, target=...)."
+            )
+        return as_target(given)
+    if given is not None:
+        raise StorageError(f"The record holds its target, {record.target!r}: leave out target=.")
+    return parse_target(record.target)
 
 
 def parameters(record: Record) -> dict[str, Any]:

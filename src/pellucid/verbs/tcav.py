@@ -16,12 +16,12 @@ from pellucid.engine.statistics import Correction
 from pellucid.errors import DataError, MediaError, StorageError
 from pellucid.media import PictureSet, address, read_folder
 from pellucid.models.features import extract
-from pellucid.models.targets import TargetLike, as_target, parse_target
+from pellucid.models.targets import TargetLike, TopClass, as_target
 from pellucid.results.tcav import ConceptTests, arrays
 from pellucid.results.tcav import read_tests as opened
 from pellucid.storage import Artefact
 from pellucid.verbs.inputs import ModelLike, as_model
-from pellucid.verbs.records import record, reloaded
+from pellucid.verbs.records import record, recorded_target, reloaded
 
 __all__ = ["ConceptTests", "opened", "recompute", "tcav"]
 
@@ -94,15 +94,19 @@ def tcav(
     }
     settings = {"by": by, "match": match, "level": level, "correction": correction, "draws": draws}
     run = {"seed": seed, "layer": features.layer, "backwards": len(asked)}
-    goal = None if target is None else as_target(target)
-    provenance = record(loaded, features.weights, about, "tcav", settings, goal, run)
+    provenance = record(loaded, features.weights, about, "tcav", settings, as_target(target), run)
     return ConceptTests(tests, features.layer, level, provenance)
 
 
-def recompute(artefact: Artefact, model: ModelLike | None, inputs: Any) -> tuple[dict[str, Tensor], list[str]]:
+def recompute(
+    artefact: Artefact, model: ModelLike | None, inputs: Any, target: TargetLike = None
+) -> tuple[dict[str, Tensor], list[str]]:
     """Stored tests made again from their record; `inputs`: where the concepts' folder is now (see `verify`)."""
     stored, reasons = opened(artefact), list[str]()
     about = stored.record
+    if about.target is None and target is None and all(t.target.startswith(str(TopClass())) for t in stored):
+        target = TopClass()  # which earlier records left out
+    wanted = recorded_target(about, target)
     loaded = reloaded(about, model, inputs, reasons)
     try:
         again = tcav(
@@ -110,7 +114,7 @@ def recompute(artefact: Artefact, model: ModelLike | None, inputs: Any) -> tuple
             about.input["source"] if inputs is None else inputs,
             about.input["asked"],
             about.input["random"],
-            None if about.target is None else parse_target(about.target),
+            wanted,
             layer=stored.layer,
             seed=about.run["seed"],
             **about.method["parameters"],

@@ -14,6 +14,7 @@ from torch import Tensor
 from pellucid import storage
 from pellucid.errors import MediaError, StorageError
 from pellucid.media import Clip, Picture, open_clip, read_image
+from pellucid.models.targets import TargetLike
 from pellucid.verbs.inputs import Input, ModelLike
 
 RECOMPUTE = {
@@ -29,6 +30,9 @@ RECOMPUTE = {
 """Format of an artefact -> the module that makes it, whose `recompute(artefact, model, inputs)` returns the arrays of
 the same names, computed again, and a sentence for whatever is not as the record says; its `opened(artefact)` returns
 the result as it was."""
+
+TARGETED = {storage.FORMAT, "pellucid-importance/1", "pellucid-activations/1", "pellucid-tests/1"}
+"""Formats whose `recompute` also takes a `target`, for records of a function."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +56,12 @@ class Verification:
 
 
 def verify(
-    file: str | Path, *, model: ModelLike | None = None, inputs: Input | None = None, tolerance: float = 5e-3
+    file: str | Path,
+    *,
+    model: ModelLike | None = None,
+    inputs: Input | None = None,
+    target: TargetLike = None,
+    tolerance: float = 5e-3,
 ) -> Verification:
     """Recompute a saved explanation from its record, and compare.
 
@@ -60,13 +69,17 @@ def verify(
         file: its .json or .npz.
         model: needed where the record can't load it: a wrapped module.
         inputs: needed where the record can't open it: a picture that was only in memory, or has moved.
+        target: needed where the record can't hold it: a function of the output.
         tolerance: largest relative difference still called the same result.
 
     Raises:
         StorageError: the file can't be read, or cannot be recomputed from its record.
     """
     stored = storage.read_artefact(file, RECOMPUTE)
-    arrays, reasons = import_module(RECOMPUTE[stored.format]).recompute(stored, model, inputs)
+    if target is not None and stored.format not in TARGETED:
+        raise StorageError("This result has no target that could be given: leave out target=.")
+    wanted = {} if target is None else {"target": target}
+    arrays, reasons = import_module(RECOMPUTE[stored.format]).recompute(stored, model, inputs, **wanted)
     before = {name: torch.from_numpy(stored.arrays[name]) for name in arrays}
     return _compared(before, arrays, tolerance, [*stored.tampered, *reasons])
 
