@@ -49,7 +49,7 @@ def find_layer(module: nn.Module, name: str) -> nn.Module:
     require_layers(module)
     layers: dict[str, nn.Module] = dict(module.named_modules())
     if name in layers and name:
-        require_readable(layers[name], name)
+        require_readable(module, name)
         return layers[name]
     near = difflib.get_close_matches(name, [n for n in layers if n], n=4, cutoff=0.4)
     hint = f"did you mean {', '.join(repr(n) for n in near)}?" if near else "it has no layer of a similar name."

@@ -23,10 +23,19 @@ def require_layers(module: nn.Module) -> None:
         )
 
 
-def require_readable(layer: nn.Module, name: str) -> None:
-    """Raises LayerError for a layer that is TorchScript inside of a model that is not."""
-    if isinstance(layer, torch.jit.ScriptModule):
-        raise LayerError(f"Layer {name!r} is TorchScript, {_ORIGINAL}, or name a layer outside of it.")
+def inside_script(module: nn.Module, name: str) -> bool:
+    """Whether the layer called `name` lies inside of a TorchScript module, where no hook is heard.
+
+    A scripted or traced part itself is called from Python, and heard.
+    """
+    above = name.rpartition(".")[0]
+    return isinstance(module.get_submodule(above), torch.jit.ScriptModule)
+
+
+def require_readable(module: nn.Module, name: str) -> None:
+    """Raises LayerError for a layer inside of a TorchScript part of a model."""
+    if inside_script(module, name):
+        raise LayerError(f"Layer {name!r} lies inside of TorchScript, {_ORIGINAL}, or name a layer outside of it.")
 
 
 def _flattened(module: nn.Module) -> bool:

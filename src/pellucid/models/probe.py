@@ -23,7 +23,7 @@ from pellucid.engine import leave_no_trace
 from pellucid.engine.capture import Runs, first_tensor, replace_first_tensor, require_autograd
 from pellucid.engine.hooks import Before, Behind, Hooks
 from pellucid.engine.misfit import OUTPUTS_ONLY
-from pellucid.engine.opaque import require_layers
+from pellucid.engine.opaque import inside_script, require_layers
 from pellucid.engine.run import guarded_backward, require_values, run_model
 from pellucid.errors import LayerError, ModelError, TargetError
 from pellucid.models.layouts import Layout, readings
@@ -150,7 +150,7 @@ def hooked(
     wanted = None if names is None else set(names)
     with Hooks() as hooks:
         for name, m in module.named_modules():
-            if not name or (wanted is not None and name not in wanted) or isinstance(m, torch.jit.ScriptModule):
+            if not name or (wanted is not None and name not in wanted) or inside_script(module, name):
                 continue
             hooks.behind(m, behind(name))
             if before is not None:
