@@ -25,8 +25,10 @@ def test_a_name_is_found_whatever_its_case_and_dashes():
 def test_near_misses_are_listed_and_else_all():
     with pytest.raises(MethodError, match=r"^There is no fruit 'aple': did you mean 'apple' or "):
         many().find("aple")
-    with pytest.raises(MethodError, match="there are apple, pear, plum, fig, lime, kiwi-fruit"):
+    with pytest.raises(MethodError, match="choose apple, pear, plum, fig, lime, kiwi-fruit"):
         many().find("xyzzy")
+    with pytest.raises(MethodError, match="there are apple, pear"):
+        many(listing="there are").find("xyzzy")
 
 
 def test_of_few_all_are_listed():

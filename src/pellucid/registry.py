@@ -24,6 +24,7 @@ class Registry(MutableMapping[str, T]):
         noun: what one entry is called, such as `method`.
         entries: those that are known from the start.
         article: how the sentence begins: `There is no method ...`.
+        listing: what stands in front of the list of all names, where none is near.
         otherwise: a last hint for the reader, such as which command lists them.
         error: what is raised.
     """
@@ -34,11 +35,12 @@ class Registry(MutableMapping[str, T]):
         entries: Mapping[str, T] | None = None,
         *,
         article: str = "is no",
+        listing: str = "choose",
         otherwise: str = "",
         error: type[PellucidError] = MethodError,
     ) -> None:
         self.noun = noun
-        self._article, self._otherwise, self._error = article, otherwise, error
+        self._article, self._listing, self._otherwise, self._error = article, listing, otherwise, error
         self._entries: dict[str, T] = dict(entries or {})
 
     def register(self, name: str, **facts: Any) -> Callable[[C], C]:
@@ -67,7 +69,7 @@ class Registry(MutableMapping[str, T]):
         elif near:
             hint = f"did you mean {' or '.join(map(repr, near))}?"
         else:
-            hint = f"there are {', '.join(self._entries)}."
+            hint = f"{self._listing} {', '.join(self._entries)}."
         rest = f" {self._otherwise}" if self._otherwise else ""
         raise self._error(f"There {self._article} {self.noun} {name!r}: {hint}{rest}")
 

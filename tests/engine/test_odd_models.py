@@ -16,8 +16,10 @@ from helpers.traces import (
     random_states,
 )
 from pellucid.engine import Capture
+from pellucid.errors import PellucidError
 from pellucid.heatmaps import GradCAM, HiResCAM, InputXGradient, Saliency
 from pellucid.models.layers import layers
+from pellucid.models.sources import wrap
 from pellucid.models.targets import Class, Unit
 
 
@@ -158,7 +160,6 @@ STRUCTURES = {
     "dict": lambda y: {"loss": torch.zeros(()), "logits": y},
     "tuple": lambda y: (y, [torch.zeros(3)]),
     "list": lambda y: [y],
-    "first of a dict": lambda y: {"out": y, "aux": y * 0},
 }
 
 
@@ -172,6 +173,16 @@ def test_outputs_in_structures(name):
     assert [(f"inner.{a.name}", a.layout) for a in layers(net, x)] == [
         (a.name, a.layout) for a in layers(wrapped, x) if a.name != "inner"
     ]
+
+
+def test_which_of_two_scores_must_be_said():
+    """Two tensors of scores in one output: the first is not taken for the answer because it is first."""
+    net, x = pooled(), noise(2, 3, 32, 32)
+    wrapped = Wrapped(net, lambda y: {"out": y, "aux": y * 0})
+    with pytest.raises(PellucidError, match=r"'out'.*'aux'"):
+        GradCAM().attribute(wrapped, x, 2)
+    said = wrap(wrapped, output="out")
+    assert torch.equal(GradCAM().attribute(said, x, 2), GradCAM().attribute(net, x, 2))
 
 
 def test_data_parallel():

@@ -166,7 +166,7 @@ def plain_setting(value: Any) -> Any:
 
 
 M = TypeVar("M", bound=type[Method])
-METHODS: Registry[type[Method]] = Registry("method", otherwise="`pellucid methods` lists them.")
+METHODS: Registry[type[Method]] = Registry("method", listing="there are", otherwise="`pellucid methods` lists them.")
 
 
 def method(name: str, *, family: str, needs: str, cost: str, paper: str) -> Callable[[M], M]:
