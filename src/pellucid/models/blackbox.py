@@ -9,7 +9,7 @@ import hashlib
 import json
 import warnings
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,10 @@ _REMEMBERED = 2**28  # bytes of scores
 _FIRST_RECHECK = 16  # calls, and every time that their number has doubled
 
 Predictor = Callable[[Any], Any]
+Answer = dict[str, Tensor]
+"""Outputs by name, each with a row for each input; a lone output has no name."""
+
+_LONE = ""
 
 
 class _Answers:
@@ -39,15 +43,19 @@ class _Answers:
     """
 
     def __init__(self) -> None:
-        self.rows: OrderedDict[bytes, Tensor] = OrderedDict()
-        self.first: tuple[Tensor, Tensor] | None = None  # an input and its scores, to be asked again
+        self.rows: OrderedDict[bytes, Answer] = OrderedDict()
+        self.first: tuple[Tensor, Answer] | None = None  # an input and its answer, to be asked again
         self.calls = 0
 
-    def keep(self, keys: Sequence[bytes], scores: Tensor) -> None:
-        """Remember the scores `(m, ...)` of inputs."""
-        self.rows.update(zip(keys, scores.cpu().clone(), strict=True))
-        while len(self.rows) * scores[0].nbytes > _REMEMBERED:
+    def keep(self, keys: Sequence[bytes], rows: Sequence[Answer]) -> None:
+        """Remember what was answered to inputs."""
+        self.rows.update(zip(keys, ({n: row.cpu().clone() for n, row in r.items()} for r in rows), strict=True))
+        while len(self.rows) * sum(row.nbytes for row in rows[0].values()) > _REMEMBERED:
             self.rows.popitem(last=False)
+
+
+def _rows(answer: Answer) -> list[Answer]:
+    return [dict(zip(answer, row, strict=True)) for row in zip(*answer.values(), strict=True)]
 
 
 class BlackBox(nn.Module):
@@ -56,7 +64,7 @@ class BlackBox(nn.Module):
     What it has answered is remembered, so that work which broke off can be run again at the price of the rest.
 
     Args:
-        function: takes and returns a tensor or an array.
+        function: takes a tensor or an array, and returns one, or a mapping of names to several.
         numpy: give it float32 arrays instead of tensors.
         identity: what tells it from others, for the record (such as the hash of its file).
 
@@ -71,45 +79,50 @@ class BlackBox(nn.Module):
         self.eval()
         self._answers = _Answers()
 
-    def forward(self, inputs: Tensor) -> Tensor:
-        """The function's scores, checked; only inputs that it has not answered yet are given to it."""
+    def forward(self, inputs: Tensor) -> Tensor | Answer:
+        """The function's answer, checked; only inputs that it has not answered yet are given to it."""
         keys = [hashlib.blake2b(x.numpy().tobytes(), digest_size=16).digest() for x in inputs.detach().cpu().float()]
         known = self._answers.rows
         fresh = [n for n, key in enumerate(keys) if key not in known]
         answers = {key: known[key] for key in keys if key in known}
         if fresh:
-            scores = self._asked(inputs[fresh] if len(fresh) < len(keys) else inputs)
-            self._answers.keep([keys[n] for n in fresh], scores)
-            answers |= zip((keys[n] for n in fresh), scores, strict=True)
-        return torch.stack([answers[key].to(inputs.device) for key in keys])
+            rows = _rows(self._asked(inputs[fresh] if len(fresh) < len(keys) else inputs))
+            self._answers.keep([keys[n] for n in fresh], rows)
+            answers |= zip((keys[n] for n in fresh), rows, strict=True)
+        names = answers[keys[0]]
+        found = {name: torch.stack([answers[key][name].to(inputs.device) for key in keys]) for name in names}
+        return found.get(_LONE, found)
 
-    def _asked(self, inputs: Tensor) -> Tensor:
-        """Scores of new inputs. The first input of all is asked for twice, and now and then again."""
+    def _asked(self, inputs: Tensor) -> Answer:
+        """What is answered to new inputs. The first input of all is asked for twice, and now and then again."""
         answers = self._answers
-        scores = self._answer(inputs)
+        answer = self._answer(inputs)
         if answers.first is None:
-            answers.first = inputs[:1].detach().clone(), scores[:1].clone()
+            answers.first = inputs[:1].detach().clone(), {name: each[:1].clone() for name, each in answer.items()}
             self._compare()
         answers.calls += 1
         if answers.calls >= _FIRST_RECHECK and answers.calls & (answers.calls - 1) == 0:
             self._compare()
-        return scores
+        return answer
 
     def _compare(self) -> None:
         assert self._answers.first is not None
         given, before = self._answers.first
-        if not torch.allclose(self._answer(given).to(before.device), before, rtol=1e-3, atol=1e-5):
+        again = self._answer(given)
+        if not all(torch.allclose(again[n].to(b.device), b, rtol=1e-3, atol=1e-5) for n, b in before.items()):
             self._answers = _Answers()  # nothing it said can be relied on
             raise UnsteadyError(
                 "The black box changes its answer on the same input (or with the batch around it): switch off "
                 "whatever is random in it, such as dropout, before it is explained."
             )
 
-    def _answer(self, inputs: Tensor) -> Tensor:
+    def _answer(self, inputs: Tensor) -> Answer:
         given: Any = inputs.detach().cpu().float().numpy() if self.numpy else inputs.detach()
         try:
             answer = self.function(given)
-            scores = answer if isinstance(answer, Tensor) else torch.from_numpy(np.asarray(answer, dtype=np.float32))
+            several = isinstance(answer, Mapping) and bool(answer)
+            parts = {str(name): _tensor(part) for name, part in answer.items()} if several else {}
+            found = parts or {_LONE: _tensor(answer, np.float32).float()}
         except Exception as error:
             reason = str(error).strip().splitlines()[:1]
             told = f" What it has answered ({len(self._answers.rows)} inputs) is kept: run it again to go on."
@@ -118,27 +131,46 @@ class BlackBox(nn.Module):
                 f"({type(error).__name__}{': ' + reason[0] if reason else ''}): it must take batches (N, C, H, W) and "
                 f"answer numbers.{told if self._answers.rows else ''}"
             ) from error
-        scores = scores.detach().to(inputs.device).float()
-        if scores.ndim == 1 and len(scores) == len(inputs):
-            scores = scores[:, None]
-        if scores.ndim < 2 or len(scores) != len(inputs):
+        before = self._answers.first
+        if before is not None and found.keys() != before[1].keys():
             raise ModelError(
-                f"The black box answered shape {tuple(scores.shape)} to {len(inputs)} inputs: it must answer one row "
+                f"The black box answered {_named(found)}, and {_named(before[1])} before: it must answer alike."
+            )
+        return {name: self._checked(name, part.detach().to(inputs.device), len(inputs)) for name, part in found.items()}
+
+    def _checked(self, name: str, scores: Tensor, count: int) -> Tensor:
+        """One output, a row for each of so many inputs, of the shape that it had before."""
+        called = f" in its output {name!r}" if name else ""
+        if scores.ndim == 1 and len(scores) == count:
+            scores = scores[:, None]
+        if scores.ndim < 2 or len(scores) != count:
+            raise ModelError(
+                f"The black box answered shape {tuple(scores.shape)} to {count} inputs{called}: it must answer one row "
                 "of scores for each, (N, classes)."
             )
-        before = self._answers.first
-        if before is not None and scores.shape[1:] != before[1].shape[1:]:
+        before = scores if self._answers.first is None else self._answers.first[1][name]
+        if scores.shape[1:] != before.shape[1:]:
             raise ModelError(
-                f"The black box answered {tuple(scores.shape[1:])} scores an input, and {tuple(before[1].shape[1:])} "
-                "before: it must answer the same classes each time."
+                f"The black box answered {tuple(scores.shape[1:])} scores an input{called}, and "
+                f"{tuple(before.shape[1:])} before: it must answer the same classes each time."
             )
         broken = int((~scores.isfinite()).flatten(1).any(1).sum())
         if broken:
             raise ModelError(
-                f"The black box answered NaN or infinity to {broken} of {len(inputs)} inputs: check its preprocessing, "
-                "or choose a baseline that it can take."
+                f"The black box answered NaN or infinity to {broken} of {count} inputs{called}: check its "
+                "preprocessing, or choose a baseline that it can take."
             )
         return scores
+
+
+def _named(answer: Answer) -> str:
+    return "scores alone" if _LONE in answer else ", ".join(map(repr, answer))
+
+
+def _tensor(answer: Any, dtype: Any = None) -> Tensor:
+    """What a function answered, in single precision where it is a floating number."""
+    found = answer if isinstance(answer, Tensor) else torch.from_numpy(np.asarray(answer, dtype))
+    return found.float() if found.is_floating_point() else found
 
 
 @dataclass(frozen=True)
@@ -187,22 +219,35 @@ def onnx_box(path: str | Path) -> tuple[BlackBox, OnnxMeta]:
     shape = tuple(d if isinstance(d, int) else 0 for d in wanted.shape)
     fixed = shape[0] if shape and shape[0] > 0 else 0
 
+    names = _answered(session, fixed)
+
+    def asked(batch: Any) -> list[Any]:
+        return list(session.run(names, {wanted.name: batch}))
+
     def run(batch: Any) -> Any:
         batch = batch.astype(dtype, copy=False)
         if not fixed or fixed == len(batch):
-            return session.run(None, {wanted.name: batch})[0]
-        # A file exported for one batch size is fed that many at a time, the last batch padded.
-        rows = []
-        for start in range(0, len(batch), fixed):
-            part = batch[start : start + fixed]
-            padded = np.concatenate([part, np.repeat(part[-1:], fixed - len(part), axis=0)])
-            rows.append(session.run(None, {wanted.name: padded})[0][: len(part)])
-        return np.concatenate(rows)
+            found = asked(batch)
+        else:  # a file exported for one batch size is fed that many at a time, the last batch padded
+            rows = []
+            for start in range(0, len(batch), fixed):
+                part = batch[start : start + fixed]
+                padded = np.concatenate([part, np.repeat(part[-1:], fixed - len(part), axis=0)])
+                rows.append([each[: len(part)] for each in asked(padded)])
+            found = [np.concatenate(each) for each in zip(*rows, strict=True)]
+        return found[0] if len(found) == 1 else dict(zip(names, found, strict=True))
 
     box = BlackBox(run, numpy=True, identity=f"onnx sha256 {hashlib.sha256(data).hexdigest()}")
     notes = session.get_modelmeta().custom_metadata_map
     preprocess, labels = (json.loads(notes[k]) if k in notes else None for k in (_PREPROCESS, _LABELS))
     return box, OnnxMeta(shape[1:], preprocess, None if labels is None else tuple(labels))
+
+
+def _answered(session: Any, batch: int) -> list[str]:
+    """Names of the outputs of a session that hold a row for each input; `batch` is 0 where its size is free."""
+    tensors = [o for o in session.get_outputs() if o.type.startswith("tensor(") and "string" not in o.type]
+    rows = [o for o in tensors if o.shape and (not isinstance(o.shape[0], int) or o.shape[0] == batch)]
+    return [o.name for o in rows or tensors[:1] or session.get_outputs()[:1]]
 
 
 def to_onnx(model: VisionModel, path: str | Path) -> Path:

@@ -66,9 +66,7 @@ def taken(output: Any, name: str) -> Tensor | None:
     """The tensor of that name inside an output; a tensor is its own only part."""
     if isinstance(output, Tensor):
         return output
-    for step in name.split("."):
-        output = next((value for key, _, value in _members(output) if str(key) == step), None)
-    return output if isinstance(output, Tensor) else None
+    return next((part.tensor for part in parts(output) if part.name == name), None)
 
 
 def lists_pictures(output: Any) -> bool:
