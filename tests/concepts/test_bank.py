@@ -13,13 +13,13 @@ from pellucid.concepts import Dictionary, Random
 from pellucid.concepts.bank import find
 from pellucid.concepts.effect import effect, importance
 from pellucid.concepts.quality import Reconstruction, monosemanticity
-from pellucid.engine.statistics import adjusted, bootstrap_mean
 from pellucid.engine.swap import Swap
 from pellucid.errors import DataError, LayerError, MediaError, MethodError, StorageError
 from pellucid.media import read_folder
 from pellucid.models.features import extract
 from pellucid.models.places import Places
 from pellucid.models.sources import wrap
+from pellucid.numerics.statistics import adjusted, bootstrap_mean
 from pellucid.render import figure_png
 from pellucid.results.concepts import load_concepts
 

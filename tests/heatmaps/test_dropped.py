@@ -6,7 +6,6 @@ import pytest
 import torch
 
 from helpers.nets import noise, pooled, random_net
-from pellucid.engine.games import exact_shapley
 from pellucid.engine.masks import grid_labels
 from pellucid.errors import MethodError
 from pellucid.heatmaps import (
@@ -28,6 +27,7 @@ from pellucid.heatmaps import (
 from pellucid.heatmaps.base import prepare
 from pellucid.heatmaps.perturbation import masked
 from pellucid.models.tokens import TokenScorer
+from pellucid.numerics.games import exact_shapley
 
 SIDE, PATCH, GRID = 32, 8, (4, 4)
 ALL = {

@@ -5,10 +5,10 @@ import torch
 from tests.helpers.games import seed
 from torch import nn
 
-from pellucid.engine.statistics import half_width
 from pellucid.heatmaps import RISE
 from pellucid.heatmaps.sampling import orthogonal_block
 from pellucid.heatmaps.sensitivity import HSIC, hsic, median_distance
+from pellucid.numerics.statistics import half_width
 
 RUNS = [pytest.param(30, 0.89, 0.995), pytest.param(400, 0.91, 0.98, marks=pytest.mark.slow)]
 """A coarse grid on 8 x 8 places has four shifts, and two blocks share one in a quarter of the runs: the hard case."""

@@ -7,14 +7,14 @@ from torch import nn
 
 from helpers.cases import bright_net
 from helpers.nets import Busy, Sevens, noise, pooled, seeded
-from pellucid.engine import games
-from pellucid.engine.games import exact_shapley, owen
 from pellucid.engine.masks import grid_labels
 from pellucid.errors import MethodError
 from pellucid.heatmaps.lime import LIME
 from pellucid.heatmaps.shapley import KernelSHAP, Owen, Shapley, halves
 from pellucid.media.segments import superpixels
 from pellucid.models.targets import Contrast, PerSample, TopClass
+from pellucid.numerics import games
+from pellucid.numerics.games import exact_shapley, owen
 
 ALL = (Shapley, KernelSHAP, Owen, LIME)
 

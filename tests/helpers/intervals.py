@@ -3,8 +3,8 @@
 import torch
 from tests.helpers.games import seed
 
-from pellucid.engine.games import all_coalitions
-from pellucid.engine.surrogate import closeness
+from pellucid.numerics.games import all_coalitions
+from pellucid.numerics.line import closeness
 
 PLAYERS = 10
 

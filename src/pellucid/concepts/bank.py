@@ -13,11 +13,11 @@ from pellucid.concepts.effect import Effect, effect
 from pellucid.concepts.factorise import Random
 from pellucid.concepts.matching import stability
 from pellucid.concepts.quality import Reconstruction, monosemanticity
-from pellucid.engine.statistics import row_mean
 from pellucid.errors import DataError
 from pellucid.media import Geometry, Origin
 from pellucid.models.features import Features
 from pellucid.models.model import VisionModel
+from pellucid.numerics.statistics import row_mean
 from pellucid.progress import task
 
 EXEMPLARS = 12  # pictures kept of each concept

@@ -14,10 +14,10 @@ import torch
 from numpy.typing import NDArray
 
 from pellucid.concepts.dictionary import Dictionary
-from pellucid.engine.statistics import adjusted
 from pellucid.errors import DataError, PellucidError
 from pellucid.media import Geometry, Picture, Pictures
 from pellucid.models.features import Features
+from pellucid.numerics.statistics import adjusted
 from pellucid.progress import task
 
 IOU = 0.04

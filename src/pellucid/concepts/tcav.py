@@ -25,12 +25,12 @@ from torch import Tensor
 
 from pellucid.concepts.cav import Kind, concept_vector, separation
 from pellucid.engine import Capture
-from pellucid.engine.statistics import Correction, adjusted
 from pellucid.errors import DataError
 from pellucid.media import Pictures
 from pellucid.models.model import VisionModel
 from pellucid.models.places import Places
 from pellucid.models.targets import Target, TargetLike, as_target
+from pellucid.numerics.statistics import Correction, adjusted
 from pellucid.progress import task
 
 _POWER = 0.8416  # standard normal quantile of 80 %

@@ -20,7 +20,7 @@ from pellucid.progress import task
 
 
 @dataclass(frozen=True)
-class Origin:
+class PictureSource:
     """Which picture: what opens it (`source`), its `name`, the `sha256` of its file. Not its pixels."""
 
     source: str
@@ -28,7 +28,7 @@ class Origin:
     sha256: str
 
     @classmethod
-    def of(cls, picture: Picture) -> Origin:
+    def of(cls, picture: Picture) -> PictureSource:
         """A picture's."""
         return cls(address(picture.source), picture.name, picture.sha256)
 
@@ -44,7 +44,7 @@ class Patch:
         geometry: the way from the model's input to the picture.
     """
 
-    origin: Origin
+    origin: PictureSource
     cell: tuple[int, ...]
     box: Box
     geometry: Geometry

@@ -8,10 +8,10 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from pellucid.engine.games import Value
-from pellucid.engine.surrogate import fit_surrogate
 from pellucid.heatmaps.base import method
 from pellucid.heatmaps.segmented import Found, SegmentMethod
+from pellucid.numerics.games import Value
+from pellucid.numerics.line import sample_line
 
 
 @method(
@@ -64,7 +64,7 @@ class LIME(SegmentMethod):
     def solve(self, value: Value, labels: Tensor) -> Found:
         """The whole picture and random ones; one fit for each target."""
         players = int(labels.max()) + 1
-        line = fit_surrogate(
+        line = sample_line(
             value,
             players,
             samples=self.samples,

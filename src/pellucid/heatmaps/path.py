@@ -15,8 +15,8 @@ from pellucid.engine.baselines import make_baseline
 from pellucid.errors import MethodError
 from pellucid.heatmaps.base import Attribution, Job, Method, method
 from pellucid.heatmaps.jumps import NEAR, Jump, jump
-from pellucid.heatmaps.quadrature import Integral, integrate
 from pellucid.models.targets import Target
+from pellucid.numerics.quadrature import Integral, integrate
 
 _SCAN = 32  # cells of the forward scan that places the nodes
 _PLAIN = ("zero", "mean", "blur")  # baselines to try where the score jumps on the way from the one asked for

@@ -16,7 +16,6 @@ from torch import Tensor
 
 from pellucid.engine.baselines import DROPPED, Baseline, open_baseline
 from pellucid.engine.capture import Capture
-from pellucid.engine.games import UnfinishedError, Value
 from pellucid.engine.masks import SegmentMasks, WindowMasks, grid_labels
 from pellucid.engine.memory import Memory
 from pellucid.engine.perturb import MaskScorer, Scorer, Scores
@@ -24,6 +23,7 @@ from pellucid.errors import MethodError
 from pellucid.heatmaps.base import Attribution, Job, Method, method
 from pellucid.models.targets import Target
 from pellucid.models.tokens import token_scorer
+from pellucid.numerics.games import UnfinishedError, Value
 
 
 def freeze(job: Job) -> tuple[Target, ...]:

@@ -20,11 +20,11 @@ from torch import Tensor
 from pellucid.engine.capture import Cost
 from pellucid.engine.masks import GridMasks
 from pellucid.engine.perturb import MaskScorer
-from pellucid.engine.statistics import half_width
 from pellucid.errors import MethodError, ModelError
 from pellucid.heatmaps.base import Attribution, Job, method
 from pellucid.heatmaps.perturbation import PerturbationMethod, broken_off, masked
-from pellucid.heatmaps.stopping import BlockMean, Stopping, relative_error
+from pellucid.numerics.statistics import half_width
+from pellucid.numerics.stopping import BlockMean, Stopping, relative_error
 
 STILL = 1e-6  # a score whose range is this share of its size has only moved by rounding
 STILL_NOTE = "The score stands still whatever is hidden, so the map is zero: choose another baseline or target."

@@ -14,11 +14,11 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from pellucid.engine.capture import Cost
-from pellucid.engine.games import Value
 from pellucid.errors import MethodError
 from pellucid.heatmaps.base import Attribution, Job
 from pellucid.heatmaps.perturbation import PerturbationMethod, broken_off, masked, segment_game, segments_or_grid
 from pellucid.media.segments import SEGMENTATIONS
+from pellucid.numerics.games import Value
 
 
 @dataclass

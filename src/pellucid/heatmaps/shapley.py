@@ -8,7 +8,10 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from pellucid.engine.games import (
+from pellucid.errors import MethodError
+from pellucid.heatmaps.base import method
+from pellucid.heatmaps.segmented import Found, SegmentMethod
+from pellucid.numerics.games import (
     MAX_EXACT,
     Hierarchy,
     Solution,
@@ -18,9 +21,6 @@ from pellucid.engine.games import (
     owen,
     permutation_shapley,
 )
-from pellucid.errors import MethodError
-from pellucid.heatmaps.base import method
-from pellucid.heatmaps.segmented import Found, SegmentMethod
 
 _UNSURE = 0.3  # relative standard error from which a map is mostly noise to the eye
 

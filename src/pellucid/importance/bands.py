@@ -14,7 +14,6 @@ from torch import Tensor
 
 from pellucid.engine import adaptive_batches
 from pellucid.engine.baselines import blur
-from pellucid.engine.games import UnfinishedError
 from pellucid.engine.perturb import MaskScorer
 from pellucid.errors import MethodError, ModelError, UnsteadyError
 from pellucid.heatmaps.base import Job
@@ -22,6 +21,7 @@ from pellucid.heatmaps.perturbation import masked
 from pellucid.importance.game import Game, Players
 from pellucid.importance.path import Path
 from pellucid.importance.regions import input_gradients
+from pellucid.numerics.games import UnfinishedError
 
 Make = Callable[[Tensor], Tensor]
 """Coalitions `(m, K)` -> inputs `(m, C, *space)`."""

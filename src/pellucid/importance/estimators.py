@@ -10,7 +10,11 @@ from typing import Any, ClassVar, Literal
 
 import torch
 
-from pellucid.engine.games import (
+from pellucid.errors import MethodError
+from pellucid.heatmaps.base import Job
+from pellucid.importance.game import Game, Players
+from pellucid.importance.path import Path, follow
+from pellucid.numerics.games import (
     MAX_EXACT,
     Hierarchy,
     Solution,
@@ -20,13 +24,9 @@ from pellucid.engine.games import (
     owen,
     permutation_shapley,
 )
-from pellucid.engine.presence_tree import LEAST, fit_tree
-from pellucid.engine.statistics import half_width
-from pellucid.engine.surrogate import evaluated, surrogate
-from pellucid.errors import MethodError
-from pellucid.heatmaps.base import Job
-from pellucid.importance.game import Game, Players
-from pellucid.importance.path import Path, follow
+from pellucid.numerics.line import evaluated, fit_line
+from pellucid.numerics.presence_tree import LEAST, fit_tree
+from pellucid.numerics.statistics import half_width
 from pellucid.registry import Registry
 
 _TOLERANCE = 0.2  # relative standard error at which sampling stops: a correlation of about 0.98 with the truth
@@ -86,7 +86,7 @@ class Ablation(Estimator):
         return exact(values, scores[1], scores[0], len(scores))
 
 
-class Shapley(Estimator):
+class ShapleyValue(Estimator):
     """The mean contribution over all orders of joining: exact up to 12 players, sampled permutations beyond."""
 
     name = "shapley"
@@ -135,8 +135,8 @@ class Kernel(Estimator):
         return self.samples if isinstance(self.samples, int) else min(2 * players + 2048, max(budget, 4 * players))
 
 
-class Owen(Estimator):
-    """Owen values over halves of halves of the players in their order: Shapley values coarse to fine."""
+class OwenValue(Estimator):
+    """Owen values over halves of halves of the players in their order: ShapleyValue values coarse to fine."""
 
     name = "owen"
 
@@ -180,7 +180,7 @@ class Linear(Estimator):
         if samples < 4:
             raise MethodError(f"A line needs more than {samples} samples: give hundreds.")
         coalitions, scores, broken = evaluated(game.value, _around(samples, count, self.generator()))
-        fitted = surrogate(coalitions, scores)
+        fitted = fit_line(coalitions, scores)
         extra = {"r2": fitted.r2_held_out.tolist()}
         told = fitted.weights, fitted.standard_error, fitted.low, fitted.high
         return Solution(*told, scores[0], scores[1], fitted.samples, extra, broken, fitted.no_interval)
@@ -189,7 +189,7 @@ class Linear(Estimator):
 class LocalTree(Estimator):
     """Rules about which players are there, in place of the score around the input (LIMEtree, Sokol & Flach 2020).
 
-    A player's value is its Shapley value in the fitted tree, exact. Its interval is of the tree: over trees of
+    A player's value is its ShapleyValue value in the fitted tree, exact. Its interval is of the tree: over trees of
     resampled samples. How well the tree stands in for the score is said beside LIME's line on the same samples.
     """
 
@@ -208,7 +208,7 @@ class LocalTree(Estimator):
         extra = {
             "tree": fitted.tree,
             "tree_r2": fitted.r2.tolist(),
-            "line_r2": surrogate(coalitions, scores).r2_held_out.tolist(),
+            "line_r2": fit_line(coalitions, scores).r2_held_out.tolist(),
         }
         values = fitted.tree.shapley(count)
         half = half_width(fitted.standard_error, inf)
@@ -291,7 +291,10 @@ class Permutation(Estimator):
 
 ESTIMATORS: Registry[type[Estimator]] = Registry(
     "estimator",
-    {e.name: e for e in (Ablation, Shapley, Kernel, Owen, Linear, LocalTree, Gradient, Conductance, Permutation)},
+    {
+        e.name: e
+        for e in (Ablation, ShapleyValue, Kernel, OwenValue, Linear, LocalTree, Gradient, Conductance, Permutation)
+    },
 )
 
 

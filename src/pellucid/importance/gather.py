@@ -8,12 +8,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from pellucid.engine.statistics import RowMean
 from pellucid.errors import MethodError
 from pellucid.importance.game import place_names
 from pellucid.importance.ledger import Row
 from pellucid.importance.result import Share
 from pellucid.media.segments import grid
+from pellucid.numerics.statistics import RowMean
 
 SHOWN = 300  # pictures a group whose single values are kept, for the beeswarm
 CELLS = 7  # along an axis, for players that only a place makes comparable

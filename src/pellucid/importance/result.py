@@ -15,12 +15,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pellucid.engine.presence_tree import PresenceTree
 from pellucid.errors import PellucidError
 from pellucid.explanation import Brief, Prediction, Record
 from pellucid.media.clip import Clip
 from pellucid.media.geometry import Geometry
 from pellucid.media.image import Picture
+from pellucid.numerics.presence_tree import PresenceTree
 
 INTERVAL = "student"
 """How intervals are made, for the record: of an older one, or one without a word, they cannot be compared."""

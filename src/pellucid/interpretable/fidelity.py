@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pellucid.engine.statistics import bootstrap_mean
 from pellucid.interpretable.base import log_probabilities
 from pellucid.interpretable.numerics import Array
+from pellucid.numerics.statistics import bootstrap_mean
 
 
 @dataclass(frozen=True)

@@ -10,10 +10,10 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.tree import DecisionTreeRegressor
 
-from pellucid.engine.rules import in_words
 from pellucid.errors import DataError
 from pellucid.interpretable.base import Readable, Reason, log_probabilities, number
 from pellucid.interpretable.numerics import Array
+from pellucid.numerics.questions import in_words
 
 _STEPS = 12  # pruned trees to choose from
 

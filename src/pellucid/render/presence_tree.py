@@ -5,8 +5,8 @@ Only imported when a figure is drawn, since it imports matplotlib.
 
 from __future__ import annotations
 
-from pellucid.engine.presence_tree import PresenceTree
 from pellucid.importance.result import Answer
+from pellucid.numerics.presence_tree import PresenceTree
 from pellucid.render.paper.branches import BOX, DOWN, branches
 from pellucid.render.paper.colour import number
 from pellucid.render.paper.portraits import portrait

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from pellucid import storage
 from pellucid.explanation import Brief
 from pellucid.features.atlas import AtlasCell, DrawnAtlas
-from pellucid.features.folder import Origin, Patch
+from pellucid.features.folder import Patch, PictureSource
 from pellucid.media import Geometry
 from pellucid.results.base import Result
 from pellucid.results.shown import slug
@@ -88,7 +88,7 @@ def read_atlas(artefact: storage.Artefact) -> AtlasSheet:
                 direction,
                 c["count"],
                 Patch(
-                    Origin(**c["origin"]),
+                    PictureSource(**c["origin"]),
                     tuple(c["cell"]),
                     tuple((start, stop) for start, stop in c["box"]),
                     Geometry.from_dict(c["geometry"]),

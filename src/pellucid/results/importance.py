@@ -13,10 +13,10 @@ import torch
 from numpy.typing import NDArray
 
 from pellucid import storage
-from pellucid.engine.presence_tree import PresenceTree
 from pellucid.explanation import Prediction
 from pellucid.importance.result import Answer, Share
 from pellucid.media.geometry import Geometry
+from pellucid.numerics.presence_tree import PresenceTree
 from pellucid.results.base import Result
 from pellucid.results.shown import names_of_inputs, slug, unused
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from pellucid.heatmaps.base import Job, prepare
-from pellucid.importance.estimators import Ablation, Shapley
+from pellucid.importance.estimators import Ablation, ShapleyValue
 from pellucid.importance.game import Players
 from pellucid.importance.measure import measure
 from pellucid.testing.networks import Busy, Sound, mixed, noise
@@ -69,7 +69,7 @@ def _estimates(players: Players, job: Job) -> None:
         left_out = game.value(torch.cat([torch.ones(1, count), 1 - torch.eye(count)]))
     ablated = measure(players, Ablation(), job, pairs=False)
     _near(ablated.values, left_out[:1] - left_out[1:], "Ablation is not the score without each player")
-    fair = measure(players, Shapley(), job, pairs=False)
+    fair = measure(players, ShapleyValue(), job, pairs=False)
     _near(fair.values.sum(0), fair.full - fair.empty, "Fair shares do not add up to what all win over nobody")
 
 

@@ -12,11 +12,11 @@ from torch import Tensor
 from pellucid.concepts.cav import Kind
 from pellucid.concepts.tcav import derivatives, like
 from pellucid.concepts.tcav import tcav as test_concepts
-from pellucid.engine.statistics import Correction
 from pellucid.errors import DataError, MediaError, StorageError
 from pellucid.media import PictureSet, address, read_folder
 from pellucid.models.features import extract
 from pellucid.models.targets import TargetLike, TopClass, as_target
+from pellucid.numerics.statistics import Correction
 from pellucid.results.tcav import ConceptTests, arrays
 from pellucid.results.tcav import read_tests as opened
 from pellucid.storage import Artefact

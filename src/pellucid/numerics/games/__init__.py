@@ -7,11 +7,11 @@ those before i; whatever the estimator, the values add up to `v(all) - v(nobody)
 A game that breaks off (`UnfinishedError`) is answered from the coalitions that were evaluated before, if they will do.
 """
 
-from pellucid.engine.games.game import Solution, UnfinishedError, Value, all_coalitions, answered, exact
-from pellucid.engine.games.interaction import Interactions, interactions, strongest_pairs
-from pellucid.engine.games.kernel import kernel_shap
-from pellucid.engine.games.nested import Hierarchy, members, owen
-from pellucid.engine.games.orders import MAX_EXACT, exact_shapley, exact_weights, permutation_shapley
+from pellucid.numerics.games.game import Solution, UnfinishedError, Value, all_coalitions, answered, exact
+from pellucid.numerics.games.interaction import Interactions, interactions, strongest_pairs
+from pellucid.numerics.games.kernel import kernel_shap
+from pellucid.numerics.games.nested import Hierarchy, members, owen
+from pellucid.numerics.games.orders import MAX_EXACT, exact_shapley, exact_weights, permutation_shapley
 
 __all__ = [
     "MAX_EXACT",

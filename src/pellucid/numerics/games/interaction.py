@@ -11,9 +11,9 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from pellucid.engine.games.game import Asked, Value, all_coalitions, seeded
-from pellucid.engine.games.orders import MAX_EXACT
 from pellucid.errors import MethodError
+from pellucid.numerics.games.game import Value, ValueMemory, all_coalitions, seeded
+from pellucid.numerics.games.orders import MAX_EXACT
 
 
 @dataclass
@@ -70,7 +70,7 @@ def interactions(
         raise MethodError(f"Give pairs of two different players, 0 to {players - 1}.")
     if kind not in ("shapley", "second-difference"):
         raise MethodError(f"There is no interaction {kind!r}: choose shapley or second-difference.")
-    asked, generator = Asked(value, players), seeded(generator)
+    asked, generator = ValueMemory(value, players), seeded(generator)
     exact = players <= MAX_EXACT
     units = -(-samples // 2)
     if kind == "shapley" and not exact and units < 2:

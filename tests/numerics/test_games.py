@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from helpers.games import brute_owen, brute_shapley, close, halved, of, seed, smooth_game, table_game
-from pellucid.engine.games import (
+from pellucid.errors import MethodError
+from pellucid.numerics.games import (
     all_coalitions,
     exact_shapley,
     interactions,
@@ -18,8 +19,7 @@ from pellucid.engine.games import (
     permutation_shapley,
     strongest_pairs,
 )
-from pellucid.engine.surrogate import closeness, fit_surrogate, surrogate
-from pellucid.errors import MethodError
+from pellucid.numerics.line import closeness, fit_line, sample_line
 
 
 @pytest.mark.parametrize("players", [1, 2, 3, 8])
@@ -69,7 +69,7 @@ def test_a_linear_game_has_its_weights():
         close(found.values, pull, 1e-7)
         assert found.standard_error.abs().max() < 1e-7
     close(exact_shapley(lambda z: z.double() @ pull[:11], 11).values, pull[:11])
-    line = fit_surrogate(game, 40, samples=300, alpha=0)
+    line = sample_line(game, 40, samples=300, alpha=0)
     close(line.weights, pull, 1e-7)
     close(line.r2, torch.ones(2).double())
     close(line.intercept, torch.full((2,), 3.0).double(), 1e-6)
@@ -165,7 +165,7 @@ def test_seeds_bit_for_bit():
     for run in (
         lambda s: permutation_shapley(game, 20, generator=seed(s)).values,
         lambda s: kernel_shap(game, 20, samples=300, generator=seed(s)).values,
-        lambda s: fit_surrogate(game, 20, generator=seed(s)).weights,
+        lambda s: sample_line(game, 20, generator=seed(s)).weights,
         lambda s: interactions(game, 20, [(0, 1)], generator=seed(s)).values,
     ):
         assert torch.equal(run(3), run(3))
@@ -262,7 +262,7 @@ def test_the_surrogate_is_weighted_ridge():
     Z = (torch.rand(80, 6, generator=seed(0)) < 0.5).float()
     Z[0], Z[1] = 1, 0
     y = smooth_game(6)(Z)
-    found = surrogate(Z, y, alpha=0.7, kernel_width=0.3)
+    found = fit_line(Z, y, alpha=0.7, kernel_width=0.3)
     z = Z.double().numpy()
     cosine = 1 - z.sum(1) / (np.sqrt((z**2).sum(1)).clip(1e-300) * 6**0.5)
     w = np.sqrt(np.exp(-(cosine**2) / 0.3**2))
@@ -285,15 +285,15 @@ def test_the_surrogate_is_weighted_ridge():
 
 def test_held_out_fidelity_is_not_flattered_and_errors_are_honest():
     noise = table_game(12, number=8)
-    found = fit_surrogate(noise, 12, samples=30)
+    found = sample_line(noise, 12, samples=30)
     assert found.r2 > 0.3
     assert found.r2_held_out < 0.1
     game = smooth_game(12)
-    runs = [fit_surrogate(game, 12, samples=300, generator=seed(r)) for r in range(80)]
+    runs = [sample_line(game, 12, samples=300, generator=seed(r)) for r in range(80)]
     spread = torch.stack([r.weights for r in runs]).std(0)
     told = torch.stack([r.standard_error for r in runs]).square().mean(0).sqrt()
     assert (told / spread).sub(1).abs().mean() < 0.2
-    still = surrogate(torch.eye(4), torch.ones(4, 1))
+    still = fit_line(torch.eye(4), torch.ones(4, 1))
     assert still.r2 == 1
     assert not still.weights.abs().max() > 1e-12
 
@@ -302,7 +302,7 @@ def test_the_lasso_is_scikit_learns():
     linear_model = pytest.importorskip("sklearn.linear_model")
     Z = (torch.rand(200, 8, generator=seed(0)) < 0.5).float()
     y = smooth_game(8)(Z)
-    found = surrogate(Z, y, alpha=0.1, kind="lasso")
+    found = fit_line(Z, y, alpha=0.1, kind="lasso")
     w = closeness(Z, 0.25).numpy()
     for t in range(2):
         theirs = linear_model.Lasso(alpha=0.1, tol=1e-12, max_iter=10**5).fit(
@@ -312,7 +312,7 @@ def test_the_lasso_is_scikit_learns():
         assert np.allclose(float(found.intercept[t]), theirs.intercept_, atol=1e-6)
     assert (found.weights == 0).any()
     with pytest.raises(MethodError, match="ridge or lasso"):
-        surrogate(Z, y, kind="tree")
+        fit_line(Z, y, kind="tree")
 
 
 def test_all_coalitions_are_all():

@@ -76,7 +76,7 @@ def exact(
     return Solution(values, torch.zeros_like(values), values, values, empty, full, evaluations, extra or {})
 
 
-class Asked:
+class ValueMemory:
     """A value function with a memory: each different coalition is evaluated once, by first appearance.
 
     Attributes:

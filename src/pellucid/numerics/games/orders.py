@@ -8,9 +8,9 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from pellucid.engine.games.game import Asked, Solution, Value, all_coalitions, answered, seeded
-from pellucid.engine.statistics import half_width
 from pellucid.errors import MethodError
+from pellucid.numerics.games.game import Solution, Value, ValueMemory, all_coalitions, answered, seeded
+from pellucid.numerics.statistics import half_width
 
 MAX_EXACT = 12  # players: 4096 coalitions
 _LEAST = 4  # walks (pairs) that an interval needs: of fewer, some agree by luck, whatever the factor
@@ -36,7 +36,7 @@ def exact_shapley(value: Value, players: int) -> Solution:
             f"Exact Shapley values of {players} players take 2^{players} evaluations: use at most {MAX_EXACT} players "
             "(coarser segments), or permutation sampling."
         )
-    asked = Asked(value, players)
+    asked = ValueMemory(value, players)
     values = asked(all_coalitions(players))
     asked.insist(False)
     return asked.solution(exact_weights(players) @ (values - asked.empty))
@@ -72,7 +72,7 @@ def permutation_shapley(
     Returns:
         The solution; `extra` has `permutations` and `converged` (True for a fixed number of samples).
     """
-    asked, generator = Asked(value, players), seeded(generator)
+    asked, generator = ValueMemory(value, players), seeded(generator)
     fold = 2 if antithetic else 1
     if samples != "auto" and samples < 2 * fold:
         raise MethodError(f"{samples} orders give no standard error: walk at least {2 * fold}.")
@@ -95,7 +95,7 @@ def permutation_shapley(
         gains = torch.cat([gains, _walks(asked, more, generator, antithetic)])
 
 
-def _walks(asked: Asked, walks: int, generator: torch.Generator, antithetic: bool) -> Tensor:
+def _walks(asked: ValueMemory, walks: int, generator: torch.Generator, antithetic: bool) -> Tensor:
     """What each player added on each walk, or on average over each pair of walks, `(walks, K, T)`.
 
     Fewer walks if the game breaks off: those before the first that was not answered whole.
@@ -114,7 +114,7 @@ def _walks(asked: Asked, walks: int, generator: torch.Generator, antithetic: boo
     return gains if asked.failure is None else gains[: answered(gains)]
 
 
-def _mean_of(asked: Asked, gains: Tensor, fold: int, *, converged: bool) -> Solution:
+def _mean_of(asked: ValueMemory, gains: Tensor, fold: int, *, converged: bool) -> Solution:
     error = gains.std(0) / len(gains) ** 0.5
     orders = fold * len(gains)
     few = f"{orders} orders are too few to tell how far they scatter, so there is no interval: walk {_LEAST * fold}."

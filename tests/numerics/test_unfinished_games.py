@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from helpers.games import close, halved, of, seed, smooth_game, table_game
-from pellucid.engine.games import (
+from pellucid.errors import ModelError, UnsteadyError
+from pellucid.numerics.games import (
     UnfinishedError,
     exact_shapley,
     interactions,
@@ -14,8 +15,7 @@ from pellucid.engine.games import (
     owen,
     permutation_shapley,
 )
-from pellucid.engine.surrogate import fit_surrogate, surrogate
-from pellucid.errors import ModelError, UnsteadyError
+from pellucid.numerics.line import fit_line, sample_line
 
 
 def breaking(value, after, batch=4, whole=False):
@@ -125,7 +125,7 @@ def test_an_additive_game_has_its_weights_however_early_it_breaks():
         assert found.broken
         close(found.values, pull, 1e-7)
         assert found.standard_error.abs().max() < 1e-7
-    line = fit_surrogate(breaking(value, 60), 20, samples=300, alpha=0)
+    line = sample_line(breaking(value, 60), 20, samples=300, alpha=0)
     assert line.broken
     assert line.samples == 60
     close(line.weights, pull, 1e-7)
@@ -154,8 +154,8 @@ def test_a_line_is_fitted_to_what_was_answered(kind):
     value = smooth_game(12)
     game = breaking(value, 50)
     settings = {"alpha": 0.01, "kind": kind, "kernel_width": 0.4}
-    line = fit_surrogate(game, 12, samples=300, **settings)
-    by_hand = surrogate(torch.tensor(game.asked), value(torch.tensor(game.asked)), **settings)
+    line = sample_line(game, 12, samples=300, **settings)
+    by_hand = fit_line(torch.tensor(game.asked), value(torch.tensor(game.asked)), **settings)
     assert game.asked[0] == [1] * 12
     assert line.samples == len(game.asked) == 48
     for name in ("weights", "standard_error", "intercept", "r2", "r2_held_out"):
@@ -171,7 +171,7 @@ def test_what_was_answered_in_earlier_calls_counts_though_the_last_says_nothing(
     with pytest.raises(ModelError, match="the line is dead"):
         kernel_shap(breaking(value, 200, whole=True), 20, samples=300)
     with pytest.raises(ModelError, match="the line is dead"):
-        fit_surrogate(breaking(value, 200, whole=True), 20, samples=300)
+        sample_line(breaking(value, 200, whole=True), 20, samples=300)
 
 
 @pytest.mark.parametrize(
@@ -187,8 +187,8 @@ def test_what_was_answered_in_earlier_calls_counts_though_the_last_says_nothing(
         lambda game: owen(game(3), halved(range(9))),
         lambda game: owen(game(500), tuple(range(9))),
         lambda game: interactions(game(500), 9, [(0, 1)]),
-        lambda game: fit_surrogate(game(9), 9, samples=100),
-        lambda game: fit_surrogate(game(0), 9, samples=100),
+        lambda game: sample_line(game(9), 9, samples=100),
+        lambda game: sample_line(game(0), 9, samples=100),
         lambda game: permutation_shapley(game(1), 9, samples=40),
     ],
 )

@@ -8,13 +8,13 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from pellucid.engine.games import UnfinishedError, Value, answered
-from pellucid.engine.statistics import half_width
 from pellucid.errors import MethodError
+from pellucid.numerics.games import UnfinishedError, Value, answered
+from pellucid.numerics.statistics import half_width
 
 
 @dataclass
-class Surrogate:
+class Line:
     """`score(z) ~ intercept + sum_k weights_k z_k` near the whole picture, `z = 1`.
 
     Attributes:
@@ -55,14 +55,14 @@ def closeness(coalitions: Tensor, width: float) -> Tensor:
     return torch.exp(-(distance**2) / (2 * width**2))
 
 
-def surrogate(
+def fit_line(
     coalitions: Tensor,
     scores: Tensor,
     *,
     kernel_width: float = 0.25,
     alpha: float = 1.0,
     kind: Literal["ridge", "lasso"] = "ridge",
-) -> Surrogate:
+) -> Line:
     """LIME's weighted linear model of scores over coalitions (Ribeiro et al. 2016, eq. 1-2).
 
     With `w` from `closeness` and `e` the residuals: `ridge` minimises `sum w e^2 + alpha |weights|^2` in closed form;
@@ -103,10 +103,10 @@ def surrogate(
     held_out = residual / (1 - leverage - share[:, None]).clamp(min=1e-9)
     intercept = share @ y - share @ Z @ weights
     fits = _r2(residual, rise, w), _r2(held_out, rise, w)
-    return Surrogate(weights, error, low, high, intercept, *fits, len(y), no_interval=why)
+    return Line(weights, error, low, high, intercept, *fits, len(y), no_interval=why)
 
 
-def fit_surrogate(
+def sample_line(
     value: Value,
     players: int,
     *,
@@ -115,7 +115,7 @@ def fit_surrogate(
     kernel_width: float = 0.25,
     alpha: float = 1.0,
     kind: Literal["ridge", "lasso"] = "ridge",
-) -> Surrogate:
+) -> Line:
     """`surrogate` of a game, on the whole and `samples - 1` coalitions that hold each player with probability 1/2."""
     if samples < 2:
         raise MethodError(f"A line needs more than {samples} sample: give hundreds.")
@@ -123,7 +123,7 @@ def fit_surrogate(
     coalitions = torch.randint(2, (samples, players), generator=generator).float()
     coalitions[0] = 1
     coalitions, scores, broken = evaluated(value, coalitions)
-    return replace(surrogate(coalitions, scores, kernel_width=kernel_width, alpha=alpha, kind=kind), broken=broken)
+    return replace(fit_line(coalitions, scores, kernel_width=kernel_width, alpha=alpha, kind=kind), broken=broken)
 
 
 def evaluated(value: Value, coalitions: Tensor, least: int = 0) -> tuple[Tensor, Tensor, str]:

@@ -5,10 +5,10 @@ import pytest
 import torch
 
 from helpers.games import brute_shapley, close
-from pellucid.engine.games import all_coalitions
-from pellucid.engine.presence_tree import LEAVES, PresenceTree, fit_tree
-from pellucid.engine.surrogate import surrogate
 from pellucid.errors import MethodError
+from pellucid.numerics.games import all_coalitions
+from pellucid.numerics.line import fit_line
+from pellucid.numerics.presence_tree import LEAVES, PresenceTree, fit_tree
 
 PLAYERS = 8
 
@@ -74,7 +74,7 @@ def test_planted_rules_are_found_where_a_line_fails():
     assert set(found.tree.player[found.tree.player >= 0].tolist()) == {0, 2, 5}
     torch.testing.assert_close(found.tree.predict(all_coalitions(PLAYERS)), rules(all_coalitions(PLAYERS)))
     assert found.r2.tolist() == pytest.approx([1, 1])
-    assert (surrogate(z, y).r2_held_out < 0.9).all()
+    assert (fit_line(z, y).r2_held_out < 0.9).all()
     close(found.tree.shapley(PLAYERS), brute_shapley(rules, PLAYERS))
     assert found.standard_error.max() < 0.05
     named = found.tree.words([f"part {k}" for k in range(PLAYERS)])

@@ -5,7 +5,7 @@ import pytest
 import torch
 from scipy import stats
 
-from pellucid.engine.statistics import RowMean, half_width, row_mean
+from pellucid.numerics.statistics import RowMean, half_width, row_mean
 
 
 def streamed(rows):

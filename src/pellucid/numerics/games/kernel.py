@@ -9,9 +9,9 @@ from math import comb, sqrt
 import torch
 from torch import Tensor
 
-from pellucid.engine.games.game import Asked, Solution, Value, answered, seeded
-from pellucid.engine.statistics import half_width
 from pellucid.errors import MethodError
+from pellucid.numerics.games.game import Solution, Value, ValueMemory, answered, seeded
+from pellucid.numerics.statistics import half_width
 
 _ROWS = 2  # a player: draws (pairs) that an interval needs, since as many as players fit whatever they are
 
@@ -49,7 +49,7 @@ def kernel_shap(
     least = min(2 * K, 2**K - 2)
     if samples < least:
         raise MethodError(f"KernelSHAP on {K} players needs at least {least} samples; got {samples}: give more.")
-    asked, generator = Asked(value, K), seeded(generator)
+    asked, generator = ValueMemory(value, K), seeded(generator)
     mass = torch.tensor([(K - 1) / (s * (K - s)) for s in range(1, K)], dtype=torch.float64)  # of each size, from 1
     whole, weights, left = _full_sizes(K, samples, mass)
     drawn = torch.zeros(0, 1, K)

@@ -9,8 +9,8 @@ import torch
 from tests.helpers.games import seed
 from tests.helpers.intervals import GAMES, PLAYERS, free_line, held
 
-from pellucid.engine.games import exact_shapley, kernel_shap, permutation_shapley
-from pellucid.engine.surrogate import fit_surrogate
+from pellucid.numerics.games import exact_shapley, kernel_shap, permutation_shapley
+from pellucid.numerics.line import sample_line
 
 RUNS = [pytest.param(100, 0.905, 0.99), pytest.param(400, 0.917, 0.983, marks=pytest.mark.slow)]
 
@@ -46,7 +46,7 @@ def test_lime_against_the_line_without_penalty(game, samples, kind, runs, least,
     value = GAMES[game]
     alpha = 1.0 if kind == "ridge" else 0.02
     found = [
-        fit_surrogate(value, PLAYERS, samples=samples, alpha=alpha, kind=kind, generator=seed(r)) for r in range(runs)
+        sample_line(value, PLAYERS, samples=samples, alpha=alpha, kind=kind, generator=seed(r)) for r in range(runs)
     ]
     assert least <= held(found, free_line(value)) <= most
     for f in found[:5]:
@@ -54,7 +54,7 @@ def test_lime_against_the_line_without_penalty(game, samples, kind, runs, least,
 
 
 def test_a_weight_that_the_lasso_sets_to_zero_has_an_error():
-    found = fit_surrogate(GAMES["noisy"], PLAYERS, samples=60, alpha=0.3, kind="lasso")
+    found = sample_line(GAMES["noisy"], PLAYERS, samples=60, alpha=0.3, kind="lasso")
     zero = found.weights == 0
     assert zero.any()
     assert (found.standard_error[zero] > 0).all()
@@ -66,7 +66,7 @@ def test_too_few_samples_have_no_interval_and_say_why():
     for found, cure in (
         (permutation_shapley(value, PLAYERS, samples=4), "walk 8"),
         (kernel_shap(value, PLAYERS, samples=30), "give 40 or more"),
-        (fit_surrogate(value, PLAYERS, samples=21), "give 22 or more"),
+        (sample_line(value, PLAYERS, samples=21), "give 22 or more"),
     ):
         assert cure in found.no_interval
         assert found.low.isnan().all()

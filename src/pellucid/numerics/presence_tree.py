@@ -12,9 +12,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pellucid.engine.rules import in_words
-from pellucid.engine.surrogate import closeness
 from pellucid.errors import MethodError
+from pellucid.numerics.line import closeness
+from pellucid.numerics.questions import in_words
 
 LEAVES = (2, 3, 4, 5, 6, 8, 10, 12, 16)  # sizes to choose from: a person reads no larger tree
 _FOLDS = 5

@@ -11,9 +11,9 @@ from typing import TypeAlias
 import torch
 from torch import Tensor
 
-from pellucid.engine.games.game import Asked, Solution, Value, all_coalitions, answered
-from pellucid.engine.games.orders import MAX_EXACT, exact_weights
 from pellucid.errors import MethodError
+from pellucid.numerics.games.game import Solution, Value, ValueMemory, all_coalitions, answered
+from pellucid.numerics.games.orders import MAX_EXACT, exact_weights
 
 Hierarchy: TypeAlias = "int | Sequence[Hierarchy]"
 """A player, or a group of groups: `((0, 1), (2, (3, 4)))`."""
@@ -65,7 +65,7 @@ def owen(value: Value, hierarchy: Hierarchy, *, budget: int = 1024, together: in
     players = members(hierarchy)
     if sorted(players) != list(range(len(players))):
         raise MethodError("A hierarchy holds the players 0 to K - 1, each once.")
-    asked = Asked(value, len(players))
+    asked = ValueMemory(value, len(players))
     values = torch.zeros(len(players), len(asked.full), dtype=torch.float64)
     unsplit, number = torch.zeros_like(values), count()
     waiting: list[_Part] = []
@@ -105,7 +105,7 @@ def _width(group: Hierarchy) -> int:
     return len(group)
 
 
-def _split(asked: Asked, parts: Sequence[_Part], gained: Callable[..., None], values: Tensor) -> int:
+def _split(asked: ValueMemory, parts: Sequence[_Part], gained: Callable[..., None], values: Tensor) -> int:
     """Divide each part among its children: Shapley's game of the children on top of the part's context.
 
     Returns how many, from the first: all, unless the game breaks off.

@@ -1,0 +1,1 @@
+"""What knows no model and no picture: games and their solutions, stand-ins fitted to them, intervals, integrals."""
