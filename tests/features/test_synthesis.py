@@ -437,5 +437,5 @@ def test_a_model_that_cuts_its_graph_is_named():
         def forward(self, x):
             return self.conv(x.detach()).mean((2, 3))
 
-    with pytest.raises(TargetError, match="cuts its graph"):
+    with pytest.raises(TargetError, match="cuts the graph"):
         synthesise(model_of(Cut().eval(), (3, 16, 16)), [1], Settings(steps=2, views=1))
