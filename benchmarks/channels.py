@@ -17,8 +17,8 @@ from benchmarks.report import Row, Section, at_least, at_most, single
 from benchmarks.timing import Spread, paired
 from pellucid.engine import find_layer
 from pellucid.heatmaps import get_method
-from pellucid.heatmaps.base import prepare
 from pellucid.importance import Channels, get_estimator, measure
+from pellucid.scoring.job import prepare
 
 SIZE = 224
 LAYER = "layer4"

@@ -19,13 +19,13 @@ from benchmarks.timing import Spread, paired
 from pellucid.engine.masks import SegmentMasks, grid_labels
 from pellucid.engine.perturb import Scorer
 from pellucid.heatmaps import GradCAM
-from pellucid.heatmaps.base import prepare
-from pellucid.heatmaps.perturbation import freeze, score_of
 from pellucid.importance import get_estimator, measure
 from pellucid.importance.frames import Frames
 from pellucid.media import Plan, open_clip
 from pellucid.models.suite_nets import VideoViT
-from pellucid.models.tokens import token_scorer
+from pellucid.scoring.job import prepare
+from pellucid.scoring.masked import freeze, score_of
+from pellucid.scoring.tokens import token_scorer
 
 TITLE = "Clips"
 

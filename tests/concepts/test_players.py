@@ -5,11 +5,11 @@ import torch
 import pellucid as pl
 from concepts.test_bank import folder, model  # noqa: F401
 from pellucid.errors import MethodError
-from pellucid.heatmaps.base import prepare
 from pellucid.importance.concepts import ConceptPlayers
 from pellucid.media import read_folder
 from pellucid.models.targets import Class
 from pellucid.numerics.games import exact_shapley
+from pellucid.scoring.job import prepare
 
 
 @pytest.fixture

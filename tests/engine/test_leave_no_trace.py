@@ -28,7 +28,6 @@ from helpers.traces import (
 from pellucid.engine import Capture
 from pellucid.errors import ModelError, OutOfMemoryError, PellucidError
 from pellucid.heatmaps import METHODS, GradCAM, Saliency, get_method
-from pellucid.heatmaps.base import prepare
 from pellucid.importance import (
     get_estimator,
     measure,
@@ -39,6 +38,7 @@ from pellucid.models.layers import layers
 from pellucid.models.model import VisionModel
 from pellucid.models.preprocess import Preprocess
 from pellucid.models.targets import Unit
+from pellucid.scoring.job import prepare
 
 
 @pytest.mark.parametrize("name", ON_CNNS)

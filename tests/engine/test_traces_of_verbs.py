@@ -17,7 +17,6 @@ from pellucid.features.activations import activation_maps
 from pellucid.features.atlas import make_atlas
 from pellucid.features.exemplars import find_exemplars
 from pellucid.features.measures import ByActivation, ByRelevance, ByScore
-from pellucid.heatmaps.base import prepare
 from pellucid.importance import (
     Blocks,
     Channels,
@@ -34,6 +33,7 @@ from pellucid.models.layouts import Layout
 from pellucid.models.model import VisionModel
 from pellucid.models.preprocess import Preprocess
 from pellucid.models.targets import Class, as_target
+from pellucid.scoring.job import prepare
 
 GRID = Layout("channels-first", (6, 6), 6)  # of the layer `tail`, whose zeros prove nothing
 

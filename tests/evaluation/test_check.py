@@ -19,7 +19,8 @@ from pellucid.evaluation.chance import STEPS, mask_pairs
 from pellucid.evaluation.faithfulness import BLOCKS
 from pellucid.evaluation.sanity import SEEDS
 from pellucid.heatmaps import GradCAM, IntegratedGradients
-from pellucid.heatmaps.base import Attribution, Job, Method
+from pellucid.heatmaps.base import Attribution, Method
+from pellucid.scoring.job import Job
 
 PLACE = (slice(8, 24), slice(40, 56))  # where the object lies, in the model's input
 

@@ -8,10 +8,10 @@ from torch import nn
 from pellucid.engine.masks import GridMasks
 from pellucid.errors import MethodError
 from pellucid.heatmaps.adaptive import AISE, GaussianMasks
-from pellucid.heatmaps.base import prepare
 from pellucid.heatmaps.sampling import RISE, cells_per_axis, orthogonal_block
 from pellucid.heatmaps.sensitivity import HSIC, Sobol, hsic, median_distance, total_indices
 from pellucid.numerics.stopping import BlockMean, Stopping, relative_error
+from pellucid.scoring.job import prepare
 
 CONV = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
 POOL = {1: nn.AdaptiveMaxPool1d, 2: nn.AdaptiveMaxPool2d, 3: nn.AdaptiveMaxPool3d}

@@ -10,7 +10,6 @@ from torch import nn
 from helpers.nets import noise, pooled, seeded
 from pellucid.engine import Cost
 from pellucid.errors import MethodError
-from pellucid.heatmaps.base import prepare
 from pellucid.importance import (
     ESTIMATORS,
     FEATURES,
@@ -31,6 +30,7 @@ from pellucid.importance.exchange import Kept, exchange
 from pellucid.importance.path import follow
 from pellucid.media.segments import grid
 from pellucid.numerics.games import permutation_shapley
+from pellucid.scoring.job import prepare
 
 
 class Squared(nn.Module):

@@ -6,7 +6,6 @@ from torch import nn
 
 from pellucid.engine import Capture
 from pellucid.errors import MethodError
-from pellucid.heatmaps.base import prepare
 from pellucid.importance import (
     Blocks,
     Channels,
@@ -19,6 +18,7 @@ from pellucid.importance import (
 )
 from pellucid.importance.blocks import building_blocks
 from pellucid.media.segments import grid
+from pellucid.scoring.job import prepare
 
 
 class Planted(nn.Module):

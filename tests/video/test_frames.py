@@ -11,11 +11,11 @@ from helpers.nets import noise, seeded
 from pellucid.engine.baselines import make_baseline
 from pellucid.engine.frames import FrameScorer
 from pellucid.errors import MethodError, ModelError
-from pellucid.heatmaps.base import prepare
 from pellucid.importance import get_estimator, measure
 from pellucid.importance.frames import Frames, Segments, Tubes, shown_instead, stand_ins
 from pellucid.importance.temporal import order_sensitivity, sufficient
 from pellucid.models.suite_nets import VideoViT
+from pellucid.scoring.job import prepare
 from video.nets import FrameLSTM
 
 CLIP = (1, 3, 6, 8, 8)

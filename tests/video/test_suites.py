@@ -10,7 +10,6 @@ import pellucid as pl
 from pellucid.errors import MediaError, ModelError
 from pellucid.evaluation.suites.video import certify, frame_difference, random_pointing, temporal_pointing, tube_auc
 from pellucid.heatmaps import get_method
-from pellucid.heatmaps.base import prepare
 from pellucid.importance import get_estimator, measure
 from pellucid.importance.frames import Frames
 from pellucid.importance.temporal import order_sensitivity
@@ -19,6 +18,7 @@ from pellucid.media.generated import FRAMES, SIDE, SUITES, clip, draw
 from pellucid.models import suites
 from pellucid.models.suites import Recipe
 from pellucid.progress import reporting
+from pellucid.scoring.job import prepare
 
 
 @pytest.mark.parametrize("name", SUITES)

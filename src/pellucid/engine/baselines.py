@@ -1,7 +1,7 @@
 """Baselines: what "absent" means. Some are one picture for each input; others depend on what is hidden.
 
 A baseline is opened on a batch of inputs and then says what shows behind a mask. `dropped` is none of these: nothing
-shows at all, the tokens of what is hidden are taken away (`pellucid.models.tokens`).
+shows at all, the tokens of what is hidden are taken away (`pellucid.scoring.tokens`).
 """
 
 from __future__ import annotations

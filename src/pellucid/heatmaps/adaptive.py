@@ -12,9 +12,11 @@ from torch import Tensor
 from pellucid.engine.masks import Masks
 from pellucid.engine.perturb import MaskScorer
 from pellucid.errors import MethodError
-from pellucid.heatmaps.base import Attribution, Job, method
-from pellucid.heatmaps.perturbation import PerturbationMethod, masked
+from pellucid.heatmaps.base import Attribution, method
+from pellucid.heatmaps.perturbation import PerturbationMethod
 from pellucid.heatmaps.sampling import STILL, STILL_NOTE
+from pellucid.scoring.job import Job
+from pellucid.scoring.masked import masked
 
 _ROUND = 10  # centres placed at a time
 _FIRST = 0.4  # share of the centres that go out evenly, before anything is known

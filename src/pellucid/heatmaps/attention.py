@@ -19,11 +19,12 @@ from torch import Tensor
 from pellucid.engine import Capture, Cost
 from pellucid.engine.attention import reading_attention
 from pellucid.errors import MethodError
-from pellucid.heatmaps.base import Attribution, Job, Method, method
+from pellucid.heatmaps.base import Attribution, Method, method
 from pellucid.models.layers import _noise_like
 from pellucid.models.layouts import readings
 from pellucid.models.targets import Target
-from pellucid.models.tokens import entries
+from pellucid.scoring.job import Job
+from pellucid.scoring.tokens import entries
 
 Together = Literal["all", "space", "time"]
 _ALL: Together = "all"

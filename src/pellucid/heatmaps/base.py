@@ -7,7 +7,6 @@ agrees share one pass: all CAMs of a layer come out of one forward, and several 
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
@@ -16,19 +15,16 @@ from typing import Any, ClassVar, Literal, TypeVar
 import torch
 from torch import Tensor, nn
 
-from pellucid.engine import Cost, unwrap
+from pellucid.engine import Cost
 from pellucid.engine.memory import Memory
 from pellucid.engine.opaque import require_layers
 from pellucid.engine.run import batch_note
-from pellucid.errors import MethodError, ModelError
+from pellucid.errors import MethodError
 from pellucid.models.blackbox import BlackBox
 from pellucid.models.layers import Layer
-from pellucid.models.model import VisionModel
-from pellucid.models.reading import Reading
-from pellucid.models.targets import Target, TargetLike, as_target
+from pellucid.models.targets import TargetLike
 from pellucid.registry import Registry, settings_of
-
-ModelLike = VisionModel | nn.Module
+from pellucid.scoring.job import Job, ModelLike, plain_setting, prepare
 
 
 @dataclass
@@ -50,49 +46,6 @@ class Attribution:
     facts: dict[str, list[float]] = field(default_factory=dict)
     extras: dict[str, Tensor] = field(default_factory=dict)
     cost: Cost = field(default_factory=Cost)
-
-
-@dataclass(frozen=True)
-class Job:
-    """A model, a batch and the targets to explain, checked and bound; and what is known of its scores already."""
-
-    module: nn.Module
-    inputs: Tensor
-    targets: tuple[Target, ...]
-    memory: Memory | None = None
-    reading: Reading = field(default_factory=Reading)  # what the output means
-
-    @property
-    def watch(self) -> tuple[str, ...]:
-        """Layers that some target reads."""
-        return tuple(dict.fromkeys(name for target in self.targets for name in target.layers))
-
-    @property
-    def space(self) -> tuple[int, ...]:
-        """The input's size along its space axes."""
-        return tuple(self.inputs.shape[2:])
-
-
-def prepare(model: ModelLike, inputs: Tensor, targets: Sequence[TargetLike]) -> Job:
-    """Check and bind what the user gave.
-
-    Raises:
-        ModelError: inputs that are no batch `(N, C, *space)` of finite floats.
-        TargetError: targets that don't fit the model or the batch.
-    """
-    module = unwrap(model.module if isinstance(model, VisionModel) else model)
-    labels = model.labels if isinstance(model, VisionModel) else None
-    if not isinstance(module, nn.Module):
-        raise ModelError(f"The model is a {type(model).__name__}; give a torch.nn.Module or a VisionModel.")
-    if not isinstance(inputs, Tensor) or inputs.ndim < 3 or not inputs.is_floating_point() or not len(inputs):
-        shape = f"{inputs.dtype} {tuple(inputs.shape)}" if isinstance(inputs, Tensor) else type(inputs).__name__
-        raise ModelError(f"Inputs are a batch of floats (N, C, *space), N > 0; got {shape}.")
-    if not inputs.isfinite().all():
-        raise ModelError("The input holds NaN or infinity: clean it before explaining it.")
-    inputs = inputs.clone() if inputs.is_inference() else inputs
-    reading = model.reading if isinstance(model, VisionModel) else Reading()
-    asked = tuple(as_target(t).read_by(reading).bind(module, inputs, labels) for t in targets)
-    return Job(module, inputs, asked, reading=reading)
 
 
 Need = Literal["outputs", "gradients", "layer"]
@@ -154,15 +107,6 @@ class Method(ABC):
     def parameters(self) -> dict[str, Any]:
         """Hyper-parameters as plain values, for the record; tensors are named by their hash."""
         return {name: plain_setting(getattr(self, name)) for name in settings_of(self)}
-
-
-def plain_setting(value: Any) -> Any:
-    """A setting as JSON can hold it; a tensor by its hash."""
-    if not isinstance(value, Tensor):
-        return value
-    data = value.detach().cpu().contiguous()
-    data = data.float() if data.is_floating_point() else data
-    return f"sha256:{hashlib.sha256(data.numpy().tobytes()).hexdigest()}"
 
 
 M = TypeVar("M", bound=type[Method])

@@ -7,44 +7,30 @@ is a formula in the two. The pass costs one forward and the backward of the tail
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from pellucid.engine import Capture, Cost
-from pellucid.errors import LayerError, MethodError
-from pellucid.heatmaps.base import Attribution, Job, Method, method
-from pellucid.models.layers import Layer, best_layer, describe
+from pellucid.engine import Cost
+from pellucid.errors import MethodError
+from pellucid.heatmaps.activations import (
+    activation_and_gradients,
+    choose_layer,
+    map_notes,
+    ratio,
+    refuse_dead_layer,
+    space_dims,
+    weight_dims,
+)
+from pellucid.heatmaps.base import Attribution, Method, method
+from pellucid.models.layers import Layer
 from pellucid.models.targets import Class, Contrast, PerSample, Target, TopClass
+from pellucid.scoring.job import Job
 
 _CAM_COST = "1 forward + tail backward"
-
-
-def space_dims(t: Tensor) -> tuple[int, ...]:
-    """The space axes of `(N, C, *space)`."""
-    return tuple(range(2, t.ndim))
-
-
-def weight_dims(t: Tensor, per_frame: bool) -> tuple[int, ...]:
-    """The axes that a channel's weight is taken over: all of space, or only that of each frame of `(N, C, T, H, W)`.
-
-    Raises:
-        MethodError: weights a frame, and no clip.
-    """
-    if per_frame and t.ndim != 5:
-        raise MethodError(
-            f"Weights for each frame need a clip, an activation (N, C, T, h, w); this one is {tuple(t.shape)}: leave "
-            "per_frame out."
-        )
-    return space_dims(t)[1:] if per_frame else space_dims(t)
-
-
-def _ratio(numerator: Tensor, denominator: Tensor) -> Tensor:
-    """`numerator / denominator`, 0 where the denominator is 0."""
-    return torch.where(denominator == 0, 0.0, numerator / torch.where(denominator == 0, 1.0, denominator))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,7 +51,7 @@ class ActivationGradientCAM(Method):
     def finish(self, job: Job, target: Target, A: Tensor, G: Tensor, layer: Layer) -> Attribution:
         """The attribution of one target; overridden where more than the map is kept."""
         values = self.combine(A, G)
-        notes = [*layer.notes, *_notes(values, self.signed, self.name, None if G.any() else layer)]
+        notes = [*layer.notes, *map_notes(values, self.signed, self.name, None if G.any() else layer)]
         return Attribution(values, layer, notes=notes)
 
     def pass_key(self) -> Hashable:
@@ -76,69 +62,20 @@ class ActivationGradientCAM(Method):
     def run(cls, methods: Sequence[ActivationGradientCAM], job: Job) -> list[list[Attribution]]:
         """One pass for all methods and targets."""
         need_gradient = any(m.needs_gradient for m in methods)
-        layer = _choose(methods[0].layer, job, need_gradient)
-        activation, gradients = _activation_and_gradients(job, layer, need_gradient)
+        layer = choose_layer(methods[0].layer, job, need_gradient)
+        activation, gradients = activation_and_gradients(job, layer, need_gradient)
         A = layer.layout.to_map(activation).float()
         results: list[list[Attribution]] = [[] for _ in methods]
         cost = Cost(forwards=len(job.inputs), backwards=len(job.inputs) * len(job.targets) * need_gradient)
         for k, target in enumerate(job.targets):
             G = layer.layout.to_map(gradients[k]).float() if need_gradient else torch.zeros_like(A)
             if need_gradient and not G.any():
-                _refuse_dead_layer(job, target, layer)
+                refuse_dead_layer(job, target, layer)
             for result, m in zip(results, methods, strict=True):
                 attribution = m.finish(job, target, A, G, layer)
                 attribution.cost = cost
                 result.append(attribution)
         return results
-
-
-def _choose(name: str | None, job: Job, gradient: bool = True) -> Layer:
-    """The layer named, or the best one found; with `gradient` it is known whether it is the model's own output."""
-    kinds = frozenset(t.kind for t in job.targets)
-
-    def score(output: Any, watched: Mapping[str, Tensor]) -> Tensor:
-        return torch.stack([t.score(output, watched).sum() for t in job.targets]).sum()
-
-    if name is not None:
-        return describe(job.module, job.inputs, name, score if gradient else None, watch=job.watch, key=kinds)
-    return best_layer(job.module, job.inputs, score, watch=job.watch, key=kinds)
-
-
-def _activation_and_gradients(job: Job, layer: Layer, need_gradient: bool) -> tuple[Tensor, list[Tensor]]:
-    name, runs = layer.name, {layer.name: layer.runs}
-    if not need_gradient:
-        with Capture(job.module, [name], stop_early=True, runs=runs) as capture:
-            capture.forward(job.inputs)
-            return capture.activations[name], []
-    with Capture(job.module, [name], watch=job.watch, runs=runs) as capture:
-        _, scores = capture.scored(job.inputs, lambda y, w: [t.score(y, w) for t in job.targets])
-        gradients = [g[name] for g in capture.gradients(scores)]
-        return capture.activations[name].detach(), gradients
-
-
-def _refuse_dead_layer(job: Job, target: Target, layer: Layer) -> None:
-    """A layer whose cells never reach the target explains nothing, whatever the picture: say which one would."""
-    better = best_layer(job.module, job.inputs, target.score, watch=target.layers, key=target.kind)
-    if better.name != layer.name:
-        tokens = "its patch tokens carry" if layer.layout.kind == "tokens" else "its cells carry"
-        raise LayerError(
-            f"Layer {layer.name!r} cannot explain this target, because {tokens} no gradient to it (it stands beside "
-            f"the way to the score, or behind the last mixing of places): use {better.name!r}, or name no layer."
-        )
-
-
-def _notes(values: Tensor, signed: bool, name: str, dead: Layer | None = None) -> list[str]:
-    """What to say of a map of zeros; `dead` is a layer at which the gradient itself is zero."""
-    if values.any():
-        return []
-    if dead is not None:
-        return [
-            f"{name} is zero everywhere, because no gradient reaches layer {dead.name!r}: on this input it is not on "
-            "the way to the score, which says nothing about the target. Name another layer."
-        ]
-    if signed:
-        return [f"{name} is zero everywhere: at this layer no cell that is active counts for this target."]
-    return [f"{name} found nothing in favour of the target at this layer (the map is zero); try hires-cam, signed."]
 
 
 @method(
@@ -279,7 +216,7 @@ class GradCAMPlusPlus(ActivationGradientCAM):
         """Equations 10 and 19."""
         dims = weight_dims(A, self.per_frame)
         total = A.sum(dims, keepdim=True)
-        alpha = _ratio(G**2, 2 * G**2 + total * G**3)
+        alpha = ratio(G**2, 2 * G**2 + total * G**3)
         weights = (alpha * G.relu()).sum(dims, keepdim=True)
         return (weights * A).sum(1).relu()
 
@@ -306,7 +243,7 @@ class XGradCAM(ActivationGradientCAM):
     def combine(self, A: Tensor, G: Tensor) -> Tensor:
         """Equation 8; channels that sum to zero weigh nothing."""
         dims = weight_dims(A, self.per_frame)
-        weights = _ratio((A * G).sum(dims, keepdim=True), A.sum(dims, keepdim=True))
+        weights = ratio((A * G).sum(dims, keepdim=True), A.sum(dims, keepdim=True))
         return (weights * A).sum(1).relu()
 
 

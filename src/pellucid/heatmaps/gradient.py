@@ -10,7 +10,8 @@ from typing import Any, Literal
 from torch import Tensor
 
 from pellucid.engine import Capture, Cost
-from pellucid.heatmaps.base import Attribution, Job, Method, method
+from pellucid.heatmaps.base import Attribution, Method, method
+from pellucid.scoring.job import Job
 
 
 class GradientMethod(Method):

@@ -24,11 +24,12 @@ from pellucid.engine import Capture, Cost, adaptive_batches, default_batch
 from pellucid.engine.baselines import make_baseline
 from pellucid.engine.masks import GridMasks
 from pellucid.errors import MethodError
-from pellucid.heatmaps.base import Attribution, Job, method
+from pellucid.heatmaps.base import Attribution, method
 from pellucid.heatmaps.perturbation import PerturbationMethod
 from pellucid.heatmaps.sampling import cells_per_axis
 from pellucid.models.targets import Target
 from pellucid.progress import task
+from pellucid.scoring.job import Job
 
 _CELLS = 784  # in all, of a grid that is not given: 28 x 28 on a square picture
 _STREAM = 0x51F15EED  # sets the jitter's random numbers apart from those of a random baseline with the same seed

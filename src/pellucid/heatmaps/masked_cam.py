@@ -7,10 +7,10 @@ model's own units, the training mean of a normalised input, that is `M_c * x`, a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar, Literal, Self
+from typing import ClassVar, Literal, Self
 
 import torch
 from torch import Tensor
@@ -18,26 +18,25 @@ from torch import Tensor
 from pellucid.engine.masks import GridMasks, Masks
 from pellucid.engine.perturb import MaskScorer, Scores
 from pellucid.errors import MethodError
-from pellucid.heatmaps.base import Attribution, Job, method
-from pellucid.heatmaps.cam import _activation_and_gradients, _choose, _notes, _refuse_dead_layer, space_dims
-from pellucid.heatmaps.perturbation import PerturbationMethod, masked, score_of
+from pellucid.heatmaps.activations import (
+    activation_and_gradients,
+    choose_layer,
+    map_notes,
+    refuse_dead_layer,
+    space_dims,
+)
+from pellucid.heatmaps.base import Attribution, method
+from pellucid.heatmaps.perturbation import PerturbationMethod
 from pellucid.models.layers import Layer
 from pellucid.models.targets import Target
+from pellucid.scoring.job import Job
+from pellucid.scoring.masked import masked, probability_of, score_of
 
 Weights = Literal["softmax", "increase", "probability"]
 
 _DRAWN_VALUES = 2**24  # at a time, while the extremes of the drawn channels are looked for
 _STEP = 2.0**-16  # of the masks' values
 _ROUNDING = 1e-6  # of a channel's size: variation below it is no variation
-
-
-def probability_of(targets: Sequence[Target]) -> Scores:
-    """Like `score_of`, the targets' probabilities."""
-
-    def score(output: Any, watched: Mapping[str, Tensor], rows: Tensor) -> list[Tensor]:
-        return [t.select(rows).probability(output, watched) for t in targets]
-
-    return score
 
 
 def channel_masks(maps: Tensor, space: tuple[int, ...]) -> GridMasks:
@@ -147,8 +146,8 @@ class ScoreCAM(MaskedCAM):
 
     def perturb(self, job: Job) -> list[Attribution]:
         """The channels of all inputs are scored together, for all targets at once."""
-        layer = _choose(self.layer, job, gradient=False)
-        A = layer.layout.to_map(_activation_and_gradients(job, layer, False)[0]).detach().float()
+        layer = choose_layer(self.layer, job, gradient=False)
+        A = layer.layout.to_map(activation_and_gradients(job, layer, False)[0]).detach().float()
         masks = [rounded(channel_masks(maps, job.space)) for maps in A]
         scores = probability_of if self.weights == "probability" else score_of
         with self.scorer(job, self.baseline, self.seed, scores) as scorer:
@@ -164,7 +163,7 @@ class ScoreCAM(MaskedCAM):
 
     def _weighted(self, A: Tensor, w: Tensor, layer: Layer, scorer: MaskScorer) -> Attribution:
         values = torch.einsum("nc,nc...->n...", w, A).relu()
-        notes = [*layer.notes, *_notes(values, self.signed, self.name)]
+        notes = [*layer.notes, *map_notes(values, self.signed, self.name)]
         notes += softmax_notes(w) if self.weights == "softmax" else []
         return Attribution(values, layer, notes=notes, extras={"weights": w}, cost=scorer.cost)
 
@@ -304,8 +303,8 @@ class GroupCAM(MaskedCAM):
 
     def perturb(self, job: Job) -> list[Attribution]:
         """One pass for the gradients; then each target scores its own groups."""
-        layer = _choose(self.layer, job, gradient=False)
-        activation, gradients = _activation_and_gradients(job, layer, True)
+        layer = choose_layer(self.layer, job, gradient=False)
+        activation, gradients = activation_and_gradients(job, layer, True)
         A = layer.layout.to_map(activation).float()
         results = []
         with self.scorer(job, self.baseline, self.seed, probability_of if self.probability else score_of) as scorer:
@@ -314,11 +313,11 @@ class GroupCAM(MaskedCAM):
             for k, target in enumerate(job.targets):
                 G = layer.layout.to_map(gradients[k]).float()
                 if not G.any():
-                    _refuse_dead_layer(job, target, layer)
+                    refuse_dead_layer(job, target, layer)
                 masks = [channel_masks(g, job.space) for g in self.grouped(A, G)]
                 gain = (scorer(masks, label=self.name)[..., k] - blank[:, None, k]).float()  # (N, groups)
                 values = torch.einsum("ng,ng...->n...", gain, torch.stack([m.values for m in masks])).relu()
-                notes = [*layer.notes, *_notes(values, self.signed, self.name)]
+                notes = [*layer.notes, *map_notes(values, self.signed, self.name)]
                 results.append(Attribution(values, layer, notes=notes, extras={"weights": gain}, cost=scorer.cost))
         return results
 

@@ -13,10 +13,11 @@ from torch import Tensor
 from pellucid.engine import Capture, Cost, adaptive_batches, default_batch
 from pellucid.engine.baselines import make_baseline
 from pellucid.errors import MethodError
-from pellucid.heatmaps.base import Attribution, Job, Method, method
+from pellucid.heatmaps.base import Attribution, Method, method
 from pellucid.heatmaps.jumps import NEAR, Jump, jump
 from pellucid.models.targets import Target
 from pellucid.numerics.quadrature import Integral, integrate
+from pellucid.scoring.job import Job
 
 _SCAN = 32  # cells of the forward scan that places the nodes
 _PLAIN = ("zero", "mean", "blur")  # baselines to try where the score jumps on the way from the one asked for

@@ -21,8 +21,9 @@ from pellucid.engine.frames import FrameScorer
 from pellucid.engine.hooks import Hooks
 from pellucid.engine.recurrent import State, Unrolled, called_with, excitation, lrp_epsilon
 from pellucid.errors import MethodError
-from pellucid.heatmaps.base import Attribution, Job, Method, method
-from pellucid.heatmaps.perturbation import freeze, score_of
+from pellucid.heatmaps.base import Attribution, Method, method
+from pellucid.scoring.job import Job
+from pellucid.scoring.masked import freeze, score_of
 
 _STEPPED = 1e-3  # outputs stepped by hand may differ by so much: half precision, fused kernels
 _STABLE = 1e-9  # of the largest feature: smaller ones take no relevance with them to the frame's cells

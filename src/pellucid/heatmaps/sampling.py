@@ -21,10 +21,12 @@ from pellucid.engine.capture import Cost
 from pellucid.engine.masks import GridMasks
 from pellucid.engine.perturb import MaskScorer
 from pellucid.errors import MethodError, ModelError
-from pellucid.heatmaps.base import Attribution, Job, method
-from pellucid.heatmaps.perturbation import PerturbationMethod, broken_off, masked
+from pellucid.heatmaps.base import Attribution, method
+from pellucid.heatmaps.perturbation import PerturbationMethod
 from pellucid.numerics.statistics import half_width
 from pellucid.numerics.stopping import BlockMean, Stopping, relative_error
+from pellucid.scoring.job import Job
+from pellucid.scoring.masked import broken_off, masked
 
 STILL = 1e-6  # a score whose range is this share of its size has only moved by rounding
 STILL_NOTE = "The score stands still whatever is hidden, so the map is zero: choose another baseline or target."

@@ -15,10 +15,12 @@ from torch.nn.utils.rnn import pad_sequence
 
 from pellucid.engine.capture import Cost
 from pellucid.errors import MethodError
-from pellucid.heatmaps.base import Attribution, Job
-from pellucid.heatmaps.perturbation import PerturbationMethod, broken_off, masked, segment_game, segments_or_grid
+from pellucid.heatmaps.base import Attribution
+from pellucid.heatmaps.perturbation import PerturbationMethod, segments_or_grid
 from pellucid.media.segments import SEGMENTATIONS
 from pellucid.numerics.games import Value
+from pellucid.scoring.job import Job
+from pellucid.scoring.masked import broken_off, masked, segment_game
 
 
 @dataclass

@@ -18,12 +18,13 @@ from torch.quasirandom import SobolEngine
 
 from pellucid.engine.masks import GridMasks
 from pellucid.errors import MethodError
-from pellucid.heatmaps.base import Attribution, Job, method
-from pellucid.heatmaps.perturbation import masked
+from pellucid.heatmaps.base import Attribution, method
 from pellucid.heatmaps.sampling import Extremes, SamplingMethod, cells_per_axis, orthogonal_block
 from pellucid.numerics.games import answered
 from pellucid.numerics.statistics import half_width
 from pellucid.numerics.stopping import Stopping
+from pellucid.scoring.job import Job
+from pellucid.scoring.masked import masked
 
 _FIRST_CHECK = 4  # units of a design: fewer say too little about their own error
 _LATIN = 32  # masks in a block that cannot be orthogonal

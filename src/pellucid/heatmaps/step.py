@@ -10,8 +10,9 @@ from torch import Tensor
 from torch.nn.functional import conv3d, pad
 
 from pellucid.errors import MethodError
-from pellucid.heatmaps.base import Attribution, Job, method
+from pellucid.heatmaps.base import Attribution, method
 from pellucid.heatmaps.mask_optimisation import Blend, MaskOptimisation, descend
+from pellucid.scoring.job import Job
 
 _SHAPE_FROM = 0.1  # share of the iterations after which the mask must begin to be solid
 _GROWTH = 1000.0  # of the weights, from the first iteration to the last

@@ -16,11 +16,12 @@ from torch import Tensor
 
 from pellucid.engine import Cost
 from pellucid.engine.tail import Tail
-from pellucid.heatmaps.base import Attribution, Job, method
-from pellucid.heatmaps.cam import _activation_and_gradients, _choose, _notes, _refuse_dead_layer
+from pellucid.heatmaps.activations import activation_and_gradients, choose_layer, map_notes, refuse_dead_layer
+from pellucid.heatmaps.base import Attribution, method
 from pellucid.heatmaps.perturbation import PerturbationMethod
 from pellucid.models.layers import Layer
 from pellucid.models.targets import Target
+from pellucid.scoring.job import Job
 
 Change = Callable[[Tensor, Tensor], Tensor]
 """(one input's cells `(1, C, *grid)`, numbers of changes `(m,)`) -> changed cells `(m, C, *grid)`."""
@@ -71,7 +72,7 @@ class TailCAM(PerturbationMethod):
 
     def perturb(self, job: Job) -> list[Attribution]:
         """One tail for each input, with all targets at once."""
-        layer = _choose(self.layer, job, gradient=False)
+        layer = choose_layer(self.layer, job, gradient=False)
         cost, maps, kept, idle = Cost(), [], [], []
         for n in range(len(job.inputs)):
             score = _Score([t.select(torch.tensor([n])) for t in job.targets], self.probability)
@@ -91,7 +92,7 @@ class TailCAM(PerturbationMethod):
                 self._refuse_dead_layer(job, target, layer)
             values = torch.stack([m[t] for m in maps])
             extras = {name: torch.stack([k[name][t].float() for k in kept]) for name in kept[0]}
-            notes = [*layer.notes, *_notes(values, self.signed, self.name)]
+            notes = [*layer.notes, *map_notes(values, self.signed, self.name)]
             results.append(Attribution(values, layer, notes=notes, extras=extras, cost=cost))
         return results
 
@@ -110,9 +111,9 @@ class TailCAM(PerturbationMethod):
 
     def _refuse_dead_layer(self, job: Job, target: Target, layer: Layer) -> None:
         """Of a suspect the gradient says whether its cells reach the target at all."""
-        _, gradients = _activation_and_gradients(replace(job, targets=(target,)), layer, True)
+        _, gradients = activation_and_gradients(replace(job, targets=(target,)), layer, True)
         if not layer.layout.to_map(gradients[0]).any():
-            _refuse_dead_layer(job, target, layer)
+            refuse_dead_layer(job, target, layer)
 
 
 @method(

@@ -17,9 +17,11 @@ from torch import Tensor
 from pellucid.engine.masks import SegmentMasks, grid_labels
 from pellucid.engine.perturb import MaskScorer
 from pellucid.errors import MethodError
-from pellucid.heatmaps.base import Attribution, Job, method
-from pellucid.heatmaps.perturbation import PerturbationMethod, masked
+from pellucid.heatmaps.base import Attribution, method
+from pellucid.heatmaps.perturbation import PerturbationMethod
 from pellucid.heatmaps.sampling import cells_per_axis
+from pellucid.scoring.job import Job
+from pellucid.scoring.masked import masked
 
 _STREAM = 0x7BACE  # sets the exchanges' random numbers apart from those of a random baseline with the same seed
 

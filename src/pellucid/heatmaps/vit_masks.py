@@ -15,11 +15,13 @@ from torch import Tensor, nn
 from pellucid.engine import Capture, Cost
 from pellucid.engine.masks import GridMasks, SegmentMasks, grid_labels
 from pellucid.errors import MethodError
-from pellucid.heatmaps.base import Attribution, Job, method
+from pellucid.heatmaps.base import Attribution, method
 from pellucid.heatmaps.masked_cam import channel_masks
-from pellucid.heatmaps.perturbation import PerturbationMethod, freeze, masked, score_of
+from pellucid.heatmaps.perturbation import PerturbationMethod
 from pellucid.models.layouts import Layout
-from pellucid.models.tokens import entries, token_scorer
+from pellucid.scoring.job import Job
+from pellucid.scoring.masked import freeze, masked, score_of
+from pellucid.scoring.tokens import entries, token_scorer
 
 _STREAM = 0x70CE  # sets the clusters' random numbers apart from those of a random baseline with the same seed
 _ROUNDS = 20  # of k-means: the masks are the largest values of its centres, which settle long before it does

@@ -16,12 +16,12 @@ from pellucid.engine import adaptive_batches
 from pellucid.engine.baselines import blur
 from pellucid.engine.perturb import MaskScorer
 from pellucid.errors import MethodError, ModelError, UnsteadyError
-from pellucid.heatmaps.base import Job
-from pellucid.heatmaps.perturbation import masked
 from pellucid.importance.game import Game, Players
 from pellucid.importance.path import Path
 from pellucid.importance.regions import input_gradients
 from pellucid.numerics.games import UnfinishedError
+from pellucid.scoring.job import Job
+from pellucid.scoring.masked import masked
 
 Make = Callable[[Tensor], Tensor]
 """Coalitions `(m, K)` -> inputs `(m, C, *space)`."""

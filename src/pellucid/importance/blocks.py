@@ -15,12 +15,12 @@ from pellucid.engine import Capture, Cost, find_layer
 from pellucid.engine.capture import first_tensor, replace_first_tensor
 from pellucid.engine.hooks import Behind, Hooks
 from pellucid.errors import LayerError, MethodError
-from pellucid.heatmaps.base import Job
-from pellucid.heatmaps.perturbation import freeze, score_of
 from pellucid.importance.game import Game, Players
 from pellucid.importance.internals import removed
 from pellucid.models.layouts import readings
 from pellucid.progress import task
+from pellucid.scoring.job import Job
+from pellucid.scoring.masked import freeze, score_of
 
 _STUCK = "Output and input differ in shape, so out means the output's mean over places rather than a bypass: {}."
 _FINEST = 56  # cells an axis of the maps shown

@@ -14,10 +14,10 @@ from pellucid.concepts.dictionary import Dictionary
 from pellucid.engine import Capture
 from pellucid.engine.tail import Tail
 from pellucid.errors import MethodError
-from pellucid.heatmaps.base import Job
-from pellucid.heatmaps.perturbation import freeze, score_of
 from pellucid.importance.game import Game, Players
 from pellucid.models.places import Places
+from pellucid.scoring.job import Job
+from pellucid.scoring.masked import freeze, score_of
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

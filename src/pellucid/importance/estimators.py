@@ -11,7 +11,6 @@ from typing import Any, ClassVar, Literal
 import torch
 
 from pellucid.errors import MethodError
-from pellucid.heatmaps.base import Job
 from pellucid.importance.game import Game, Players
 from pellucid.importance.path import Path, follow
 from pellucid.numerics.games import (
@@ -28,6 +27,7 @@ from pellucid.numerics.line import evaluated, fit_line
 from pellucid.numerics.presence_tree import LEAST, fit_tree
 from pellucid.numerics.statistics import half_width
 from pellucid.registry import Registry
+from pellucid.scoring.job import Job
 
 _TOLERANCE = 0.2  # relative standard error at which sampling stops: a correlation of about 0.98 with the truth
 

@@ -16,11 +16,11 @@ import torch
 from torch import Tensor
 
 from pellucid.errors import MethodError
-from pellucid.heatmaps.base import Job
 from pellucid.importance.estimators import Ablation
 from pellucid.importance.game import Players
 from pellucid.importance.measure import Measured, measure
 from pellucid.models.targets import ClassTarget
+from pellucid.scoring.job import Job
 
 
 @dataclass(frozen=True)

@@ -15,11 +15,11 @@ from pellucid.engine.baselines import blur
 from pellucid.engine.frames import FrameScorer
 from pellucid.engine.masks import grid_labels
 from pellucid.errors import MethodError
-from pellucid.heatmaps.base import Job
-from pellucid.heatmaps.perturbation import freeze, masked, score_of, segment_game
 from pellucid.importance.game import Game, Players
-from pellucid.models.tokens import TokenScorer, token_scorer
 from pellucid.numerics.games import MAX_EXACT
+from pellucid.scoring.job import Job
+from pellucid.scoring.masked import freeze, masked, score_of, segment_game
+from pellucid.scoring.tokens import TokenScorer, token_scorer
 
 Baseline = Literal["freeze", "drop", "blur", "mean", "zero"]
 BASELINES = ("freeze", "drop", "blur", "mean", "zero")

@@ -13,10 +13,10 @@ from torch import Tensor
 
 from pellucid.engine import Cost
 from pellucid.errors import MethodError
-from pellucid.heatmaps.base import Job, plain_setting
 from pellucid.importance.path import Path
 from pellucid.media.geometry import Geometry
 from pellucid.registry import settings_of
+from pellucid.scoring.job import Job, plain_setting
 
 Value = Callable[[Tensor], Tensor]
 """Coalitions `(M, K)` of 0 (out) and 1 (in) -> scores `(M, T)`, double precision."""

@@ -15,12 +15,12 @@ from pellucid.engine import Capture
 from pellucid.engine.baselines import make_baseline
 from pellucid.engine.tail import Tail
 from pellucid.errors import MethodError
-from pellucid.heatmaps.base import Job
-from pellucid.heatmaps.perturbation import freeze, score_of
 from pellucid.importance.game import Game, Players, place_names
 from pellucid.importance.path import Path
 from pellucid.models.layers import Layer, best_layer, describe
 from pellucid.models.layouts import Layout
+from pellucid.scoring.job import Job
+from pellucid.scoring.masked import freeze, score_of
 
 Removal = Literal["zero", "mean", "resample"]
 

@@ -11,12 +11,12 @@ from torch import Tensor
 
 from pellucid.engine import Cost
 from pellucid.errors import MethodError, ModelError, UnsteadyError
-from pellucid.heatmaps.base import Job
-from pellucid.heatmaps.perturbation import broken_off
 from pellucid.importance.estimators import Ablation, Estimator
 from pellucid.importance.game import Players, Value
 from pellucid.numerics.games import interactions, strongest_pairs
 from pellucid.numerics.presence_tree import PresenceTree
+from pellucid.scoring.job import Job
+from pellucid.scoring.masked import broken_off
 
 _EXACT_INTERACTIONS = 12
 _LEADING = 4  # players whose pairs are looked at

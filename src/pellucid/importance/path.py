@@ -20,9 +20,9 @@ import torch
 from torch import Tensor
 
 from pellucid.engine import Capture, adaptive_batches, default_batch
-from pellucid.heatmaps.base import Job
-from pellucid.heatmaps.perturbation import freeze
 from pellucid.models.targets import Target
+from pellucid.scoring.job import Job
+from pellucid.scoring.masked import freeze
 
 _FIRST, _MOST = 32, 512  # steps
 

@@ -14,13 +14,13 @@ from pellucid.engine import Capture
 from pellucid.engine.baselines import make_baseline
 from pellucid.engine.masks import grid_labels
 from pellucid.errors import MethodError
-from pellucid.heatmaps.base import Job
-from pellucid.heatmaps.perturbation import masked, segment_game
 from pellucid.importance.game import Cut, Game, Players, place_names, summed_by
 from pellucid.importance.path import Path
 from pellucid.media.geometry import Geometry
 from pellucid.media.segments import SEGMENTATIONS
-from pellucid.models.tokens import entries
+from pellucid.scoring.job import Job
+from pellucid.scoring.masked import masked, segment_game
+from pellucid.scoring.tokens import entries
 
 
 @dataclass(frozen=True, kw_only=True)

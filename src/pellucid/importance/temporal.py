@@ -11,11 +11,11 @@ from torch import Tensor
 
 from pellucid.engine.frames import FrameScorer
 from pellucid.errors import MethodError
-from pellucid.heatmaps.base import Job
-from pellucid.heatmaps.perturbation import freeze
 from pellucid.importance.frames import Frames, check_clip
 from pellucid.models.targets import Function
 from pellucid.numerics.games import MAX_EXACT, all_coalitions
+from pellucid.scoring.job import Job
+from pellucid.scoring.masked import freeze
 
 NOTICED = 0.1  # of the probability: less is not worth saying that time matters
 

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from pellucid.engine import Cost
-from pellucid.heatmaps.base import Job, prepare
 from pellucid.importance.estimators import Estimator
 from pellucid.importance.game import Game, Players
+from pellucid.scoring.job import Job, prepare
 from pellucid.testing.networks import Sound, noise
 
 WORTH = (3.0, -1.0, 0.0, 2.0, 0.5)

@@ -8,10 +8,10 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from pellucid.heatmaps.base import Job, prepare
 from pellucid.importance.estimators import Ablation, ShapleyValue
 from pellucid.importance.game import Players
 from pellucid.importance.measure import measure
+from pellucid.scoring.job import Job, prepare
 from pellucid.testing.networks import Busy, Sound, mixed, noise
 from pellucid.testing.snapshot import differences, snapshot
 

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from pellucid.engine import Capture
-from pellucid.heatmaps.base import prepare
 from pellucid.heatmaps.gradient import Saliency
 from pellucid.models.targets import Target, as_target
+from pellucid.scoring.job import prepare
 from pellucid.testing.networks import Sound, noise
 from pellucid.testing.snapshot import differences, snapshot
 

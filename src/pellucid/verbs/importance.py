@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from pellucid.errors import MethodError, PellucidError, StorageError
-from pellucid.heatmaps.base import prepare
 from pellucid.importance import Estimator, Players, Regions, Share, get_estimator, get_players, measure
 from pellucid.importance.drawn import Given
 from pellucid.importance.frames import Frames, Segments
@@ -21,6 +20,7 @@ from pellucid.models.model import VisionModel
 from pellucid.models.targets import Target, TargetLike, as_target
 from pellucid.results.importance import Importance
 from pellucid.results.importance import read_importance as opened
+from pellucid.scoring.job import prepare
 from pellucid.storage import Artefact
 from pellucid.verbs.collection import is_collection
 from pellucid.verbs.inputs import Input, ModelLike, Prepared, as_model, prepared

@@ -9,13 +9,13 @@ import torch
 from torch import Tensor
 
 from pellucid.errors import MethodError
-from pellucid.heatmaps.base import prepare
 from pellucid.importance import Channels, Drawn, Estimator, Players, Tokens, get_players, read_regions
 from pellucid.importance.drawn import Given
 from pellucid.importance.internals import chosen_layer
 from pellucid.models.blackbox import BlackBox
 from pellucid.models.model import VisionModel
 from pellucid.models.targets import Target
+from pellucid.scoring.job import prepare
 
 Say = Callable[[str], None]
 """Is told, in a line, what the work will cost."""

@@ -14,7 +14,6 @@ from torch import Tensor
 
 from pellucid import storage
 from pellucid.errors import MediaError, MethodError, ModelError, PellucidError
-from pellucid.heatmaps.base import prepare
 from pellucid.importance import Estimator, Players, Share, measure
 from pellucid.importance.estimators import Permutation
 from pellucid.importance.exchange import Kept, exchange
@@ -27,6 +26,7 @@ from pellucid.models.targets import Target
 from pellucid.progress import task
 from pellucid.render.paper.portraits import portrait
 from pellucid.results.importance import Importance
+from pellucid.scoring.job import prepare
 from pellucid.verbs.collection import Collection, collect
 from pellucid.verbs.inputs import Input, Prepared
 from pellucid.verbs.players import Say, looks, measured_layer, settings

@@ -12,7 +12,7 @@ from helpers.nets import Sevens, Shuffled, noise, pooled, random_net, seeded
 from helpers.traces import raised_by_a_model
 from pellucid.engine.masks import SegmentMasks
 from pellucid.errors import MethodError, ModelError, OutOfMemoryError
-from pellucid.models.tokens import TokenScorer, entries, token_scorer
+from pellucid.scoring.tokens import TokenScorer, entries, token_scorer
 
 SIZE = 32
 TINY = {"img_size": SIZE, "patch_size": 8, "embed_dim": 24, "num_heads": 2, "depth": 3}  # 4 x 4 patches

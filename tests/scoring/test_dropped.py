@@ -24,10 +24,10 @@ from pellucid.heatmaps import (
     Sobol,
     TraceOrder,
 )
-from pellucid.heatmaps.base import prepare
-from pellucid.heatmaps.perturbation import masked
-from pellucid.models.tokens import TokenScorer
 from pellucid.numerics.games import exact_shapley
+from pellucid.scoring.job import prepare
+from pellucid.scoring.masked import masked
+from pellucid.scoring.tokens import TokenScorer
 
 SIDE, PATCH, GRID = 32, 8, (4, 4)
 ALL = {
