@@ -124,11 +124,12 @@ def test_pictures_that_cannot_be_used(model, tmp_path):
     with pytest.raises(MediaError, match=r"broken\.png"):
         pl.importance(model, place, "patches", "ablation", count=4)
     from pellucid.importance import Patches
-    from pellucid.models.targets import as_target
+    from pellucid.verbs.request import ImportanceRequest
     from pellucid.verbs.sets import importance_of_set
 
     failed = []
-    found = importance_of_set(model, place, Patches(count=4), get_estimator("ablation"), as_target(None), failed=failed)
+    asked = ImportanceRequest.of(Patches(count=4), get_estimator("ablation"), None)
+    found = importance_of_set(model, place, asked, failed=failed)
     assert found.shares[0].count == 2
     assert len(failed) == 1
     (tmp_path / "hollow" / "inner").mkdir(parents=True)

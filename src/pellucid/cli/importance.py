@@ -105,26 +105,21 @@ def importance(
         check_writable(out)
 
         from pellucid.errors import PellucidError
-        from pellucid.importance import get_estimator
-        from pellucid.models.targets import parse_target
         from pellucid.verbs.importance import importance_of_given
-        from pellucid.verbs.players import as_players
+        from pellucid.verbs.request import ImportanceRequest
 
-        players = as_players(
-            features, layer=layer, removal=removal, baseline=baseline, count=count, segments=segments, regions=regions,
-            seed=seed,
+        asked = ImportanceRequest.of(
+            features, by, target, samples=spend, seed=seed, regions=regions, layer=layer, removal=removal,
+            baseline=baseline, count=count, segments=segments,
+            gathered={"group": group, "compare": compare, "order": order},
         )  # fmt: skip
-        estimator = get_estimator(by, samples=spend, seed=seed)
-        asked = parse_target(target)
         named = options.fitting_model(model, inputs)
         vision = options.load_model(named, weights, random_weights, labels, device, scores=scores, output=output)
         failed: list[PellucidError] = []
         say = None if as_json or not sys.stderr.isatty() else lambda text: print(text, file=sys.stderr)
         with progress():
-            found = importance_of_given(
-                vision, given, players, estimator, asked, seed=seed, group=group, compare=compare, order=order,
-                keep=out / "work" if several else None, say=say, failed=failed,
-            )  # fmt: skip
+            work = out / "work" if several else None
+            found = importance_of_given(vision, given, asked, keep=work, say=say, failed=failed)
         saved = [str(path) for path in found.save(out)]
         report["results"].append(_entry(found, saved))
         report["failed"] += [{"error": str(error)} for error in failed]

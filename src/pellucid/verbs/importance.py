@@ -17,15 +17,16 @@ from pellucid.importance.result import INTERVAL
 from pellucid.importance.temporal import order_sensitivity, sufficient
 from pellucid.models.fused import fused_notes
 from pellucid.models.model import VisionModel
-from pellucid.models.targets import Target, TargetLike, as_target
+from pellucid.models.targets import Target, TargetLike
 from pellucid.results.importance import Importance
 from pellucid.results.importance import read_importance as opened
 from pellucid.scoring.job import prepare
 from pellucid.storage import Artefact
 from pellucid.verbs.collection import is_collection
 from pellucid.verbs.inputs import Input, ModelLike, Prepared, as_model, prepared
-from pellucid.verbs.players import Say, as_players, check_model, looks, measured_layer, settings
+from pellucid.verbs.players import check_model, looks, measured_layer
 from pellucid.verbs.records import record, recorded_target, reloaded
+from pellucid.verbs.request import ImportanceRequest, Say
 from pellucid.verbs.sets import importance_of_set
 
 
@@ -86,110 +87,79 @@ def importance(
     Raises:
         PellucidError: one sentence with the cure.
     """
-    loaded = as_model(model)
-    players = as_players(
-        features, layer=layer, removal=removal, baseline=baseline, count=count, segments=segments, regions=regions,
+    asked = ImportanceRequest.of(
+        features,
+        by,
+        target,
+        samples=samples,
         seed=seed,
-    )  # fmt: skip
-    estimator = by if isinstance(by, Estimator) else get_estimator(by, samples=samples, seed=seed)
-    asked = as_target(target)
-    return importance_of_given(
-        loaded,
-        inputs,
-        players,
-        estimator,
-        asked,
-        seed=seed,
-        group=group,
-        compare=compare,
-        keep=keep,
-        order=order,
-        say=say,
+        regions=regions,
+        gathered={"group": group, "compare": compare, "order": order},
+        layer=layer,
+        removal=removal,
+        baseline=baseline,
+        count=count,
+        segments=segments,
     )
+    return importance_of_given(as_model(model), inputs, asked, keep=keep, say=say)
 
 
 def importance_of_given(
     model: VisionModel,
     inputs: Input | Sequence[Input],
-    players: Players,
-    estimator: Estimator,
-    asked: Target,
+    asked: ImportanceRequest,
     *,
-    seed: int = 0,
-    group: str = "auto",
-    compare: str | None = None,
     keep: str | Path | None = None,
-    order: bool = False,
     say: Say | None = None,
     failed: list[PellucidError] | None = None,
 ) -> Importance:
-    """`importance` with everything named resolved; `failed` gets what is wrong with some of many pictures."""
-    check_model(model, players, estimator)
+    """`importance` as it was requested; `failed` gets what is wrong with some of many pictures."""
+    check_model(model, asked.players, asked.estimator)
     several = is_collection(inputs, model.takes_clips)
-    if order and (several or not model.takes_clips):
+    if asked.order and (several or not model.takes_clips):
         raise MethodError(
             "The order of frames is asked of one clip and a model of clips: name one, or leave order out."
         )
     if several:
-        return importance_of_set(
-            model,
-            inputs,
-            players,
-            estimator,
-            asked,
-            seed=seed,
-            group=group,
-            compare=compare,
-            keep=keep,
-            say=say,
-            failed=failed,
-        )
+        return importance_of_set(model, inputs, asked, keep=keep, say=say, failed=failed)
     _, item = next(iter(prepared(model, inputs)))
     if isinstance(item, PellucidError):
         raise item
-    return importance_of_one(model, item, players, estimator, asked, seed=seed, order=order, say=say)
+    return importance_of_one(model, item, asked, say)
 
 
 def importance_of_one(
-    model: VisionModel,
-    item: Prepared,
-    players: Players,
-    estimator: Estimator,
-    asked: Target,
-    *,
-    seed: int = 0,
-    order: bool = False,
-    say: Say | None = None,
+    model: VisionModel, item: Prepared, asked: ImportanceRequest, say: Say | None = None
 ) -> Importance:
     """The importance of players for one prepared picture."""
     weights = model.fingerprint()
     x = item.x[None].to(model.device, model.dtype)
     output = model.outputs(x)
     model = model.settled(x, output)
-    named = model.bound(asked, x)
+    named = model.bound(asked.target, x)
     target = model.frozen(named, x, output)
-    fitted = players.fitted(item.x, item.geometry)
-    found = measure(fitted, estimator, prepare(model, x, [target]), say=say)
+    fitted = asked.players.fitted(item.x, item.geometry)
+    found = measure(fitted, asked.estimator, prepare(model, x, [target]), say=say)
     share = Share(item.source["name"], found.values[:, 0], found.low[:, 0], found.high[:, 0])
-    layer = measured_layer(model, x, players, target)
+    layer = measured_layer(model, x, asked.players, target)
     notes = (
         item.notes
         + found.notes[0]
         + model.reading.notes
         + fused_notes(model.module, x, output, model.reading)[0]
-        + (_order(model, x, target, players) if order else [])
+        + (_order(model, x, target, asked.players) if asked.order else [])
         + ([] if item.geometry.known else ["The regions lie on the model's own input."])
     )
     passes = {"forwards": found.cost.forwards, "backwards": found.cost.backwards}
-    run = {"seed": seed, "layer": layer, "interval": INTERVAL, **passes}
+    run = {"seed": asked.seed, "layer": layer, "interval": INTERVAL, **passes}
     return Importance(
-        features=players.kind,
-        by=estimator.name,
+        features=asked.players.kind,
+        by=asked.estimator.name,
         target=target.name(model.labels),
         names=found.names,
         shares=[share],
         prediction=model.ranked(output)[0],
-        record=record(model, weights, item.source, "importance", settings(players, estimator), named, run),
+        record=record(model, weights, item.source, "importance", asked.settings(), named, run),
         geometry=item.geometry,
         layer=layer,
         full=float(found.full[0]),
@@ -224,15 +194,17 @@ def recompute(
     given = inputs
     if given is None:
         given = about.input["pictures"] if stored.of_a_set else about.input["source"]
-    again = importance(
+    again = importance_of_given(
         loaded,
         given,
-        _recorded_players(stored),
-        get_estimator(asked["by"], samples=asked["samples"], seed=asked["seed"]),
-        wanted,
-        seed=about.run["seed"],
-        group=about.input.get("group", "auto"),
-        compare=about.input.get("compare"),
+        ImportanceRequest(
+            players=_recorded_players(stored),
+            estimator=get_estimator(asked["by"], samples=asked["samples"], seed=asked["seed"]),
+            target=wanted,
+            seed=about.run["seed"],
+            group=about.input.get("group", "auto"),
+            compare=about.input.get("compare"),
+        ),
     )
     if again.record.input["sha256"] != about.input["sha256"]:
         reasons.append(f"the picture{'s are not those' if stored.of_a_set else ' is not the one'} of the record")

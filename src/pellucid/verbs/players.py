@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -16,9 +15,6 @@ from pellucid.models.blackbox import BlackBox
 from pellucid.models.model import VisionModel
 from pellucid.models.targets import Target
 from pellucid.scoring.job import prepare
-
-Say = Callable[[str], None]
-"""Is told, in a line, what the work will cost."""
 
 
 def as_players(features: str | Players, *, regions: Given | None, **settings: Any) -> Players:
@@ -45,17 +41,6 @@ def check_model(model: VisionModel, players: Players, estimator: Estimator) -> N
         raise MethodError(f"A black box shows no {players.kind}: choose superpixels, patches, colours or frequencies.")
     if estimator.name in ("gradient", "conductance"):
         raise MethodError(f"A black box has no gradients for {estimator.name}: use shapley or ablation.")
-
-
-def settings(players: Players, estimator: Estimator) -> dict[str, Any]:
-    """Everything that shapes the numbers, for the record."""
-    return {
-        "features": players.kind,
-        "players": players.settings(),
-        "by": estimator.name,
-        "samples": estimator.samples,
-        "seed": estimator.seed,
-    }
 
 
 def measured_layer(model: VisionModel, x: Tensor, players: Players, target: Target) -> str | None:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from pellucid import storage
 from pellucid.errors import MediaError, MethodError, ModelError, PellucidError
-from pellucid.importance import Estimator, Players, Share, measure
+from pellucid.importance import Share, measure
 from pellucid.importance.estimators import Permutation
 from pellucid.importance.exchange import Kept, exchange
 from pellucid.importance.gather import Gathered, by_place, difference, gather
@@ -22,15 +22,15 @@ from pellucid.importance.ledger import Ledger, Row, ledger
 from pellucid.importance.result import INTERVAL
 from pellucid.media import Geometry, Picture, address, scheme
 from pellucid.models.model import VisionModel
-from pellucid.models.targets import Target
 from pellucid.progress import task
 from pellucid.render.paper.portraits import portrait
 from pellucid.results.importance import Importance
 from pellucid.scoring.job import prepare
 from pellucid.verbs.collection import Collection, collect
 from pellucid.verbs.inputs import Input, Prepared
-from pellucid.verbs.players import Say, looks, measured_layer, settings
+from pellucid.verbs.players import looks, measured_layer
 from pellucid.verbs.records import record
+from pellucid.verbs.request import ImportanceRequest, Say
 
 GROUPINGS = ("auto", "predicted", "folder")
 ALL = "all pictures"
@@ -48,9 +48,7 @@ class _Run:
 
     model: VisionModel
     pictures: Collection
-    players: Players
-    estimator: Estimator
-    asked: Target
+    asked: ImportanceRequest
     kept: Ledger
     lend: int
     say: Say | None
@@ -81,13 +79,8 @@ class _Run:
 def importance_of_set(
     model: VisionModel,
     inputs: Input | Sequence[Input],
-    players: Players,
-    estimator: Estimator,
-    asked: Target,
+    asked: ImportanceRequest,
     *,
-    seed: int = 0,
-    group: str = "auto",
-    compare: str | None = None,
     keep: str | Path | None = None,
     say: Say | None = None,
     failed: list[PellucidError] | None = None,
@@ -95,40 +88,42 @@ def importance_of_set(
     """Mean importance over many pictures, and over each group of them, with intervals over the pictures.
 
     Args:
-        model, inputs, players, estimator, asked, seed, keep, say: see `importance`.
-        group: `predicted`, `folder`, or `auto`: by folder if there are several.
-        compare: `a>b`: two groups, of which the first less the second is told too; None: the two that there are.
+        model, inputs, keep, say: see `importance`.
+        asked: `group` is `predicted`, `folder`, or `auto`: by folder if there are several. `compare` is `a>b`: two
+            groups, of which the first less the second is told too; None: the two that there are.
         failed: gets what is wrong with pictures that can't be used, and they are left out; None: the first such
             picture ends the work.
     """
-    if group not in GROUPINGS:
-        raise MethodError(f"There is no grouping {group!r}: choose {', '.join(GROUPINGS)}.")
+    estimator = asked.estimator
+    if asked.group not in GROUPINGS:
+        raise MethodError(f"There is no grouping {asked.group!r}: choose {', '.join(GROUPINGS)}.")
     members = collect(inputs, model.takes_clips)
     lend = min(estimator.donors, len(members) - 1) if isinstance(estimator, Permutation) else 0
     if isinstance(estimator, Permutation) and not lend:
         raise MethodError("permutation exchanges contents between pictures, and there is only one: give more.")
-    weights, how = model.fingerprint(), settings(players, estimator)
+    weights, how = model.fingerprint(), asked.settings()
     about = {
-        "model": weights, "preprocess": storage.strict(model.preprocess.as_dict()), "target": str(asked), "how": how,
+        "model": weights, "preprocess": storage.strict(model.preprocess.as_dict()), "target": str(asked.target),
+        "how": how,
         "device": str(model.device), "dtype": str(model.dtype), **model.declared,
     }  # fmt: skip
     batch = model.batch
     with ledger(keep, about) as kept:
-        run = _Run(model, Collection(model, members, batch + lend + 1), players, estimator, asked, kept, lend, say)
-        _measure_all(run, seed, batch, patient=failed is not None)
+        run = _Run(model, Collection(model, members, batch + lend + 1), asked, kept, lend, say)
+        _measure_all(run, batch, patient=failed is not None)
         if failed is not None:
             failed += [run.failed[position] for position in sorted(run.failed)]
         if not run.keys:
             raise next(iter(run.failed.values()), MediaError("There is no picture: give some."))
-        return _answer(run, inputs, weights, how, group, compare, seed)
+        return _answer(run, inputs, weights, how)
 
 
-def _measure_all(run: _Run, seed: int, batch: int, *, patient: bool) -> None:
+def _measure_all(run: _Run, batch: int, *, patient: bool) -> None:
     """Measure every picture that is not in the ledger yet."""
     count = len(run.pictures)
     order = list(range(count))
     if run.lend:  # who borrows from whom is drawn: each from those behind it in a random round
-        order = torch.randperm(count, generator=torch.Generator().manual_seed(seed)).tolist()
+        order = torch.randperm(count, generator=torch.Generator().manual_seed(run.asked.seed)).tolist()
     with task("pictures", count) as advance:
         for start in range(0, count, batch):
             todo: list[tuple[int, Prepared, list[Tensor]]] = []
@@ -165,18 +160,18 @@ def _measure_batch(run: _Run, items: list[tuple[int, Prepared, list[Tensor]]]) -
     x = torch.stack([item.x for _, item, _ in items]).to(model.device, model.dtype)
     output = model.outputs(x)
     run.model = model = model.settled(x, output)
-    bound = model.frozen(model.bound(run.asked, x), x, output)
+    bound = model.frozen(model.bound(run.asked.target, x), x, output)
     ranked = model.ranked(output, 1, count=len(x))
     run.passes += len(items)
     for i, (position, item, donors) in enumerate(items):
         target = bound.select(torch.tensor([i]))
         targets = [target, *([Kept(ranked[i][0].index)] if donors and ranked[i] else [])]
-        fitted = run.players.fitted(item.x, item.geometry)
+        fitted = run.asked.players.fitted(item.x, item.geometry)
         job = prepare(model, x[i : i + 1], targets)
         if donors:
             found = exchange(fitted, [d[None].to(x) for d in donors], job)
         else:
-            found = measure(fitted, run.estimator, job, pairs=False, say=_once(run))
+            found = measure(fitted, run.asked.estimator, job, pairs=False, say=_once(run))
             if found.broken:  # the pictures before are kept, and this one is measured whole in the next run
                 raise ModelError(found.broken)
         values, names = found.values, found.names
@@ -195,25 +190,23 @@ def _once(run: _Run) -> Say | None:
     return None if say is None else lambda text: say(f"{len(run.pictures)} pictures, in each {text}")
 
 
-def _answer(
-    run: _Run, inputs: Any, weights: str, how: dict[str, Any], group: str, compare: str | None, seed: int
-) -> Importance:
-    positions = sorted(run.keys)
+def _answer(run: _Run, inputs: Any, weights: str, how: dict[str, Any]) -> Importance:
+    positions, seed = sorted(run.keys), run.asked.seed
     first = run.open(positions[0])
     assert first is not None
     model = run.model
     names = run.row(positions[0]).names
-    groups = _grouped(run, positions, group)
+    groups = _grouped(run, positions, run.asked.group)
     found = [gather(ALL, positions, run.row, names, seed)]
-    pair = _pair(compare, list(groups))
+    pair = _pair(run.asked.compare, list(groups))
     for n, (name, members) in enumerate(groups.items(), start=1):
         found.append(gather(name, members, run.row, names, seed + n))
     shares = [g.share for g in found] if len(groups) > 1 else [found[0].share]
     pictures = _examples(run, found[: len(shares)])
     x = first.x[None].to(model.device, model.dtype)
-    asked = model.bound(run.asked, x)
-    layer = measured_layer(model, x, run.players, asked)
-    notes = [_PLACED.format(run.players.kind.capitalize())] if run.placed else []
+    asked = model.bound(run.asked.target, x)
+    layer = measured_layer(model, x, run.asked.players, asked)
+    notes = [_PLACED.format(run.asked.players.kind.capitalize())] if run.placed else []
     notes += [_FEW] if min(s.count for s in shares) < 10 else []
     notes += [f"{len(run.failed)} pictures could not be used."] if run.failed else []
     given = _given(inputs)
@@ -222,14 +215,14 @@ def _answer(
         "name": _name(given, len(positions)),
         "sha256": hashlib.sha256(" ".join(run.shas[p] for p in positions).encode()).hexdigest(),
         "pictures": given,
-        "group": group,
-        "compare": compare,
+        "group": run.asked.group,
+        "compare": run.asked.compare,
         "count": len(positions),
     }
     ran = {"seed": seed, "layer": layer, "interval": INTERVAL, "forwards": run.passes, "backwards": 0}
     return Importance(
-        features=run.players.kind,
-        by=run.estimator.name,
+        features=run.asked.players.kind,
+        by=run.asked.estimator.name,
         target=asked.name(model.labels),
         names=names,
         shares=shares,
@@ -291,8 +284,8 @@ def _examples(run: _Run, found: list[Gathered]) -> dict[str, Tensor]:
 def _looks_of(run: _Run, item: Prepared) -> dict[str, Tensor]:
     model = run.model
     x = item.x[None].to(model.device, model.dtype)
-    fitted = run.players.fitted(item.x, item.geometry)
-    with fitted.game(prepare(model, x, [run.asked])) as game:
+    fitted = run.asked.players.fitted(item.x, item.geometry)
+    with fitted.game(prepare(model, x, [run.asked.target])) as game:
         run.passes += game.cost.forwards
         shown = looks(model, game.pictures)
     if not fitted.comparable and "labels" in shown:
