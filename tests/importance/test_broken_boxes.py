@@ -34,7 +34,8 @@ def of_patches(model, by, samples, count=25, **more):
     ],
 )
 def test_bars_rest_on_what_a_broken_box_has_answered(by, samples, features, how):
-    box, predictor = breaking_box(150, how)
+    at = 205 if (by, features) == ("shapley", "patches") else 150  # eight orders at least have a spread
+    box, predictor = breaking_box(at, how)
     settings = {"target": "bright", "count": 25 if features == "patches" else 20, "samples": samples, "seed": 1}
     settings |= {"baseline": "zero"} if features == "patches" else {}
     part = pl.importance(box, pixels(64, 64), features, by, **settings)
@@ -42,7 +43,7 @@ def test_bars_rest_on_what_a_broken_box_has_answered(by, samples, features, how)
     assert "the ranking rests on the" in part.notes[-1]
     assert part.notes[-1].endswith("mend it, and run it again.")
     assert part.interactions == []
-    assert predictor.rows <= 150 + 3
+    assert predictor.rows <= at + 3
     if by not in ("lime", "tree"):
         assert abs(part.efficiency_gap) < 1e-6
     if by in ("shapley", "lime", "tree"):
@@ -57,12 +58,20 @@ def test_bars_rest_on_what_a_broken_box_has_answered(by, samples, features, how)
 
 @pytest.mark.parametrize("by", ["shapley", "lime", "tree"])
 def test_bars_of_a_broken_box_are_those_of_fewer_samples(by):
-    part = of_patches(breaking_box(130)[0], by, 300)
-    found = (of_patches(breaking_box()[0], by, n) for n in (range(4, 12) if by == "shapley" else range(100, 131)))
+    part = of_patches(breaking_box(250 if by == "shapley" else 130)[0], by, 300)
+    found = (of_patches(breaking_box()[0], by, n) for n in (range(8, 12) if by == "shapley" else range(100, 131)))
     assert any(
         all(torch.allclose(getattr(part, n), getattr(f, n), rtol=1e-4, atol=1e-6) for n in ("values", "low", "high"))
         for f in found
     )
+
+
+def test_so_few_orders_that_none_says_how_far_it_may_be_off():
+    part = of_patches(breaking_box(150)[0], "shapley", 300)
+    assert part.values.isfinite().all()
+    assert part.low.isnan().all()
+    assert part.high.isnan().all()
+    assert any("walk 8" in note for note in part.notes)
 
 
 @pytest.mark.parametrize("how", BREAKS)
