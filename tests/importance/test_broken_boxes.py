@@ -34,7 +34,8 @@ def of_patches(model, by, samples, count=25, **more):
     ],
 )
 def test_bars_rest_on_what_a_broken_box_has_answered(by, samples, features, how):
-    at = 205 if (by, features) == ("shapley", "patches") else 150  # eight orders at least have a spread
+    at = 205 if (by, samples) == ("shapley", 20) else 150  # eight orders at least have an interval
+    barred = by in ("lime", "tree") or (by == "shapley" and samples != "auto")
     box, predictor = breaking_box(at, how)
     settings = {"target": "bright", "count": 25 if features == "patches" else 20, "samples": samples, "seed": 1}
     settings |= {"baseline": "zero"} if features == "patches" else {}
@@ -46,9 +47,10 @@ def test_bars_rest_on_what_a_broken_box_has_answered(by, samples, features, how)
     assert predictor.rows <= at + 3
     if by not in ("lime", "tree"):
         assert abs(part.efficiency_gap) < 1e-6
-    if by in ("shapley", "lime", "tree"):
+    if barred:
         assert (part.high - part.low).max() > 0
-    assert by != "shapley" or ((part.low <= part.values) & (part.values <= part.high)).all()
+    assert by != "shapley" or not barred or ((part.low <= part.values) & (part.values <= part.high)).all()
+    assert samples != "auto" or part.low.isnan().all()
     whole = pl.importance(box, pixels(64, 64), features, by, **settings)  # it works again
     expected = pl.importance(breaking_box()[0], pixels(64, 64), features, by, **settings)
     torch.testing.assert_close(whole.values, expected.values, rtol=1e-4, atol=1e-6)
