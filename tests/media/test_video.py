@@ -1,3 +1,5 @@
+import ctypes
+import sys
 import time
 from fractions import Fraction
 
@@ -167,6 +169,28 @@ def test_written_videos_are_the_same_bytes_and_keep_their_times(tmp_path, kind):
     assert read_clip(path).size == (3, 46, 62)
     with pytest.raises(MediaError, match="webm or mp4, not 'avi'"):
         encode(bars(2), [0, 1], "avi")
+
+
+@pytest.fixture
+def freed_memory():
+    """Fills whatever is allocated from now on with a byte of one's choice, where the C library can."""
+    c = ctypes.CDLL(None) if sys.platform == "linux" else None
+    if not hasattr(c, "mallopt"):
+        pytest.skip("only glibc fills memory")
+    yield lambda byte: c.mallopt(-6, 255 - byte)  # M_PERTURB, which takes the complement
+    c.mallopt(-6, 0)
+
+
+@pytest.mark.parametrize("kind", ["webm", "mp4"])
+def test_what_memory_held_before_is_not_written(kind, freed_memory):
+    rng = np.random.default_rng(0)
+    blocks = np.stack([np.kron(rng.integers(0, 256, (12, 16, 3)), np.ones((10, 10, 1))) for _ in range(8)])
+    frames, times = blocks.astype(np.uint8), [i / 10 for i in range(8)]
+    files = set()
+    for byte in range(0, 240, 6):
+        freed_memory(byte)
+        files.add(encode(frames, times, kind))
+    assert len(files) == 1
 
 
 def bad(tmp_path):

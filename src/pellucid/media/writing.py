@@ -19,9 +19,12 @@ from pellucid.media.video import pyav
 
 _ENCODERS: dict[str, tuple[str, str, dict[str, str]]] = {
     "webm": ("webm", "libvpx-vp9", {"crf": "24", "b": "0", "deadline": "good", "cpu-used": "4", "row-mt": "0"}),
-    "mp4": ("mp4", "libx264", {"crf": "18", "preset": "medium"}),
+    "mp4": ("mp4", "libx264", {"crf": "18", "preset": "medium", "mbtree": "0"}),
 }
-"""Ending -> (container, encoder, options)."""
+"""Ending -> (container, encoder, options).
+
+x264's macroblock tree reads memory that nothing has written, so what it chooses hangs on what was freed before.
+"""
 
 _TIME_BASE = Fraction(1, 1000)
 _LAST = 0.2  # seconds the last frame stays, where nothing tells
