@@ -216,3 +216,56 @@ def test_pictures_are_not_kept_open(model):
     opened = [weakref.ref(pictures[n]) for n in range(6)]
     gc.collect()
     assert [r() is not None for r in opened] == [False] * 4 + [True] * 2
+
+
+# --- notes of single pictures
+
+
+def test_notes_are_gathered_by_their_words():
+    from pellucid.importance.gather import NOTES, gather_notes
+
+    told = [["Read at 3.5 bits.", "Dark."], ["Read at 4 bits."], [], ["Dark.", "Dark."]]
+    assert gather_notes(told) == [
+        "Read at 3.5 bits. (So for 2 of 4 pictures. The numbers are those of the first.)",
+        "Dark. (So for 2 of 4 pictures.)",
+    ]
+    assert gather_notes([[], []]) == []
+    many = gather_notes([[f"Of the kind {chr(97 + k)}." for k in range(NOTES + 3)]])
+    assert len(many) == NOTES + 1
+    assert many[-1].startswith("3 more notes")
+
+
+def test_what_single_pictures_note_is_told_once_with_the_count(model, tmp_path, monkeypatch):
+    place = tmp_path / "in"
+    for n in range(4):  # two 16-bit pictures so dark that reading them says so
+        deep = np.full((64, 64), 200 + n, np.uint16) if n < 2 else pixels(64, 64, seed=n)
+        save(place / f"{n}.png", deep)
+    own = [pl.importance(model, p, "patches", "ablation", count=4).notes for p in sorted(place.iterdir())]
+    assert own[0]
+    assert own[1]
+    assert not set(own[0]) & set(own[2])
+    kept = tmp_path / "kept"
+    found = pl.importance(model, place, "patches", "ablation", count=4, keep=kept)
+    gathered = [n for n in found.notes if "(So for 2 of 4 pictures." in n]
+    assert any(n.startswith(own[0][0].split(" (")[0][:20]) for n in gathered)
+    monkeypatch.setattr("pellucid.verbs.sets.measure", None)  # all that is kept is not measured again
+    again = pl.importance(model, place, "patches", "ablation", count=4, keep=kept)
+    assert again.notes == found.notes
+
+
+def test_pictures_whose_labels_are_in_doubt_are_counted(tmp_path):
+    model = pl.wrap(bright_model().module, transform=bright_model().preprocess)
+    with torch.no_grad():
+        model.module[4].weight.mul_(0.1)
+        model.module[4].bias.fill_(2.0)  # both labels are likely, and grey pictures share the softmax between them
+    for n, shade in enumerate((120, 125, 130, 255)):
+        save(tmp_path / "in" / f"{n}.png", np.full((64, 64, 3), shade, np.uint8))
+    model.module[4].weight.data.mul_(4)
+    single = [pl.importance(model, p, "patches", "ablation", count=4) for p in sorted((tmp_path / "in").iterdir())]
+    open_ = [any("scores='sigmoid'" in n for n in s.notes) for s in single]
+    assert 0 < sum(open_) < 4
+    found = pl.importance(model, tmp_path / "in", "patches", "ablation", count=4)
+    told = [n for n in found.notes if "scores='sigmoid'" in n]
+    assert len(told) == 1
+    assert f"(So for {sum(open_)} of 4 pictures.)" in told[0]
+    assert found.record.model["reading"]["scores"] == "softmax"

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import re
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -17,6 +18,28 @@ from pellucid.numerics.statistics import RowMean
 
 SHOWN = 300  # pictures a group whose single values are kept, for the beeswarm
 CELLS = 7  # along an axis, for players that only a place makes comparable
+
+
+NOTES = 8  # kinds of notes of single pictures that are told
+
+_NUMBER = re.compile(r"\d+(?:[.,]\d+)*(?:e[+-]?\d+)?")
+
+
+def gather_notes(notes: Iterable[Sequence[str]]) -> list[str]:
+    """The notes of single pictures, each once, with how many of them it is of; those that differ in numbers are one."""
+    kinds: dict[str, list[str]] = {}
+    every = list(notes)
+    for told in every:
+        for note in dict.fromkeys(told):
+            kinds.setdefault(_NUMBER.sub("#", note), []).append(note)
+    common = sorted(kinds.values(), key=len, reverse=True)
+    found = []
+    for alike in common[:NOTES]:
+        numbers = " The numbers are those of the first." if len(set(alike)) > 1 else ""
+        found.append(f"{alike[0]} (So for {len(alike)} of {len(every)} pictures.{numbers})")
+    if len(common) > NOTES:
+        found.append(f"{len(common) - NOTES} more notes are of single pictures: measure one alone to read its own.")
+    return found
 
 
 @dataclass

@@ -7,7 +7,7 @@ import io
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -29,6 +29,7 @@ class Row:
         answer: the model's top class, as people call it; empty where it gives no classes.
         changed: `(K,)`, share of exchanges that changed the answer; None where it was not asked.
         passes: forwards and backwards spent.
+        notes: what a reader must know of this picture, one sentence each.
     """
 
     values: Tensor
@@ -36,6 +37,7 @@ class Row:
     answer: str = ""
     changed: Tensor | None = None
     passes: int = 0
+    notes: list[str] = field(default_factory=list)
 
 
 class Ledger:
@@ -58,13 +60,15 @@ class Ledger:
             with np.load(io.BytesIO(self._file(key).read_bytes()), allow_pickle=False) as found:
                 about = json.loads(str(found["about"]))
                 changed = torch.from_numpy(found["changed"]) if "changed" in found.files else None
-                return Row(torch.from_numpy(found["values"]), about["names"], about["answer"], changed, about["passes"])
+                values, notes = torch.from_numpy(found["values"]), about.get("notes", [])
+                return Row(values, about["names"], about["answer"], changed, about["passes"], notes)
         except Exception:  # nothing there, or damaged: it is measured again
             return None
 
     def put(self, key: str, row: Row) -> None:
         """Keep a row."""
-        about = json.dumps({"names": row.names, "answer": row.answer, "passes": row.passes}, ensure_ascii=False)
+        told = {"names": row.names, "answer": row.answer, "passes": row.passes, "notes": row.notes}
+        about = json.dumps(told, ensure_ascii=False)
         arrays = {"values": row.values.numpy(), "about": np.array(about)}
         if row.changed is not None:
             arrays["changed"] = row.changed.numpy()

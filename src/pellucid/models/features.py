@@ -14,7 +14,7 @@ import secrets
 import shutil
 import tempfile
 import weakref
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -37,7 +37,7 @@ from pellucid.progress import task
 
 Pool = Literal["mean", "max"]
 
-_VERSION = 1  # of the files' layout
+_VERSION = 2  # of the files' layout, and of what is taken for scores
 CACHE_LIMIT = 4 * 2**30
 """Bytes that the cache may take; what was used longest ago goes first."""
 
@@ -177,19 +177,22 @@ def activations(
     Returns:
         `(N, *grid, C)`, or `(N, C)` pooled; and the model's scores `(N, classes)` or `(N, 0)`.
     """
-    module, reading = (model.module, model.reading) if isinstance(model, VisionModel) else (model, Reading())
+    module = model.module if isinstance(model, VisionModel) else model
+    reading, labels = (model.reading, model.labels) if isinstance(model, VisionModel) else (Reading(), None)
     rows, scores = [], []
     size = batch or default_batch(inputs.device)
     with Capture(module, watch=[layer]) as capture:
         places = Places(capture.module, layer)
         for start in range(0, len(inputs), size):
-            found, output = _read(capture, places, pool, inputs[start : start + size], reading)
+            found, output = _read(capture, places, pool, inputs[start : start + size], reading, labels)
             rows.append(found.cpu())
             scores.append(output.cpu())
     return torch.cat(rows), torch.cat(scores)
 
 
-def _read(capture: Capture, places: Places, pool: Pool | None, x: Tensor, reading: Reading) -> tuple[Tensor, Tensor]:
+def _read(
+    capture: Capture, places: Places, pool: Pool | None, x: Tensor, reading: Reading, labels: Sequence[str] | None
+) -> tuple[Tensor, Tensor]:
     """One pass in an open capture: the layer's rows, `(N, *grid, C)` or pooled, and the model's scores."""
     places.layout(x)  # is found by running the model, which must not happen between the pass and its reading
     with torch.no_grad():
@@ -201,7 +204,7 @@ def _read(capture: Capture, places: Places, pool: Pool | None, x: Tensor, readin
         if pool is not None:
             cells = rows.flatten(1, -2)
             rows = cells.mean(1) if pool == "mean" else cells.amax(1)
-        scores = reading.found(output, len(x))
+        scores = reading.found(output, len(x), labels)
         return rows, torch.zeros(len(x), 0) if scores is None else scores
 
 
@@ -244,7 +247,7 @@ class _Run:
                 if not self.forwards:
                     self.forwards += capture.quicken(x[:1], len(self.pictures))
                 self.forwards += len(x)
-                rows, scores = _read(capture, places, self.pool, x, model.reading)
+                rows, scores = _read(capture, places, self.pool, x, model.reading, model.labels)
                 yield rows.cpu(), scores.cpu(), geometries, places.said(x)
                 advance(len(x))
 

@@ -22,7 +22,7 @@ from pellucid.models.fingerprint import fingerprint
 from pellucid.models.parts import advised, nothing_to_explain, parts
 from pellucid.models.preprocess import Preprocessing
 from pellucid.models.reading import Reading
-from pellucid.models.recognition import settle
+from pellucid.models.recognition import doubts, settle
 from pellucid.models.targets import ClassTarget, Function, Target
 
 
@@ -176,7 +176,14 @@ class VisionModel:
     def predict(self, inputs: Tensor, k: int = 5) -> list[list[Prediction]]:
         """The top-k classes of each input `(N, C, H, W)`, with their probabilities where the output has any."""
         output = self.outputs(inputs)
-        return self.settled(inputs, output).ranked(output, k, count=len(inputs))
+        found = self.settled(inputs, output).ranked(output, k, count=len(inputs))
+        for row, doubt in zip(found, self.doubts(output, len(inputs)), strict=True):
+            row[:] = [replace(p, probability=math.nan) for p in row] if doubt else row
+        return found
+
+    def doubts(self, output: Any, count: int) -> list[bool]:
+        """For each of so many inputs, whether its scores alone leave open if labels exclude each other."""
+        return doubts(self.reading, self.module, output, count, self.labels)
 
     def fingerprint(self) -> str:
         """SHA-256 over the names, types, shapes and values of all that the module's `state_dict` holds.

@@ -7,7 +7,7 @@ recognised (`models/recognition.py`), and written into records.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import permutations
 from typing import Any
 
@@ -23,11 +23,16 @@ _SUM = 5e-3  # how far from 1 the probabilities of a row may add up: black boxes
 _SAME = 1e-4  # between probabilities and those made of the logits beside them
 
 
-_DOUBT = (
-    "Two labels are each likely by themselves and share the softmax between them, so it is open whether they exclude "
-    "each other: scores are shown instead of probabilities. Say pl.wrap(module, scores='sigmoid') if several labels "
-    "may be true at once, else scores='softmax'."
-)
+_DOUBTS = {
+    "labels": "Two labels are each likely by themselves and share the softmax between them, so it is open whether they "
+    "exclude each other: scores are shown instead of probabilities. Say pl.wrap(module, scores='sigmoid') if several "
+    "labels may be true at once, else scores='softmax'.",
+    "number": "The model answers one number and has no labels, so it is open whether it is a logit or a measured "
+    "value: the number is shown, and no probability. Say pl.wrap(module, scores='sigmoid') of a logit, "
+    "labels=[negative, positive] of one that decides between two, else scores='none'.",
+    "size": "The model answers one number, of a size that logits do not have, so it is taken for a measured value: the "
+    "number is shown, and no probability. Say pl.wrap(module, scores='sigmoid') if it is a logit, else scores='none'.",
+}
 
 
 @dataclass(frozen=True)
@@ -40,8 +45,9 @@ class Reading:
         scores: what they are: logits of one class among all (`softmax`), logits of labels that do not exclude each
             other (`sigmoid`), `probabilities` already, or plain values (`none`); None is not yet recognised.
         pair: one number decides between two labels, of which the second is the positive one.
-        doubt: the scores may be logits of a softmax or of labels that do not exclude each other, and on the inputs that
-            were seen the two say different things: they are taken for plain values.
+        doubt: False; or why scores are taken for plain values. `labels`: they may be logits of a softmax or of labels
+            that do not exclude each other, and on the inputs that were seen the two say different things. `number`:
+            one number, which may be a logit or a measured value. `size`: one number, too large for a logit.
 
     Raises:
         ModelError: there are no such scores.
@@ -50,7 +56,7 @@ class Reading:
     output: str | None = None
     scores: str | None = None
     pair: bool = False
-    doubt: bool = False
+    doubt: bool | str = False
 
     def __post_init__(self) -> None:
         if self.scores is not None and self.scores not in SCORES:
@@ -74,7 +80,9 @@ class Reading:
     @property
     def notes(self) -> list[str]:
         """What the reader of a result must know."""
-        return [_DOUBT] if self.doubt else []
+        if not self.doubt:
+            return []
+        return [_DOUBTS["labels" if self.doubt is True else str(self.doubt)]]  # True: as earlier records say it
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values, for the record."""
@@ -118,10 +126,16 @@ class Reading:
         other = 1 - scores if self.scores == "probabilities" else -scores
         return torch.cat([other, scores], 1)
 
-    def found(self, output: Any, count: int) -> Tensor | None:
-        """`class_scores` of so many inputs; None where the output holds none."""
+    def located(self, output: Any, labels: Sequence[str] | None = None, count: int | None = None) -> Reading:
+        """This reading with the part that holds the scores, if that is still to be found (see `chosen`)."""
+        if self.output is not None or isinstance(output, Tensor):
+            return self
+        return replace(self, output=chosen(output, labels, count).name)
+
+    def found(self, output: Any, count: int, labels: Sequence[str] | None = None) -> Tensor | None:
+        """`class_scores` of so many inputs, of a model with these labels; None where the output holds none."""
         try:
-            scores = self.class_scores(output)
+            scores = self.located(output, labels, count).class_scores(output)
         except TargetError:
             return None
         return scores if len(scores) == count else None
@@ -150,6 +164,10 @@ class Reading:
         if scores.shape[1] == 1:
             return "sigmoid"
         return "probabilities" if exclusive(scores) else "softmax"
+
+
+IN_DOUBT = Reading(scores="none", doubt="labels")
+"""Of an input whose scores leave open if labels exclude each other."""
 
 
 def exclusive(scores: Tensor) -> bool:

@@ -1,7 +1,7 @@
 """What a model's output means where nobody has declared it: by its structure, its configuration, and what it answers.
 
 Nothing is guessed from a name alone. Logits of several columns that nothing speaks against are taken for those of
-classes that exclude each other, and a single column for one logit, as most classifiers are trained.
+classes that exclude each other, and a single column that has labels for one logit, as most classifiers are trained.
 """
 
 from __future__ import annotations
@@ -16,10 +16,11 @@ from torch import Tensor, nn
 from pellucid.engine import leave_no_trace, unwrap
 from pellucid.errors import ModelError, TargetError
 from pellucid.models.parts import parts
-from pellucid.models.reading import Reading, chosen, exclusive
+from pellucid.models.reading import IN_DOUBT, Reading, exclusive
 
 _NOISE_SEED = 0
 _SAME = 1e-4
+_LARGEST = 30.0  # logit that is met: its sigmoid is within single precision of 0 or 1
 _SHARED, _LIKELY = 0.4, 0.8  # of the softmax and of the sigmoid, for each of two labels
 _UNCHANGED = ("View", "Reshape", "Squeeze", "Unsqueeze", "Clone", "ToCopy", "Alias", "Select", "Slice", "Unsafe")
 _PROBLEMS = {
@@ -34,8 +35,8 @@ def settle(
 ) -> Reading:
     """A reading with all that was not declared recognised, from the output `output` for `inputs`.
 
-    An output that holds no class scores leaves it as it is: functions of the output need none. Only where all scores
-    lie between 0 and 1 does the model run once more, on noise.
+    An output that holds no class scores leaves it as it is: functions of the output need none. The model runs once
+    more, on noise, only where all scores lie between 0 and 1, and where one number has one label.
 
     Raises:
         ModelError: what was declared does not fit the output.
@@ -43,8 +44,7 @@ def settle(
     if reading.output is not None and isinstance(output, Tensor):
         raise ModelError(f"The model returns a tensor, which has no part {reading.output!r}: leave out output=.")
     try:
-        if reading.output is None and not isinstance(output, Tensor):
-            reading = replace(reading, output=chosen(output, labels, len(inputs)).name)
+        reading = reading.located(output, labels, len(inputs))
         scores = reading.tensor(output)
     except TargetError as error:
         if reading.output is not None:
@@ -55,13 +55,34 @@ def settle(
     width = scores.shape[-1] if scores.ndim > 1 else 1
     if reading.scores == "softmax" and width == 1:
         raise ModelError("One column of scores has no softmax, which is over classes: say scores='sigmoid' or 'none'.")
-    kind = reading.scores or _configured(module, width, labels) or _beside(output, scores)
+    kind = reading.scores or _configured(module, width, labels) or _beside(output, reading)
     if kind is None and bool(((scores >= 0) & (scores <= 1)).all()):
         kind = _bounded(reading, module, inputs, scores)
-    doubt = kind is None and scores.ndim == 2 and width > 1 and not _publishes_classifiers(module) and _doubtful(scores)
-    kind = kind or ("sigmoid" if width == 1 else "none" if doubt else "softmax")
-    pair = width == 1 and labels is not None and len(labels) == 2 and kind in ("sigmoid", "probabilities")
-    return replace(reading, scores=kind, pair=pair, doubt=doubt)
+    doubt = reading.doubt
+    if kind is None and width == 1:
+        doubt = _number(reading, module, inputs, scores, labels)
+    elif kind is None and scores.ndim == 2 and bool(_shared(scores, module).all()):
+        doubt = IN_DOUBT.doubt
+    kind = kind or ("none" if doubt else "sigmoid" if width == 1 else "softmax")
+    two = width == 1 and labels is not None and len(labels) == 2
+    return replace(reading, scores=kind, pair=two and (kind != "none" or bool(doubt)), doubt=doubt)
+
+
+def doubts(
+    reading: Reading, module: nn.Module, output: Any, count: int, labels: Sequence[str] | None = None
+) -> list[bool]:
+    """For each of so many inputs, whether `settle` would leave open, by its row alone, what its scores mean.
+
+    Args:
+        reading: as it was declared.
+    """
+    scores = reading.found(output, count, labels)
+    if reading.scores is not None or scores is None or scores.shape[1] == 1:
+        return [False] * count
+    if _configured(module, scores.shape[1], labels) or _beside(output, reading.located(output, labels, count)):
+        return [False] * count
+    rows: list[bool] = _shared(scores, module).tolist()
+    return rows
 
 
 def configuration(module: nn.Module) -> Any:
@@ -103,15 +124,30 @@ def _publishes_classifiers(module: nn.Module) -> bool:
     return unwrap(module).__class__.__module__.partition(".")[0] in ("timm", "torchvision")
 
 
-def _doubtful(scores: Tensor) -> bool:
-    """Whether, for some input, two labels are both likely by their sigmoids and share the softmax between them."""
+def _shared(scores: Tensor, module: nn.Module) -> Tensor:
+    """For each input `(N,)`, whether two labels are likely by their sigmoids and share the softmax between them."""
+    if _publishes_classifiers(module):
+        return torch.zeros(len(scores), dtype=torch.bool)
     top = scores.float().topk(2, dim=1)
     shared = scores.float().softmax(1).gather(1, top.indices).amin(1) >= _SHARED
-    return bool((shared & (top.values.sigmoid().amin(1) >= _LIKELY)).any())
+    return shared & (top.values.sigmoid().amin(1) >= _LIKELY)
 
 
-def _beside(output: Any, scores: Tensor) -> str | None:
+def _number(
+    reading: Reading, module: nn.Module, inputs: Tensor, scores: Tensor, labels: Sequence[str] | None
+) -> bool | str:
+    """Why a single number is no logit; False where nothing speaks against it."""
+    if labels is None:
+        return "number"
+    seen = [scores]
+    if len(labels) == 1:  # "age", or "ill": two labels are of a decision
+        seen += [] if (answer := _on_noise(reading, module, inputs)) is None else [answer.detach()]
+    return "size" if any(float(each.abs().max()) > _LARGEST for each in seen) else False
+
+
+def _beside(output: Any, reading: Reading) -> str | None:
     """What the probabilities prove that an output holds beside its logits."""
+    scores = reading.tensor(output)
     if isinstance(output, Tensor) or scores.ndim != 2:
         return None
     z = scores.float()
@@ -125,18 +161,25 @@ def _beside(output: Any, scores: Tensor) -> str | None:
 def _bounded(reading: Reading, module: nn.Module, inputs: Tensor, scores: Tensor) -> str | None:
     """`probabilities`, if scores between 0 and 1 are bound to lie there: on noise, and by what was computed last."""
     sums = scores.ndim > 1 and scores.shape[-1] > 1 and exclusive(scores)
-    generator = torch.Generator().manual_seed(_NOISE_SEED)
-    noise = torch.randn((1, *inputs.shape[1:]), generator=generator).to(inputs)
-    module = unwrap(module)
-    try:
-        with leave_no_trace(module), torch.enable_grad():
-            answer = reading.tensor(module(noise.requires_grad_()))
-    except Exception:  # a model that takes no noise: the inputs alone speak
+    answer = _on_noise(reading, module, inputs)
+    if answer is None:  # the inputs alone speak
         return "probabilities" if sums else None
     if not bool(((answer >= 0) & (answer <= 1)).all()):
         return None
     proven = _last_function(answer) in ("sigmoid", "softmax")
     return "probabilities" if proven or (sums and exclusive(answer)) else None
+
+
+def _on_noise(reading: Reading, module: nn.Module, inputs: Tensor) -> Tensor | None:
+    """The scores of one input of noise, with their graph; None of a model that takes no noise."""
+    generator = torch.Generator().manual_seed(_NOISE_SEED)
+    noise = torch.randn((1, *inputs.shape[1:]), generator=generator).to(inputs)
+    module = unwrap(module)
+    try:
+        with leave_no_trace(module), torch.enable_grad():
+            return reading.tensor(module(noise.requires_grad_()))
+    except Exception:  # whatever the model raises
+        return None
 
 
 def _last_function(answer: Tensor) -> str:

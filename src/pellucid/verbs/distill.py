@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +30,7 @@ from pellucid.models.features import Features, extract
 from pellucid.models.layers import describe
 from pellucid.models.layouts import Layout
 from pellucid.models.model import VisionModel
-from pellucid.models.reading import exclusive
+from pellucid.models.reading import IN_DOUBT, Reading, exclusive
 from pellucid.models.sources import load
 from pellucid.progress import task
 from pellucid.results.distilled import Distilled
@@ -38,6 +38,10 @@ from pellucid.verbs.inputs import Input, ModelLike, as_model
 from pellucid.verbs.records import parameters, record
 
 CONCEPTS = ("auto", "none", "attributes", "properties", *(name for name in DICTIONARIES if name != "random"))
+_UNSURE = (
+    "For {} of {} pictures the teacher finds two labels likely that share the softmax between them: if they do not "
+    "exclude each other, say pl.wrap(module, scores='sigmoid'), else scores='softmax'."
+)
 _COUNT, _PARTS, _CHANCE = 40, 3, 40  # concepts, patches a class, and random concepts of the baseline
 
 
@@ -198,9 +202,10 @@ class _Setting:
             answers = np.eye(len(pictures.classes))[labels]
             assert first is not None
             return cls(everything, answers, list(pictures.classes), labels, first, [])
-        scores = _scores(teacher, pictures, features, base)
+        outputs = _outputs(teacher, pictures, features, base)
+        teacher, notes = _as_read(teacher, pictures, outputs)
+        scores = _scores(teacher.reading, outputs)
         top = scores.argmax(1)
-        notes: list[str] = []
         counts = np.bincount(top, minlength=scores.shape[1])
         classes = np.flatnonzero(counts >= 4)
         if len(classes) < 2:
@@ -234,27 +239,51 @@ class _Setting:
         return cls(kept, _shares(teacher, scores, kept, classes), names, truth, at, notes)
 
 
+def _as_read(teacher: VisionModel, pictures: PictureSet, outputs: Array) -> tuple[VisionModel, list[str]]:
+    """The teacher with its reading recognised, and what that leaves open.
+
+    Raises:
+        DataError: it does not choose among classes.
+    """
+    x, _ = teacher.pictures(pictures.read(0))
+    x = x[None].to(teacher.device, teacher.dtype)
+    output = teacher.outputs(x)
+    reading = teacher.settled(x, output).reading
+    if reading.doubt == IN_DOUBT.doubt:  # of one picture, which does not speak for all
+        reading = replace(reading, scores="softmax", doubt=False)
+    if reading.scores == "none" or (reading.scores == "sigmoid" and outputs.shape[1] > 1):
+        raise DataError(
+            f"The teacher {teacher.name!r} does not choose among classes (its scores are read as {reading.scores!r}), "
+            f"so there are no answers to learn: take a classifier. {' '.join(reading.notes)}".rstrip()
+        )
+    unsure = sum(teacher.doubts(torch.from_numpy(outputs), len(outputs))) if isinstance(output, Tensor) else 0
+    notes = [_UNSURE.format(unsure, len(outputs))] if unsure else []
+    return replace(teacher, reading=reading), notes
+
+
 def _shares(teacher: VisionModel, scores: Array, kept: NDArray[np.int64], classes: NDArray[np.int64]) -> Array:
     """The teacher's probabilities of those classes among themselves, on the pictures that are kept."""
-    if teacher.reading.scores in ("sigmoid", "none"):
-        raise DataError(
-            f"The teacher {teacher.name!r} does not choose among classes (its scores are read as "
-            f"{teacher.reading.scores!r}), so there are no answers to learn: take a classifier."
-        )
     answers = scores[kept][:, classes]
     if teacher.reading.scores == "probabilities" or exclusive(torch.from_numpy(scores)):
         return np.asarray(answers / np.maximum(answers.sum(1, keepdims=True), np.finfo(answers.dtype).tiny))
     return softmax(answers)
 
 
-def _scores(teacher: VisionModel, pictures: PictureSet, features: Features, base: VisionModel) -> Array:
-    """The teacher's logits `(N, classes)` on all pictures."""
+def _outputs(teacher: VisionModel, pictures: PictureSet, features: Features, base: VisionModel) -> Array:
+    """The teacher's scores `(N, columns)` on all pictures."""
     outputs = features.outputs if teacher is base else extract(teacher, pictures, pool="mean").outputs
-    if outputs.shape[1] == 1:
-        outputs = np.concatenate([-outputs / 2, outputs / 2], 1)
-    if outputs.shape[1] < 2:
+    if outputs.shape[1] < 1:
         raise DataError(f"The teacher {teacher.name!r} answers no class scores: take a classifier.")
     return np.asarray(outputs, np.float64)
+
+
+def _scores(reading: Reading, outputs: Array) -> Array:
+    """Scores `(N, classes)`; of one column, of the two classes that it decides between."""
+    if outputs.shape[1] > 1:
+        return outputs
+    if reading.scores == "probabilities":
+        return np.concatenate([1 - outputs, outputs], 1)
+    return np.concatenate([-outputs / 2, outputs / 2], 1)
 
 
 def _words(

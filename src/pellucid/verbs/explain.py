@@ -148,6 +148,10 @@ def _explain_batch(
     weights = model.fingerprint()
     x = torch.stack([item.x for item in items]).to(model.device, model.dtype)
     output = model.outputs(x)
+    doubts = model.doubts(output, len(x))
+    if any(doubts) and not all(doubts):  # each picture's scores are read as they would be without the others
+        yield from _each_as_read(model, items, doubts, methods, targets, seed, memory)
+        return
     model = model.settled(x, output)
     predictions = model.ranked(output, count=len(x))
     items = [
@@ -169,6 +173,17 @@ def _explain_batch(
                 for a, m in enumerate(methods)
             ),
         )
+
+
+def _each_as_read(
+    model: VisionModel, items: list[Prepared], doubts: list[bool], *how: Any
+) -> Iterator[tuple[str, Heatmaps]]:
+    """Pictures in doubt and the others, batch by batch, and as they were given."""
+    found: dict[int, tuple[str, Heatmaps]] = {}
+    for doubt in (False, True):
+        rows = [i for i, each in enumerate(doubts) if each == doubt]
+        found |= zip(rows, _explain_batch(model, [items[i] for i in rows], *how), strict=True)
+    yield from (found[i] for i in range(len(items)))
 
 
 def _by_pathway(methods: Sequence[Method], model: VisionModel, x: Tensor) -> list[Method]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +17,13 @@ from pellucid.errors import MediaError, MethodError, ModelError, PellucidError
 from pellucid.importance import Share, measure
 from pellucid.importance.estimators import Permutation
 from pellucid.importance.exchange import Kept, exchange
-from pellucid.importance.gather import Gathered, by_place, difference, gather
+from pellucid.importance.gather import Gathered, by_place, difference, gather, gather_notes
 from pellucid.importance.ledger import Ledger, Row, ledger
 from pellucid.importance.result import INTERVAL
 from pellucid.media import Geometry, Picture, address, scheme
+from pellucid.models.fused import fused_notes
 from pellucid.models.model import VisionModel
+from pellucid.models.reading import IN_DOUBT
 from pellucid.progress import task
 from pellucid.render.paper.portraits import portrait
 from pellucid.results.importance import Importance
@@ -47,6 +49,7 @@ class _Run:
     """What all pictures share, and what has been spent."""
 
     model: VisionModel
+    given: VisionModel  # as it was before anything was recognised
     pictures: Collection
     asked: ImportanceRequest
     kept: Ledger
@@ -109,7 +112,8 @@ def importance_of_set(
     }  # fmt: skip
     batch = model.batch
     with ledger(keep, about) as kept:
-        run = _Run(model, Collection(model, members, batch + lend + 1), asked, kept, lend, say)
+        looked = Collection(model, members, batch + lend + 1)
+        run = _Run(model, model, looked, asked, kept, lend, say)
         _measure_all(run, batch, patient=failed is not None)
         if failed is not None:
             failed += [run.failed[position] for position in sorted(run.failed)]
@@ -159,7 +163,9 @@ def _measure_batch(run: _Run, items: list[tuple[int, Prepared, list[Tensor]]]) -
     model = run.model
     x = torch.stack([item.x for _, item, _ in items]).to(model.device, model.dtype)
     output = model.outputs(x)
-    run.model = model = model.settled(x, output)
+    run.model = model = _recognised(model.settled(x, output))
+    doubts = run.given.doubts(output, len(items))
+    fused = fused_notes(model.module, x, output, model.reading)
     bound = model.frozen(model.bound(run.asked.target, x), x, output)
     ranked = model.ranked(output, 1, count=len(x))
     run.passes += len(items)
@@ -181,7 +187,16 @@ def _measure_batch(run: _Run, items: list[tuple[int, Prepared, list[Tensor]]]) -
         run.passes += spent
         changed = values[:, 1] if len(targets) > 1 else None
         answer = ranked[i][0].label if ranked[i] else ""
-        run.kept.put(run.keys[position], Row(values[:, 0].contiguous(), names, answer, changed, spent))
+        read = IN_DOUBT.notes if doubts[i] else model.reading.notes
+        notes = [*item.notes, *found.notes[0], *read, *fused[i]]
+        run.kept.put(run.keys[position], Row(values[:, 0].contiguous(), names, answer, changed, spent, notes))
+
+
+def _recognised(model: VisionModel) -> VisionModel:
+    """The model, its scores read as they are of most pictures: those that are in doubt say so in their own notes."""
+    if model.reading.doubt != IN_DOUBT.doubt:
+        return model
+    return replace(model, reading=replace(model.reading, scores="softmax", doubt=False))
 
 
 def _once(run: _Run) -> Say | None:
@@ -209,6 +224,7 @@ def _answer(run: _Run, inputs: Any, weights: str, how: dict[str, Any]) -> Import
     notes = [_PLACED.format(run.asked.players.kind.capitalize())] if run.placed else []
     notes += [_FEW] if min(s.count for s in shares) < 10 else []
     notes += [f"{len(run.failed)} pictures could not be used."] if run.failed else []
+    notes += gather_notes(run.row(p).notes for p in positions)
     given = _given(inputs)
     source = {
         "source": ", ".join(given),
