@@ -249,6 +249,18 @@ def test_verify_finds_the_same_concepts_and_sees_changes(found, tmp_path, folder
     assert "weights" in str(changed)
 
 
+def test_concepts_of_a_list_are_found_again_from_their_record(tmp_path, folder):
+    sources = list(read_folder(folder).sources)
+    made = pl.concepts(model(), sources, "3", "pca", count=3, stable=False, limit=4, cache=None)
+    file = made.save(tmp_path / "out")[0]
+    assert pl.verify(file, model=model()).status in ("same", "within tolerance")
+    other = pl.verify(file, model=model(), inputs=sources[1:])
+    assert "the pictures are not those of the record" in other.reasons
+    held = pl.concepts(model(), read_folder(folder), "3", "pca", count=3, stable=False, limit=4, cache=None)
+    with pytest.raises(StorageError, match=r"only in memory: give them with pl\.verify\(file, inputs=\.\.\.\)"):
+        pl.verify(held.save(tmp_path / "held")[0], model=model())
+
+
 def test_a_concept_has_a_heat_map_in_any_picture(found, folder):
     given = read_folder(folder)
     k = next(k for k in range(4) if given.labels[found.exemplars[k, 0]] == 0)

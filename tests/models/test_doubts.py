@@ -271,3 +271,12 @@ def test_the_problem_of_a_transformers_teacher_is_obeyed_undeclared(folder, prob
     x = torch.stack([model.pictures(pl.read_image(s))[0] for s in found.sources])
     with torch.no_grad():
         np.testing.assert_allclose(found.answers, net(x).logits.softmax(1), atol=1e-4)
+
+
+def test_a_teacher_of_a_list_of_pictures_is_learned_again_from_its_record(folder, tmp_path):
+    files = sorted(folder.rglob("*.png"))
+    model = pl.wrap(Teacher(), transform=LOOK, labels=["dark", "light"])
+    found = pl.distill(files, "tree", model, layer="conv", concepts="none", cache=None)
+    saved = found.save(tmp_path / "out")[0]
+    assert pl.verify(saved, model=model).status in ("same", "within tolerance")
+    assert "the pictures are not those of the record" in pl.verify(saved, model=model, inputs=files[1:]).reasons

@@ -18,7 +18,7 @@ from pellucid.concepts.dictionary import Dictionary, get_dictionary
 from pellucid.concepts.naming import Name, by_examples, by_regions, clip_names, responses
 from pellucid.engine import Capture
 from pellucid.errors import MediaError, StorageError
-from pellucid.media import Pictures, PictureSet, address, read_folder
+from pellucid.media import Pictures, PictureSet, read_folder
 from pellucid.media.crops import Crops
 from pellucid.media.regions import read_regions
 from pellucid.models.features import Features, extract
@@ -28,7 +28,7 @@ from pellucid.results.concepts import Concepts
 from pellucid.results.concepts import read_concepts as opened
 from pellucid.storage import Artefact
 from pellucid.verbs.inputs import ModelLike, as_model
-from pellucid.verbs.records import record, reloaded
+from pellucid.verbs.records import opening, record, reloaded, reopened
 
 __all__ = ["Concepts", "concepts", "opened", "recompute"]
 
@@ -100,7 +100,7 @@ def concepts(
         )
     _name(bank, loaded, features, home, regions, examples, words, clip)
     about = {
-        "source": address(pictures) if isinstance(pictures, str | Path) else "",
+        **opening(pictures),
         "name": given.name,
         "sha256": hashlib.sha256(" ".join(features.digests).encode()).hexdigest(),
         "count": len(given),
@@ -169,11 +169,9 @@ def recompute(artefact: Artefact, model: ModelLike | None, inputs: Any) -> tuple
     """Stored concepts found again from their record: arrays of the same names (see `verify`)."""
     stored = opened(artefact)
     about, reasons = stored.record, list[str]()
-    if inputs is None and not about.input["source"]:
-        raise StorageError("The pictures were given as a list: give them with pl.verify(file, inputs=...).")
-    loaded = reloaded(about, model, inputs, reasons)
+    given = reopened(about, inputs)
+    loaded = reloaded(about, model, given, reasons)
     asked = about.method["parameters"]
-    given = inputs if inputs is not None else about.input["source"]
     try:
         again = concepts(
             loaded,

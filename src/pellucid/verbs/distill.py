@@ -6,7 +6,6 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -35,7 +34,7 @@ from pellucid.models.sources import load
 from pellucid.progress import task
 from pellucid.results.distilled import Distilled
 from pellucid.verbs.inputs import Input, ModelLike, as_model
-from pellucid.verbs.records import parameters, record
+from pellucid.verbs.records import opening, parameters, record, reopened
 
 CONCEPTS = ("auto", "none", "attributes", "properties", *(name for name in DICTIONARIES if name != "random"))
 _UNSURE = (
@@ -123,7 +122,7 @@ def distill(
     }
     digest = hashlib.sha256("".join(features.digests).encode()).hexdigest()
     source = {
-        "source": address(pictures) if isinstance(pictures, str | Path) else "",
+        **opening(pictures),
         "name": found.name,
         "sha256": digest,
     }
@@ -368,9 +367,7 @@ def recompute(
     stored = surrogate(artefact)
     about, reasons = stored.record, list[str]()
     settings = parameters(about)
-    source: Any = about.input["source"] if inputs is None else inputs
-    if not isinstance(source, PictureSet) and not source:
-        raise StorageError("The pictures were only in memory: give them with pl.verify(file, inputs=...).")
+    source = reopened(about, inputs)
     if settings["teacher"] != small_cnn.NAME:
         if model is None and not about.model["source"]:
             raise StorageError(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import platform
 from dataclasses import replace
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,6 +14,7 @@ from pellucid import storage
 from pellucid._version import __version__
 from pellucid.errors import StorageError
 from pellucid.explanation import Record
+from pellucid.media import address
 from pellucid.models import sources
 from pellucid.models.model import VisionModel
 from pellucid.models.reading import Reading
@@ -104,6 +106,27 @@ def _as_read(model: VisionModel, record: Record, reasons: list[str]) -> VisionMo
         if what != "pair" and None not in (now, before) and now != before:
             reasons.append(f"the model's {what} are read as {now!r}, not as {before!r}")
     return model
+
+
+def opening(pictures: Any) -> dict[str, Any]:
+    """What opens many pictures again, for a record: `source`, of a folder or glob; `pictures`, of a list of them."""
+    if isinstance(pictures, str | Path):
+        return {"source": address(pictures)}
+    if isinstance(pictures, list | tuple) and pictures and all(isinstance(item, str | Path) for item in pictures):
+        return {"source": "", "pictures": [address(item) for item in pictures]}
+    return {"source": ""}
+
+
+def reopened(record: Record, given: Any) -> Any:
+    """The pictures of a record as `opening` noted them, or those given.
+
+    Raises:
+        StorageError: they were in memory only, and none are given.
+    """
+    found = given if given is not None else record.input["source"] or record.input.get("pictures")
+    if not found and given is None:
+        raise StorageError("The pictures were only in memory: give them with pl.verify(file, inputs=...).")
+    return found
 
 
 def recorded_target(record: Record, given: TargetLike, verb: str = "verify") -> Target:
