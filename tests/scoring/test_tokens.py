@@ -238,7 +238,7 @@ def test_refuses_scores_that_read_a_place():
 def test_only_whole_patches():
     net = random_net("vit_tiny_patch16_224", dynamic_img_size=True, dynamic_img_pad=True, **TINY)
     assert entries(net, noise(1, 3, 36, 36)) == ()
-    assert entries(net, noise(1, 3, 40, 40))[0][1].grid == (5, 5)
+    assert entries(net, noise(1, 3, 40, 40))[0].layout.grid == (5, 5)
 
 
 def test_masks_of_one_size_share_batches_and_short_rows_fill_them():

@@ -38,6 +38,7 @@ class MaskScorer(ABC):
         inputs: `(N, C, *space)`.
         targets: how many scores each masked input has.
         space: what masks are drawn over, unless they are drawn over the inputs' own space.
+        unit: places of the input in one step of `space`, along each axis.
         soft: whether a mask may have values between 0 and 1.
         in_order: whether masks are scored in the order they are given in.
         batch: masked inputs at a time; halved when memory runs out.
@@ -48,6 +49,7 @@ class MaskScorer(ABC):
     inputs: Tensor
     targets: int
     space: tuple[int, ...]
+    unit: tuple[int, ...]
     soft: bool
     in_order: bool = True
     batch: int
@@ -198,6 +200,7 @@ class Scorer(MaskScorer):
         batch: int | None = None,
     ) -> None:
         self.inputs, self.space = inputs.detach(), tuple(inputs.shape[2:])
+        self.unit = (1,) * len(self.space)
         self.baseline: Baseline = (
             Backdrop(baseline.detach().expand_as(inputs)) if isinstance(baseline, Tensor) else baseline
         )

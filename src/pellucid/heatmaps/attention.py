@@ -22,6 +22,7 @@ from pellucid.errors import MethodError
 from pellucid.heatmaps.base import Attribution, Method, method
 from pellucid.models.layers import _noise_like
 from pellucid.models.layouts import readings
+from pellucid.models.spans import Intervals
 from pellucid.models.targets import Target
 from pellucid.scoring.job import Job
 from pellucid.scoring.tokens import entries
@@ -38,6 +39,7 @@ class TokenGrid:
         grid: cells along each space axis, time first for clips.
         prefix: tokens without a place (class, registers) in a joint or spatial attention.
         time_prefix: the same in the attention over whole frames (factorised).
+        span: for each space axis, the interval of the input that the grid covers; empty: all of it.
         kind: `joint`, `divided` or `factorised`.
         together: for each attention of a pass, which tokens sit in it together.
     """
@@ -47,6 +49,7 @@ class TokenGrid:
     kind: Literal["joint", "divided", "factorised"]
     together: tuple[Together, ...]
     time_prefix: int = 0
+    span: Intervals = ()
 
 
 def token_grid(job: Job, shapes: Sequence[tuple[int, int]]) -> TokenGrid:
@@ -71,12 +74,14 @@ def token_grid(job: Job, shapes: Sequence[tuple[int, int]]) -> TokenGrid:
 
 
 def _joint(job: Job, layers: int, tokens: int) -> TokenGrid:
-    layout = next((e[1] for e in entries(job.module, job.inputs) if e[1].prefix + e[1].cells == tokens), None)
-    if layout is None:
+    found = (e for e in entries(job.module, job.inputs) if e.layout.prefix + e.layout.cells == tokens)
+    entry = next(found, None)
+    if entry is None:
         raise MethodError(
             f"It is not proven which of the {tokens} tokens belongs to which place: use grad-cam or occlusion."
         )
-    return TokenGrid(layout.grid, layout.prefix, "joint", tuple(_ALL for _ in range(layers)))
+    layout, every = entry.layout, tuple(_ALL for _ in range(layers))
+    return TokenGrid(layout.grid, layout.prefix, "joint", every, span=entry.span(job.space))
 
 
 def _frame_grid(job: Job, places: int) -> tuple[int, int] | None:
@@ -262,8 +267,11 @@ class _Rollout(Method):
         """Each method on its own."""
         return [m.roll(job) for m in methods]
 
-    def _map(self, job: Job, steps: Sequence[Tensor]) -> Tensor:
-        """The map `(*grid)` of one input; `steps` are its attentions `(side by side, queries, keys)`, as they count."""
+    def _map(self, job: Job, steps: Sequence[Tensor]) -> tuple[Tensor, Intervals]:
+        """The map `(*grid)` of one input, and what of it the grid covers.
+
+        `steps` are its attentions `(side by side, queries, keys)`, as they count.
+        """
         if not steps:
             raise MethodError(
                 "The model runs no attention that can be read (a softmax or scaled dot-product attention over four "
@@ -279,7 +287,7 @@ class _Rollout(Method):
         start: str | Tensor = self._begin(tokens)
         if last and self.start == "auto":
             start = pooled(tokens, [a[0] for a in last], self.keep, self.take)
-        return flow_back(tokens, among, self.keep, self.take, start).float()
+        return flow_back(tokens, among, self.keep, self.take, start).float(), tokens.span
 
     def _said(self, steps: Sequence[Tensor]) -> list[str]:
         count = _poolings(steps)
@@ -323,12 +331,14 @@ class AttentionRollout(_Rollout):
 
     def roll(self, job: Job) -> list[Attribution]:
         """The same map for every target."""
-        maps, steps = [], list[Tensor]()
+        maps, steps = list[Tensor](), list[Tensor]()
+        span: Intervals = ()
         for n in range(len(job.inputs)):
             one = Job(job.module, job.inputs[n : n + 1].detach(), job.targets)
             steps = [w.mean(1) for w in attention_weights(one, one.inputs)]
-            maps.append(self._map(one, steps))
-        found = Attribution(torch.stack(maps), notes=self._said(steps), cost=Cost(forwards=len(maps)))
+            values, span = self._map(one, steps)
+            maps.append(values)
+        found = Attribution(torch.stack(maps), notes=self._said(steps), cost=Cost(forwards=len(maps)), span=span)
         return [found for _ in job.targets]
 
 
@@ -356,6 +366,7 @@ class AttentionRelevance(_Rollout):
         """One forward an input, one backward a target."""
         maps: list[list[Tensor]] = [[] for _ in job.targets]
         steps: list[Tensor] = []
+        span: Intervals = ()
         cost = Cost(len(job.inputs), len(job.inputs) * len(job.targets))
         for n in range(len(job.inputs)):
             row = torch.tensor([n])
@@ -379,15 +390,16 @@ class AttentionRelevance(_Rollout):
                     torch.zeros_like(w[:, 0]) if g is None else (g * w.detach()).relu().mean(1)
                     for g, w in zip(slopes, weights, strict=True)
                 ]
-                maps[k].append(self._map(one, steps))
-        return [_relevance(torch.stack(m), self._said(steps), cost) for m in maps]
+                values, span = self._map(one, steps)
+                maps[k].append(values)
+        return [_relevance(torch.stack(m), self._said(steps), cost, span) for m in maps]
 
 
 def _scored(targets: Sequence[Target]) -> Callable[[Any, Mapping[str, Tensor]], list[Tensor]]:
     return lambda output, watched: [t.score(output, watched) for t in targets]
 
 
-def _relevance(values: Tensor, notes: list[str], cost: Cost) -> Attribution:
+def _relevance(values: Tensor, notes: list[str], cost: Cost, span: Intervals) -> Attribution:
     if not values.any():
         notes = [*notes, "No attention speaks for the target, so the map is zero: use grad-cam, signed."]
-    return Attribution(values.detach(), notes=notes, cost=cost)
+    return Attribution(values.detach(), notes=notes, cost=cost, span=span)

@@ -22,6 +22,7 @@ from pellucid.engine.run import batch_note
 from pellucid.errors import MethodError
 from pellucid.models.blackbox import BlackBox
 from pellucid.models.layers import Layer
+from pellucid.models.spans import Intervals
 from pellucid.models.targets import TargetLike
 from pellucid.registry import Registry, settings_of
 from pellucid.scoring.job import Job, ModelLike, plain_setting, prepare
@@ -38,6 +39,8 @@ class Attribution:
         facts: measured figures per sample, such as the completeness gap.
         extras: further arrays worth keeping.
         cost: passes spent, shared with the methods that came out of the same pass.
+        span: for each space axis, the interval of the input that the cells of `values` cover, and nothing beyond is
+            seen; empty: as the layer says, or all of it.
     """
 
     values: Tensor
@@ -46,6 +49,7 @@ class Attribution:
     facts: dict[str, list[float]] = field(default_factory=dict)
     extras: dict[str, Tensor] = field(default_factory=dict)
     cost: Cost = field(default_factory=Cost)
+    span: Intervals = ()
 
 
 Need = Literal["outputs", "gradients", "layer"]

@@ -17,7 +17,8 @@ from pellucid.engine.memory import Memory
 from pellucid.errors import MethodError
 from pellucid.heatmaps.base import Attribution, Method, method
 from pellucid.scoring.job import Job
-from pellucid.scoring.masked import masked
+from pellucid.scoring.masked import is_dropped, masked
+from pellucid.scoring.tokens import entries
 
 
 class PerturbationMethod(Method):
@@ -36,7 +37,7 @@ class PerturbationMethod(Method):
     @classmethod
     def run(cls, methods: Sequence[Any], job: Job) -> list[list[Attribution]]:
         """Each method on its own."""
-        return [m._kept(job) if m.continues else m.perturb(job) for m in methods]
+        return [_on_patches(m, job, m._kept(job) if m.continues else m.perturb(job)) for m in methods]
 
     def _kept(self, job: Job) -> list[Attribution]:
         memory = Memory(len(job.inputs)) if job.memory is None else job.memory
@@ -48,6 +49,14 @@ class PerturbationMethod(Method):
     def perturb(self, job: Job) -> list[Attribution]:
         """One attribution per target."""
         raise MethodError(f"{self.name} cannot run.")
+
+
+def _on_patches(method: Any, job: Job, found: list[Attribution]) -> list[Attribution]:
+    """Says which part of the input the patches cover of maps over patches that were dropped."""
+    if not is_dropped(getattr(method, "baseline", "")):
+        return found
+    spans = {entry.layout.grid: entry.span(job.space) for entry in reversed(entries(job.module, job.inputs))}
+    return [replace(a, span=spans.get(tuple(a.values.shape[1:]), ())) for a in found]
 
 
 @method(
@@ -78,15 +87,14 @@ class Occlusion(PerturbationMethod):
     def perturb(self, job: Job) -> list[Attribution]:
         """One pass over all windows, for all inputs and targets."""
         with masked(job, self.baseline, self.seed) as scorer:
-            windows = self._windows(job.space, scorer.space)
+            windows = self._windows(job.space, scorer.space, scorer.unit)
             lost = scorer.plain()[:, None] - scorer(windows, label="occlusion")  # (N, M, T)
             covered = windows.accumulate_inside(torch.ones(len(windows), 1))
             maps = torch.stack([windows.accumulate_inside(drops) for drops in lost]) / covered.clamp(min=1)
             return [Attribution(maps[:, t].float(), cost=scorer.cost) for t in range(len(job.targets))]
 
-    def _windows(self, space: tuple[int, ...], units: tuple[int, ...]) -> WindowMasks:
-        """Windows over an input of size `space`, in `units` along each axis (its places, or its patches)."""
-        one = [s // u for s, u in zip(space, units, strict=True)]
+    def _windows(self, space: tuple[int, ...], units: tuple[int, ...], one: tuple[int, ...]) -> WindowMasks:
+        """Windows over an input of size `space`, in `units` along each axis: its places, or patches of size `one`."""
         size = _in_units(self.window, units, [max(1, u // (8 if len(units) < 3 else 4)) for u in units], one, "window")
         size = [w or u for w, u in zip(size, units, strict=True)]
         step = _in_units(self.stride, units, [max(1, w // 2) for w in size], one, "stride")
@@ -101,7 +109,7 @@ class Occlusion(PerturbationMethod):
 
 
 def _in_units(
-    given: int | tuple[int, ...] | None, units: tuple[int, ...], default: list[int], one: list[int], what: str
+    given: int | tuple[int, ...] | None, units: tuple[int, ...], default: list[int], one: tuple[int, ...], what: str
 ) -> list[int]:
     if given is None:
         return default
@@ -109,9 +117,7 @@ def _in_units(
     if len(sizes) != len(units) or any(s < (what == "stride") for s in sizes) or not any(sizes):
         raise MethodError(f"The {what} is one positive number, or one for each of {len(units)} axes; got {given}.")
     if any(s % o for s, o in zip(sizes, one, strict=True)):
-        raise MethodError(
-            f"With the baseline 'dropped' the {what} is a multiple of the patch {tuple(one)}; got {given}."
-        )
+        raise MethodError(f"With the baseline 'dropped' the {what} is a multiple of the patch {one}; got {given}.")
     return [s // o for s, o in zip(sizes, one, strict=True)]
 
 

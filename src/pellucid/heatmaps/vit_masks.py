@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from pellucid.engine import Capture, Cost
-from pellucid.engine.masks import GridMasks, SegmentMasks, grid_labels
+from pellucid.engine.masks import GridMasks, SegmentMasks
 from pellucid.errors import MethodError
 from pellucid.heatmaps.base import Attribution, method
 from pellucid.heatmaps.masked_cam import channel_masks
@@ -21,14 +21,14 @@ from pellucid.heatmaps.perturbation import PerturbationMethod
 from pellucid.models.layouts import Layout
 from pellucid.scoring.job import Job
 from pellucid.scoring.masked import freeze, masked, score_of
-from pellucid.scoring.tokens import entries, token_scorer
+from pellucid.scoring.tokens import Entry, entries, token_scorer
 
 _STREAM = 0x70CE  # sets the clusters' random numbers apart from those of a random baseline with the same seed
 _ROUNDS = 20  # of k-means: the masks are the largest values of its centres, which settle long before it does
 
 
-def transformer_blocks(module: nn.Module, inputs: Tensor, name: str) -> tuple[list[str], Layout]:
-    """Paths of a transformer's blocks, in order, and how their tokens read.
+def transformer_blocks(module: nn.Module, inputs: Tensor, name: str) -> tuple[list[str], Entry]:
+    """Paths of a transformer's blocks, in order, and which patches their tokens stand for.
 
     Raises:
         MethodError: the model has no blocks that are given one token for each patch.
@@ -39,9 +39,8 @@ def transformer_blocks(module: nn.Module, inputs: Tensor, name: str) -> tuple[li
             f"{name} needs a plain vision transformer, one token for each patch in all blocks, and this model is none: "
             "use score-cam, rise or hsic, which need no tokens."
         )
-    entry, layout = found[0]
-    path = entry.rpartition(".")[0]
-    return [f"{path}.{n}" if path else n for n, _ in module.get_submodule(path).named_children()], layout
+    path = found[0].block.rpartition(".")[0]
+    return [f"{path}.{n}" if path else n for n, _ in module.get_submodule(path).named_children()], found[0]
 
 
 def read_tokens(job: Job, layers: list[str], layout: Layout, cost: Cost) -> Tensor:
@@ -127,8 +126,13 @@ class ViTCX(PerturbationMethod):
     def perturb(self, job: Job) -> list[Attribution]:
         """All masks of all inputs for all targets, twice: on the noise, and on the noisy picture."""
         cost = Cost()
-        names, layout = transformer_blocks(job.module, job.inputs, self.name)
-        maps = read_tokens(job, [_norm_before(job.module, names[-1])], layout, cost)
+        names, entry = transformer_blocks(job.module, job.inputs, self.name)
+        if entry.span(job.space):
+            raise MethodError(
+                f"vit-cx draws its masks over the whole input, and of {job.space} the patches see {entry.covered}: "
+                "give inputs that patches fill, or use tis or attention-relevance."
+            )
+        maps = read_tokens(job, [_norm_before(job.module, names[-1])], entry.layout, cost)
         masks = [self._clustered(channel_masks(m, job.space)) for m in maps]
         sizes = torch.tensor([len(m) for m in masks], device=job.inputs.device)
         most = int(sizes.max())
@@ -205,8 +209,8 @@ class TIS(PerturbationMethod):
     def perturb(self, job: Job) -> list[Attribution]:
         """All masks of all inputs for all targets."""
         cost, notes = Cost(), []
-        names, layout = transformer_blocks(job.module, job.inputs, self.name)
-        kept = torch.stack([self._masks(tokens) for tokens in read_tokens(job, names, layout, cost)])
+        names, entry = transformer_blocks(job.module, job.inputs, self.name)
+        kept = torch.stack([self._masks(tokens) for tokens in read_tokens(job, names, entry.layout, cost)])
         targets = freeze(job)
         cost.forwards += len(job.inputs)
         dropping = token_scorer(job.module, job.inputs, score_of(targets), targets=len(targets), watch=job.watch)
@@ -216,7 +220,7 @@ class TIS(PerturbationMethod):
                 cost.forwards += dropping.cost.forwards
         else:
             notes.append("Tokens of this model cannot be dropped soundly, so the baseline covered the patches.")
-            labels = grid_labels(job.space, layout.grid).to(job.inputs.device)
+            labels = entry.labels(job.space).to(job.inputs.device)
             with masked(job, self.baseline, self.seed) as scorer:
                 scores = scorer([SegmentMasks(k.float(), labels) for k in kept], label=self.name)
                 cost.forwards += scorer.cost.forwards
@@ -226,10 +230,8 @@ class TIS(PerturbationMethod):
         values = torch.where(times > 0, values, 0.0).float()  # (N, cells, T)
         if (times == 0).any():
             notes.append("Some patches are kept by no mask and stay at zero: raise masks.")
-        return [
-            Attribution(values[..., t].reshape(-1, *layout.grid), notes=list(notes), cost=cost)
-            for t in range(len(targets))
-        ]
+        maps = [values[..., t].reshape(-1, *entry.layout.grid) for t in range(len(targets))]
+        return [Attribution(m, notes=list(notes), cost=cost, span=entry.span(job.space)) for m in maps]
 
     def _masks(self, tokens: Tensor) -> Tensor:
         """Which cells each group of channels `(C, *grid)` keeps, `(M, cells)`; at least one."""

@@ -232,8 +232,7 @@ def _looks(clip: Tensor, labels: Tensor) -> Tensor:
 
 def _token_owners(scorer: TokenScorer, labels: Tensor, cells: tuple[int, ...]) -> Tensor:
     """The tube of each token, that of its middle; a tube without a token of its own is refused."""
-    space = labels.shape
-    middles = [(2 * torch.arange(g) + 1) * s // (2 * g) for g, s in zip(scorer.grid, space, strict=True)]
+    middles = [(2 * torch.arange(g) + 1) * p // 2 for g, p in zip(scorer.grid, scorer.entry.patch, strict=True)]
     owners = labels[torch.meshgrid(*middles, indexing="ij")].flatten()
     if len(torch.unique(owners)) < math.prod(cells):
         raise MethodError(f"The transformer has {scorer.grid} tokens, too few for {cells} tubes: give fewer cells.")

@@ -170,15 +170,14 @@ class Patches(Players):
     def _of(self, job: Job) -> Regions:
         found = entries(job.module, job.inputs) if self.count is None else ()
         if found:
-            cells = found[0][1].grid
+            cells, labels = found[0].layout.grid, found[0].labels(job.space)
         else:
             side = (self.count or 7 ** len(job.space)) ** (1 / len(job.space))
             longest = max(job.space)
             cells = tuple(max(1, min(s, round(side * s / longest))) for s in job.space)
+            labels = grid_labels(job.space, cells)
         names = tuple(place_names(cells))
-        return Regions(
-            labels=grid_labels(job.space, cells), names=names, noun="patch", baseline=self.baseline, seed=self.seed
-        )
+        return Regions(labels=labels, names=names, noun="patch", baseline=self.baseline, seed=self.seed)
 
     @contextmanager
     def game(self, job: Job) -> Iterator[Game]:

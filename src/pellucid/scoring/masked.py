@@ -60,7 +60,7 @@ def masked(
     Raises:
         MethodError: an unknown baseline; or `dropped`, where tokens cannot be dropped soundly.
     """
-    ground = None if _is_dropped(baseline) else open_baseline(baseline, job.inputs, _seeded(seed))
+    ground = None if is_dropped(baseline) else open_baseline(baseline, job.inputs, _seeded(seed))
     targets = freeze(job)
     with _scorer(job, ground, scores(targets)) as scorer:
         scorer.memory = job.memory
@@ -68,7 +68,8 @@ def masked(
         yield scorer
 
 
-def _is_dropped(baseline: str | Tensor) -> bool:
+def is_dropped(baseline: str | Tensor) -> bool:
+    """Whether what is hidden is left out of a transformer, so that nothing stands in for it."""
     return isinstance(baseline, str) and baseline == DROPPED
 
 

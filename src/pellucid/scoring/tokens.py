@@ -15,9 +15,11 @@ This is sound only where position enters before the first block. So nothing is t
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
 
@@ -27,7 +29,7 @@ from torch import Tensor, nn
 from pellucid.engine.batching import adaptive_batches, default_batch, is_out_of_memory
 from pellucid.engine.capture import Capture, Cost, find_layer, first_tensor, replace_first_tensor, unwrap
 from pellucid.engine.hooks import End, Hooks
-from pellucid.engine.masks import Masks, SegmentMasks, grid_labels
+from pellucid.engine.masks import Masks, SegmentMasks
 from pellucid.engine.perturb import MaskScorer, Scores
 from pellucid.engine.run import run_model
 from pellucid.engine.shells import UNSOUND
@@ -35,10 +37,51 @@ from pellucid.engine.trace import leave_no_trace
 from pellucid.errors import MethodError, ModelError
 from pellucid.models.layers import _cached, _noise_like
 from pellucid.models.layouts import Layout, readings
+from pellucid.models.spans import Intervals
 from pellucid.progress import task
 
 _DRAWN = 256  # masks at a time, while they are read
 _LEAK = 1e-4  # of the largest move: what another patch's token may move by rounding
+
+
+@dataclass(frozen=True)
+class Entry:
+    """The first block of a transformer, and which patch of the input each token that enters it stands for.
+
+    Attributes:
+        block: its path.
+        layout: how the tokens read.
+        patch: places of the input along each side of a patch. Where patches do not fill the input, they leave a strip
+            at the end of an axis, which no token sees.
+    """
+
+    block: str
+    layout: Layout
+    patch: tuple[int, ...]
+
+    @property
+    def covered(self) -> tuple[int, ...]:
+        """How far the patches reach along each axis."""
+        return tuple(n * p for n, p in zip(self.layout.grid, self.patch, strict=True))
+
+    def span(self, space: tuple[int, ...]) -> Intervals:
+        """From where to where the patches reach in an input `space`; empty where they fill it."""
+        return () if self.covered == space else tuple((0.0, float(end)) for end in self.covered)
+
+    def labels(self, space: tuple[int, ...]) -> Tensor:
+        """`(*space)` numbers of the patches, row by row; a strip that no token sees goes with the patch beside it."""
+        labels = torch.zeros((), dtype=torch.long)
+        for size, cells, side in zip(space, self.layout.grid, self.patch, strict=True):
+            labels = labels[..., None] * cells + (torch.arange(size) // side).clamp(max=cells - 1)
+        return labels
+
+    def blocks(self, places: Tensor) -> Tensor:
+        """`(m, *space)` of the input as `(m, cells, places of a patch)`."""
+        dims = len(self.patch)
+        inside = places[(slice(None), *(slice(end) for end in self.covered))]
+        split = [part for pair in zip(self.layout.grid, self.patch, strict=True) for part in pair]
+        order = [0, *range(1, 2 * dims, 2), *range(2, 2 * dims + 1, 2)]
+        return inside.reshape(len(places), *split).permute(order).reshape(len(places), self.layout.cells, -1)
 
 
 class TokenScorer(MaskScorer):
@@ -52,8 +95,7 @@ class TokenScorer(MaskScorer):
     Args:
         module: the model.
         inputs: `(N, C, *space)`.
-        entry: path of the first block.
-        layout: how the tokens read that enter it.
+        entry: where tokens enter.
         score: see `Scores`.
         targets: how many targets `score` yields.
         watch: layers that `score` reads.
@@ -78,16 +120,15 @@ class TokenScorer(MaskScorer):
         self,
         module: nn.Module,
         inputs: Tensor,
-        entry: str,
-        layout: Layout,
+        entry: Entry,
         score: Scores,
         *,
         targets: int = 1,
         watch: Sequence[str] = (),
         batch: int | None = None,
     ) -> None:
-        self.module, self.inputs, self.entry, self.layout = unwrap(module), inputs.detach(), entry, layout
-        self.space = layout.grid
+        self.module, self.inputs, self.entry, self.layout = unwrap(module), inputs.detach(), entry, entry.layout
+        self.space, self.unit = entry.layout.grid, entry.patch
         self.score, self.targets, self.watch = score, targets, tuple(watch)
         self.batch = batch or default_batch(inputs.device)
         self.cost = Cost()
@@ -105,7 +146,7 @@ class TokenScorer(MaskScorer):
         self._hooks = Hooks()
         self._capture.__enter__()
         try:
-            self._hooks.before(find_layer(self.module, self.entry), self._hook)
+            self._hooks.before(find_layer(self.module, self.entry.block), self._hook)
         except BaseException as error:
             self._capture.__exit__(type(error), error, error.__traceback__)
             raise
@@ -178,24 +219,17 @@ class TokenScorer(MaskScorer):
             found.append(low.flatten(1) == 1)
         return torch.cat(found) if found else torch.zeros(0, self.layout.cells, dtype=torch.bool).to(self.inputs.device)
 
-    def _patches(self, places: Tensor) -> Tensor:
-        """`(m, *space)` of the input as `(m, cells, places of a patch)`."""
-        dims = len(self.grid)
-        split = [part for g, s in zip(self.grid, places.shape[1:], strict=True) for part in (g, s // g)]
-        order = [0, *range(1, 2 * dims, 2), *range(2, 2 * dims + 1, 2)]
-        return places.reshape(len(places), *split).permute(order).reshape(len(places), self.layout.cells, -1)
-
     def _extremes(self, drawn: Tensor) -> tuple[Tensor, Tensor]:
         if drawn.shape[1:] != self.inputs.shape[2:]:
             raise MethodError(f"Masks over {tuple(drawn.shape[1:])} fit neither the input nor its patches {self.grid}.")
-        low, high = self._patches(drawn).aminmax(dim=2)
+        low, high = self.entry.blocks(drawn).aminmax(dim=2)
         return low, high
 
     def fit_segments(self, labels: Tensor) -> Tensor:
         """Each patch goes to the segment that holds most of it; segments without a patch are gone."""
-        most = self._patches(labels[None])[0].mode(1).values
+        most = self.entry.blocks(labels[None])[0].mode(1).values
         numbers: Tensor = torch.unique(most, return_inverse=True)[1]
-        return numbers[grid_labels(tuple(labels.shape), self.grid).to(numbers.device)]
+        return numbers[self.entry.labels(tuple(labels.shape)).to(numbers.device)]
 
     def plain(self) -> Tensor:
         """Scores `(N, targets)` of the inputs as they are."""
@@ -250,7 +284,7 @@ class TokenScorer(MaskScorer):
             return None
         tokens = first_tensor((args, kwargs))
         if tokens is None or not self.layout.fits(tuple(tokens.shape)):
-            raise ModelError(f"Block {self.entry!r} is no longer given tokens as when it was probed.")
+            raise ModelError(f"Block {self.entry.block!r} is no longer given tokens as when it was probed.")
         self._runs += 1
         owner, index = self._select
         return replace_first_tensor((args, kwargs), tokens[owner[:, None], index])
@@ -306,14 +340,14 @@ def token_scorer(
         batch: inputs of full length at a time.
     """
     module = unwrap(module)
-    for entry, layout in entries(module, inputs):
-        scorer = TokenScorer(module, inputs, entry, layout, score, targets=targets, watch=watch, batch=batch)
+    for entry in entries(module, inputs):
+        scorer = TokenScorer(module, inputs, entry, score, targets=targets, watch=watch, batch=batch)
         if scorer.prove():
             return scorer
     return None
 
 
-def entries(module: nn.Module, inputs: Tensor) -> tuple[tuple[str, Layout], ...]:
+def entries(module: nn.Module, inputs: Tensor) -> tuple[Entry, ...]:
     """First blocks whose input holds one token for each patch of the picture, row by row; outermost first.
 
     Args:
@@ -322,10 +356,10 @@ def entries(module: nn.Module, inputs: Tensor) -> tuple[tuple[str, Layout], ...]
     """
     sample = _noise_like(inputs)
 
-    def search() -> tuple[tuple[str, Layout], ...]:
+    def search() -> tuple[Entry, ...]:
         with leave_no_trace(module), torch.no_grad():
-            found = ((name, _coded_layout(module, sample, name)) for name in _first_blocks(module))
-            return tuple((name, layout) for name, layout in found if layout is not None)
+            found = (_coded(module, sample, name) for name in _first_blocks(module))
+            return tuple(entry for entry in found if entry is not None)
 
     return _cached(module, ("entries", tuple(sample.shape[1:]), sample.dtype), search)  # type: ignore[no-any-return]
 
@@ -341,42 +375,49 @@ def _first_blocks(module: nn.Module) -> list[str]:
     return found
 
 
-def _coded_layout(module: nn.Module, sample: Tensor, entry: str) -> Layout | None:
-    """The layout of the tokens that enter a block, proven by a code over the patches."""
-    tokens = _entering(module, sample, entry)
+def _coded(module: nn.Module, sample: Tensor, block: str) -> Entry | None:
+    """The layout of the tokens that enter a block, and their patches, proven by a code over the patches."""
+    tokens = _entering(module, sample, block)
     if tokens is None or tokens.ndim != 3:
         return None
-    guesses = (r for r in readings(tuple(tokens.shape), tuple(sample.shape[2:])) if r.kind == "tokens")
-    return next((r for r in guesses if _code_agrees(module, sample, entry, r)), None)
+    space = tuple(sample.shape[2:])
+    guesses = (r for r in readings(tuple(tokens.shape), space) if r.kind == "tokens")
+    tried = (Entry(block, r, patch) for r in guesses for patch in itertools.product(*map(_sides, space, r.grid)))
+    return next((entry for entry in tried if _code_agrees(module, sample, entry)), None)
 
 
-def _code_agrees(module: nn.Module, sample: Tensor, entry: str, layout: Layout) -> bool:
+def _sides(size: int, cells: int) -> list[int]:
+    """How long a patch may be of which so many fit into an axis, the longest first: it leaves the shortest strip."""
+    return list(range(size // cells, size // (cells + 1), -1))
+
+
+def _code_agrees(module: nn.Module, sample: Tensor, entry: Entry) -> bool:
     """Whether each patch moves its own token, and no other: one picture for each bit of the patches' numbers.
 
     And one for each bit's opposite: a token that follows a second patch moves in a picture where its own patch rests.
+    What lies beyond the patches is changed in every picture, and must move nothing.
     """
-    space = tuple(sample.shape[2:])
-    if any(s % g for s, g in zip(space, layout.grid, strict=True)):
-        return False
-    numbers = torch.arange(layout.cells, device=sample.device)
-    bits = torch.stack([numbers >> b & 1 for b in range(max(1, (layout.cells - 1).bit_length()))]).bool()
-    labels = grid_labels(space, layout.grid).to(sample.device)
-    return all(_moves_alone(module, sample, entry, layout, flags, labels) for flags in torch.cat([bits, ~bits]))
+    cells, space = entry.layout.cells, tuple(sample.shape[2:])
+    numbers = torch.arange(cells, device=sample.device)
+    bits = torch.stack([numbers >> b & 1 for b in range(max(1, (cells - 1).bit_length()))]).bool()
+    labels = entry.labels(space).to(sample.device)
+    beyond = torch.ones(space, dtype=torch.bool, device=sample.device)
+    beyond[tuple(slice(end) for end in entry.covered)] = False
+    return all(_moves_alone(module, sample, entry, flags, flags[labels] | beyond) for flags in torch.cat([bits, ~bits]))
 
 
-def _moves_alone(
-    module: nn.Module, sample: Tensor, entry: str, layout: Layout, changed: Tensor, labels: Tensor
-) -> bool:
-    """Whether changing some patches `(cells,)` moves their tokens and nothing else."""
-    tokens = _entering(module, torch.cat([sample, torch.where(changed[labels], -sample, sample)]), entry)
+def _moves_alone(module: nn.Module, sample: Tensor, entry: Entry, patches: Tensor, changed: Tensor) -> bool:
+    """Whether changing some places `(*space)` moves the tokens of some patches `(cells,)` and nothing else."""
+    tokens = _entering(module, torch.cat([sample, torch.where(changed, -sample, sample)]), entry.block)
     if tokens is None or len(tokens) != 2:
         return False
     moves = (tokens[1] - tokens[0]).float().abs().amax(-1)
     moved = moves > _LEAK * moves.max()
-    return not bool(moved[: layout.prefix].any()) and torch.equal(moved[layout.prefix :], changed)
+    prefix = entry.layout.prefix
+    return not bool(moved[:prefix].any()) and torch.equal(moved[prefix:], patches)
 
 
-def _entering(module: nn.Module, inputs: Tensor, entry: str) -> Tensor | None:
+def _entering(module: nn.Module, inputs: Tensor, block: str) -> Tensor | None:
     """The tensor that enters the block; what lies behind it is not run."""
     seen: list[Tensor | None] = []
 
@@ -386,7 +427,7 @@ def _entering(module: nn.Module, inputs: Tensor, entry: str) -> Tensor | None:
         raise End
 
     with Hooks() as hooks, suppress(End):
-        hooks.before(find_layer(module, entry), note)
+        hooks.before(find_layer(module, block), note)
         run_model(module, inputs.clone(), whole=True)
     return seen[0] if seen else None
 

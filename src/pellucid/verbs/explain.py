@@ -253,7 +253,9 @@ def _heatmap(
 
 
 def _of_grid(geometry: Geometry, found: Attribution) -> Geometry:
-    """The geometry of a map whose layer's cells do not cover the input evenly; else as it is."""
+    """The geometry of a map whose cells do not cover the input evenly; else as it is."""
+    if found.span:
+        return replace(geometry, span=found.span, reach=found.span)
     layer = found.layer
     if layer is None or not layer.reach or tuple(found.values.shape[1:]) != layer.layout.grid:
         return geometry
