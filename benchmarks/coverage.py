@@ -7,6 +7,7 @@ are printed as they come.
 from __future__ import annotations
 
 import ctypes
+import importlib
 import json
 import multiprocessing
 import sys
@@ -149,12 +150,16 @@ def _torchvision(name: str) -> Case:
     return Case(net, torch.randn(_BATCH, 3, side, side), _first_class)
 
 
-def _lively(net: nn.Module) -> nn.Module:
-    """Weights that hand on what they read at its size: of the library's own, of 0.02, nothing gets through a deep net."""
+def _lively(net: nn.Module, inputs: Tensor) -> nn.Module:
+    """Weights that hand on what they read at its size: through a deep network of the library's own nothing gets."""
     for m in net.modules():
         if isinstance(m, nn.Linear | nn.Conv2d):
             nn.init.kaiming_normal_(m.weight, nonlinearity="linear")
-    return net
+        if isinstance(m, nn.BatchNorm1d | nn.BatchNorm2d):
+            m.momentum = 1.0
+    with torch.no_grad():
+        net.train()(inputs)  # statistics of the batch norms
+    return net.eval()
 
 
 def _transformers(name: str) -> Case:
@@ -162,9 +167,10 @@ def _transformers(name: str) -> Case:
 
     torch.manual_seed(0)
     config = getattr(transformers, f"{name}Config")(num_labels=5, **TRANSFORMERS[name])
-    net = _lively(getattr(transformers, f"{name}ForImageClassification")(config)).eval()
     side = getattr(config, "image_size", 64)
     side = side if isinstance(side, int) else side[0]
+    net = getattr(transformers, f"{name}ForImageClassification")(config)
+    net = _lively(net, torch.randn(8, 3, side, side))
     return Case(net, torch.randn(_BATCH, 3, side, side), _first_class)
 
 
@@ -273,10 +279,16 @@ def _known(path: str, library: str) -> dict[str, dict[str, Any]]:
     return {row["model"]: row for row in map(json.loads, lines) if row["library"] == library}
 
 
+def _ready(library: str) -> None:
+    """Loads what every model of a library needs, so that its processes need not."""
+    importlib.import_module("transformers.modeling_utils" if library == "transformers" else library)
+
+
 def _section(library: str, build: Callable[[str], Case], names: Sequence[str], size: Size) -> Section:
     names = names if size.models is None else names[: size.models]
     rows, results, source = [], [], source_digest()
     known = _known(size.rows, library)
+    _ready(library)
     for name in names:
         found = known.get(name)
         if found is None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
@@ -137,6 +138,8 @@ def _number(value: float) -> str:
 
 
 def _spread(s: Spread, unit: str) -> str:
+    if not math.isfinite(s.median):
+        return "none"
     text = f"{_number(s.median)}{unit}"
     return text if s.repeats == 1 else f"{text} [{_number(s.low)}-{_number(s.high)}, n={s.repeats}]"
 

@@ -12,6 +12,7 @@ from helpers.oracles import activation_and_gradient
 from pellucid.errors import LayerError
 from pellucid.heatmaps import AblationCAM, EigenCAM, GradCAM, HiResCAM
 from pellucid.models.layers import best_layer, describe, layers
+from pellucid.models.probe import probe
 
 
 def trunk(channels=3):
@@ -270,3 +271,31 @@ def test_a_classifier_that_also_returns_its_map_is_explained_by_the_map():
     (found,) = HiResCAM().explain(net, x, [lambda y: y[0][:, 1]])
     assert found.layer.name == "body"
     assert not found.notes
+
+
+class Rejoined(nn.Module):
+    """A block whose last part is given the block's input too, and adds it."""
+
+    class Join(nn.Module):
+        def __init__(self, channels):
+            super().__init__()
+            self.conv = nn.Conv2d(channels, channels, 1)
+
+        def forward(self, before, x):
+            return before + self.conv(x)
+
+    def __init__(self, channels=8):
+        super().__init__()
+        self.expand = nn.Sequential(nn.Conv2d(channels, channels, 3, 1, 1), nn.ReLU())
+        self.join = self.Join(channels)
+
+    def forward(self, x):
+        return self.join(x, self.expand(x))
+
+
+def test_what_joins_a_branch_to_the_trunk_is_on_the_trunk():
+    net = seeded(lambda: nn.Sequential(trunk(), Rejoined(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 3)))
+    x = noise(1, 3, 32, 32)
+    found = probe(net.eval(), x, lambda y, _w: y[:, 1])
+    assert not any(seen.beside for seen in found.all.values())  # as where the block itself adds its input
+    assert best_layer(net, x, lambda y, _w: y[:, 1]).name == "1"

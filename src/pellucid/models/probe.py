@@ -459,7 +459,10 @@ def _mark_branches(recorder: _Recorder, everything: Mapping[str, Sighting]) -> N
     """Marks the layers on one of several branches that read the same activation: none of them is the whole way."""
     last = {name: (runs[-1].tensor, runs[-1].version) for name, runs in recorder.runs.items()}
     readers: dict[tuple[int, int], list[str]] = {}
+    made = set(last.values())
     for name, given in recorder.read.items():
+        if any(other in made for other in given[1:]):
+            continue  # where branches meet again
         alive = any(run.sketch is not None and bool(run.sketch[0] > 0) for run in recorder.runs.get(name, ()))
         if given and alive and last[name][0] not in {tensor for tensor, _ in given}:
             readers.setdefault(given[0], []).append(name)
