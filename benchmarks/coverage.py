@@ -146,6 +146,9 @@ def _torchvision(name: str) -> Case:
     if kind == "video":
         frames, side = (16, 224) if short in ("mvit_v2_s", "swin3d_t", "s3d") else (16, 112)
         return Case(net, torch.randn(_BATCH, 3, frames, side, side), _first_class)
+    for m in net.modules():
+        if isinstance(m, nn.Linear) and not m.weight.any():
+            nn.init.normal_(m.weight, std=0.02)  # a head of zeros has no gradient
     side = 299 if short == "inception_v3" else 256 if short == "swin_v2_t" else 224
     return Case(net, torch.randn(_BATCH, 3, side, side), _first_class)
 

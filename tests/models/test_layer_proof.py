@@ -6,6 +6,7 @@ import pytest
 import torch
 from timm.models.vision_transformer import VisionTransformer
 from torch import nn
+from torchvision.models import resnet18
 
 from helpers.nets import noise, random_net, seeded
 from helpers.oracles import activation_and_gradient
@@ -299,3 +300,12 @@ def test_what_joins_a_branch_to_the_trunk_is_on_the_trunk():
     found = probe(net.eval(), x, lambda y, _w: y[:, 1])
     assert not any(seen.beside for seen in found.all.values())  # as where the block itself adds its input
     assert best_layer(net, x, lambda y, _w: y[:, 1]).name == "1"
+
+
+def test_an_activation_that_a_block_shares_in_place_is_no_branch():
+    net, x = seeded(lambda: resnet18(num_classes=3)).eval(), noise(1, 3, 64, 64)
+    found = probe(net, x, lambda y, _w: y[:, 1])
+    beside = {name for name, seen in found.all.items() if seen.beside}
+    assert "layer2.0.downsample" in beside
+    assert not beside & {f"layer{k}{end}" for k in (1, 2, 3, 4) for end in ("", ".0", ".1")}
+    assert best_layer(net, x, lambda y, _w: y[:, 1]).name == "layer4"

@@ -169,17 +169,7 @@ def test_segments_of_places_are_dropped_by_the_patches_that_see_them(transformer
     with token_scorer(transformer, x, lambda y, _w, _r: [y[:, 1]]) as scorer:
         fitted = scorer.fit_segments(labels)
         assert fitted.shape == (36, 32)
-        assert [int(row[0]) for row in fitted[::4]] == [
-            0,
-            0,
-            0,
-            0,
-            1,
-            1,
-            1,
-            1,
-            1,
-        ]  # most of the third row of patches is of 1
+        assert [int(row[0]) for row in fitted[::4]] == [0, 0, 0, 0, 1, 1, 1, 1, 1]
         from_places = scorer(SegmentMasks(torch.tensor([[1.0, 0.0]]), fitted))
         patches = torch.arange(16)[None] < 8
         torch.testing.assert_close(from_places, scorer(patches))

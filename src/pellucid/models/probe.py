@@ -48,10 +48,18 @@ class _Run:
 
     shape: tuple[int, ...]
     tensor: int
-    version: int
     edge: GradientEdge | None
     cells: list[Tensor] = field(default_factory=list)
     sketch: Tensor | None = None
+
+
+@dataclass
+class _Step:
+    """One run of a module: the tensors that it was given and the one that it returned, each in which state."""
+
+    name: str
+    given: list[tuple[int, int]]
+    out: tuple[int, int]
 
 
 @dataclass
@@ -173,7 +181,8 @@ class _Recorder:
         self.runs: dict[str, list[_Run]] = {}
         self.watched: dict[str, Tensor] = {}
         self.leaves: list[Tensor] = []
-        self.read: dict[str, list[tuple[int, int]]] = {}  # the tensors that a module is given, before it runs
+        self.steps: list[_Step] = []
+        self._given: dict[str, list[list[tuple[int, int]]]] = {}  # to runs that have not ended yet
         self._known = WeakTensorKeyDictionary()
         self._count = itertools.count()
         self._readings: dict[str, list[Layout]] = {}
@@ -188,10 +197,12 @@ class _Recorder:
     def given(self, name: str, inputs: Any) -> None:
         """Notes what a module reads, in which state: what is added to it in place later is another thing."""
         tensors = [t for t in tree_leaves(inputs) if isinstance(t, Tensor) and t.is_floating_point()]
-        self.read.setdefault(name, [(self.key(t), _version(t)) for t in tensors])
+        self._given.setdefault(name, []).append([(self.key(t), _version(t)) for t in tensors])
 
     def hook(self, name: str, output: Any) -> Any:
         """Notes a run."""
+        waiting = self._given.get(name)
+        given = waiting.pop() if waiting else []
         activation = first_tensor(output)
         if activation is None:
             return None
@@ -204,7 +215,8 @@ class _Recorder:
             self._known[replaced] = self.key(activation)
         edge = get_gradient_edge(activation) if activation.requires_grad else None
         runs = self.runs.pop(name, [])  # re-inserted last: the order is that of execution
-        self.runs[name] = [*runs, _Run(tuple(activation.shape), self.key(activation), _version(activation), edge)]
+        self.runs[name] = [*runs, _Run(tuple(activation.shape), self.key(activation), edge)]
+        self.steps.append(_Step(name, given, (self.key(activation), _version(activation))))
         if name in self.watch:
             self.watched[name] = activation
         if activation.requires_grad:
@@ -457,24 +469,24 @@ def _gather(seen: Sighting, runs: Sequence[_Run]) -> None:
 
 def _mark_branches(recorder: _Recorder, everything: Mapping[str, Sighting]) -> None:
     """Marks the layers on one of several branches that read the same activation: none of them is the whole way."""
-    last = {name: (runs[-1].tensor, runs[-1].version) for name, runs in recorder.runs.items()}
-    readers: dict[tuple[int, int], list[str]] = {}
-    made = set(last.values())
-    for name, given in recorder.read.items():
-        if any(other in made for other in given[1:]):
+    made = {step.out for step in recorder.steps}
+    readers: dict[tuple[int, int], dict[str, None]] = {}
+    for step in recorder.steps:
+        if any(other in made and other != step.given[0] for other in step.given[1:]):
             continue  # where branches meet again
-        alive = any(run.sketch is not None and bool(run.sketch[0] > 0) for run in recorder.runs.get(name, ()))
-        if given and alive and last[name][0] not in {tensor for tensor, _ in given}:
-            readers.setdefault(given[0], []).append(name)
+        alive = any(run.sketch is not None and bool(run.sketch[0] > 0) for run in recorder.runs[step.name])
+        if step.given and alive and step.out[0] not in {tensor for tensor, _ in step.given}:
+            readers.setdefault(step.given[0], {})[step.name] = None
     branches = set()
     for names in readers.values():
         around = {n: max((o for o in names if n.startswith(f"{o}.")), key=len, default="") for n in names}
         branches |= {n for n in names if sum(around[n] == other for other in around.values()) > 1}
     beside: set[tuple[int, int]] = set()
-    for name in recorder.runs:  # a module ends behind those inside it
-        parts, given = name.split("."), recorder.read.get(name, [])
+    for step in recorder.steps:  # a module ends behind those inside it
+        parts = step.name.split(".")
         inside = any(".".join(parts[:k]) in branches for k in range(1, len(parts) + 1))
-        if inside or (len(set(given)) == 1 and given[0] in beside):
-            beside.add(last[name])
-            if name in everything:
-                everything[name].beside = True
+        is_beside = inside or (len(set(step.given)) == 1 and step.given[0] in beside)
+        if is_beside:
+            beside.add(step.out)
+        if step.name in everything:
+            everything[step.name].beside = is_beside
