@@ -14,7 +14,7 @@ from pellucid.errors import ModelError, OutOfMemoryError
 from pellucid.models.layouts import Layout
 from pellucid.models.probe import Sighting, hooked, of_one_run
 
-_AT_ONCE = 2**18.5  # numbers of input that are changed at once to prove layouts, so that a batch stays small
+_AT_ONCE = 400_000  # numbers of input that are changed at once to prove layouts, so that a batch stays small
 
 
 def moves(
