@@ -13,11 +13,16 @@ from helpers.cam_cases import (
     weighted,
 )
 from helpers.nets import noise, pooled, seeded
+from pellucid import importance
+from pellucid.engine.swap import Swap
 from pellucid.engine.tail import Tail
+from pellucid.errors import LayerError
 from pellucid.heatmaps.cam import HiResCAM
 from pellucid.heatmaps.tail_cam import AblationCAM, ReciproCAM
+from pellucid.importance.internals import Channels
 from pellucid.models.layers import describe
 from pellucid.models.layouts import Layout
+from pellucid.models.places import Places
 
 
 @pytest.fixture(params=CASES)
@@ -161,3 +166,74 @@ def test_layouts_lead_to_maps_and_back(layout):
     assert torch.equal(layout.to_map(many), torch.cat([cells[:1], 2 * cells[:1]]))
     assert torch.equal(many[1, : layout.prefix], activation[0, : layout.prefix])
     assert many.is_contiguous()
+
+
+class Pair(nn.Module):
+    """One encoder for the picture before and the picture after; the score is of their product, so no run is alone."""
+
+    def __init__(self):
+        super().__init__()
+        self.encoder, self.fc = nn.Sequential(nn.Conv2d(3, 6, 5, 4, 2), nn.ReLU()), nn.Linear(6, 3)
+
+    def head(self, before, after):
+        return self.fc((before * after).mean((2, 3)))
+
+    def forward(self, x):
+        return self.head(self.encoder(x[:, :3]), self.encoder(x[:, 3:]))
+
+
+class Steps(nn.Module):
+    """A network that looks at the frames of a clip one after the other, and weighs the later ones more."""
+
+    def __init__(self):
+        super().__init__()
+        self.encoder, self.fc = nn.Sequential(nn.Conv2d(3, 6, 5, 4, 2), nn.ReLU()), nn.Linear(6, 3)
+
+    def head(self, *frames):
+        return self.fc(sum(k * f.square().mean((2, 3)) for k, f in enumerate(frames, 1)))
+
+    def forward(self, v):
+        return self.head(*[self.encoder(v[:, :, t]) for t in range(v.shape[2])])
+
+
+def whole(net, parts, edit):
+    """The score of the runs' activations once all of them, put together, are changed."""
+    if isinstance(net, Pair):
+        return net.head(*edit(torch.cat(parts, 1)).chunk(2, 1))[0, 1]
+    return net.head(*edit(torch.stack(parts, 2)).unbind(2))[0, 1]
+
+
+def without(A, channel):
+    changed = A.clone()
+    changed[:, channel] = 0
+    return changed
+
+
+@pytest.mark.parametrize(("build", "shape"), [(Pair, (6, 24, 24)), (Steps, (3, 3, 24, 24))])
+def test_runs_side_by_side_are_changed_together(build, shape):
+    net, x = seeded(build).eval(), noise(2, *shape)
+    ablated = AblationCAM(layer="encoder").explain(net, x, [1])[0]
+    alone = ReciproCAM(layer="encoder", gaussian=False).explain(net, x, [1])[0]
+    assert ablated.layer.runs is not None
+    for n in range(2):
+        with torch.no_grad():
+            each = [x[n : n + 1, :3], x[n : n + 1, 3:]] if build is Pair else x[n : n + 1].unbind(2)
+            parts = [net.encoder(part) for part in each]
+            plain, empty = (whole(net, parts, lambda A, k=k: A * k) for k in (1, 0))
+            weights = ablated.extras["weights"][n]
+            lost = [plain - whole(net, parts, lambda A, c=c: without(A, c)) for c in range(len(weights))]
+            close(weights, torch.stack(lost), 1e-4)
+            cells = torch.eye(alone.values[n].numel()).view(-1, *alone.values.shape[1:])
+            won = [whole(net, parts, lambda A, only=only: A * only) - empty for only in cells]
+            close(alone.values[n].flatten(), torch.stack(won), 1e-4)
+
+
+def test_units_and_concepts_of_a_layer_that_runs_several_times_ask_for_one_that_runs_once():
+    net, x = seeded(Pair).eval(), noise(1, 6, 24, 24)
+    with pytest.raises(LayerError, match=r"'encoder' runs 2 times in a pass.*ablation-cam"):
+        importance(net, x, Channels(layer="encoder"), target=1)
+    places = Places(net, "encoder")
+    with Tail(net, x, "encoder", lambda y, _w, _r: [y[:, 1]]) as tail, pytest.raises(LayerError, match="2 times"):
+        places.rows(tail.activation, x)
+    with Swap(net, "encoder") as swap, pytest.raises(LayerError, match="2 times"):
+        swap(x, lambda A: places.back(places.rows(A, x), A, x))

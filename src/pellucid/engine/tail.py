@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from pellucid.engine.batching import adaptive_batches, default_batch, is_out_of_memory
-from pellucid.engine.capture import Capture, Cost, find_layer, first_tensor, replace_first_tensor
+from pellucid.engine.capture import Capture, Cost, Runs, find_layer, first_tensor, replace_first_tensor
 from pellucid.engine.differences import Differences
 from pellucid.engine.folding import PAYS, foldable, folded
 from pellucid.engine.hooks import Hooks
@@ -54,6 +54,8 @@ class Tail:
         score: see `Scores`; `rows` are all 0.
         targets: how many targets `score` yields.
         watch: layers that `score` reads; one that is `layer` itself is read as changed.
+        runs: of a layer that runs several times, side by side: each of these runs is changed, and they are read as one.
+            A layer without is changed where it runs last.
         batch: changes at a time; halved when memory runs out.
 
     Attributes:
@@ -71,6 +73,7 @@ class Tail:
         *,
         targets: int = 1,
         watch: Sequence[str] = (),
+        runs: Runs | None = None,
         batch: int | None = None,
     ) -> None:
         self.inputs, self.layer, self.score, self.targets = inputs.detach(), layer, score, targets
@@ -85,6 +88,7 @@ class Tail:
         self._differences: Differences | None = None
         self._edit: Callable[[Tensor], Tensor] | None = None
         self._runs = self._last = 0  # a layer may run several times in a pass: it is changed where it runs last
+        self._several, self._turns = runs, list[Tensor]()  # unless those are read as one
         self._hooks, self._running = Hooks(), False
 
     def __enter__(self) -> Tail:
@@ -185,6 +189,8 @@ class Tail:
         if activation is None:
             raise LayerError(f"Layer {self.layer!r} returns no activation tensor; name another.")
         self._runs += 1
+        if self._several is not None:
+            return self._one_of(self._several, activation, output)
         if self._edit is None:
             self.activation, self._last = activation.detach().clone(), self._runs
             self._prefix.reached(output)
@@ -195,6 +201,20 @@ class Tail:
         if self._differences is not None:
             self._differences.changed = changed
         return replace_first_tensor(output, changed)
+
+    def _one_of(self, runs: Runs, activation: Tensor, output: Any) -> Any:
+        """One of several runs that are read as one: none depends on another, so all changes are known at the first."""
+        if self._runs - 1 not in runs.kept:
+            return None
+        if self._edit is None:
+            self._turns.append(activation.detach().clone())
+            self._prefix.reached(output)
+            if len(self._turns) == len(runs.kept):
+                self.activation = runs.joined(self._turns)
+            return None
+        if self._runs - 1 == runs.kept[0]:
+            self._turns = runs.parted(self._edit(self.activation))
+        return replace_first_tensor(output, self._turns[runs.kept.index(self._runs - 1)])
 
     def _run(self, edit: Callable[[Tensor], Tensor] | None, count: int) -> Tensor:
         with self._editing(edit):

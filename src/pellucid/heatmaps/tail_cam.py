@@ -77,7 +77,9 @@ class TailCAM(PerturbationMethod):
         for n in range(len(job.inputs)):
             score = _Score([t.select(torch.tensor([n])) for t in job.targets], self.probability)
             x = job.inputs[n : n + 1]
-            with Tail(job.module, x, layer.name, score, targets=len(job.targets), watch=job.watch) as tail:
+            with Tail(
+                job.module, x, layer.name, score, targets=len(job.targets), watch=job.watch, runs=layer.runs
+            ) as tail:
                 tail.batch = max(1, min(_CHANGES, _BYTES // tail.activation.nbytes))
                 cells = layer.layout.to_map(tail.activation)
                 scores, empty = self._scores(tail, layer, cells)

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from pellucid.engine import Capture
 from pellucid.engine.baselines import make_baseline
 from pellucid.engine.tail import Tail
-from pellucid.errors import MethodError
+from pellucid.errors import LayerError, MethodError
 from pellucid.importance.game import Game, Players, place_names
 from pellucid.importance.path import Path
 from pellucid.models.layers import Layer, best_layer, describe
@@ -44,11 +44,22 @@ def removed(activation: Tensor, channel_axis: int, removal: str, seed: int) -> T
 
 
 def chosen_layer(job: Job, name: str | None) -> Layer:
-    """The layer named, or the best one found."""
-    if name is not None:
-        return describe(job.module, job.inputs, name)
+    """The layer named, or the best one found.
+
+    Raises:
+        LayerError: it runs several times in a pass, side by side, so its units are no one's activation.
+    """
     target = job.targets[0]
-    return best_layer(job.module, job.inputs, target.score, watch=target.layers, key=target.kind)
+    if name is not None:
+        layer = describe(job.module, job.inputs, name)
+    else:
+        layer = best_layer(job.module, job.inputs, target.score, watch=target.layers, key=target.kind)
+    if layer.layout.runs > 1:
+        raise LayerError(
+            f"Layer {layer.name!r} runs {layer.layout.runs} times in a pass, and what is inside it is taken out of one "
+            "run: name a layer that runs once, or use ablation-cam, which changes all runs."
+        )
+    return layer
 
 
 @dataclass(frozen=True, kw_only=True)
