@@ -64,7 +64,7 @@ VERBS = {
     "concepts": (MANY + CLASSES, lambda m, s: pl.concepts(m, s, "1", "kmeans", count=2, stable=False, limit=8)),
     "tcav": (
         CLASSES,
-        lambda m, s: pl.tcav(m, s, f"{s}/dark", f"{s}/*/*.png", 0, layer="1", draws=4),
+        lambda m, s: pl.tcav(m, s, f"{s}/dark", f"{s}/*/*.png", 0, layer="1", draws=39),
     ),
     "distill": (CLASSES, lambda m, s: pl.distill(s, "tree", model=m, concepts="none", limit=2)),
 }
