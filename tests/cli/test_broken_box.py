@@ -18,7 +18,7 @@ def broken_from(monkeypatch):
             return predictor(batch)
 
         box = wrap(dies, transform=bright_model().preprocess, labels=("bright", "dark"))
-        monkeypatch.setattr("pellucid.cli.options.load_model", lambda *_: box)
+        monkeypatch.setattr("pellucid.cli.options.load_model", lambda *_, **__: box)
 
     return set_at
 

@@ -10,7 +10,8 @@ from __future__ import annotations
 import difflib
 import weakref
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -207,6 +208,15 @@ class Capture:
     def network(self) -> nn.Module:
         """What passes run in: the model, or the twin that it was quickened by."""
         return self._twin or self.module
+
+    @contextmanager
+    def acting(self) -> Iterator[None]:
+        """Inside, the hooks act in passes that somebody else runs too: who reads a layer shows in the graph."""
+        before, self._running = self._running, True
+        try:
+            yield
+        finally:
+            self._running = before
 
     def quicken(self, x: Tensor, passes: int) -> int:
         """Let later passes without a graph run in a twin that answers the same sooner, where that pays.

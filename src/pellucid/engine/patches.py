@@ -202,7 +202,8 @@ def find_patches(capture: Capture, inputs: Tensor, masks: Sequence[Masks], batch
     box: Place = (int(size[0]), int(size[1]))
     cost.forwards += 1
     try:
-        links, work = chain(capture.network, inputs[:1])
+        with capture.acting():  # a layer that is watched is read
+            links, work = chain(capture.network, inputs[:1])
     except UNSOUND:  # such as a network that cannot run with a graph
         return None
     depth, saved = _saved(links, box)
