@@ -12,7 +12,8 @@ from helpers.nets import noise, random_net, seeded
 from helpers.oracles import activation_and_gradient
 from pellucid.errors import LayerError
 from pellucid.heatmaps import AblationCAM, EigenCAM, GradCAM, HiResCAM
-from pellucid.models.layers import best_layer, describe, layers
+from pellucid.models.layers import Layer, _on_the_stream, best_layer, describe, layers
+from pellucid.models.layouts import Layout
 from pellucid.models.probe import probe
 
 
@@ -309,3 +310,25 @@ def test_an_activation_that_a_block_shares_in_place_is_no_branch():
     assert "layer2.0.downsample" in beside
     assert not beside & {f"layer{k}{end}" for k in (1, 2, 3, 4) for end in ("", ".0", ".1")}
     assert best_layer(net, x, lambda y, _w: y[:, 1]).name == "layer4"
+
+
+def test_of_widths_that_are_as_frequent_the_narrower_is_the_stream():
+    widths = [("0.qkv", 24), ("0.norm", 8), ("0.wide", 24), ("0", 8), ("1.norm", 8), ("1.qkv", 24)]
+    found = [Layer(name, "", Layout("tokens", (4, 4), width), 1.0) for name, width in widths]
+    assert [layer.name for layer in _on_the_stream(found)] == ["0.norm", "0", "1.norm"]
+
+
+def test_in_front_of_a_linear_score_of_a_pointwise_head_the_map_would_be_the_output():
+    def raw(output):
+        return output[:, 2].mean((1, 2))
+
+    head = nn.Sequential(nn.Conv2d(8, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU(), nn.Conv2d(8, 4, 1))
+    net, x = seeded(lambda: nn.Sequential(trunk(), head)).eval(), noise(1, 3, 32, 32)
+    (named,) = HiResCAM(layer="1.2").explain(net, x, [raw])
+    torch.testing.assert_close(named.values[0] * 64, net(x)[0, 2].detach() - head[3].bias[2].detach())
+    assert "the model's own output" in named.notes[0]
+    (found,) = HiResCAM().explain(net, x, [raw])
+    assert found.layer.name == "0"
+    assert not found.notes
+    (soft,) = HiResCAM().explain(net, x, [lambda y: y.softmax(1)[:, 2].mean((1, 2))])
+    assert soft.layer.name == "1.2"

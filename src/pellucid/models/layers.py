@@ -52,7 +52,8 @@ class Layer:
             last.
         span: for each space axis, the interval of the input that the grid spans, in its pixels; empty: all, evenly.
         reach: for each space axis, the interval that its cells see; empty: all.
-        is_output: the model's output is only resampled from it, so that it explains the output by itself.
+        is_output: the model's output is only resampled from it, or computed place by place, so that it explains the
+            output by itself.
     """
 
     name: str
@@ -70,8 +71,8 @@ class Layer:
         notes = []
         if self.is_output:
             notes.append(
-                f"Layer {self.name!r} is the model's own output (at most resampled or soft-maxed behind it): its map "
-                "shows what the model answers, not what the answer rests on. Name an earlier layer."
+                f"Layer {self.name!r} is the model's own output (at most resampled, or computed place by place): its "
+                "map shows what the model answers, not what the answer rests on. Name an earlier layer."
             )
         if self.layout.runs > 1 and not self.layout.folded:
             notes.append(f"Layer {self.name!r} runs {self.layout.runs} times in a pass: the map is their sum.")
@@ -254,7 +255,8 @@ def _on_the_stream(alive: list[Layer]) -> list[Layer]:
     tokens = [layer for layer in alive if layer.layout.kind == "tokens" and layer.layout.grid == alive[-1].layout.grid]
     if alive[-1].layout.kind != "tokens":
         return alive
-    width = Counter(layer.layout.channels for layer in tokens).most_common(1)[0][0]
+    count = Counter(layer.layout.channels for layer in tokens)
+    width = min(count, key=lambda channels: (-count[channels], channels))  # what is as frequent and wider, projects
     return [layer for layer in tokens if layer.layout.channels == width]
 
 
@@ -417,5 +419,5 @@ def _reordered(
     return {
         name: replace(guess, channels=guesses[name][0].channels, order=tuple(order))
         for name, order in owners(module, sample, guess, same).items()
-        if len(set(order)) == guess.cells
+        if sorted(order) == list(range(guess.cells))  # a layer that runs twice would tell each cell twice
     }

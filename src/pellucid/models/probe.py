@@ -26,6 +26,7 @@ from pellucid.engine.misfit import OUTPUTS_ONLY
 from pellucid.engine.opaque import inside_script, require_layers
 from pellucid.engine.run import guarded_backward, require_values, run_model
 from pellucid.errors import LayerError, ModelError, TargetError
+from pellucid.models.graph import SQUASHING, by_place, ends, name_of, only_resamples, upstream
 from pellucid.models.layouts import Layout, readings
 from pellucid.models.parts import parts
 from pellucid.models.reading import Reading
@@ -33,13 +34,6 @@ from pellucid.models.reading import Reading
 Score = Callable[[Any, Mapping[str, Tensor]], Tensor]
 
 _SAMPLED = 512  # numbers of a gradient that are kept to tell it from another
-# Steps of the graph that hand each channel's values on, to other places or from 0 to 1, and compute nothing else.
-# fmt: off
-_RESAMPLING = {
-    "Alias", "AsStrided", "Clone", "ConstantPadNd", "Expand", "GridSampler2D", "LogSoftmax", "Permute", "ReshapeAlias",
-    "Select", "Sigmoid", "Slice", "Softmax", "Squeeze", "ToCopy", "Transpose", "UnsafeView", "Unsqueeze", "View",
-}
-# fmt: on
 
 
 @dataclass
@@ -258,7 +252,7 @@ def of_one_run(layout: Layout, runs: Runs | None) -> Layout:
 def _read(name: str, runs: list[_Run], space: tuple[int, ...]) -> Sighting:
     """A layer's shape and its possible readings, with the runs that count."""
     shape = runs[-1].shape
-    side_by_side = _ends([run.edge.node if run.edge else None for run in runs])
+    side_by_side = ends([run.edge.node if run.edge else None for run in runs])
     kept = [k for k in side_by_side if runs[k].shape == shape]
     if len(side_by_side) < 2:
         return Sighting(name, "", shape, list(readings(shape, space)))
@@ -267,41 +261,6 @@ def _read(name: str, runs: list[_Run], space: tuple[int, ...]) -> Sighting:
     if shape[0] == 1 and len(space) == 3 and len(kept) > 1:
         joined = [*(replace(r, runs=len(kept)) for r in readings((len(kept), *shape[1:]), space)), *joined]
     return Sighting(name, "", shape, joined, several)
-
-
-def _ends(nodes: Sequence[Node | None]) -> list[int]:
-    """Of several runs, those that no later run depends on: the runs that stand side by side."""
-    ends, open_ = [], set(range(len(nodes)))
-    places = {node: k for k, node in enumerate(nodes) if node is not None}
-    while open_:
-        last = max(open_)
-        ends.append(last)
-        open_.discard(last)
-        node = nodes[last]
-        if node is None or not open_:
-            continue
-        for other in _upstream(node):
-            if other in places:
-                open_.discard(places[other])
-                if not open_:
-                    break
-    return sorted(ends)
-
-
-def _upstream(node: Node, through: Callable[[Node], bool] = lambda _: True) -> Iterator[Node]:
-    """A node of the graph and all that it depends on, nearest first; no further than `through` allows."""
-    done, waiting = {node}, [node]
-    while waiting:
-        following = []
-        for one in waiting:
-            yield one
-            if not through(one):
-                continue
-            for other, _ in one.next_functions:
-                if other is not None and other not in done:
-                    done.add(other)
-                    following.append(other)
-        waiting = following
 
 
 @dataclass
@@ -394,20 +353,21 @@ def _apart(output: Any, space: tuple[int, ...]) -> tuple[Any, list[tuple[Node, N
 def _mark_outputs(
     recorder: _Recorder, everything: Mapping[str, Sighting], value: Tensor, dense: list[tuple[Node, Node]]
 ) -> None:
-    """Marks the layers that a dense output is only resampled from, where the score reads it as it is."""
+    """Marks the layers that a dense output is only resampled from, where the score reads it as it is.
+
+    A score that is linear in the output takes the output's last pointwise layers along: gradient x activation there,
+    summed over channels, is the output again.
+    """
     if not dense or value.grad_fn is None:
         return
     named = {new for new, _ in dense}
-    reached = set(_upstream(value.grad_fn, lambda node: node not in named))
-    own = {n for new, old in dense if new in reached for n in _upstream(old, _only_resamples)}
+    reached = set(upstream(value.grad_fn, lambda node: node not in named))
+    own = {n for new, old in dense if new in reached for n in upstream(old, only_resamples)}
+    if not any(name_of(n) in SQUASHING for n in own | reached):
+        own |= {n for new, old in dense if new in reached for n in upstream(old, by_place)}
     for name, seen in everything.items():
         edge = recorder.runs[name][-1].edge
         seen.is_output = edge is not None and edge.node in own
-
-
-def _only_resamples(node: Node) -> bool:
-    name = node.name().rstrip("0123456789").removesuffix("Backward")
-    return name in _RESAMPLING or name.startswith("Upsample")
 
 
 def _outermost(recorder: _Recorder, everything: Mapping[str, Sighting]) -> dict[str, Sighting]:
@@ -429,7 +389,7 @@ def _outermost(recorder: _Recorder, everything: Mapping[str, Sighting]) -> dict[
 def _backward(value: Tensor, leaf: Tensor, recorder: _Recorder) -> Tensor | None:
     """Brings the gradient to every layer (hooks take it in) and returns that of the input."""
     start = get_gradient_edge(leaf).node
-    if value.grad_fn is not None and start in _upstream(value.grad_fn):
+    if value.grad_fn is not None and start in upstream(value.grad_fn):
         return torch.autograd.grad(value, [leaf, *recorder.leaves], allow_unused=True)[0]
     # The model cuts its own graph on the way (detach): what lies behind is reached from the layers alone.
     edges = [run.edge for runs in recorder.runs.values() for run in runs if run.edge is not None]
