@@ -12,7 +12,7 @@ from helpers.nets import noise, random_net, seeded
 from helpers.oracles import activation_and_gradient
 from pellucid.errors import LayerError
 from pellucid.heatmaps import AblationCAM, EigenCAM, GradCAM, HiResCAM
-from pellucid.models.layers import Layer, _on_the_stream, best_layer, describe, layers
+from pellucid.models.layers import Layer, _on_the_stream, _reordered, best_layer, describe, layers
 from pellucid.models.layouts import Layout
 from pellucid.models.probe import probe
 
@@ -332,3 +332,12 @@ def test_in_front_of_a_linear_score_of_a_pointwise_head_the_map_would_be_the_out
     assert not found.notes
     (soft,) = HiResCAM().explain(net, x, [lambda y: y.softmax(1)[:, 2].mean((1, 2))])
     assert soft.layer.name == "1.2"
+
+
+def test_an_order_that_tells_each_cell_twice_is_none(monkeypatch):
+    layout = Layout("tokens", (2, 2), 8)
+    found = {"once": [2, 0, 3, 1], "twice": [2, 0, 3, 1] * 2, "one cell only": [1, 1, 1, 1]}
+    monkeypatch.setattr("pellucid.models.layers.owners", lambda *_: found)
+    guesses = {name: [layout] for name in found}
+    orders = _reordered(nn.Identity(), noise(1, 3, 8, 8), guesses, dict.fromkeys(found))
+    assert {name: reading.order for name, reading in orders.items()} == {"once": (2, 0, 3, 1)}
