@@ -129,7 +129,7 @@ def _first_class(output: Any) -> Tensor:
     return logits[:, 1].flatten(1).mean(1) if logits.ndim > 2 else logits[:, 1]
 
 
-_SIDES = {"samvit_base_patch16": 512}  # at its own 1024, attention alone fills the memory of a common machine
+_SIDES = {"samvit_base_patch16": 512}  # its own 1024 takes minutes a pass
 
 
 def _timm(name: str) -> Case:
