@@ -11,7 +11,7 @@ in parts of that size.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -32,38 +32,34 @@ class _PassError(ModelError):
     """What a model raised; other errors are not the model's."""
 
 
-@contextmanager
-def guarded(network: nn.Module, inputs: Tensor) -> Iterator[None]:
+def guarded(network: nn.Module, inputs: Tensor) -> AbstractContextManager[None]:
     """What a forward pass raises as one sentence.
 
     Raises:
         ModelError: the network failed.
         OutOfMemoryError: memory ran out.
     """
-    try:
-        yield
-    except PellucidError:
-        raise
-    except Exception as error:
-        kind = OutOfMemoryError if is_out_of_memory(error) else _PassError
-        raise kind(forward_sentence(network, inputs, error)) from error
+    return _told(lambda error: forward_sentence(network, inputs, error), _PassError)
 
 
-@contextmanager
-def guarded_backward() -> Iterator[None]:
+def guarded_backward() -> AbstractContextManager[None]:
     """What a backward pass raises as one sentence.
 
     Raises:
         ModelError: the network failed.
         OutOfMemoryError: memory ran out.
     """
+    return _told(backward_sentence, ModelError)
+
+
+@contextmanager
+def _told(sentence: Callable[[Exception], str], kind: type[ModelError]) -> Iterator[None]:
     try:
         yield
     except PellucidError:
         raise
     except Exception as error:
-        kind = OutOfMemoryError if is_out_of_memory(error) else ModelError
-        raise kind(backward_sentence(error)) from error
+        raise (OutOfMemoryError if is_out_of_memory(error) else kind)(sentence(error)) from error
 
 
 def run_model(

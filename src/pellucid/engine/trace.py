@@ -22,6 +22,7 @@ import itertools
 import sys
 import threading
 import weakref
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
@@ -79,7 +80,7 @@ def _stack(frame: FrameType | None) -> Iterator[int]:
         frame = frame.f_back
 
 
-class _Loan:
+class _Loan(ABC):
     """What several uses share."""
 
     def __init__(self) -> None:
@@ -93,8 +94,9 @@ class _Loan:
         self.uses = [ref for ref in self.uses if (use := ref()) is not None and not gone(use)]
         return not self.uses
 
+    @abstractmethod
     def put_back(self, late: bool) -> None:
-        raise NotImplementedError
+        """Put back what was noted; `late` where the work that noted it was broken off."""
 
 
 class _ProcessLoan(_Loan):
