@@ -13,7 +13,6 @@ from helpers.oracles import activation_and_gradient
 from helpers.traces import (
     MineError,
     failing_target,
-    random_states,
 )
 from pellucid.engine import Capture
 from pellucid.errors import PellucidError
@@ -21,6 +20,7 @@ from pellucid.heatmaps import GradCAM, HiResCAM, InputXGradient, Saliency
 from pellucid.models.layers import layers
 from pellucid.models.sources import wrap
 from pellucid.models.targets import Class, Unit
+from pellucid.testing.snapshot import random_numbers
 
 
 def expected_hires(net, layer, x, target):
@@ -247,14 +247,14 @@ def test_threads_share_a_model(method, training):
     flags = [m.training for m in net.modules()]
     inputs = [noise(2, 3, 32, 32, seed=seed) for seed in range(4)]
     expected = [method.attribute(copy.deepcopy(net).eval(), x, i % 5) for i, x in enumerate(inputs)]
-    random_before = random_states()
+    random_before = random_numbers()
     found = in_threads(lambda i: [method.attribute(net, inputs[i], i % 5) for _ in range(6)], range(4))
     for per_thread, alone in zip(found, expected, strict=True):
         assert all(torch.equal(values, alone) for values in per_thread)
     assert [m.training for m in net.modules()] == flags
     assert net.calls == 0
     assert not any(m._forward_hooks for m in net.modules())
-    assert random_states() == random_before
+    assert random_numbers() == random_before
 
 
 def test_a_failing_thread_does_not_disturb_its_neighbour():

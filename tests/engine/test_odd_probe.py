@@ -10,10 +10,11 @@ import torch
 from helpers.interrupts import interrupted
 from helpers.nets import noise
 from helpers.odd_nets import ODD, Compiled, Drawing, Hooked, Replacing, odd, snapshot
-from helpers.traces import MineError, failing_target, random_states
+from helpers.traces import MineError, failing_target
 from pellucid.engine.randomness import own_random_numbers
 from pellucid.engine.trace import leave_no_trace
 from pellucid.heatmaps import GradCAM, get_method
+from pellucid.testing.snapshot import random_numbers
 
 TWELVE = (
     "saliency",
@@ -124,14 +125,14 @@ def test_what_another_thread_draws_meanwhile_never_comes_again():
     done_drawing = threading.Event()
     thread = threading.Thread(target=loader)
     thread.start()
-    before = random_states()
+    before = random_numbers()
     for _ in range(5):
         with leave_no_trace(net):
             net(x)
             done_drawing.clear()
             start.set()
             done_drawing.wait(30)
-    assert random_states() == before
+    assert random_numbers() == before
     done.set()
     start.set()
     thread.join(30)
@@ -157,12 +158,12 @@ def test_a_seed_decides_what_a_model_draws():
 
 
 def test_nested_uses_share_one_stream_and_the_first_is_put_back():
-    before = random_states()
+    before = random_numbers()
     net = odd(Drawing)
     with leave_no_trace(net):
         draws = [draw()]
         with leave_no_trace(net):
             draws.append(draw())
         draws.append(draw())
-    assert random_states() == before
+    assert random_numbers() == before
     assert len(set(draws)) == 3

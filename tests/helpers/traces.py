@@ -1,9 +1,5 @@
 """What an explanation must leave as it was, and networks in a state that is easily disturbed."""
 
-import copy
-import random
-
-import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -11,43 +7,12 @@ from torch import nn
 from helpers.nets import Busy, noise, seeded
 from pellucid.errors import ModelError
 from pellucid.heatmaps import METHODS, get_method
-
-HOOKS = [name for name in vars(nn.Module()) if "hook" in name]
-
-
-def random_states():
-    kind, keys, *rest = np.random.get_state()
-    return torch.get_rng_state().tolist(), (kind, keys.tolist(), rest), random.getstate()
-
-
-def plain(value):
-    """An attribute by identity, with what it holds if it is a container or a tensor."""
-    if isinstance(value, torch.Tensor):
-        return id(value), value.tolist()
-    if isinstance(value, dict):
-        return id(value), [(key, id(item)) for key, item in value.items()]
-    return id(value), [id(item) for item in value] if isinstance(value, (list, set)) else value
+from pellucid.testing import snapshot
 
 
 def state(net, x):
     """Everything an explanation must leave as it was; tensors by identity and by value."""
-
-    def tensor(t):
-        return None if t is None else (id(t), t.detach().clone().tolist(), t.requires_grad, id(t.grad), t.dtype)
-
-    return {
-        "hooks": {n: {h: copy.copy(getattr(m, h)) for h in HOOKS} for n, m in net.named_modules()},
-        "training": {n: m.training for n, m in net.named_modules()},
-        "inplace": {n: m.inplace for n, m in net.named_modules() if hasattr(m, "inplace")},
-        "attributes": {n: {k: plain(v) for k, v in vars(m).items()} for n, m in net.named_modules()},
-        "forwards": {n: "forward" in vars(m) for n, m in net.named_modules()},
-        "parameters": {n: (tensor(p), p._version) for n, p in net.named_parameters()},
-        "grads": {n: None if p.grad is None else p.grad.tolist() for n, p in net.named_parameters()},
-        "buffers": {n: {k: tensor(b) for k, b in m._buffers.items()} for n, m in net.named_modules()},
-        "input": (tensor(x), x._version, None if x.grad is None else x.grad.tolist()),
-        "random": random_states(),
-        "modes": (torch.is_grad_enabled(), torch.is_inference_mode_enabled(), torch._dynamo.eval_frame._stance.stance),
-    }
+    return snapshot(net, x) | {"stance": torch._dynamo.eval_frame._stance.stance}
 
 
 class MineError(Exception):

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from pellucid.engine import leave_no_trace, unwrap
+from pellucid.engine.run import run_model
 from pellucid.errors import ModelError, TargetError
 from pellucid.models.parts import parts
 from pellucid.models.reading import IN_DOUBT, Reading, exclusive
@@ -177,8 +178,8 @@ def _on_noise(reading: Reading, module: nn.Module, inputs: Tensor) -> Tensor | N
     module = unwrap(module)
     try:
         with leave_no_trace(module), torch.enable_grad():
-            return reading.tensor(module(noise.requires_grad_()))
-    except Exception:  # whatever the model raises
+            return reading.tensor(run_model(module, noise.requires_grad_()))
+    except (ModelError, TargetError):
         return None
 
 

@@ -54,8 +54,6 @@ def _asked(sheet: Sheet, answer: Answer, k: int, x: float, y: float) -> None:
     sheet.box(x - wide / 2, y + 0.02, wide, BOX - 0.04, colour=PAPER, under=True)
     image, top = portrait(answer.picture, answer.geometry, answer.pictures, k), y + 0.2
     if image is not None:
-        scale = _SIDE / max(image.shape[:2])
-        height, width = image.shape[0] * scale, image.shape[1] * scale
-        sheet.image(image, x - width / 2, y + 0.05 + (_SIDE - height) / 2, width, height)
+        sheet.fitted(image, x - _SIDE / 2, y + 0.05, _SIDE)
         top = y + _SIDE + 0.07
     sheet.paragraph(answer.names[k], x, top, wide - 0.06, SMALL, bold=True, align="center", rows=2)

@@ -32,7 +32,7 @@ def snapshot(module: nn.Module, inputs: Tensor | None = None) -> dict[str, Any]:
         "gradients": {n: None if p.grad is None else _written(p.grad) for n, p in module.named_parameters()},
         "buffers": {n: {k: _written(b) for k, b in m._buffers.items()} for n, m in parts.items()},
         "input": None if inputs is None else (_written(inputs), inputs._version, _written(inputs.grad)),
-        "random numbers": _random_numbers(),
+        "random numbers": random_numbers(),
         "modes": (torch.is_grad_enabled(), torch.is_inference_mode_enabled()),
     }
 
@@ -57,7 +57,8 @@ def _written(tensor: Tensor | None) -> Any:
         return None
     values = tensor.detach().clone().cpu().reshape(-1).contiguous()
     raw = values.view(torch.uint8).numpy().tobytes() if values.numel() else b""
-    return id(tensor), tuple(tensor.shape), raw, tensor.requires_grad, id(tensor.grad) if tensor.is_leaf else 0
+    grad = id(tensor.grad) if tensor.is_leaf else 0
+    return id(tensor), tensor.dtype, tuple(tensor.shape), raw, tensor.requires_grad, grad
 
 
 def _held(value: Any) -> Any:
@@ -72,6 +73,7 @@ def _held(value: Any) -> Any:
     return value if isinstance(value, int | float | str | bool | type(None)) else id(value)
 
 
-def _random_numbers() -> Any:
+def random_numbers() -> Any:
+    """The states of the process's random numbers: torch's, numpy's, Python's."""
     kind, keys, *rest = np.random.get_state()
     return torch.get_rng_state().tolist(), (kind, np.asarray(keys).tolist(), rest), random.getstate()

@@ -134,9 +134,7 @@ def pictured(sheet: Sheet, image: NDArray[np.uint8] | None, x: float, y: float, 
     """A small picture within a square of ``side`` inches; the width it takes with its gap."""
     if image is None:
         return 0.0
-    scale = side / max(image.shape[:2])
-    height, width = image.shape[0] * scale, image.shape[1] * scale
-    sheet.image(image, x + (side - width) / 2, y + (_ROW - side) / 2 + (side - height) / 2, width, height)
+    sheet.fitted(image, x, y + (_ROW - side) / 2, side)
     return side + 0.1
 
 

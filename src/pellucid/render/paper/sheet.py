@@ -145,6 +145,12 @@ class Sheet:
         )
         return leading(size)
 
+    def fitted(self, image: NDArray[np.uint8], x: float, y: float, side: float) -> None:
+        """A picture in the middle of a square of ``side`` inches, as large as it fits."""
+        scale = side / max(image.shape[:2])
+        height, width = image.shape[0] * scale, image.shape[1] * scale
+        self.image(image, x + (side - width) / 2, y + (side - height) / 2, width, height)
+
     def paragraph(
         self,
         text: str,
