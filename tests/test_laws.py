@@ -92,6 +92,12 @@ def test_files_in_prose_are_there():
                 assert (SRC / name).exists(), f"{where} speaks of {name}"
 
 
+def test_function_overrides_have_one_home():
+    """A mode of its own would be another place that can forget to count, or to be off inside of a replacement."""
+    named = [relative(f) for f in FILES if re.search(r"\b(TorchFunctionMode|TorchDispatchMode)\b", f.read_text())]
+    assert named == ["src/pellucid/engine/functions.py"]
+
+
 REGISTRIES = {  # what lists the names of a registry in prose -> the registry, and what it may leave out
     ("pellucid.verbs.importance", "importance", "features"): ("pellucid.importance", "FEATURES", set()),
     ("pellucid.verbs.importance", "importance", "by"): ("pellucid.importance", "ESTIMATORS", set()),

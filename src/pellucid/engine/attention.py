@@ -1,15 +1,15 @@
 """Attention read at the level of functions: whoever calls softmax or scaled dot-product attention; no module changes.
 
-`reading_attention` is a mode of torch. Inside it, every attention of the thread is computed by the same formulas as
-before, but with its weights written out, so that they can be kept, and have gradients. Each answer is compared with
-torch's own, so what is read is what the model computes.
+Inside `reading_attention`, every attention of the thread is computed by the same formulas as before, but with its
+weights written out, so that they can be kept, and have gradients. Each answer is compared with torch's own, so what is
+read is what the model computes.
 """
 
 from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from types import SimpleNamespace
@@ -17,8 +17,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
 
+from pellucid.engine.functions import Function, Functions, Replacement
 from pellucid.errors import MethodError
 
 _ROUNDING = {torch.float64: 1e-9, torch.float32: 1e-4, torch.float16: 1e-2, torch.bfloat16: 5e-2}
@@ -36,26 +36,24 @@ class Attentions:
     weights: list[Tensor] = field(default_factory=list)
 
 
-class _Mode(TorchFunctionMode):
+class _Reader:
+    """Computes attentions with their weights written out, and keeps these."""
+
     def __init__(self, found: Attentions) -> None:
-        super().__init__()
         self._found = found
 
-    def __torch_function__(
-        self,
-        func: Callable[..., Any],
-        types: Sequence[type],
-        args: tuple[Any, ...] = (),
-        kwargs: dict[str, Any] | None = None,
-    ) -> Any:
-        kwargs = kwargs or {}
-        if func is nn.functional.scaled_dot_product_attention:
-            return self._scaled_dot_product(*args, **kwargs)
-        if func is nn.functional.multi_head_attention_forward:
-            return self._multi_head(*args, **kwargs)
-        out = func(*args, **kwargs)
+    @property
+    def table(self) -> dict[Function, Replacement]:
+        """What answers in the place of attention and softmax."""
+        return {
+            nn.functional.scaled_dot_product_attention: lambda _f, args, kw: self._scaled_dot_product(*args, **kw),
+            nn.functional.multi_head_attention_forward: lambda _f, args, kw: self._multi_head(*args, **kw),
+        } | dict.fromkeys(_SOFTMAX, self._softmax)
+
+    def _softmax(self, function: Function, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
+        out: Tensor = function(*args, **kwargs)
         # Attention is a softmax over keys of a (heads, queries, keys) array; class probabilities have fewer axes.
-        if func in _SOFTMAX and out.ndim == 4 and _axis(args, kwargs) in (-1, 3):
+        if out.ndim == 4 and _axis(args, kwargs) in (-1, 3):
             self._found.weights.append(out)
         return out
 
@@ -178,5 +176,5 @@ def _axis(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
 def reading_attention() -> Iterator[Attentions]:
     """Keep the weights of every attention that runs inside, in this thread."""
     found = Attentions()
-    with _Mode(found):
+    with Functions(_Reader(found).table):
         yield found

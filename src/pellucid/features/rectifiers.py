@@ -8,13 +8,13 @@ where following it would make the rectifier fire (the idea of lucid's "redirecte
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional
-from torch.overrides import TorchFunctionMode
+
+from pellucid.engine.functions import Function, Functions
 
 _RELU = (
     functional.relu,
@@ -51,27 +51,23 @@ class _Redirected(torch.autograd.Function):
         return torch.where(dead & inward, g, plain), None, None
 
 
-class RedirectedRectifiers(TorchFunctionMode):
-    """While this mode is on, rectifiers of whole batches `(N, ...)` pass redirected gradients; values are unchanged."""
+class RedirectedRectifiers(Functions):
+    """While this is on, rectifiers of whole batches `(N, ...)` pass redirected gradients; values are unchanged."""
 
-    def __torch_function__(
-        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        """Rectifiers by rule, everything else as it is."""
-        kwargs = kwargs or {}
-        if func not in _RULED or not args or not isinstance(args[0], Tensor) or not args[0].requires_grad:
-            return func(*args, **kwargs)
-        if args[0].ndim < 2 or not torch.is_grad_enabled():
-            return func(*args, **kwargs)
-        with torch.enable_grad():
-            x = args[0].detach().clone().requires_grad_()
-            value = func(x.clone(), *args[1:], **kwargs)
-            (slope,) = torch.autograd.grad(value.sum(), x)
-        redirected = _Redirected.apply(args[0].clone(), value.detach(), slope)
-        return args[0].copy_(redirected) if _in_place(func, args, kwargs) else redirected
+    def __init__(self) -> None:
+        super().__init__(dict.fromkeys((*_RELU, *_CAPPED, *_CLAMP, *_SMOOTH_ENDS), _redirected))
 
 
-_RULED = frozenset((*_RELU, *_CAPPED, *_CLAMP, *_SMOOTH_ENDS))
+def _redirected(function: Function, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    ruled = bool(args) and isinstance(args[0], Tensor) and args[0].requires_grad and args[0].ndim > 1
+    if not ruled or not torch.is_grad_enabled():
+        return function(*args, **kwargs)
+    with torch.enable_grad():
+        x = args[0].detach().clone().requires_grad_()
+        value = function(x.clone(), *args[1:], **kwargs)
+        (slope,) = torch.autograd.grad(value.sum(), x)
+    redirected = _Redirected.apply(args[0].clone(), value.detach(), slope)
+    return args[0].copy_(redirected) if _in_place(function, args, kwargs) else redirected
 
 
 _INPLACE_ARGUMENT = {
@@ -83,7 +79,7 @@ _INPLACE_ARGUMENT = {
 }
 
 
-def _in_place(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+def _in_place(function: Function, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
     """Whether the call writes to its input: by its name, or by a flag."""
-    at = _INPLACE_ARGUMENT.get(func, len(args))
-    return func.__name__.endswith("_") or kwargs.get("inplace") is True or args[at : at + 1] == (True,)
+    at = _INPLACE_ARGUMENT.get(function, len(args))
+    return function.__name__.endswith("_") or kwargs.get("inplace") is True or args[at : at + 1] == (True,)
