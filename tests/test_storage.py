@@ -49,6 +49,7 @@ def crafted(**changes):
         "signed": False,
         "fold": "max",
         "notes": ["one", "zwei “ü”"],
+        "remarks": ["drei"],
         "quality": Quality("faithful", "faithful: yes", CURVES[0], CURVES[1], -0.1, 1e-9),
         "extras": {"activations": torch.arange(6.0).reshape(1, 2, 3), "order": torch.tensor([3, 1], dtype=torch.int64)},
     }

@@ -106,7 +106,8 @@ class Quality:
         temporal_insertion: of clips, frame by frame in the order of the temporal curve.
         temporal_deletion: the same for deletion.
         sanity: rank correlation of the map with maps of the same model with shuffled weights; near 0 is good.
-        completeness_gap: `|sum of the map - (f(x) - f(baseline))| / |f(x) - f(baseline)|`, where it is defined.
+        completeness_gap: `|sum of the map - (f(x) - f(baseline))| / |f(x) - f(baseline)|`, where it is defined; a score
+            that jumps right at the baseline counts as its limit beside it.
         verdict: `faithful`, `partly faithful`, `not faithful`, `unproven` (nothing to compare with), `meaningless`.
         line: the whole in one plain line.
         agreement: correlation of the map's share inside random masks with their effect on the score, in [-1, 1].
@@ -216,6 +217,7 @@ class Explanation(Brief):
         signed: whether negative values are evidence against the target.
         fold: how a channel axis is folded into one map (`sum` or `max`).
         notes: what a reader must know.
+        remarks: what was measured of the model and of the question asked; no fault of the map, and read beside it.
         facts: measured figures, such as the completeness gap.
         quality: filled by `check()`.
         extras: further arrays, such as the channels' activation maps.
@@ -237,6 +239,7 @@ class Explanation(Brief):
     quality: Quality | None = None
     extras: dict[str, Tensor] = field(default_factory=dict)
     picture: Picture | Clip | None = field(default=None, repr=False)
+    remarks: list[str] = field(default_factory=list)
 
     @property
     def name(self) -> str:

@@ -200,6 +200,7 @@ def save(explanation: Explanation, path: Path) -> list[Path]:
         "fold": explanation.fold,
         "layer": explanation.layer,
         "notes": explanation.notes,
+        "remarks": explanation.remarks,
         "facts": explanation.facts,
         "prediction": [dataclasses.asdict(p) for p in explanation.prediction],
         "geometry": explanation.geometry.as_dict(),
@@ -265,4 +266,5 @@ def _from(meta: dict[str, Any], arrays: dict[str, torch.Tensor]) -> Explanation:
         facts={name: math.nan if value is None else value for name, value in meta["facts"].items()},
         quality=Quality.from_dict(meta["quality"]) if meta["quality"] else None,
         extras={k.removeprefix("extra."): v for k, v in arrays.items() if k.startswith("extra.")},
+        remarks=meta.get("remarks", []),  # files of old have none
     )

@@ -79,15 +79,17 @@ def test_padded_tokens_have_one_function_in_every_pass():
         torch.testing.assert_close(net(x), fused)  # the user's own passes are as they were
 
 
-def test_a_note_says_where_plain_evaluation_answers_otherwise():
+def test_a_remark_says_where_plain_evaluation_answers_otherwise():
+    """It is a fact of the model, so no note of any map."""
     x = noise(1, 3, 32, 32)[0]
-    for short, noted in ((6, True), (0, False)):
+    for short, told in ((6, True), (0, False)):
         model = pl.wrap(seeded(lambda short=short: Ragged(short)).eval(), transform=LOOK)
-        notes = pl.explain(model, x, method="saliency", target=1).notes
-        assert any("torch's fused attention" in n for n in notes) is noted
+        found = pl.explain(model, x, method="saliency", target=1)
+        assert any("torch's fused attention" in r for r in found.remarks) is told
+        assert not any("fused" in n for n in found.notes)
         try:
             torch.backends.mha.set_fastpath_enabled(False)
-            assert not any("fused" in n for n in pl.explain(model, x, method="saliency", target=1).notes)
+            assert pl.explain(model, x, method="saliency", target=1).remarks == []
         finally:
             torch.backends.mha.set_fastpath_enabled(True)
 

@@ -78,6 +78,8 @@ def test_the_line_says_what_was_measured():
     for p, said in ((0.0006, "p < 0.001;"), (0.001, "p = 0.001;"), (0.4567, "p = 0.46;"), (1, "p = 1.00;")):
         assert said in judge(**known, agreement=Agreement(0.5, p)).line
     assert (quality.completeness_gap, quality.sanity) == (0.0123, 0.04)
+    jumped = judge(**known, agreement=Agreement(0.5, 0.0123), jump=-1.123).line
+    assert jumped == quality.line + " besides the score's jump of -1.12 at the baseline, which the map leaves out"
     assert "does NOT change with the weights (correlation 0.93" in judge(sanity=0.93).line
 
 

@@ -24,7 +24,7 @@ class Step(nn.Module):
 
 X = torch.linspace(0.1, 0.9, 16).reshape(1, 1, 4, 4)
 ENDS = {
-    "at the baseline": (lambda x: x.abs().flatten(1).sum(1) > 1e-5, "right at the baseline"),
+    "near the baseline": (lambda x: x.abs().flatten(1).sum(1) > 1e-3, "close to the baseline"),
     "on the way": (lambda x: x.flatten(1).mean(1) > 0.37 * 0.5, "37% of the way from the baseline"),
     "at the input": (lambda x: ((x - X).abs() < 1e-6).flatten(1).all(1), "right at the input"),
 }
@@ -55,10 +55,54 @@ def test_the_jump_is_told_and_not_that_more_steps_help(case):
     assert "raise max_steps" not in note
 
 
+def lit(x):
+    """As soon as anything is not black."""
+    return x.abs().flatten(1).sum(1) > 0
+
+
+def test_at_the_baseline_itself_the_gap_is_that_to_the_limit_and_the_jump_is_told():
+    """No integral sees one point: the map sums to `f(x) - f(0+)`, which lacks 5 of `f(x) - f(0)`."""
+    rest = float(X.square().sum())
+    found = explained(lit)
+    torch.testing.assert_close(found.values, X.square(), atol=1e-3, rtol=0)
+    assert found.facts["completeness_gap"][0] <= 0.01
+    assert found.facts["jump_at_baseline"] == [pytest.approx(5, rel=1e-4)]
+    ((remark,),) = found.remarks
+    assert "jumps by 5 right at the baseline" in remark
+    assert f"explains the other {rest:.3g} of the {5 + rest:.3g}" in remark
+    assert found.notes == []
+    assert explained(lit, baseline=1e-3 * X).remarks == []
+
+
+def test_a_gap_that_the_jump_at_the_baseline_does_not_fill_is_still_a_note():
+    """Beyond the jump of 5 comes a slope of 5 too steep for 24 gradients: the gap is a share of what is left."""
+
+    def both(x):
+        return 5 * torch.sigmoid(2000 * (x.flatten(1).mean(1) - 0.2)) / 5 + lit(x).to(x.dtype)
+
+    found = explained(both, max_steps=24)
+    rest = float(X.square().sum()) + 5
+    gap = abs(float(found.values.sum()) - rest) / rest
+    assert gap > 0.02
+    assert found.facts["completeness_gap"] == [pytest.approx(gap, abs=2e-3)]
+    assert "raise max_steps" in found.notes[0]
+    assert "jumps by 5" in found.remarks[0][0]
+
+
+def test_a_jump_at_the_baseline_is_told_of_the_input_that_has_it():
+    """The second of three is black where the score looks, so it never crosses."""
+    x = torch.cat([X, X.clone(), 2 * X])
+    x[1, ..., 0, 0] = 0
+    found = explained(lambda x: x[:, 0, 0, 0].abs() > 0, x)
+    assert found.facts["jump_at_baseline"] == [pytest.approx(5, rel=1e-4), 0, pytest.approx(5, rel=1e-4)]
+    assert [len(told) for told in found.remarks] == [1, 0, 1]
+    assert max(found.facts["completeness_gap"]) <= 0.01
+
+
 def test_the_baseline_that_is_advised_is_free_of_it():
-    at_zero, _ = ENDS["at the baseline"]
-    assert "tensor 1% of the way" in explained(at_zero).notes[0]
-    assert explained(at_zero, baseline=0.01 * X).notes == []
+    near_zero, _ = ENDS["near the baseline"]
+    assert "tensor 1% of the way" in explained(near_zero).notes[0]
+    assert explained(near_zero, baseline=0.01 * X).notes == []
     on_the_way, _ = ENDS["on the way"]
     assert 'From baseline="mean" it does not jump' in explained(on_the_way).notes[0]
     assert explained(on_the_way, baseline="mean").notes == []

@@ -46,11 +46,14 @@ def test_a_figure_is_the_same_text_each_time():
 
 def test_the_page_of_heat_maps_says_how_far_to_believe_them():
     values = np.linspace(-1, 2, 49).reshape(7, 7)
-    e = Heatmap(**vars(explanation(values, notes=["a <note> & more"], facts={"completeness_gap": 0.25})))
+    e = Heatmap(
+        **vars(explanation(values, notes=["a <note> & more"], remarks=["one <more>"], facts={"completeness_gap": 0.25}))
+    )
     page = Heatmaps([e]).html()
     assert e.html() == page
     assert "not checked" in page
-    assert "a &lt;note&gt; &amp; more" in page
+    assert "⚠ a &lt;note&gt; &amp; more" in page
+    assert ">one &lt;more&gt;</p>" in page
     assert "<svg" in page
     assert "−1 to 2, as they are" in page or "-1 to 2, as they are" in page
     assert "completeness gap" in page

@@ -180,11 +180,12 @@ def test_everything_that_must_be_said_is_said():
     e = explanation(
         [[-0.25, 0.5], [0.0, 1.75]],
         notes=["Beware of the softmax."],
+        remarks=["The score jumps."],
         quality=Quality("faithful", "Faithful: 0.6 against 0.4."),
     )
     said = texts(panel([e]))
     wanted = ["cat", "tiger cat", "grad-cam", "layer4", "40.0%", "90 × 60 px", "never seen by the model"]
-    wanted += ["−1.75 against", "for 1.75", "Faithful: 0.6 against 0.4.", "Beware of the softmax."]
+    wanted += ["−1.75 against", "for 1.75", "Faithful: 0.6 against 0.4.", "Beware of the softmax.", "The score jumps."]
     assert not set(wanted) - set(said)
 
 

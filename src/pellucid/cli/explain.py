@@ -118,6 +118,7 @@ def entry(e: Heatmap, saved: list[str]) -> dict[str, Any]:
         "layer": e.layer,
         "facts": e.facts,
         "notes": e.notes,
+        "remarks": e.remarks,
         "quality": None if e.quality is None else e.quality.as_dict(),
         "files": saved,
     }
@@ -135,6 +136,8 @@ def tell(found: Heatmaps, saved: list[str]) -> None:
             print(f"    {e.quality.line}")
         for note in e.notes:
             print(f"    note: {note}")
+        for remark in e.remarks:
+            print(f"    {remark}")
     print(f"  picture: {saved[-1]}")
     for file in saved:
         if file.endswith(".webm"):

@@ -39,6 +39,7 @@ def judge(
     in_time: tuple[Curve, Curve] | None = None,
     sanity: float | None = None,
     completeness_gap: float | None = None,
+    jump: float = 0.0,
     problem: str | None = None,
 ) -> Quality:
     """The verdict and its line from what was measured.
@@ -46,7 +47,7 @@ def judge(
     `faithful`: the map agrees with the model better than a blind one as smooth would (p-value at most `SIGNIFICANT`),
     insertion is above random, deletion below it, and the map changes with the weights. `partly faithful`: it agrees,
     but one of the others fails. `not faithful`: a blind map would do as well, or the score hardly moves. `unproven`: no
-    curves are defined for it. `meaningless`: the line says why.
+    curves are defined for it. `meaningless`: the line says why. `jump` is that of the score right at the baseline.
     """
     parts = []
     for name, curve in (("insertion", insertion), ("deletion", deletion)):
@@ -63,7 +64,8 @@ def judge(
         says = "changes with the weights" if depends else "does NOT change with the weights"
         parts.append(f"{says} (correlation {sanity:.2f} when they are shuffled)")
     if completeness_gap is not None and math.isfinite(completeness_gap):
-        parts.append(f"completeness gap {completeness_gap:.1%}")
+        besides = f" besides the score's jump of {jump:.3g} at the baseline, which the map leaves out" if jump else ""
+        parts.append(f"completeness gap {completeness_gap:.1%}{besides}")
     if insertion is None or deletion is None or agreement is None:
         verdict = "meaningless" if problem else "unproven" if depends else "not faithful"
     else:

@@ -36,6 +36,7 @@ class Attribution:
         values: raw signed values: `(N, *grid)`, `(N, C, *space)`, or `(N, C)` for one number per channel.
         layer: the layer explained, if any.
         notes: what the reader must know, one sentence each (per batch).
+        remarks: for each sample, what was measured of its score that is no fault of the map; empty: nothing of any.
         facts: measured figures per sample, such as the completeness gap.
         extras: further arrays worth keeping.
         cost: passes spent, shared with the methods that came out of the same pass.
@@ -50,6 +51,7 @@ class Attribution:
     extras: dict[str, Tensor] = field(default_factory=dict)
     cost: Cost = field(default_factory=Cost)
     span: Intervals = ()
+    remarks: list[list[str]] = field(default_factory=list)
 
 
 Need = Literal["outputs", "gradients", "layer"]

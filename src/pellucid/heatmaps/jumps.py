@@ -28,10 +28,15 @@ class Jump:
     last: float
 
     @property
+    def at_start(self) -> bool:
+        """Whether no point of the path but the first lies before it, as far as single precision tells points apart."""
+        return self.last == 0
+
+    @property
     def said(self) -> str:
         """Its place in words."""
         if self.last < NEAR:
-            return "right at the baseline"
+            return "close to the baseline"
         return "right at the input" if self.place > 1 - NEAR else f"{self.place:.0%} of the way from the baseline"
 
 

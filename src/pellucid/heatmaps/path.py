@@ -16,7 +16,7 @@ from pellucid.errors import MethodError
 from pellucid.heatmaps.base import Attribution, Method, method
 from pellucid.heatmaps.jumps import NEAR, Jump, jump
 from pellucid.models.targets import Target
-from pellucid.numerics.quadrature import Integral, integrate
+from pellucid.numerics.quadrature import Integral, gap_scale, integrate
 from pellucid.scoring.job import Job
 
 _SCAN = 32  # cells of the forward scan that places the nodes
@@ -36,7 +36,9 @@ class IntegratedGradients(Method):
 
     Nodes stand where 33 forward passes say that the score bends, and are added until the completeness gap is within
     `tolerance` (and the map's own estimated error within twice it), or `max_steps` is spent; the note then says so, or
-    that the score jumps on the way, which no number of steps helps. Memory does not depend on the number of nodes.
+    that the score jumps on the way, which no number of steps helps. Where it jumps right at the baseline, a place that
+    no integral sees, the gap is that to the limit of the score beside it, and a remark tells the jump. Memory does not
+    depend on the number of nodes.
 
     Args:
         baseline: `zero`, `mean`, `blur`, `uniform`, or a tensor that expands to the inputs.
@@ -81,22 +83,31 @@ class IntegratedGradients(Method):
             path = _Path(job, target, make_baseline(self.baseline, job.inputs.detach(), generator), cost)
             draws.append((path, path.integral(self.max_steps, self.tolerance)))
         found = [integral for _, integral in draws]
+        jumps = [path.jumps(integral, self.tolerance) for path, integral in draws]
+        starts = torch.stack([_beside(*draw, jumped) for draw, jumped in zip(draws, jumps, strict=True)]).mean(0)
         values = torch.stack([f.attribution for f in found]).mean(0).float()
         gap = torch.stack([f.gap for f in found]).amax(0).tolist()
         error = torch.stack([f.error for f in found]).amax(0).tolist()
         facts = {"completeness_gap": gap, "estimated_error": error, "steps": found[0].steps.double().tolist()}
+        remarks = []
+        if starts.any():
+            facts["jump_at_baseline"] = starts.tolist()
+            changes = torch.stack([path.change for path, _ in draws]).mean(0)
+            remarks = [
+                [_started(*row)] if row[0] else [] for row in zip(starts.tolist(), changes.tolist(), strict=True)
+            ]
         notes = []
         if not values.any():
             notes.append(
                 "The baseline equals the input (or the score never moves), so the map is zero: choose another."
             )
         elif self.tolerance is not None and max(gap) > self.tolerance:
-            path, integral = max(draws, key=lambda draw: float(draw[1].gap.max()))
-            why = _jumped(path, integral, self.tolerance) or (
+            worst = max(range(len(draws)), key=lambda d: float(found[d].gap.max()))
+            why = _jumped(*draws[worst], jumps[worst], self.tolerance) or (
                 f", above the tolerance of {self.tolerance:.1%}: raise max_steps, or mind that error."
             )
             notes.append(f"The completeness gap is {max(gap):.1%} after {max(facts['steps']):.0f} gradients{why}")
-        return Attribution(values, notes=notes, facts=facts, cost=cost)
+        return Attribution(values, notes=notes, facts=facts, cost=cost, remarks=remarks)
 
 
 @dataclass(eq=False)
@@ -160,9 +171,20 @@ class _Path:
 
             return integrate(self.scores, gradients, self.x - self.start, max_steps, tolerance)
 
-    def change(self, row: int) -> float:
-        """Of the score, from the baseline to the input."""
-        return float(self.scores[row, -1] - self.scores[row, 0])
+    @property
+    def change(self) -> Tensor:
+        """Of the scores `(N,)`, from the baseline to the inputs."""
+        return self.scores[:, -1] - self.scores[:, 0]
+
+    def missing(self, found: Integral) -> Tensor:
+        """What an integral lacks of the change of each score, `(N,)`."""
+        return self.change - found.attribution.flatten(1).double().sum(1)
+
+    def jumps(self, found: Integral, tolerance: float | None) -> list[Jump | None]:
+        """Of each input whose gap is above the tolerance, the jumps that an eighth of it or more are due to."""
+        wide = (found.gap > (math.inf if tolerance is None else tolerance)).tolist()
+        least = (self.missing(found).abs() / 8).tolist()
+        return [self.jump(row, least[row]) if wide[row] else None for row in range(len(wide))]
 
     def jump(self, row: int, least: float) -> Jump | None:
         """Where the score of one input jumps by `least` or more; in half precision nothing is found."""
@@ -177,15 +199,31 @@ class _Path:
         return _Path(replace(self.job, inputs=self.x[rows]), self.target.select(rows), start, self.cost)
 
 
-def _jumped(path: _Path, found: Integral, tolerance: float) -> str:
+def _beside(path: _Path, found: Integral, jumps: list[Jump | None]) -> Tensor:
+    """How far each score jumps right at its baseline, `(N,)`; the gap there becomes that to the limit beside it."""
+    sizes = path.scores.new_tensor([j.size if j is not None and j.at_start else 0 for j in jumps])
+    limits = torch.cat((path.scores[:, :1] + sizes[:, None], path.scores[:, 1:]), 1)
+    gap = (path.missing(found) - sizes).abs() / gap_scale(limits)
+    found.gap = torch.where(sizes == 0, found.gap, gap)
+    return sizes
+
+
+def _started(size: float, change: float) -> str:
+    """A score that jumps right at the baseline, in words."""
+    return (
+        f"The score jumps by {size:.3g} right at the baseline, as soon as the input differs from it at all: no gradient "
+        f"sees that. The map explains the other {change - size:.3g} of the {change:.3g} from the baseline to the input."
+    )
+
+
+def _jumped(path: _Path, found: Integral, jumps: list[Jump | None], tolerance: float) -> str:
     """That the score jumps, and a baseline that was tried, if it makes the widest gap; else nothing."""
     row = int(found.gap.argmax())
-    missing = path.change(row) - float(found.attribution[row].double().sum())
-    jumped = path.jump(row, abs(missing) / 8)
-    if jumped is None or abs(missing - jumped.size) > abs(missing) / 2:
+    missing, jumped = float(path.missing(found)[row]), jumps[row]
+    if jumped is None or jumped.at_start or abs(missing - jumped.size) > abs(missing) / 2:
         return ""
     return (
-        f", because the score jumps by {jumped.size:.3g} (of {path.change(row):.3g} in all) {jumped.said}: no gradient "
+        f", because the score jumps by {jumped.size:.3g} (of {path.change[row]:.3g} in all) {jumped.said}: no gradient "
         f"sees that, the map leaves it out, and more steps do not help. {_cure(path, row, jumped, tolerance)}"
     )
 
@@ -195,7 +233,7 @@ def _cure(path: _Path, row: int, jumped: Jump, tolerance: float) -> str:
         return f"Give a tensor {NEAR:.0%} of the way from the baseline to the input as the baseline."
     for name in _PLAIN:
         other = path.replaced(row, name)
-        if (change := abs(other.change(row=0))) and other.jump(0, tolerance * change) is None:
+        if (change := abs(float(other.change[0]))) and other.jump(0, tolerance * change) is None:
             return f'From baseline="{name}" it does not jump.'
     return f"It jumps from {', '.join(_PLAIN[:-1])} and {_PLAIN[-1]} too: give another baseline as a tensor."
 

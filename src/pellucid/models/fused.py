@@ -1,4 +1,4 @@
-"""What torch's fused attention would have answered, said where it is another function."""
+"""What torch's fused attention would have answered, told where it is another function."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from pellucid.models.reading import Reading
 _SAME = 1e-3  # of the largest score: rounding is far below
 
 
-def fused_notes(module: nn.Module, inputs: Tensor, output: Any, reading: Reading) -> list[list[str]]:
-    """For each input `(N, C, *space)`, a note where the fused layers of torch answer otherwise than `output`.
+def fused_remarks(module: nn.Module, inputs: Tensor, output: Any, reading: Reading) -> list[list[str]]:
+    """For each input `(N, C, *space)`, what is told where the fused layers of torch answer otherwise than `output`.
 
     `nn.TransformerEncoder` with a padding mask does so outside of explanations, in evaluation mode without gradients.
     One more forward pass, for networks that hold such layers and would take the fused path.
@@ -30,10 +30,10 @@ def fused_notes(module: nn.Module, inputs: Tensor, output: Any, reading: Reading
     plain = reading.found(output, len(inputs))
     if plain is None or fused is None or plain.shape != fused.shape:
         return [[] for _ in inputs]
-    return [_note(a, b) for a, b in zip(plain, fused, strict=True)]
+    return [_told(a, b) for a, b in zip(plain, fused, strict=True)]
 
 
-def _note(plain: Tensor, fused: Tensor) -> list[str]:
+def _told(plain: Tensor, fused: Tensor) -> list[str]:
     if float((plain - fused).abs().max()) <= _SAME * float(plain.abs().max()):
         return []
     classes = f" (class {int(fused.argmax())} on top, here class {int(plain.argmax())})" if plain.ndim == 1 else ""

@@ -36,6 +36,11 @@ class Integral:
     steps: Tensor
 
 
+def gap_scale(scores: Tensor) -> Tensor:
+    """What gaps `(N,)` are relative to: the change of the scores `(N, S + 1)`, or 1 % of their size if that is more."""
+    return torch.maximum((scores[:, -1] - scores[:, 0]).abs(), 1e-2 * scores.abs().amax(1))
+
+
 def placement(scores: Tensor, uniform: float = 0.1) -> Tensor:
     """Cumulative density of nodes `(N, S + 1)`, from 0 to 1, for scores on `S + 1` even knots of [0, 1].
 
@@ -90,7 +95,7 @@ def integrate(
     scores = scores.double()
     change = scores[:, -1] - scores[:, 0]
     tiny = torch.finfo(delta.dtype).tiny
-    scale = torch.maximum(change.abs(), 1e-2 * scores.abs().amax(1)).clamp(min=tiny)
+    scale = gap_scale(scores).clamp(min=tiny)
     cells = max_steps if tolerance is None else first_cells(max_steps)
     edges = cell_edges(placement(scores), cells)
 

@@ -234,9 +234,9 @@ def check(explanations: Iterable[Heatmap]) -> None:
 
 def _judged(e: Heatmap, session: Session, sanity: float | None, *, sound: bool) -> Quality:
     problem = diagnose(e.attribution, e.signed)
-    gap = e.facts.get("completeness_gap")
+    gap, jump = e.facts.get("completeness_gap"), e.facts.get("jump_at_baseline", 0.0)
     if not sound or e.kind == "channels" or e.explained is None:
-        return judge(sanity=sanity, completeness_gap=gap, problem=problem)
+        return judge(sanity=sanity, completeness_gap=gap, jump=jump, problem=problem)
     perturbed = session.perturbed(e.explained)
     insertion, deletion = perturbed.curves(cell_ranking(e.map()[0], perturbed.grid))
     agreement = perturbed.agreement(e.map()[0])
@@ -248,6 +248,7 @@ def _judged(e: Heatmap, session: Session, sanity: float | None, *, sound: bool) 
         in_time=in_time,
         sanity=sanity,
         completeness_gap=gap,
+        jump=jump,
         problem=problem,
     )
 

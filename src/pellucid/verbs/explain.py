@@ -18,7 +18,7 @@ from pellucid.heatmaps import Attribution, Method, explain_all, get_method
 from pellucid.media import Plan, address
 from pellucid.media.geometry import Geometry
 from pellucid.models.adapters import ClipInput
-from pellucid.models.fused import fused_notes
+from pellucid.models.fused import fused_remarks
 from pellucid.models.layers import pathway_layers
 from pellucid.models.model import VisionModel
 from pellucid.models.targets import PerSample, Target, TargetLike
@@ -155,8 +155,8 @@ def _explain_batch(
     model = model.settled(x, output)
     predictions = model.ranked(output, count=len(x))
     items = [
-        replace(item, notes=[*item.notes, *model.reading.notes, *notes])
-        for item, notes in zip(items, fused_notes(model.module, x, output, model.reading), strict=True)
+        replace(item, notes=[*item.notes, *model.reading.notes], remarks=told)
+        for item, told in zip(items, fused_remarks(model.module, x, output, model.reading), strict=True)
     ]
     named = [model.bound(_for_batch(t, items), x) for t in targets]
     bound = [model.frozen(t, x, output) for t in named]
@@ -249,6 +249,7 @@ def _heatmap(
         ran=method,
         explained=target,
         facts={name: values[row] for name, values in found.facts.items()},
+        remarks=[*item.remarks, *(found.remarks[row] if found.remarks else [])],
     )
 
 

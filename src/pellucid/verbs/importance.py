@@ -15,7 +15,7 @@ from pellucid.importance.drawn import Given
 from pellucid.importance.frames import Frames, Segments
 from pellucid.importance.result import INTERVAL
 from pellucid.importance.temporal import order_sensitivity, sufficient
-from pellucid.models.fused import fused_notes
+from pellucid.models.fused import fused_remarks
 from pellucid.models.model import VisionModel
 from pellucid.models.targets import Target, TargetLike
 from pellucid.results.importance import Importance
@@ -146,7 +146,7 @@ def importance_of_one(
         item.notes
         + found.notes[0]
         + model.reading.notes
-        + fused_notes(model.module, x, output, model.reading)[0]
+        + fused_remarks(model.module, x, output, model.reading)[0]
         + (_order(model, x, target, asked.players) if asked.order else [])
         + ([] if item.geometry.known else ["The regions lie on the model's own input."])
     )

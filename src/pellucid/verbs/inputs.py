@@ -44,6 +44,7 @@ class Prepared:
     picture: Picture | Clip | None
     source: dict[str, Any]
     notes: list[str] = field(default_factory=list)
+    remarks: list[str] = field(default_factory=list)
     position: int = 0  # among all inputs, readable or not
 
     @property

@@ -21,7 +21,7 @@ from pellucid.importance.gather import Gathered, by_place, difference, gather, g
 from pellucid.importance.ledger import Ledger, Row, ledger
 from pellucid.importance.result import INTERVAL
 from pellucid.media import Geometry, Picture, address, scheme
-from pellucid.models.fused import fused_notes
+from pellucid.models.fused import fused_remarks
 from pellucid.models.model import VisionModel
 from pellucid.models.reading import IN_DOUBT
 from pellucid.progress import task
@@ -165,7 +165,7 @@ def _measure_batch(run: _Run, items: list[tuple[int, Prepared, list[Tensor]]]) -
     output = model.outputs(x)
     run.model = model = _recognised(model.settled(x, output))
     doubts = run.given.doubts(output, len(items))
-    fused = fused_notes(model.module, x, output, model.reading)
+    fused = fused_remarks(model.module, x, output, model.reading)
     bound = model.frozen(model.bound(run.asked.target, x), x, output)
     ranked = model.ranked(output, 1, count=len(x))
     run.passes += len(items)

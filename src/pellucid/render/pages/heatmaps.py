@@ -38,6 +38,7 @@ def _card(e: Explanation) -> str:
     return article(
         f"{e.method}{where}",
         paragraph(line, kind="line", warn=e.quality is not None and not e.quality.verdict.startswith("faithful")),
+        *(paragraph(remark, kind="line") for remark in e.remarks),
         *(paragraph(note, kind="line", warn=True) for note in e.notes),
         table(rows),
         folded("Record", f"<pre>{escape(record)}</pre>"),

@@ -49,10 +49,12 @@ def tile(sheet: Sheet, e: Explanation, at: Column, *, target: bool) -> float:
 
 
 def remarks(sheet: Sheet, e: Explanation, at: Column) -> float:
-    """Measured quality, and what must be said; where they end."""
+    """Measured quality, what was measured besides, and what must be said; where they end."""
     y = at.y
     if e.quality is not None:
         y += 0.05 + sheet.paragraph(e.quality.line, at.x, y + 0.05, at.width, TEXT, colour=INK, rows=7)
+    for remark in e.remarks:
+        y += 0.05 + sheet.paragraph(remark, at.x, y + 0.05, at.width, TEXT, colour=INK, rows=8)
     for note in e.notes:
         sheet.line("⚠", at.x, y + 0.05, TEXT, colour=WARNING)
         y += 0.05 + sheet.paragraph(note, at.x + 0.15, y + 0.05, at.width - 0.15, TEXT, colour=WARNING)
