@@ -212,7 +212,8 @@ def _started(size: float, change: float) -> str:
     """A score that jumps right at the baseline, in words."""
     return (
         f"The score jumps by {size:.3g} right at the baseline, as soon as the input differs from it at all: no "
-        f"gradient sees that. The map explains the other {change - size:.3g} of the {change:.3g} from the baseline to the input."
+        f"gradient sees that. The map explains the other {change - size:.3g} of the {change:.3g} from the baseline to "
+        "the input."
     )
 
 
