@@ -32,8 +32,7 @@ if TYPE_CHECKING:
     from pellucid.models.model import VisionModel
     from pellucid.models.preprocess import Preprocess
     from pellucid.models.sources import load, per_frame, wrap
-    from pellucid.models.steps import Step
-    from pellucid.models.targets import Class, Contrast, PerSample, Target, TopClass, Unit
+    from pellucid.models.targets import Class, Contrast, PerSample, Step, Target, TopClass, Unit
     from pellucid.results import Concepts, Heatmap, Heatmaps, Importance, VideoHeatmap
     from pellucid.results.activations import Activations
     from pellucid.results.atlas import AtlasSheet
@@ -58,9 +57,8 @@ _HOMES = {
     "pellucid.models.model": ("VisionModel",),
     "pellucid.models.preprocess": ("Preprocess",),
     "pellucid.models.blackbox": ("to_onnx",),
-    "pellucid.models.steps": ("Step",),
     "pellucid.models.sources": ("load", "per_frame", "wrap"),
-    "pellucid.models.targets": ("Class", "Contrast", "PerSample", "Target", "TopClass", "Unit"),
+    "pellucid.models.targets": ("Class", "Contrast", "PerSample", "Step", "Target", "TopClass", "Unit"),
     "pellucid.verbs.distill": ("distill",),
     "pellucid.results": ("Concepts", "Heatmap", "Heatmaps", "Importance", "VideoHeatmap"),
     "pellucid.results.activations": ("Activations",),

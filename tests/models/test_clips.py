@@ -17,14 +17,13 @@ from pellucid.models.clips import ClipPreprocess, ClipTransform
 from pellucid.models.layers import best_layer, describe, layers, pathway_layers
 from pellucid.models.layouts import Layout, readings
 from pellucid.models.preprocess import Preprocess
-from pellucid.models.steps import Step
-from pellucid.models.targets import Class, parse_target
-from pellucid.models.video_sources import TORCHVISION
+from pellucid.models.sources.torchvision import VIDEO
+from pellucid.models.targets import Class, Step, parse_target
 
 FRAME = Preprocess(input_size=(32, 32), resize=(32, 32), mean=(0.5,) * 3, std=(0.25,) * 3)
 
 
-@pytest.mark.parametrize("name", sorted(TORCHVISION))
+@pytest.mark.parametrize("name", sorted(VIDEO))
 def test_preprocessing_is_bit_for_bit_torchvisions(name):
     import torchvision
 
@@ -249,7 +248,7 @@ def test_models_of_pictures_and_of_clips_say_which_is_which(tmp_path):
 def test_torchvision_video_models_have_a_layer(name, shape, grid):
     model = pl.load(f"torchvision:{name}", random_weights=True)
     assert model.takes_clips
-    assert model.preprocess.plan == TORCHVISION[name]
+    assert model.preprocess.plan == VIDEO[name]
     assert len(model.labels) == 400
     assert best_layer(model.module, noise(1, 3, *shape)).layout.grid == grid
 
@@ -293,7 +292,7 @@ def test_names_and_weights_of_video_models(tmp_path):
 )
 def test_transformers_of_video(kind, options, grid, prefix):
     transformers = pytest.importorskip("transformers", reason="extra hf is not installed")
-    from pellucid.models.video_sources import HF
+    from pellucid.models.sources.transformers import HF
 
     sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
     name = HF[kind][0]

@@ -13,10 +13,10 @@ from torch import nn
 from helpers.nets import noise, pooled, random_net
 from pellucid.errors import ModelError
 from pellucid.media import read_image
-from pellucid.models import embedded, sources
+from pellucid.models import embedded
 from pellucid.models.checkpoints import fit_names
 from pellucid.models.preprocess import Preprocess
-from pellucid.models.sources import load, wrap
+from pellucid.models.sources import hub, load, wrap
 
 SMALL = "timm:test_resnet"
 
@@ -253,7 +253,7 @@ def test_a_hub_that_does_not_answer_is_said_at_once(no_hub):
 
 def test_a_hub_that_answers_is_asked(no_hub, monkeypatch):
     asked = []
-    monkeypatch.setattr(sources, "_answers", lambda host: asked.append(host) or True)
+    monkeypatch.setattr(hub, "answers", lambda host: asked.append(host) or True)
     monkeypatch.setattr(timm, "create_model", lambda *_a, **options: asked.append(options) or pytest.fail("enough"))
     with pytest.raises(pytest.fail.Exception, match="enough"):
         load(SMALL)
@@ -272,7 +272,7 @@ def test_weights_in_the_local_cache_are_found_without_a_hub(reachable, no_hub, m
     stored(net, snapshot / "model.safetensors")
     if reachable is None:
         monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
-        monkeypatch.setattr(sources, "_answers", lambda host: pytest.fail("asked the hub though offline"))
+        monkeypatch.setattr(hub, "answers", lambda host: pytest.fail("asked the hub though offline"))
     model = load(SMALL)
     x = noise(1, 3, 64, 64)
     with torch.no_grad():

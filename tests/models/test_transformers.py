@@ -10,7 +10,7 @@ from helpers.nets import noise, seeded
 from helpers.odd_nets import snapshot
 from pellucid.errors import PellucidError
 from pellucid.heatmaps import get_method
-from pellucid.models.video_sources import HF
+from pellucid.models.sources.transformers import HF
 
 transformers = pytest.importorskip("transformers")
 

@@ -1,4 +1,4 @@
-"""Video models by name: torchvision's, with the sampling they were trained with, and those of transformers."""
+"""Models of transformers, of pictures and of clips: an architecture, a folder, or a name on the hub."""
 
 from __future__ import annotations
 
@@ -15,19 +15,7 @@ from pellucid.models.clips import ClipPreprocess
 from pellucid.models.preprocess import Preprocess
 from pellucid.models.processors import from_processor, processor_settings
 from pellucid.models.recognition import configured_labels
-
-TORCHVISION: dict[str, Plan] = {
-    "r3d_18": Plan("rate", 16, 15),
-    "mc3_18": Plan("rate", 16, 15),
-    "r2plus1d_18": Plan("rate", 16, 15),
-    "s3d": Plan("rate", 128, 15),
-    "mvit_v1_b": Plan("rate", 16, 7.5),
-    "mvit_v2_s": Plan("rate", 16, 7.5),
-    "swin3d_t": Plan("rate", 32, 15),
-    "swin3d_s": Plan("rate", 32, 15),
-    "swin3d_b": Plan("rate", 32, 15),
-}
-"""torchvision's video models -> the frames that their published weights were measured with."""
+from pellucid.models.sources.registry import Built, source
 
 HF: dict[str, tuple[str, Plan, tuple[float, ...], tuple[float, ...]]] = {
     "videomae": ("VideoMAE", Plan("stride", 16, 4), (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
@@ -37,19 +25,13 @@ HF: dict[str, tuple[str, Plan, tuple[float, ...], tuple[float, ...]]] = {
 """Architecture in transformers -> the prefix of its classes, the frames and the normalisation it was trained with."""
 
 
-def clip_preprocess(name: str, preset: Any) -> ClipPreprocess:
-    """The preprocessing of a torchvision video model, from the preset of its weights."""
-    return ClipPreprocess.from_torchvision(preset, TORCHVISION.get(name, Plan("rate", 16, 15)))
-
-
-def hf_names() -> list[str]:
+def _names() -> list[str]:
     """The architectures that can be made without any file; folders and names on the hub come beside them."""
     return list(HF)
 
 
-def build_hf(
-    name: str, classes: int | None, pretrained: bool
-) -> tuple[nn.Module, ClipPreprocess | Preprocess, Sequence[str] | None]:
+@source("hf", "classifiers of transformers (extra `hf`), of pictures and clips: a folder or hub name", _names)
+def build(name: str, classes: int | None, pretrained: bool) -> Built:
     """A classifier of transformers: an architecture, a folder that `save_pretrained` wrote, or a name on the hub.
 
     Raises:

@@ -1,26 +1,21 @@
-"""Where models come from: the embedded default, timm, torchvision, or any module of the user's own."""
+"""Models by name, or made of any module or function of the user's own."""
 
 from __future__ import annotations
 
-import difflib
 import json
-import os
-import socket
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from importlib import import_module
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlparse
 
 import torch
 from torch import nn
 
 from pellucid.errors import ModelError
-from pellucid.media import Plan, generated
-from pellucid.models import embedded, suites
+from pellucid.media import Plan
+from pellucid.models import embedded
 from pellucid.models.adapters import ClipInput, PerFrame
-from pellucid.models.blackbox import BlackBox, onnx_box
+from pellucid.models.blackbox import BlackBox
 from pellucid.models.checkpoints import fit_names, head_size, load_into, read_weights
 from pellucid.models.clips import ClipPreprocessing, as_clips
 from pellucid.models.model import VisionModel, check_labels
@@ -28,29 +23,10 @@ from pellucid.models.preprocess import Preprocess, Preprocessing, TransformPrepr
 from pellucid.models.processors import from_processor, is_processor, processor_settings
 from pellucid.models.reading import Reading
 from pellucid.models.recognition import configuration, configured_labels
-from pellucid.models.video_sources import build_hf, clip_preprocess, hf_names
+from pellucid.models.sources.imagenet import imagenet_preprocess
+from pellucid.models.sources.registry import find_source
 
 DEFAULT = embedded.NAME
-
-AnyPreprocessing = Preprocessing | ClipPreprocessing
-Built = tuple[nn.Module, AnyPreprocessing, Sequence[str] | None]
-
-
-@dataclass(frozen=True)
-class Source:
-    """A place models come from.
-
-    Attributes:
-        scheme: what stands before the colon in a model's name.
-        about: one line for people.
-        build: (name, number of classes or None, with its published weights) -> module, preprocessing, labels.
-        names: the names it knows.
-    """
-
-    scheme: str
-    about: str
-    build: Callable[[str, int | None, bool], Built]
-    names: Callable[[], list[str]]
 
 
 def load(
@@ -84,7 +60,7 @@ def load(
     if weights is not None and random_weights is not False:
         raise ModelError("Give either a weights file or random weights, not both.")
     reading = Reading.declared(scores, output)
-    source, short = _source(name)
+    source, short = find_source(name)
     pretrained = weights is None and random_weights is False
     seed = int(random_weights) if random_weights is not True else 0
     with torch.random.fork_rng(devices=[]):
@@ -231,7 +207,7 @@ def _preprocess(module: nn.Module, transform: Any, *, clips: bool = False) -> An
 
             return Preprocess.from_timm(resolve_model_data_config(module))
         saved = processor_settings(getattr(configuration(module), "_name_or_path", None) or "")
-        return from_processor(saved) if saved and not clips else _imagenet_preprocess((224, 224), 3)
+        return from_processor(saved) if saved and not clips else imagenet_preprocess((224, 224), 3)
     if is_processor(transform):
         return from_processor(transform)
     if isinstance(transform, Preprocess | TransformPreprocess | ClipPreprocessing):
@@ -241,15 +217,6 @@ def _preprocess(module: nn.Module, transform: Any, *, clips: bool = False) -> An
     if callable(transform):
         return TransformPreprocess(transform)
     raise ModelError(f"A transform is a function from a picture to a tensor, not {type(transform).__name__}.")
-
-
-def _imagenet_preprocess(size: tuple[int, int], channels: int) -> Preprocess:
-    """What most ImageNet classifiers were trained with: the shorter side to 8/7 of the input, its centre cut out."""
-    mean, std = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-    if channels == 1:
-        mean, std = (0.449,), (0.226,)  # type: ignore[assignment]
-    resize = tuple(round(s * 8 / 7) for s in size) if size[0] != size[1] else round(size[0] * 8 / 7)
-    return Preprocess(input_size=size, resize=resize, fit="cover", mean=mean, std=std, channels=channels)  # type: ignore[arg-type]
 
 
 def _to(module: nn.Module, device: str | torch.device | None) -> nn.Module:
@@ -281,202 +248,3 @@ def _wake_zero_layers(module: nn.Module) -> None:
     for parameter in module.parameters():
         if parameter.ndim > 1 and not parameter.any():
             nn.init.trunc_normal_(parameter, std=0.02)
-
-
-def _source(name: str) -> tuple[Source, str]:
-    scheme, colon, short = name.partition(":")
-    if name == embedded.NAME:
-        return SOURCES["embedded"], name
-    if colon and scheme in SOURCES and scheme != "embedded":
-        return SOURCES[scheme], short
-    if Path(f"{name.removesuffix('.json').removesuffix('.npz')}.json").is_file():
-        return SOURCES["readable"], name
-    import timm
-
-    hints = difflib.get_close_matches(name, [embedded.NAME], cutoff=0.6)
-    hints += [f"timm:{n}" for n in difflib.get_close_matches(short if colon else name, timm.list_models(), n=3)]
-    raise ModelError(
-        f"There is no model {name!r}; "
-        + (f"did you mean {', '.join(map(repr, hints))}?" if hints else "models are named as `pellucid models` shows.")
-    )
-
-
-def _imagenet_labels() -> list[str]:
-    from torchvision.models import ResNet18_Weights
-
-    return list(ResNet18_Weights.DEFAULT.meta["categories"])
-
-
-def _build_embedded(name: str, classes: int | None, pretrained: bool) -> Built:
-    import timm
-
-    module = timm.create_model("tf_efficientnet_lite0", pretrained=False, num_classes=classes or 1000)
-    if pretrained:
-        embedded.load_weights(module)
-    return module, Preprocess.from_timm(embedded.PREPROCESS), _imagenet_labels()
-
-
-def _build_timm(name: str, classes: int | None, pretrained: bool) -> Built:
-    import timm
-    from timm.data.config import resolve_model_data_config
-    from timm.data.imagenet_info import ImageNetInfo, infer_imagenet_subset
-
-    architecture = name.partition(".")[0]
-    if not timm.is_model(architecture):
-        near = difflib.get_close_matches(architecture, timm.list_models(), n=4)
-        hint = f"did you mean {', '.join(f'timm:{n}' for n in near)}?" if near else "`pellucid models` lists them."
-        raise ModelError(f"timm has no model {name!r}; {hint}")
-    options: dict[str, Any] = {} if classes is None else {"num_classes": classes}
-    if pretrained:
-        options["pretrained_cfg_overlay"] = _reachable_or_cached(name)
-    try:
-        module = timm.create_model(name, pretrained=pretrained, **options)
-    except RuntimeError as error:
-        if "pretrained" not in str(error):
-            raise
-        tags = timm.list_pretrained(f"{architecture}*")[:4]
-        raise ModelError(
-            f"timm has no such published weights: {error}. "
-            + (f"There are {', '.join(tags)}; or use" if tags else "Use")
-            + " --weights FILE or --random-weights."
-        ) from error
-    except OSError as error:
-        raise ModelError(_unreachable(f"timm:{name}")) from error
-    labels: Sequence[str] | None = None
-    subset = infer_imagenet_subset(module)
-    if subset == "imagenet-1k":
-        labels = _imagenet_labels()
-    elif subset is not None:
-        info = ImageNetInfo(subset)
-        labels = [info.index_to_description(i) for i in range(info.num_classes())]
-    return module, Preprocess.from_timm(resolve_model_data_config(module)), labels
-
-
-def _reachable_or_cached(name: str) -> dict[str, str] | None:
-    """Nothing when the hub answers; else the cached weights file; else an error at once, not after many retries."""
-    import timm
-    from huggingface_hub import constants, try_to_load_from_cache
-
-    host = urlparse(constants.ENDPOINT).hostname or ""
-    proxied = any(os.environ.get(k) for k in ("HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"))
-    if not constants.HF_HUB_OFFLINE and (proxied or _answers(host)):
-        return None
-    config = timm.get_pretrained_cfg(name)
-    repository = getattr(config, "hf_hub_id", None)
-    if not repository:
-        return None  # no such weights, or none on this hub: timm says so
-    for file in ("model.safetensors", "pytorch_model.bin"):
-        cached = try_to_load_from_cache(repository, file)
-        if isinstance(cached, str):
-            return {"file": cached}
-    raise ModelError(_unreachable(f"timm:{name}"))
-
-
-def _answers(host: str) -> bool:
-    try:
-        with socket.create_connection((host, 443), timeout=5):
-            return True
-    except OSError:
-        return False
-
-
-def _unreachable(name: str) -> str:
-    return (
-        f"The weights of {name} cannot be downloaded, the hub does not answer: connect to the network, or give a file "
-        "with --weights FILE, or try the architecture with --random-weights."
-    )
-
-
-def _torchvision_names() -> list[str]:
-    import torchvision
-
-    listed = torchvision.models.list_models
-    return [*listed(module=torchvision.models), *listed(module=torchvision.models.video)]
-
-
-def _build_torchvision(name: str, classes: int | None, pretrained: bool) -> Built:
-    import torchvision
-
-    name, _, tag = name.partition(":")
-    if name not in _torchvision_names():
-        near = difflib.get_close_matches(name, _torchvision_names(), n=4)
-        hint = (
-            f"did you mean {', '.join(f'torchvision:{n}' for n in near)}?" if near else "`pellucid models` lists them."
-        )
-        raise ModelError(f"torchvision has no classification model {name!r}; {hint}")
-    published = torchvision.models.get_model_weights(name)
-    if tag and tag not in published.__members__:
-        raise ModelError(f"torchvision:{name} has no weights {tag!r}; it has {', '.join(published.__members__)}.")
-    weights = published[tag] if tag else published.DEFAULT
-    options: dict[str, Any] = {} if classes is None else {"num_classes": classes}
-    try:
-        with torch.random.fork_rng(devices=[]):
-            module = torchvision.models.get_model(name, weights=weights if pretrained else None, **options)
-    except OSError as error:
-        raise ModelError(_unreachable(f"torchvision:{name}")) from error
-    preset, labels = weights.transforms(), list(weights.meta["categories"])
-    if type(preset).__name__ == "VideoClassification":
-        return module, clip_preprocess(name, preset), labels
-    return module, Preprocess.from_torchvision(preset), labels
-
-
-def _build_onnx(name: str, classes: int | None, pretrained: bool) -> Built:
-    if not pretrained:
-        raise ModelError("An ONNX file holds its own weights: leave out --weights and --random-weights.")
-    box, meta = onnx_box(name)
-    if meta.preprocess is not None:
-        return box, Preprocess.from_dict(meta.preprocess), meta.labels
-    channels, *size = meta.shape if len(meta.shape) == 3 else (3, 224, 224)
-    if channels not in (1, 3):
-        raise ModelError(f"{name} takes inputs of shape {meta.shape}, not pictures (channels, height, width).")
-    height, width = (s or 224 for s in size)
-    return box, _imagenet_preprocess((height, width), channels), meta.labels
-
-
-def _build_surrogate(name: str, classes: int | None, pretrained: bool) -> Built:
-    if not pretrained:
-        raise ModelError("A readable model holds its own weights: leave out --weights and --random-weights.")
-    opening = import_module("pellucid.interpretable.opening")  # above this room: it asks this one for its network
-    found: Built = opening.open_surrogate(name)
-    return found
-
-
-def _build_suite(name: str, classes: int | None, pretrained: bool) -> Built:
-    if not pretrained:
-        raise ModelError(
-            "A suite's network is trained here, on its own clips: leave out --weights and --random-weights."
-        )
-    net = suites.trained(name)
-    side = (generated.SIDE, generated.SIDE)
-    frame = Preprocess(input_size=side, mean=(0.0,) * 3, std=(1.0,) * 3)
-    return net, as_clips(frame, Plan("uniform", generated.FRAMES)), generated.suite(suites.recipe(name).suite).labels
-
-
-def _timm_names() -> list[str]:
-    import timm
-
-    return list(timm.list_models())
-
-
-SOURCES = {
-    source.scheme: source
-    for source in (
-        Source("embedded", "real ImageNet weights, nothing to download", _build_embedded, lambda: [embedded.NAME]),
-        Source(
-            "hf",
-            "classifiers of transformers (extra `hf`), of pictures and clips: a folder or hub name",
-            build_hf,
-            hf_names,
-        ),
-        Source("onnx", "an ONNX file, through onnxruntime (extra `onnx`): onnx:FILE", _build_onnx, list),
-        Source("readable", "what `pellucid distill` saved: readable:FILE, or just FILE", _build_surrogate, list),
-        Source("suite", "tiny video networks, trained here on clips of known truth", _build_suite, suites.names),
-        Source("timm", "PyTorch Image Models; weights from the Hugging Face hub", _build_timm, _timm_names),
-        Source(
-            "torchvision",
-            "torchvision's classifiers; weights from its own server",
-            _build_torchvision,
-            _torchvision_names,
-        ),
-    )
-}

@@ -10,9 +10,11 @@ from torch import Tensor, nn
 
 from pellucid.errors import TargetError
 from pellucid.models.reading import Reading
-from pellucid.models.targets import ClassTarget, Labels, TopClass, as_target
+from pellucid.models.targets.base import Labels, as_target, target
+from pellucid.models.targets.classes import ClassTarget, TopClass
 
 
+@target("step", form="step:T[:CLASS]")
 @dataclass(frozen=True)
 class Step(ClassTarget):
     """What `target` says at one step of a sequence of scores `(N, T, classes)`.
@@ -81,10 +83,13 @@ class Step(ClassTarget):
         inner = self.target.spec()
         return None if inner is None else f"step:{self.step}:{inner}"
 
-
-def parse_step(text: str) -> Step:
-    """`step:T` or `step:T:TARGET`."""
-    _, at, *target = text.split(":", 2)
-    if not at.removeprefix("-").isdecimal():
-        raise TargetError(f"{text!r} is no step: write step:T, or step:T:CLASS.")
-    return Step(int(at), as_target(target[0]) if target else TopClass())
+    @classmethod
+    def read(cls, text: str) -> Step | None:
+        """`step:T` or `step:T:TARGET`."""
+        word, *parts = text.split(":", 2)
+        if word != "step" or not parts:
+            return None
+        at, *target = parts
+        if not at.removeprefix("-").isdecimal():
+            raise TargetError(f"{text!r} is no step: write step:T, or step:T:CLASS.")
+        return cls(int(at), as_target(target[0]) if target else TopClass())

@@ -1,0 +1,26 @@
+"""Targets: what score is explained, one kind a file. `@target` enters a kind; `as_target` reads whatever names one."""
+
+from pellucid.models.targets.base import TARGETS, Labels, Target, TargetLike, as_target, parse_target, target
+from pellucid.models.targets.classes import Class, ClassTarget, Contrast, PerSample, TopClass, resolve_class
+from pellucid.models.targets.function import Function
+from pellucid.models.targets.steps import Step
+from pellucid.models.targets.units import Unit
+
+__all__ = [
+    "TARGETS",
+    "Class",
+    "ClassTarget",
+    "Contrast",
+    "Function",
+    "Labels",
+    "PerSample",
+    "Step",
+    "Target",
+    "TargetLike",
+    "TopClass",
+    "Unit",
+    "as_target",
+    "parse_target",
+    "resolve_class",
+    "target",
+]

@@ -1,0 +1,146 @@
+"""Target: WHAT is explained, one scalar per sample, apart from how it is explained.
+
+A target is a callable, model output -> scores `(N,)`. Any function of that shape is one; the kinds in this package know
+the usual ones by name. A kind is a class in a file of its own, entered by `@target` under the word that its text begins
+with (`unit:...`); nothing else needs to know it.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from typing import Any, ClassVar, TypeVar
+
+import numpy as np
+from torch import Tensor, nn
+
+from pellucid.errors import TargetError
+from pellucid.models.reading import Reading
+from pellucid.registry import Registry
+
+Labels = Sequence[str] | None
+
+
+class Target(ABC):
+    """What score is explained. Subclasses are frozen dataclasses; `bind` resolves names before use."""
+
+    layers: tuple[str, ...] = ()  # read inside the network, beside its output
+    form: ClassVar[str] = ""  # how its text is written
+    probability_name: ClassVar[str] = "score"
+
+    @abstractmethod
+    def __call__(self, output: Any) -> Tensor:
+        """Model output -> scores `(N,)`."""
+
+    def score(self, output: Any, watched: Mapping[str, Tensor]) -> Tensor:
+        """Scores `(N,)` from the output and from the activations of `layers`."""
+        return self(output)
+
+    def bind(self, module: nn.Module, inputs: Tensor, labels: Labels) -> Target:
+        """This target for this model and batch, with names resolved."""
+        return self
+
+    def read_by(self, reading: Reading) -> Target:
+        """This target on outputs that are read so; one that is bound to a reading already keeps it."""
+        return self
+
+    def freeze(self, output: Any) -> Target:
+        """This target with whatever it takes from the output (the top class) fixed to what `output` says."""
+        return self
+
+    def select(self, rows: Tensor) -> Target:
+        """This target for a batch made of the samples `rows` `(M,)` of the bound one, repeated at will."""
+        return self
+
+    def probability(self, output: Any, watched: Mapping[str, Tensor]) -> Tensor:
+        """A bounded version of the score where one exists, for curves: `(N,)`; by default the score itself."""
+        return self.score(output, watched)
+
+    @property
+    def kind(self) -> Hashable:
+        """What the choice of a layer depends on: all targets on the output share one."""
+        return "output"
+
+    def name(self, labels: Labels) -> str:
+        """How people call it."""
+        return str(self)
+
+    def spec(self) -> str | None:
+        """The text that `parse_target` reads back; None if there is none."""
+        return None
+
+    @classmethod
+    def read(cls, text: str) -> Target | None:
+        """The target that a text of this kind stands for; None where the text is of another kind.
+
+        Raises:
+            TargetError: it is of this kind, and wrong.
+        """
+        return None
+
+    @classmethod
+    def of(cls, value: Any) -> Target | None:
+        """The target that a value other than a text (a number, a function) stands for; None where it is no such."""
+        return None
+
+
+TargetLike = Target | int | str | Tensor | np.ndarray[Any, Any] | Sequence[int] | Callable[[Any], Tensor] | None
+
+K = TypeVar("K", bound=type[Target])
+TARGETS: Registry[type[Target]] = Registry("kind of target", error=TargetError)
+"""Kinds of targets by the word that their text begins with; those without one stand under a word of their own."""
+
+
+def target(word: str, *, form: str = "") -> Callable[[K], K]:
+    """Enter a kind of target.
+
+    Args:
+        word: what its text begins with, up to a colon.
+        form: how it is written, for people: `unit:LAYER:CHANNEL`; empty where it has no text.
+    """
+
+    def enter(kind: K) -> K:
+        TARGETS[word] = kind
+        kind.form = form
+        return kind
+
+    return enter
+
+
+def parse_target(text: str) -> Target:
+    """A target from text: `281`, `tabby`, `a>b`, `top`, `top:1`, or a word of `TARGETS` with what follows its colon.
+
+    Raises:
+        TargetError: it is empty, or wrong for its kind.
+    """
+    text = text.strip()
+    if not text:
+        raise TargetError("A target is empty: give a class number, a label, `a>b`, `top` or `unit:LAYER:CHANNEL`.")
+    named = TARGETS.get(text.partition(":")[0])
+    for kind in (*([named] if named else []), *_latest_first()):
+        if (found := kind.read(text)) is not None:
+            return found
+    raise TargetError(f"{text!r} is no target: write one as {', '.join(k.form for k in TARGETS.values() if k.form)}.")
+
+
+def _latest_first() -> list[type[Target]]:
+    """The kinds in the order in which they are asked: classes came first, and take what no other reads."""
+    return list(TARGETS.values())[::-1]
+
+
+def as_target(target: TargetLike) -> Target:
+    """Whatever names a target, as a `Target`: None (top class), int, text, N ints, or a callable.
+
+    Raises:
+        TargetError: it names none.
+    """
+    if isinstance(target, Target):
+        return target
+    if isinstance(target, str):
+        return parse_target(target)
+    for kind in _latest_first():
+        if (found := kind.of(target)) is not None:
+            return found
+    raise TargetError(
+        f"{target!r} is no target: give a class, a label, N classes, a Target, or a function of the output."
+    )
