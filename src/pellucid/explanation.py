@@ -15,6 +15,7 @@ from pellucid.errors import MediaError
 from pellucid.media.clip import Clip
 from pellucid.media.geometry import Geometry
 from pellucid.media.image import Picture
+from pellucid.media.medium import CLIP, PICTURE, Medium
 
 Kind = Literal["map", "channels"]
 
@@ -284,9 +285,14 @@ class Explanation(Brief):
         return low, high
 
     @property
+    def medium(self) -> Medium:
+        """What was explained: a picture or a clip."""
+        return CLIP if self.geometry.is_clip else PICTURE
+
+    @property
     def is_clip(self) -> bool:
         """Whether the first axis of the map is time."""
-        return self.geometry.is_clip
+        return self.medium.moving
 
     def tube(self) -> Tensor:
         """A clip's map `(T', H', W')` on the native grid: never interpolated.

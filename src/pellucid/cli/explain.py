@@ -73,11 +73,11 @@ def explain(
             named, weights, random_weights, labels, device, per_frame=per_frame, frames=frames, scores=scores,
             output=output,
         )  # fmt: skip
-        files = expand(inputs, clips=vision.takes_clips, schemes=SCHEMES if vision.takes_clips else ())
+        files = vision.medium.expand(inputs)
         if not as_json and sys.stderr.isatty():
             for m in methods:
                 print(f"{m.name}: {m.cost} a picture{' and target' if m.uses_target else ''}", file=sys.stderr)
-        measured = len(files) == 1 and not vision.takes_clips if check is None else check
+        measured = len(files) == 1 and not vision.medium.moving if check is None else check
         taken = names_of_inputs(out, files)
         outcomes = explain_each(vision, files, methods, targets, seed=seed)
         for name, found in with_progress(outcomes):
@@ -98,7 +98,7 @@ def explain(
             report["results"] += [entry(e, saved) for e in found]
             if not as_json:
                 tell(found, saved)
-                if vision.takes_clips and check is None:
+                if vision.medium.moving and check is None:
                     print("  not measured: --check does, for about 420 passes of the clip")
     if not report["failed"]:
         return

@@ -417,7 +417,7 @@ def _ablated(job: Job) -> list[Attribution]:
     for n in range(len(job.inputs)):
         row = torch.tensor([n])
         job_n = Job(job.module, job.inputs[n : n + 1].detach(), tuple(t.select(row) for t in job.targets))
-        if job.inputs.ndim != 5:
+        if not job.is_clip:
             raise MethodError(f"state-ablation needs clips (N, C, T, H, W); this input is {tuple(job.inputs.shape)}.")
         targets = freeze(job_n)
         nothing = job_n.inputs[0, :, :0].transpose(0, 1)

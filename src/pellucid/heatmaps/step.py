@@ -60,7 +60,7 @@ class STEP(MaskOptimisation):
 
     def perturb(self, job: Job) -> list[Attribution]:
         """One fit per target, of all inputs side by side."""
-        if job.inputs.ndim != 5:
+        if not job.is_clip:
             raise MethodError(
                 f"step explains clips (N, C, T, H, W); this input is {tuple(job.inputs.shape)}: use "
                 "extremal-perturbation."

@@ -28,7 +28,7 @@ _BLUR = 0.15  # of a frame that is out, as a share of its sides: shapes go, the 
 
 def check_clip(job: Job, what: str) -> None:
     """Raises MethodError for inputs that are no clip of two frames or more."""
-    if job.inputs.ndim != 5 or len(job.inputs) != 1 or job.inputs.shape[2] < 2:
+    if not job.is_clip or len(job.inputs) != 1 or job.inputs.shape[2] < 2:
         raise MethodError(
             f"{what} needs one clip (1, C, T, H, W) of at least 2 frames; this input is {tuple(job.inputs.shape)}."
         )

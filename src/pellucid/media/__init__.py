@@ -14,12 +14,16 @@ from pellucid.media.generated import SUITES
 from pellucid.media.geometry import Geometry
 from pellucid.media.image import MAX_BYTES, MAX_PIXELS, Picture, digest, read_image
 from pellucid.media.inputs import expand, read_lines
+from pellucid.media.medium import CLIP, MEDIA, PICTURE, Medium, medium_of
 from pellucid.media.samples import SAMPLES, sample_path
 from pellucid.media.sampling import Plan
 
 __all__ = [
+    "CLIP",
     "MAX_BYTES",
     "MAX_PIXELS",
+    "MEDIA",
+    "PICTURE",
     "SAMPLES",
     "SCHEMES",
     "STILLS",
@@ -30,6 +34,7 @@ __all__ = [
     "Footage",
     "FramesInMemory",
     "Geometry",
+    "Medium",
     "Origin",
     "Picture",
     "PictureSet",
@@ -39,6 +44,7 @@ __all__ = [
     "digest",
     "expand",
     "is_video",
+    "medium_of",
     "open_clip",
     "read_clip",
     "read_folder",

@@ -22,6 +22,10 @@ NOMINAL_RATE = 25.0
 """Frames a second assumed where nothing tells: arrays, folders of pictures."""
 
 
+class StillError(MediaError):
+    """A clip was asked for, and this is a single picture."""
+
+
 @dataclass(frozen=True)
 class Caps:
     """The most that is read of a moving picture; checked on what the file claims, and counted while decoding.

@@ -9,9 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pellucid.errors import MediaError
 from pellucid.media.address import SCHEMES, scheme
-from pellucid.media.clip import Caps, Clip, Footage, FramesInMemory
+from pellucid.media.clip import Caps, Clip, Footage, FramesInMemory, StillError
 from pellucid.media.frames import Animation, FrameFolder
 from pellucid.media.image import refuse_url
 from pellucid.media.inputs import SUFFIXES as PICTURES
@@ -50,7 +49,7 @@ def open_clip(source: ClipSource, *, caps: Caps | None = None) -> Footage:
         return FrameFolder(path, files, text, caps)
     kind = _magic(path)
     if kind.startswith((b"\xff\xd8", b"BM")):
-        raise MediaError(f"{text} is a single picture; give a clip of several frames.")
+        raise StillError(f"{text} is a single picture; give a clip of several frames.")
     if kind.startswith(_ANIMATED) and kind[8:12] != b"AVI ":
         return Animation(path, text, caps)
     return open_video(text, caps=caps)

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from pellucid.errors import MediaError
-from pellucid.media.clip import NOMINAL_RATE, Caps, Footage, Frames
+from pellucid.media.clip import NOMINAL_RATE, Caps, Footage, Frames, StillError
 from pellucid.media.image import explained, open_picture, read_bytes, read_image
 from pellucid.media.inputs import natural
 
@@ -43,7 +43,7 @@ class Animation(Footage):
                 raise MediaError(f"{label} takes more than {caps.decoded:,} pixels to decode; make it smaller.")
             self._first = int(bool(image.info.get("default_image")))  # APNG's, which is no part of the animation
             if count - self._first < 2:
-                raise MediaError(f"{label} is a single picture; give a clip of several frames.")
+                raise StillError(f"{label} is a single picture; give a clip of several frames.")
             for i in range(self._first, count):
                 image.seek(i)
                 if image.format == "WEBP":

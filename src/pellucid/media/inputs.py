@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
 from glob import glob, has_magic
@@ -36,7 +37,23 @@ VIDEOS = frozenset(
 """The same for videos."""
 
 
-_WANTED = {True: (VIDEOS, "video"), False: (SUFFIXES, "picture"), None: (VIDEOS | SUFFIXES, "picture or video")}
+@dataclass(frozen=True)
+class Wanted:
+    """Which files of a folder or a glob are meant, and what they are called.
+
+    Attributes:
+        endings: of the files.
+        noun: what one is called.
+        whole: where a folder has none of them: endings of files that together, as the folder, are one.
+    """
+
+    endings: frozenset[str]
+    noun: str
+    whole: frozenset[str] = frozenset()
+
+
+ANY = Wanted(SUFFIXES | VIDEOS, "picture or video")
+"""Where the model is not yet known."""
 
 
 def expand(inputs: Sequence[str | Path], *, clips: bool | None = False, schemes: Collection[str] = ()) -> list[str]:
@@ -54,11 +71,17 @@ def expand(inputs: Sequence[str | Path], *, clips: bool | None = False, schemes:
     Raises:
         MediaError: a file is missing, a folder holds no picture, a glob matches none, or a URL was given.
     """
+    wanted = ANY if clips is None else Wanted(VIDEOS, "video", whole=SUFFIXES) if clips else Wanted(SUFFIXES, "picture")
+    return listed(inputs, wanted, schemes)
+
+
+def listed(inputs: Sequence[str | Path], wanted: Wanted, schemes: Collection[str] = ()) -> list[str]:
+    """`expand` for any kind of files; what begins with one of `schemes` is handed on as it is."""
     sources: dict[str, str] = {}  # real path -> what to show, so that a.jpg and ./a.jpg are one picture
     for item in inputs:
         text = os.fspath(item)
         generated = scheme(text) in schemes
-        for source in [text] if generated else _expand(text, clips):
+        for source in [text] if generated else _expand(text, wanted):
             sources.setdefault(address(source), source)
     return list(sources.values())
 
@@ -84,7 +107,7 @@ def natural(text: str) -> list[tuple[int, int, str]]:
     return [(0, int(part), "") if part.isdecimal() else (1, 0, part) for part in parts]
 
 
-def _expand(item: str, clips: bool | None) -> list[str]:
+def _expand(item: str, wanted: Wanted) -> list[str]:
     if item.startswith(PREFIX):
         return _samples(item.removeprefix(PREFIX))
     if item.startswith(DIGITS):
@@ -96,16 +119,15 @@ def _expand(item: str, clips: bool | None) -> list[str]:
             files = [os.path.join(path, name) for name in os.listdir(path) if not name.startswith(".")]
         except OSError as error:
             raise MediaError(f"The folder {item} can't be listed; check its permissions.") from error
-        if clips and not _ending(files, VIDEOS) and _ending(files, SUFFIXES):
+        if not _ending(files, wanted.endings) and _ending(files, wanted.whole):
             return [path]  # numbered frames
-        kinds, what = _WANTED[clips]
-        return _matching(files, kinds, f"The folder {item} holds no {what}; name a folder or a glob that does.")
+        otherwise = f"The folder {item} holds no {wanted.noun}; name a folder or a glob that does."
+        return _matching(files, wanted.endings, otherwise)
     if os.path.lexists(path):
         return [path]
     if has_magic(path):
-        kinds, what = _WANTED[clips]
-        kinds = kinds | SUFFIXES  # animations are pictures by their ending
-        return _matching(glob(path, recursive=True), kinds, f"{item} matches no {what}; check the pattern.")
+        kinds = wanted.endings | SUFFIXES  # animations are pictures by their ending
+        return _matching(glob(path, recursive=True), kinds, f"{item} matches no {wanted.noun}; check the pattern.")
     folder = os.path.dirname(path) or "."
     names = os.listdir(folder) if os.path.isdir(folder) else []
     near = get_close_matches(os.path.basename(path), names, n=3)

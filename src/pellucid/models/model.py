@@ -17,6 +17,7 @@ from pellucid.engine import default_batch, leave_no_trace, unwrap
 from pellucid.engine.run import require_values, run_model
 from pellucid.errors import ModelError, TargetError
 from pellucid.explanation import Prediction
+from pellucid.media import CLIP, PICTURE, Medium
 from pellucid.models.clips import ClipPreprocessing
 from pellucid.models.fingerprint import fingerprint
 from pellucid.models.parts import advised, nothing_to_explain, parts
@@ -57,9 +58,14 @@ class VisionModel:
         return next((p.dtype for p in self.module.parameters() if p.is_floating_point()), torch.float32)
 
     @property
+    def medium(self) -> Medium:
+        """What it takes: pictures or clips."""
+        return CLIP if isinstance(self.preprocess, ClipPreprocessing) else PICTURE
+
+    @property
     def takes_clips(self) -> bool:
-        """Whether it takes clips rather than pictures."""
-        return isinstance(self.preprocess, ClipPreprocessing)
+        """Whether it takes clips."""
+        return self.medium is CLIP
 
     @property
     def pictures(self) -> Preprocessing:

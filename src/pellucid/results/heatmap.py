@@ -20,6 +20,7 @@ from pellucid.evaluation import Perturbed, cell_ranking, diagnose, frame_grid, j
 from pellucid.evaluation.faithfulness import cell_grid
 from pellucid.explanation import Curve, Explanation, Quality
 from pellucid.heatmaps.base import Attribution, Method, explain_all
+from pellucid.media import Medium
 from pellucid.models.blackbox import BlackBox
 from pellucid.models.layers import lend_layers
 from pellucid.models.model import VisionModel
@@ -146,6 +147,14 @@ class VideoHeatmap(Heatmap):
             StorageError: read from disk, so the model is not at hand.
         """
         return super().check()
+
+
+_KINDS: dict[str, type[Heatmap]] = {"picture": Heatmap, "clip": VideoHeatmap}
+
+
+def kind_of(medium: Medium) -> type[Heatmap]:
+    """What an explanation of one of this medium is."""
+    return _KINDS[medium.name]
 
 
 class Heatmaps(list[Heatmap], Result):

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from pellucid.engine import unwrap
 from pellucid.engine.memory import Memory
 from pellucid.errors import ModelError
+from pellucid.media import Medium
 from pellucid.models.model import VisionModel
 from pellucid.models.reading import Reading
 from pellucid.models.targets import Target, TargetLike, as_target
@@ -28,11 +29,17 @@ class Job:
     targets: tuple[Target, ...]
     memory: Memory | None = None
     reading: Reading = field(default_factory=Reading)  # what the output means
+    medium: Medium | None = None  # what the inputs are, where the model says it
 
     @property
     def watch(self) -> tuple[str, ...]:
         """Layers that some target reads."""
         return tuple(dict.fromkeys(name for target in self.targets for name in target.layers))
+
+    @property
+    def is_clip(self) -> bool:
+        """Whether the inputs are clips `(N, C, T, H, W)`: said by the model, or (of a bare module) three axes."""
+        return self.inputs.ndim == 5 if self.medium is None else self.medium.moving
 
     @property
     def space(self) -> tuple[int, ...]:
@@ -59,7 +66,8 @@ def prepare(model: ModelLike, inputs: Tensor, targets: Sequence[TargetLike]) -> 
     inputs = inputs.clone() if inputs.is_inference() else inputs
     reading = model.reading if isinstance(model, VisionModel) else Reading()
     asked = tuple(as_target(t).read_by(reading).bind(module, inputs, labels) for t in targets)
-    return Job(module, inputs, asked, reading=reading)
+    medium = model.medium if isinstance(model, VisionModel) and inputs.ndim == 2 + model.medium.axes else None
+    return Job(module, inputs, asked, reading=reading, medium=medium)
 
 
 def plain_setting(value: Any) -> Any:

@@ -11,10 +11,11 @@ from typing import Any
 from torch import Tensor
 
 from pellucid.errors import MediaError, PellucidError
-from pellucid.media import SCHEMES, address, expand
+from pellucid.media import PICTURE, SCHEMES, Medium, address, expand
 from pellucid.media.inputs import natural
+from pellucid.models.feed import Prepared
 from pellucid.models.model import VisionModel
-from pellucid.verbs.inputs import Input, Prepared, is_batch, prepared
+from pellucid.verbs.inputs import Input, prepared
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,23 +49,23 @@ class Collection:
         return item
 
 
-def is_collection(inputs: Input | Sequence[Input], clips: bool | None = False) -> bool:
+def is_collection(inputs: Input | Sequence[Input], medium: Medium | None = PICTURE) -> bool:
     """Whether an answer over many pictures is wanted: of a folder, a pattern, a list or a batch of several.
 
     Args:
         inputs: what was given.
-        clips: whether they are for a model of clips: a folder of numbered frames, and a tensor `(C, T, H, W)`, is then
-            one clip. None: the model is not yet known.
+        medium: what they are for the model: of clips, a folder of numbered frames is one. None: not yet known.
     """
     if isinstance(inputs, Tensor):
-        return is_batch(inputs, bool(clips)) and len(inputs) != 1
+        return (medium or PICTURE).is_batch(inputs) and len(inputs) != 1
     if isinstance(inputs, str | Path):
-        found = len(expand([inputs], clips=clips, schemes=SCHEMES)) if clips or not _is_folder(inputs) else None
-        return found is None or found > 1
+        if _is_folder(inputs) and not (medium and medium.wanted.whole):
+            return True
+        return len(medium.expand([inputs]) if medium else expand([inputs], clips=None, schemes=SCHEMES)) > 1
     return isinstance(inputs, Sequence)
 
 
-def collect(inputs: Input | Sequence[Input], clips: bool = False) -> list[Member]:
+def collect(inputs: Input | Sequence[Input], medium: Medium = PICTURE) -> list[Member]:
     """All pictures (or clips), each once; those in a folder, or in its subfolders, know in which.
 
     Raises:
@@ -74,7 +75,7 @@ def collect(inputs: Input | Sequence[Input], clips: bool = False) -> list[Member
     found: list[Member] = []
     seen: set[str] = set()
     for item in inputs if several else [inputs]:  # type: ignore[union-attr]
-        for member in _members(item, clips):
+        for member in _members(item, medium):
             if isinstance(member.source, str):
                 real = address(member.source)
                 if real in seen:
@@ -90,16 +91,15 @@ def _is_folder(item: str | Path) -> bool:
     return Path(item).expanduser().is_dir()
 
 
-def _members(item: Any, clips: bool) -> Iterator[Member]:
-    if isinstance(item, Tensor) and is_batch(item, clips):
+def _members(item: Any, medium: Medium) -> Iterator[Member]:
+    if isinstance(item, Tensor) and medium.is_batch(item):
         yield from (Member(item[i : i + 1]) for i in range(len(item)))  # each a batch of one, which nobody takes apart
         return
     if not isinstance(item, str | Path):
         yield Member(item)
         return
-    schemes = SCHEMES if clips else ()
     if not _is_folder(item):
-        yield from (Member(source) for source in expand([item], clips=clips, schemes=schemes))
+        yield from (Member(source) for source in medium.expand([item]))
         return
     folder = Path(item).expanduser()
     try:
@@ -109,7 +109,7 @@ def _members(item: Any, clips: bool) -> Iterator[Member]:
     empty = True
     for place in [folder, *(p for p in inner if not p.name.startswith("."))]:
         try:
-            sources = expand([place], clips=clips)
+            sources = medium.expand([place])
         except MediaError:
             continue
         empty = False

@@ -18,13 +18,15 @@ from pellucid.heatmaps import Attribution, Method, explain_all, get_method
 from pellucid.media import Plan, address
 from pellucid.media.geometry import Geometry
 from pellucid.models.adapters import ClipInput
+from pellucid.models.feed import Prepared
 from pellucid.models.fused import fused_remarks
 from pellucid.models.layers import pathway_layers
 from pellucid.models.model import VisionModel
 from pellucid.models.targets import PerSample, Target, TargetLike
-from pellucid.results import Heatmap, Heatmaps, Session, VideoHeatmap
+from pellucid.results import Heatmap, Heatmaps, Session
+from pellucid.results.heatmap import kind_of
 from pellucid.verbs.choices import as_methods, as_targets
-from pellucid.verbs.inputs import Input, ModelLike, Prepared, as_model, prepared, unsampled
+from pellucid.verbs.inputs import Input, ModelLike, as_model, prepared, unsampled
 from pellucid.verbs.records import parameters, record, recorded_target, reloaded
 from pellucid.verbs.windows import explain_windows
 
@@ -98,7 +100,7 @@ def explain_each(
     A picture that can't be read does not stop the others; a model, method or target that does not work is raised.
     `memory`, of one input, one method and one target, holds scores that are known already.
     """
-    if model.takes_clips and model.clips.plan.kind == "windows":
+    if model.medium.moving and model.clips.plan.kind == "windows":
         for name, footage in unsampled(inputs):
             if isinstance(footage, MediaError):
                 yield name, footage
@@ -231,7 +233,7 @@ def _heatmap(
             "backwards": found.cost.backwards,
         },
     )
-    return (VideoHeatmap if model.takes_clips else Heatmap)(
+    return kind_of(model.medium)(
         attribution=found.values[row : row + 1].detach().cpu(),
         method=method.name,
         target=target.name(model.labels) if method.uses_target else "any target",
@@ -266,8 +268,7 @@ def _of_grid(geometry: Geometry, found: Attribution) -> Geometry:
 def opened(artefact: storage.Artefact) -> Heatmap:
     """A stored explanation as it was."""
     stored = storage.explanation(artefact)
-    kind = VideoHeatmap if stored.is_clip else Heatmap
-    return kind(**{f.name: getattr(stored, f.name) for f in fields(stored)})
+    return kind_of(stored.medium)(**{f.name: getattr(stored, f.name) for f in fields(stored)})
 
 
 def recompute(

@@ -15,6 +15,7 @@ from pellucid.importance.drawn import Given
 from pellucid.importance.frames import Frames, Segments
 from pellucid.importance.result import INTERVAL
 from pellucid.importance.temporal import order_sensitivity, sufficient
+from pellucid.models.feed import Prepared
 from pellucid.models.fused import fused_remarks
 from pellucid.models.model import VisionModel
 from pellucid.models.targets import Target, TargetLike
@@ -23,7 +24,7 @@ from pellucid.results.importance import read_importance as opened
 from pellucid.scoring.job import prepare
 from pellucid.storage import Artefact
 from pellucid.verbs.collection import is_collection
-from pellucid.verbs.inputs import Input, ModelLike, Prepared, as_model, prepared
+from pellucid.verbs.inputs import Input, ModelLike, as_model, prepared
 from pellucid.verbs.players import check_model, looks, measured_layer
 from pellucid.verbs.records import record, recorded_target, reloaded
 from pellucid.verbs.request import ImportanceRequest, Say
@@ -115,8 +116,8 @@ def importance_of_given(
 ) -> Importance:
     """`importance` as it was requested; `failed` gets what is wrong with some of many pictures."""
     check_model(model, asked.players, asked.estimator)
-    several = is_collection(inputs, model.takes_clips)
-    if asked.order and (several or not model.takes_clips):
+    several = is_collection(inputs, model.medium)
+    if asked.order and (several or not model.medium.moving):
         raise MethodError(
             "The order of frames is asked of one clip and a model of clips: name one, or leave order out."
         )

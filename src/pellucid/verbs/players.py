@@ -56,7 +56,7 @@ def looks(model: VisionModel, pictures: dict[str, Tensor]) -> dict[str, Tensor]:
     Inputs that are no picture (a volume, twelve bands) have none.
     """
     pictures = dict(pictures)
-    channels, axes = model.preprocess.channels, 5 if model.takes_clips else 4
+    channels, axes = model.preprocess.channels, 2 + model.medium.axes
     for name in {"inputs", "frames"} & pictures.keys():
         if pictures[name].ndim != axes or pictures[name].shape[1] != channels or channels not in (1, 3):
             del pictures[name]

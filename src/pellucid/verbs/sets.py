@@ -21,6 +21,7 @@ from pellucid.importance.gather import Gathered, by_place, difference, gather, g
 from pellucid.importance.ledger import Ledger, Row, ledger
 from pellucid.importance.result import INTERVAL
 from pellucid.media import Geometry, Picture, address, scheme
+from pellucid.models.feed import Prepared
 from pellucid.models.fused import fused_remarks
 from pellucid.models.model import VisionModel
 from pellucid.models.reading import IN_DOUBT
@@ -29,7 +30,7 @@ from pellucid.render.paper.portraits import portrait
 from pellucid.results.importance import Importance
 from pellucid.scoring.job import prepare
 from pellucid.verbs.collection import Collection, collect
-from pellucid.verbs.inputs import Input, Prepared
+from pellucid.verbs.inputs import Input
 from pellucid.verbs.players import looks, measured_layer
 from pellucid.verbs.records import record
 from pellucid.verbs.request import ImportanceRequest, Say
@@ -100,7 +101,7 @@ def importance_of_set(
     estimator = asked.estimator
     if asked.group not in GROUPINGS:
         raise MethodError(f"There is no grouping {asked.group!r}: choose {', '.join(GROUPINGS)}.")
-    members = collect(inputs, model.takes_clips)
+    members = collect(inputs, model.medium)
     lend = min(estimator.donors, len(members) - 1) if isinstance(estimator, Permutation) else 0
     if isinstance(estimator, Permutation) and not lend:
         raise MethodError("permutation exchanges contents between pictures, and there is only one: give more.")
