@@ -57,6 +57,7 @@ def concepts(
     labels: options.Labels = None,
     scores: options.Scores = None,
     output: options.Output = None,
+    task: options.Task = None,
 ) -> None:
     """Find the concepts of a layer in many pictures, and measure them beside random ones."""
     from pellucid.cli.console import document, progress
@@ -73,7 +74,9 @@ def concepts(
         from pellucid.verbs.concepts import concepts as find
 
         chosen = dict(parsed(text) for text in settings or [])
-        vision = options.load_model(model, weights, random_weights, labels, device, scores=scores, output=output)
+        vision = options.load_model(
+            model, weights, random_weights, labels, device, scores=scores, output=output, task=task
+        )
         if not as_json and sys.stderr.isatty():
             looked = min(limit, len(given))
             print(

@@ -44,6 +44,7 @@ def explain(
     labels: options.Labels = None,
     scores: options.Scores = None,
     output: options.Output = None,
+    task: options.Task = None,
     per_frame: options.PerFrame = None,
     frames: options.Frames = None,
 ) -> None:
@@ -72,6 +73,7 @@ def explain(
         vision = options.load_model(
             named, weights, random_weights, labels, device, per_frame=per_frame, frames=frames, scores=scores,
             output=output,
+            task=task,
         )  # fmt: skip
         files = vision.medium.expand(inputs)
         if not as_json and sys.stderr.isatty():

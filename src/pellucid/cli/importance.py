@@ -87,6 +87,7 @@ def importance(
     labels: options.Labels = None,
     scores: options.Scores = None,
     output: options.Output = None,
+    task: options.Task = None,
 ) -> None:
     """Say how much each part of a picture, or of the model, matters."""
     from pellucid.cli.console import document, progress
@@ -114,7 +115,9 @@ def importance(
             gathered={"group": group, "compare": compare, "order": order},
         )  # fmt: skip
         named = options.fitting_model(model, inputs)
-        vision = options.load_model(named, weights, random_weights, labels, device, scores=scores, output=output)
+        vision = options.load_model(
+            named, weights, random_weights, labels, device, scores=scores, output=output, task=task
+        )
         failed: list[PellucidError] = []
         say = None if as_json or not sys.stderr.isatty() else lambda text: print(text, file=sys.stderr)
         with progress():

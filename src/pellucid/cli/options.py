@@ -42,6 +42,11 @@ Output = Annotated[
     ),
 ]
 
+Task = Annotated[
+    str | None,
+    typer.Option("--task", help="What kind of answer the model gives: classes, labels or values; else found."),
+]
+
 DEFAULT_MODEL = "efficientnet-lite0"
 
 
@@ -59,7 +64,7 @@ def load_model(
     device: str | None,
     **meaning: str | None,
 ) -> VisionModel:
-    """The model that the shared options name; `meaning` is `per_frame`, `frames`, `scores`, `output` of `load`."""
+    """The model that the shared options name; `meaning`: `per_frame`, `frames`, `scores`, `output`, `task` of `load`."""
     import torch
 
     from pellucid.models.sources import load

@@ -36,6 +36,7 @@ def tcav(
     labels: options.Labels = None,
     scores: options.Scores = None,
     output: options.Output = None,
+    task: options.Task = None,
 ) -> None:
     """Test whether a class's score rises towards concepts, more than towards random pictures."""
     from pellucid.cli.console import document, progress
@@ -53,7 +54,9 @@ def tcav(
         if by not in ("pattern", "logistic") or correction not in ("holm", "bh", "none"):
             raise MethodError("--by is pattern or logistic, and --correction is holm, bh or none.")
         check_writable(out)
-        vision = options.load_model(model, weights, random_weights, labels, device, scores=scores, output=output)
+        vision = options.load_model(
+            model, weights, random_weights, labels, device, scores=scores, output=output, task=task
+        )
         with progress():
             found = run(
                 vision,

@@ -67,6 +67,7 @@ def visualize(
     labels: options.Labels = None,
     scores: options.Scores = None,
     output: options.Output = None,
+    task: options.Task = None,
 ) -> None:
     """Show what units have learned: a picture made for each, natural exemplars, and how far to believe them."""
     from pellucid.cli.console import document
@@ -87,7 +88,9 @@ def visualize(
 
         from pellucid.cli.console import progress
 
-        vision = options.load_model(model, weights, random_weights, labels, device, scores=scores, output=output)
+        vision = options.load_model(
+            model, weights, random_weights, labels, device, scores=scores, output=output, task=task
+        )
         if activations is None and picture is not None and layer is target is objective is None:
             activations = picture
         with progress():

@@ -20,15 +20,15 @@ from torch import Tensor
 
 from pellucid.cache import cache_folder
 from pellucid.engine import unwrap
-from pellucid.errors import MediaError, MethodError, ModelError
+from pellucid.errors import MediaError, MethodError
 from pellucid.features.folder import Folder, Loader, Patch, PictureSource
 from pellucid.features.measures import Look, Measure, look, resized
 from pellucid.features.receptive_field import Box, ReceptiveField, receptive_field
 from pellucid.features.table import ScoreTable
 from pellucid.media import Geometry
-from pellucid.models.blackbox import BlackBox
 from pellucid.models.layers import Layer
 from pellucid.models.model import VisionModel
+from pellucid.models.opens import require_layers_open
 from pellucid.progress import task
 from pellucid.storage import strict
 
@@ -134,8 +134,7 @@ def find_exemplars(
         MediaError: no picture, or none that can be read.
         ModelError: a black box, which has no layers.
     """
-    if isinstance(unwrap(model.module), BlackBox):
-        raise ModelError("A black box shows no layers, so there are no units to look into: load the network itself.")
+    require_layers_open(model.module, "there are no units to look into")
     if any(not 0 <= q <= 1 for q in quantiles):
         raise MethodError(f"Quantiles are shares of the pictures, from 0 to 1, not {list(quantiles)}.")
     folder = Folder.of(pictures)

@@ -15,8 +15,8 @@ from pellucid.errors import MethodError
 from pellucid.features.canvas import Canvas
 from pellucid.features.objectives import Objective, Seen, as_objective
 from pellucid.features.rectifiers import RedirectedRectifiers
-from pellucid.models.blackbox import BlackBox
 from pellucid.models.model import VisionModel
+from pellucid.models.opens import opens
 from pellucid.models.targets import TargetLike
 
 _GRAPH = 4  # a row with a graph keeps every activation: so many times fewer go together
@@ -135,7 +135,7 @@ def bound(model: VisionModel, objectives: Sequence[Objective | TargetLike], canv
         MethodError: the model is a black box.
         LayerError, TargetError: an objective that does not fit the model.
     """
-    if isinstance(model.module, BlackBox):
+    if not {"gradients", "layers"} <= opens(model.module):
         raise MethodError(
             "Feature visualisation looks inside a network and needs gradients, and this model is a black box: load the "
             "network itself."

@@ -20,8 +20,8 @@ from pellucid.engine.memory import Memory
 from pellucid.engine.opaque import require_layers
 from pellucid.engine.run import batch_note
 from pellucid.errors import MethodError
-from pellucid.models.blackbox import BlackBox
 from pellucid.models.layers import Layer
+from pellucid.models.opens import Need, needed, opens
 from pellucid.models.spans import Intervals
 from pellucid.models.targets import TargetLike
 from pellucid.registry import Registry, settings_of
@@ -54,15 +54,13 @@ class Attribution:
     remarks: list[list[str]] = field(default_factory=list)
 
 
-Need = Literal["outputs", "gradients", "layer"]
-
-
 class Method(ABC):
     """Base of all heat map methods: subclasses are frozen dataclasses of hyper-parameters, see `@method`."""
 
     name: ClassVar[str]
     family: ClassVar[str]
-    needs: ClassVar[str]
+    needs: ClassVar[str]  # in words
+    required: ClassVar[frozenset[Need]]  # of what a model may open
     cost: ClassVar[str]
     paper: ClassVar[str]
     uses_target: ClassVar[bool] = True
@@ -85,12 +83,12 @@ class Method(ABC):
 
     def check_model(self, module: nn.Module) -> None:
         """Refuse a model that has not what the method needs: a black box has outputs alone, a script no layers."""
-        if isinstance(module, BlackBox) and self.needs != "outputs":
+        if not self.required <= opens(module):
             raise MethodError(
                 f"{self.name} needs {self.needs}, and this model is a black box: use a method that needs only outputs, "
                 "such as rise, lime, kernel-shap or occlusion (`pellucid methods` says what each needs)."
             )
-        if set(self.needs.split(", ")) - {"outputs", "gradients", "a clip"}:
+        if "layers" in self.required:
             require_layers(module)
 
     def explain(self, model: ModelLike, inputs: Tensor, targets: Sequence[TargetLike]) -> list[Attribution]:
@@ -121,7 +119,7 @@ METHODS: Registry[type[Method]] = Registry("method", listing="there are", otherw
 
 def method(name: str, *, family: str, needs: str, cost: str, paper: str) -> Callable[[M], M]:
     """Register a method class under its name on the command line."""
-    return METHODS.register(name, family=family, needs=needs, cost=cost, paper=paper)
+    return METHODS.register(name, family=family, needs=needs, required=needed(needs), cost=cost, paper=paper)
 
 
 def get_method(name: str, **parameters: Any) -> Method:

@@ -18,6 +18,7 @@ from pellucid.errors import LayerError, MethodError
 from pellucid.importance.game import Game, Players
 from pellucid.importance.internals import removed
 from pellucid.models.layouts import readings
+from pellucid.models.opens import LAYERS, Need
 from pellucid.progress import task
 from pellucid.scoring.job import Job
 from pellucid.scoring.masked import freeze, score_of
@@ -45,6 +46,7 @@ class Blocks(Players):
     seed: int = 0
     donor: Tensor | None = None
     kind: ClassVar[str] = "layers"
+    needs: ClassVar[frozenset[Need]] = LAYERS
     budget: ClassVar[int] = 1024  # each coalition is another network: nothing to batch or to play back
 
     def __post_init__(self) -> None:

@@ -15,6 +15,7 @@ from pellucid.engine import Capture
 from pellucid.engine.tail import Tail
 from pellucid.errors import MethodError
 from pellucid.importance.game import Game, Players
+from pellucid.models.opens import LAYERS, Need
 from pellucid.models.places import Places
 from pellucid.scoring.job import Job
 from pellucid.scoring.masked import freeze, score_of
@@ -36,6 +37,7 @@ class ConceptPlayers(Players):
     layer: str
     names: tuple[str, ...] = ()
     kind: ClassVar[str] = "concepts"
+    needs: ClassVar[frozenset[Need]] = LAYERS
 
     @contextmanager
     def game(self, job: Job) -> Iterator[Game]:

@@ -13,6 +13,7 @@ import torch
 from pellucid.errors import MethodError
 from pellucid.importance.game import Game, Players
 from pellucid.importance.path import Path, follow
+from pellucid.models.opens import GRADIENTS, OUTPUTS, Need
 from pellucid.numerics.games import (
     MAX_EXACT,
     Hierarchy,
@@ -44,6 +45,7 @@ class Estimator(ABC):
     samples: int | Literal["auto", "exact"] = "auto"
     seed: int = 0
     name: ClassVar[str]
+    needs: ClassVar[frozenset[Need]] = OUTPUTS
     of_a_set: ClassVar[bool] = False  # whether it measures many pictures, rather than one
     interacts: ClassVar[bool] = True  # whether pairs of its players may be looked at
 
@@ -220,6 +222,7 @@ class Gradient(Estimator):
     """First order, from one backward pass: gradient x (input - baseline) of a region, x activation of a channel."""
 
     name = "gradient"
+    needs = GRADIENTS
     interacts = False
 
     def cost(self, players: int, budget: int) -> int:
@@ -242,6 +245,7 @@ class Conductance(Estimator):
     """
 
     name = "conductance"
+    needs = GRADIENTS
     interacts = False
 
     def cost(self, players: int, budget: int) -> int:

@@ -15,6 +15,7 @@ from pellucid.engine import Cost
 from pellucid.errors import MethodError
 from pellucid.importance.path import Path
 from pellucid.media.geometry import Geometry
+from pellucid.models.opens import OUTPUTS, Need
 from pellucid.registry import settings_of
 from pellucid.scoring.job import Job, plain_setting
 
@@ -50,6 +51,7 @@ class Players(ABC):
     """
 
     kind: ClassVar[str]
+    needs: ClassVar[frozenset[Need]] = OUTPUTS
     budget: ClassVar[int] = 4096  # evaluations that a sampling estimator may spend on one input if none are asked for
     comparable: bool = True  # whether player k is the same thing in another picture
 

@@ -19,6 +19,7 @@ from pellucid.importance.game import Game, Players, place_names
 from pellucid.importance.path import Path
 from pellucid.models.layers import Layer, best_layer, describe
 from pellucid.models.layouts import Layout
+from pellucid.models.opens import LAYERS, Need
 from pellucid.scoring.job import Job
 from pellucid.scoring.masked import freeze, score_of
 
@@ -152,6 +153,7 @@ class Channels(Units):
     """Channels of one layer, of a convolution or of tokens (over all tokens, the class token too)."""
 
     kind: ClassVar[str] = "channels"
+    needs: ClassVar[frozenset[Need]] = LAYERS
 
     def spread(self, values: Tensor, layout: Layout) -> Tensor:
         """Along the channel axis."""
@@ -177,6 +179,7 @@ class Tokens(Units):
     """Places of one layer: the tokens of a transformer, its class token among them, or the cells of a feature map."""
 
     kind: ClassVar[str] = "tokens"
+    needs: ClassVar[frozenset[Need]] = LAYERS
 
     def spread(self, values: Tensor, layout: Layout) -> Tensor:
         """Along the axes of space."""

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from pellucid.errors import ModelError
+from pellucid.models.opens import Need, opens
 from pellucid.models.reading import Reading
 
 ClipLayout = Literal["BCTHW", "BTCHW"]
@@ -32,6 +33,11 @@ class Adapter(nn.Module):
         super().__init__()
         self.module = module
         self.train(module.training)
+
+    @property
+    def opens(self) -> frozenset[Need]:
+        """What the module inside opens."""
+        return opens(self.module)
 
     def named_modules(
         self, memo: set[nn.Module] | None = None, prefix: str = "", remove_duplicate: bool = True

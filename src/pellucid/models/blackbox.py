@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from pellucid.engine import leave_no_trace, unwrap
 from pellucid.errors import ModelError, UnsteadyError
 from pellucid.models.model import VisionModel
+from pellucid.models.opens import OUTPUTS
 from pellucid.models.preprocess import Preprocess
 
 _PREPROCESS, _LABELS = "pellucid.preprocess", "pellucid.labels"
@@ -72,6 +73,8 @@ class BlackBox(nn.Module):
         ModelError: on a call, when the function fails, answers another number of rows than it was given or another
             number of classes than before, answers no finite numbers, or answers the same input differently.
     """
+
+    opens = OUTPUTS
 
     def __init__(self, function: Predictor, *, numpy: bool = False, identity: str = "") -> None:
         super().__init__()

@@ -20,11 +20,12 @@ from pellucid.explanation import Prediction
 from pellucid.media import CLIP, PICTURE, Medium
 from pellucid.models.clips import ClipPreprocessing
 from pellucid.models.fingerprint import fingerprint
-from pellucid.models.parts import advised, nothing_to_explain, parts
+from pellucid.models.parts import nothing_to_explain, parts
 from pellucid.models.preprocess import Preprocessing
 from pellucid.models.reading import Reading
 from pellucid.models.recognition import doubts, settle
-from pellucid.models.targets import ClassTarget, Function, Target
+from pellucid.models.targets import Target
+from pellucid.models.task import Scores, Task, label_of, recognised_task, task_of
 
 
 @dataclass
@@ -38,6 +39,7 @@ class VisionModel:
         name: what people call it; for loaded models the name that `pl.load` takes.
         source: the arguments of `pl.load` that load it again; empty for wrapped modules.
         reading: what its output means; what is not declared is recognised from its first output (see `settled`).
+        task: what kind of answer it gives, where that is declared or the module says it; else recognised likewise.
     """
 
     module: nn.Module
@@ -46,6 +48,10 @@ class VisionModel:
     name: str = ""
     source: dict[str, Any] = field(default_factory=dict)
     reading: Reading = field(default_factory=Reading)
+    task: Task | None = None
+
+    def __post_init__(self) -> None:
+        self.task = self.task or task_of(self.module)
 
     @property
     def device(self) -> torch.device:
@@ -97,8 +103,7 @@ class VisionModel:
 
     def label(self, index: int) -> str:
         """The name of a class, or `class 7` where there is none."""
-        known = self.labels is not None and 0 <= index < len(self.labels)
-        return self.labels[index] if known and self.labels else f"class {index}"
+        return label_of(index, self.labels)
 
     def outputs(self, inputs: Tensor) -> Any:
         """The model's output for `(N, C, H, W)`, without a graph and without a trace.
@@ -128,13 +133,24 @@ class VisionModel:
             raise ModelError(_not_finite(self.module))
         return output
 
+    @property
+    def answering(self) -> Task:
+        """The task, as far as it is known: a row of scores for each input where nothing says otherwise."""
+        if isinstance(self.task, Scores):
+            return replace(self.task, reading=self.reading)
+        return self.task or Scores(self.reading)
+
     def settled(self, inputs: Tensor, output: Any) -> VisionModel:
-        """This model with its reading recognised, as far as it was not declared, from its output for these inputs.
+        """This model with its task and reading recognised, as far as not declared, from its output for these inputs.
 
         Raises:
             ModelError: what was declared does not fit the output.
         """
+        task = self.task or recognised_task(output, self.reading, len(inputs), self.labels)
+        if task is not None and not task.of_scores:
+            return self if task == self.task else replace(self, task=task)
         reading = settle(self.reading, self.module, inputs, output, self.labels)
+        reading = task.settled(reading) if isinstance(task, Scores) else reading
         return self if reading == self.reading else replace(self, reading=reading)
 
     @property
@@ -144,40 +160,20 @@ class VisionModel:
 
     def bound(self, target: Target, inputs: Tensor) -> Target:
         """A target for this model and these inputs: names resolved, the output read as this model's is."""
-        return target.read_by(self.reading).bind(self.module, inputs, self.labels)
+        return self.answering.asked(target).read_by(self.reading).bind(self.module, inputs, self.labels)
 
     def frozen(self, target: Target, inputs: Tensor, output: Any) -> Target:
         """A bound target with what it takes from the output fixed to what that says of the untouched inputs.
 
         Raises:
-            TargetError: the output has not one row of class scores for each input.
+            TargetError: it cannot be asked of this output.
         """
-        if isinstance(target, ClassTarget):
-            if getattr(unwrap(self.module), "num_classes", None) == 0:
-                raise TargetError(
-                    "The model was made without classes (num_classes=0), so its output is an embedding: explain a "
-                    f"function of it, such as target={advised(output)}."
-                )
-            rows = self.reading.tensor(output)
-            if (len(rows) if rows.ndim else 1) != len(inputs):
-                raise TargetError(
-                    f"The model answers shape {tuple(rows.shape)} to {len(inputs)} input{'s' * (len(inputs) > 1)}: let "
-                    "it return a row of class scores for each, (N, classes), without squeezing the batch away."
-                )
-        elif isinstance(target, Function):
-            target(output)  # what is wrong with it is said before anything is spent
+        self.answering.check(target, self.module, inputs, output)
         return target.freeze(output)
 
     def ranked(self, output: Any, k: int = 5, *, count: int = 1) -> list[list[Prediction]]:
-        """The top-k classes of each of `count` samples of an output; empty where there are no class scores."""
-        scores = self.reading.found(output, count)
-        if scores is None:
-            return [[] for _ in range(count)]
-        top = scores.topk(min(k, scores.shape[1]), dim=1)
-        shares = self.reading.probabilities(scores).gather(1, top.indices)
-        shares = shares if self.reading.bounded else torch.full_like(shares, math.nan)
-        rows = zip(top.indices.tolist(), shares.tolist(), top.values.tolist(), strict=True)
-        return [[Prediction(i, self.label(i), p, y) for i, p, y in zip(*row, strict=True)] for row in rows]
+        """The first k answers to each of `count` samples of an output; empty where it has none in words."""
+        return self.answering.answers(output, count, self.labels, k)
 
     def predict(self, inputs: Tensor, k: int = 5) -> list[list[Prediction]]:
         """The top-k classes of each input `(N, C, H, W)`, with their probabilities where the output has any."""
@@ -189,6 +185,8 @@ class VisionModel:
 
     def doubts(self, output: Any, count: int) -> list[bool]:
         """For each of so many inputs, whether its scores alone leave open if labels exclude each other."""
+        if self.task is not None:
+            return [False] * count
         return doubts(self.reading, self.module, output, count, self.labels)
 
     def fingerprint(self) -> str:

@@ -16,6 +16,7 @@ from pellucid.media import Medium
 from pellucid.models.model import VisionModel
 from pellucid.models.reading import Reading
 from pellucid.models.targets import Target, TargetLike, as_target
+from pellucid.models.task import Scores, task_of
 
 ModelLike = VisionModel | nn.Module
 
@@ -65,7 +66,8 @@ def prepare(model: ModelLike, inputs: Tensor, targets: Sequence[TargetLike]) -> 
         raise ModelError("The input holds NaN or infinity: clean it before explaining it.")
     inputs = inputs.clone() if inputs.is_inference() else inputs
     reading = model.reading if isinstance(model, VisionModel) else Reading()
-    asked = tuple(as_target(t).read_by(reading).bind(module, inputs, labels) for t in targets)
+    task = model.answering if isinstance(model, VisionModel) else task_of(module) or Scores()
+    asked = tuple(task.asked(as_target(t)).read_by(reading).bind(module, inputs, labels) for t in targets)
     medium = model.medium if isinstance(model, VisionModel) and inputs.ndim == 2 + model.medium.axes else None
     return Job(module, inputs, asked, reading=reading, medium=medium)
 

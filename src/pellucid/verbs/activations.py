@@ -8,12 +8,10 @@ import torch
 from torch import Tensor
 
 from pellucid import storage
-from pellucid.engine import unwrap
-from pellucid.errors import ModelError
 from pellucid.features import Canvas
 from pellucid.features.activations import Ranking, activation_maps, stages
-from pellucid.models.blackbox import BlackBox
 from pellucid.models.layers import describe
+from pellucid.models.opens import require_layers_open
 from pellucid.models.targets import TargetLike, as_target
 from pellucid.results.activations import Activations, arrays, read_activations
 from pellucid.verbs.inputs import Input, ModelLike, as_model, one
@@ -43,8 +41,7 @@ def activations(
     loaded = as_model(model)
     item = one(loaded, inputs)
     x = item.x[None].to(loaded.device, loaded.dtype)
-    if isinstance(unwrap(loaded.module), BlackBox):
-        raise ModelError("A black box shows no layers, so there are no activations: load the network itself.")
+    require_layers_open(loaded.module, "there are no activations")
     output = loaded.outputs(x)
     names = [layer] if isinstance(layer, str) else layer
     found = stages(loaded.module, x) if names is None else [describe(loaded.module, x, name) for name in names]

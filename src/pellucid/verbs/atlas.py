@@ -15,9 +15,9 @@ from pellucid.errors import LayerError, ModelError
 from pellucid.features import Direction, Settings, synthesise
 from pellucid.features.atlas import Projection, make_atlas
 from pellucid.media import address
-from pellucid.models.blackbox import BlackBox
 from pellucid.models.layers import best_layer, describe
 from pellucid.models.model import VisionModel
+from pellucid.models.opens import require_layers_open
 from pellucid.results.atlas import AtlasSheet, arrays, read_atlas
 from pellucid.verbs.inputs import Input, ModelLike, as_model
 from pellucid.verbs.records import parameters, record, reloaded
@@ -53,8 +53,7 @@ def atlas(
     """
     loaded = as_model(model)
     module = unwrap(loaded.module)
-    if isinstance(module, BlackBox):
-        raise ModelError("A black box shows no layers, so there is no atlas of one: load the network itself.")
+    require_layers_open(module, "there is no atlas of one")
     sample = torch.zeros(1, loaded.preprocess.channels, *loaded.preprocess.input_size).to(loaded.device, loaded.dtype)
     loaded.outputs(sample)  # says in a sentence if the model does not take pictures
     chosen = best_layer(module, sample, key="output") if layer is None else describe(module, sample, layer)

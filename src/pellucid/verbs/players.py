@@ -11,8 +11,8 @@ from pellucid.errors import MethodError
 from pellucid.importance import Channels, Drawn, Estimator, Players, Tokens, get_players, read_regions
 from pellucid.importance.drawn import Given
 from pellucid.importance.internals import chosen_layer
-from pellucid.models.blackbox import BlackBox
 from pellucid.models.model import VisionModel
+from pellucid.models.opens import opens
 from pellucid.models.targets import Target
 from pellucid.scoring.job import prepare
 
@@ -35,11 +35,10 @@ def as_players(features: str | Players, *, regions: Given | None, **settings: An
 
 def check_model(model: VisionModel, players: Players, estimator: Estimator) -> None:
     """Refuse a black box where more than outputs is needed."""
-    if not isinstance(model.module, BlackBox):
-        return
-    if players.kind in ("channels", "tokens", "layers"):
+    shown = opens(model.module)
+    if not players.needs <= shown:
         raise MethodError(f"A black box shows no {players.kind}: choose superpixels, patches, colours or frequencies.")
-    if estimator.name in ("gradient", "conductance"):
+    if not estimator.needs <= shown:
         raise MethodError(f"A black box has no gradients for {estimator.name}: use shapley or ablation.")
 
 

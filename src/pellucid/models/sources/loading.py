@@ -25,6 +25,7 @@ from pellucid.models.reading import Reading
 from pellucid.models.recognition import configuration, configured_labels
 from pellucid.models.sources.imagenet import imagenet_preprocess
 from pellucid.models.sources.registry import find_source
+from pellucid.models.task import declared_task
 
 DEFAULT = embedded.NAME
 
@@ -40,6 +41,7 @@ def load(
     frames: Plan | str | int | None = None,
     scores: str | None = None,
     output: str | int | None = None,
+    task: str | None = None,
 ) -> VisionModel:
     """Load a model by name.
 
@@ -52,14 +54,14 @@ def load(
         device: where to put it; by default the CPU.
         per_frame: make an image model one of clips: how the scores of frames are pooled (see `per_frame`).
         frames: another sampling plan than the video model's own (see `Plan`).
-        scores, output: what its output means, see `wrap`.
+        scores, output, task: what its output means, see `wrap`.
 
     Raises:
         ModelError: unknown name (near misses), unreachable hub (with the way round it), unfit weights.
     """
     if weights is not None and random_weights is not False:
         raise ModelError("Give either a weights file or random weights, not both.")
-    reading = Reading.declared(scores, output)
+    reading, asked = Reading.declared(scores, output), declared_task(task, scores)
     source, short = find_source(name)
     pretrained = weights is None and random_weights is False
     seed = int(random_weights) if random_weights is not True else 0
@@ -82,8 +84,8 @@ def load(
     if labels is not None:
         known = _labels(labels)
         spec["labels"] = list(known)
-    spec |= {k: v for k, v in (("scores", scores), ("output", output)) if v is not None}
-    loaded = VisionModel(_to(module.eval(), device), preprocess, check_labels(known), name, spec, reading)
+    spec |= {k: v for k, v in (("scores", scores), ("output", output), ("task", task)) if v is not None}
+    loaded = VisionModel(_to(module.eval(), device), preprocess, check_labels(known), name, spec, reading, asked)
     if per_frame is not None:
         return _per_frame(loaded, per_frame, Plan.parse(8 if frames is None else frames))
     return loaded if frames is None else replace(loaded, preprocess=_planned(loaded, frames), source=spec)
@@ -102,6 +104,7 @@ def wrap(
     pathways: Sequence[int] = (),
     scores: str | None = None,
     output: str | int | None = None,
+    task: str | None = None,
 ) -> VisionModel:
     """Any model of yours, with its preprocessing and labels.
 
@@ -126,6 +129,8 @@ def wrap(
             may be true together, or one logit between two; `probabilities` already; `none`: plain values, never in
             percent. Default: recognised (see docs/guide.md, "What an output means").
         output: which part of the output holds the scores, by name or number: "logits", 1, "heads.0". Default: found.
+        task: what kind of answer it gives: `classes` of which one is true, `labels` of which several may be, or
+            `values`. Default: found.
     """
     if isinstance(module, VisionModel):
         raise ModelError("This model is wrapped already: use it as it is.")
@@ -138,17 +143,17 @@ def wrap(
         module = _to(module, device)
     known = check_labels(configured_labels(module) if labels is None else _labels(labels))
     name = name or type(module).__name__
-    reading = Reading.declared(scores, output)
+    reading, asked = Reading.declared(scores, output), declared_task(task, scores)
     if frames is None and not isinstance(transform, ClipPreprocessing):
         if layout != "BCTHW" or pathways:
             raise ModelError("layout and pathways are of models of clips: say how many frames they take, frames=16.")
-        return VisionModel(module, _preprocess(module, transform), known, name, reading=reading)
+        return VisionModel(module, _preprocess(module, transform), known, name, reading=reading, task=asked)
     if layout != "BCTHW" or pathways:
         module = ClipInput(module, layout, pathways)
     plan = transform.plan if isinstance(transform, ClipPreprocessing) else Plan()
     plan = plan if frames is None else Plan.parse(frames)
     clips = as_clips(_preprocess(module, transform, clips=True), plan)
-    return VisionModel(module, clips, known, name, reading=reading)
+    return VisionModel(module, clips, known, name, reading=reading, task=asked)
 
 
 def per_frame(
@@ -185,6 +190,7 @@ def _per_frame(loaded: VisionModel, pool: str | Callable[[torch.Tensor], torch.T
         loaded.name,
         source,
         replace(loaded.reading, output=None),
+        loaded.task,
     )
 
 
