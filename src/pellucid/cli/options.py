@@ -64,7 +64,7 @@ def load_model(
     device: str | None,
     **meaning: str | None,
 ) -> VisionModel:
-    """The model that the shared options name; `meaning`: `per_frame`, `frames`, `scores`, `output`, `task` of `load`."""
+    """The model that the shared options name; `meaning`: `per_frame`, `frames`, `scores`, `output`, `task`."""
     import torch
 
     from pellucid.models.sources import load
