@@ -9,10 +9,10 @@ import matplotlib as mpl
 import numpy as np
 import pytest
 import torch
-from matplotlib.text import Text
 from PIL import Image
 
 from helpers.render_cases import explanation
+from helpers.sheets import illegible, texts
 from pellucid.errors import PellucidError
 from pellucid.explanation import Quality
 from pellucid.media import Geometry, read_image
@@ -21,10 +21,6 @@ from pellucid.render.paper.colour import colours, number, strength
 from pellucid.render.paper.display import display, display_error
 from pellucid.render.paper.overlay import dimmed
 from pellucid.render.paper.sheet import ellipsised, plain, text_width, wrapped
-
-
-def texts(figure):
-    return [t.get_text() for t in figure.findobj(Text)]
 
 
 def decoded(png):
@@ -257,21 +253,8 @@ def test_no_text_leaves_its_figure_or_runs_into_the_next_column(count, targets, 
         e.layer = "features.blocks.11.residual.attention.projection (tokens: 1 + 14 x 14)"
         e.notes = ["a long note " * 30, "Donaudampfschifffahrtsgesellschaft" * 5]
     figure = panel(es)
-    canvas = figure.canvas
-    width, height = figure.get_size_inches() * figure.dpi
-    boxes = [t.get_window_extent(canvas.get_renderer()) for t in figure.findobj(Text) if t.get_text()]
-    assert min(b.x0 for b in boxes) > 0
-    assert max(b.x1 for b in boxes) < width
-    assert min(b.y0 for b in boxes) > 0
-    assert max(b.y1 for b in boxes) < height
-    overlaps = [
-        (a, b)
-        for i, a in enumerate(boxes)
-        for b in boxes[i + 1 :]
-        if min(a.x1, b.x1) - max(a.x0, b.x0) > 1 and min(a.y1, b.y1) - max(a.y0, b.y0) > 3
-    ]
-    assert not overlaps
-    assert width / figure.dpi < 13.6
+    assert illegible(figure) == []
+    assert figure.get_size_inches()[0] < 13.6
 
 
 def test_nothing_and_two_pictures_are_refused():

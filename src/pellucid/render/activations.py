@@ -61,7 +61,7 @@ def _layer(sheet: Sheet, found: InputActivations, maps: ActivationMaps, x: float
             sheet, found, maps, channel, left + column * (_TILE + _BETWEEN), y + row * (bottom - y) / 2
         )
         bottom = max(bottom, high) if row else bottom
-    return bottom + _told(sheet, maps, found.target, x + wide, bottom)
+    return bottom + _told(sheet, maps, found.target, x, bottom, wide)
 
 
 def _alone(sheet: Sheet, found: InputActivations, maps: ActivationMaps, x: float, y: float, wide: float) -> float:
@@ -82,19 +82,18 @@ def _alone(sheet: Sheet, found: InputActivations, maps: ActivationMaps, x: float
             for i, channel in enumerate(order[start : start + columns])
         ]
         y = max(row) + 0.05
-    return y + _told(sheet, maps, found.target, x + wide, y)
+    return y + _told(sheet, maps, found.target, x, y, wide)
 
 
 def _title(sheet: Sheet, maps: ActivationMaps, x: float, y: float, wide: float) -> float:
     layout = maps.layer.layout
     grid, kind = " × ".join(map(str, layout.grid)), "tokens" if layout.kind == "tokens" else "cells"
-    sheet.line(f"{grid} {kind}, {layout.channels} channels", x + wide, y + 0.05, TEXT, colour=QUIET, align="right")
-    return head(sheet, maps.layer.name, "", Column(x, y, wide, (wide, wide)), wide)
+    return head(sheet, maps.layer.name, f"{grid} {kind}, {layout.channels} channels", Column(x, y, wide, (0, 0)), wide)
 
 
-def _told(sheet: Sheet, maps: ActivationMaps, target: str, x: float, y: float) -> float:
+def _told(sheet: Sheet, maps: ActivationMaps, target: str, x: float, y: float, wide: float) -> float:
     how = f"most relevant to {target}" if maps.ranked_by == "relevance" else "most active"
-    return sheet.line(f"channels, the {how} first", x, y, SMALL, colour=FAINT, align="right")
+    return sheet.line(f"channels, the {how} first", x + wide, y, SMALL, colour=FAINT, align="right", width=wide)
 
 
 def _tile(sheet: Sheet, pixels: Pixels, x: float, y: float, size: float, title: str, said: str) -> float:

@@ -14,7 +14,19 @@ from pellucid.concepts.bank import Bank
 from pellucid.render.concept_tiles import ConceptTile, exemplars
 from pellucid.render.paper.colour import number
 from pellucid.render.paper.page import GAP, MARGIN, head
-from pellucid.render.paper.sheet import AGAINST, FAINT, FOR, INK, QUIET, TRACK, WARNING, Column, Sheet, leading
+from pellucid.render.paper.sheet import (
+    AGAINST,
+    FAINT,
+    FOR,
+    INK,
+    QUIET,
+    TRACK,
+    WARNING,
+    Column,
+    Sheet,
+    leading,
+    text_width,
+)
 from pellucid.render.paper.tiles import SMALL, TEXT, TITLE
 
 _CARD = 6.3  # inches wide
@@ -110,8 +122,9 @@ def _card(sheet: Sheet, bank: Bank, k: int, rank: int, at: Column, reach: float,
     """One concept; where it ends."""
     sheet.line(f"{rank}", at.x, at.y, TITLE, bold=True, colour=FAINT)
     name = bank.names[k] or f"concept {k}"
-    sheet.line(name, at.x + 0.24, at.y, TITLE, bold=True, width=at.width - 3.2)
-    sheet.line(facts(bank, k), at.x + at.width, at.y + 0.015, SMALL, colour=QUIET, align="right")
+    told = facts(bank, k)
+    sheet.line(name, at.x + 0.24, at.y, TITLE, bold=True, width=at.width - 0.34 - text_width(told, SMALL))
+    sheet.line(told, at.x + at.width, at.y + 0.015, SMALL, colour=QUIET, align="right")
     y = at.y + leading(TITLE) + 0.03
     if bank.names[k]:
         y += sheet.line(f"concept {k}, {bank.named_by[k]}", at.x + 0.24, y - 0.03, SMALL, colour=FAINT)

@@ -24,7 +24,7 @@ from pellucid.render.paper.overlay import overlay
 from pellucid.render.paper.rgb import Pixels, rgb, small_picture
 from pellucid.render.paper.sheet import FAINT, FOR, INK, QUIET, TRACK, WARNING, Sheet, leading, text_width
 
-HEAD, TITLE, TEXT, SMALL = 12.0, 8.6, 6.9, 6.2  # points
+HEAD, TITLE, TEXT, SMALL = 12.0, 8.6, 6.9, 6.4  # points
 _MARGIN, _GAP, _THIN = 0.35, 0.34, 0.05  # inches: around, between cards, between thumbnails
 _SHOWN = 4  # exemplars a card
 _THUMB = 200  # pixels

@@ -84,6 +84,7 @@ def _map(sheet: Sheet, answer: Answer, at: Column) -> float:
     width, height = replace(at, picture=(at.width, 1.4 * at.width)).fit(image.shape)
     sheet.image(image, at.x, at.y, width, height)
     inch = width / image.shape[1]
+    taken: list[tuple[float, float, float]] = []
     for rank, k in enumerate(answer.ranking()[:_MOST]):
         where = np.argwhere(labels == k)
         if not len(where):
@@ -92,11 +93,16 @@ def _map(sheet: Sheet, answer: Answer, at: Column) -> float:
         text = str(rank + 1)
         wide = text_width(text, SMALL, bold=True) + 0.05
         x, y = at.x + inch * (x + 0.5), at.y + inch * (y + 0.5)
+        if any(abs(x - a) < (wide + w) / 2 and abs(y - b) < leading(SMALL) for a, b, w in taken):
+            continue  # in regions of a few pixels; the bars have all ranks
+        taken.append((x, y, wide))
         sheet.box(x - wide / 2, y - leading(SMALL) / 2, wide, leading(SMALL), colour=PAPER, alpha=0.85)
         sheet.line(text, x, y - leading(SMALL) / 2, SMALL, bold=True, align="center")
     y = at.y + height + 0.06
-    sheet.line(f"{number(ends.low)} against", at.x, y, SMALL, colour=AGAINST)
-    sheet.line(f"for {number(ends.high)}", at.x + width, y, SMALL, colour=FOR, align="right")
+    against, for_ = f"{number(ends.low)} against", f"for {number(ends.high)}"
+    apart = max(width, text_width(against + for_, SMALL) + 0.1)
+    sheet.line(against, at.x, y, SMALL, colour=AGAINST)
+    sheet.line(for_, at.x + apart, y, SMALL, colour=FOR, align="right")
     y += leading(SMALL)
     return y + sheet.line("what the model saw; numbers: rank, as in the bars", at.x, y, SMALL, colour=FAINT)
 

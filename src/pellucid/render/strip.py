@@ -17,11 +17,24 @@ from pellucid.render.paper.colour import limits, number
 from pellucid.render.paper.display import display, display_geometry
 from pellucid.render.paper.overlay import overlay
 from pellucid.render.paper.page import MARGIN, MIN_CELL, head, picture_box, side
-from pellucid.render.paper.sheet import AGAINST, FAINT, FOR, INK, QUIET, TRACK, WARNING, Column, Sheet, leading
+from pellucid.render.paper.sheet import (
+    AGAINST,
+    FAINT,
+    FOR,
+    INK,
+    QUIET,
+    TRACK,
+    WARNING,
+    Column,
+    Sheet,
+    leading,
+    text_width,
+)
 from pellucid.render.paper.tiles import SMALL, TEXT, TITLE, banner, colour_bar, remarks
 
 _FRAMES, _CURVE, _GAP, _BETWEEN = 6, 0.75, 0.08, 0.36  # key frames; inches: of the curve, between frames, sections
-_SLICE = 1.3  # inches: width of the slice through x and time
+_SLICE = 1.42  # inches: width of the slice through x and time
+_NARROW = 4.4  # inches that a curve and what is said of it need
 
 
 def strips(explanations: Sequence[Explanation], width: float) -> Figure:
@@ -46,26 +59,29 @@ def _explained(sheet: Sheet, e: Explanation, at: Column) -> float:
     y += 0.05 + sheet.line(e.layer or "at the input", at.x, y, TEXT, colour=QUIET, width=at.width)
     if e.kind != "map":
         return y + sheet.line("One number per channel: see .ranking().", at.x, y, TEXT, colour=WARNING)
-    keys = key_frames(e)
+    room, least = at.width - _SLICE - 0.3 + _GAP, _GAP + max(text_width(_moment(e, i), SMALL) for i in (0, -1))
+    keys = key_frames(e, max(1, min(_FRAMES, int(room // least))))
     shown = [display(e, 320, i) for i in keys]
     aspect = shown[0].values.shape[0] / shown[0].values.shape[1]
-    width = (at.width - _SLICE - 0.3 - _GAP * (len(keys) - 1)) / max(4, len(keys))
+    width = room / max(4, len(keys)) - _GAP
     height = min(width * aspect, 2.0)
     width = height / aspect
+    step = _GAP + max(width, *(text_width(_moment(e, i), SMALL) for i in keys))
     for k, (i, one) in enumerate(zip(keys, shown, strict=True)):
-        x = at.x + k * (width + _GAP)
-        sheet.image(one.image(), x, y, width, height)
-        sheet.line(_moment(e, i), x + width / 2, y + height + 0.02, SMALL, colour=QUIET, align="center")
-    strip = len(keys) * (width + _GAP) - _GAP
+        middle = at.x + k * step + (step - _GAP) / 2
+        sheet.image(one.image(), middle - width / 2, y, width, height)
+        sheet.line(_moment(e, i), middle, y + height + 0.02, SMALL, colour=QUIET, align="center")
+    strip = len(keys) * step - _GAP
     if shown[0].problem:
         banner(sheet, shown[0].problem, replace(at.down(y), picture=(strip, height)), height)
     right = at.x + strip + 0.3
     below = _slice(sheet, e, replace(at.down(y), x=right, width=min(_SLICE, at.x + at.width - right)), height)
     y += height + 0.02 + leading(SMALL) + 0.06
-    y = _curve(sheet, e, keys, replace(at.down(y), width=strip))
+    y = max(y, below) if strip < _NARROW else y
+    y = _curve(sheet, e, keys, replace(at.down(y), width=max(strip, min(_NARROW, at.width))))
     y = max(y, below)
     if shown[0].limits.low < shown[0].limits.high:
-        y = colour_bar(sheet, shown[0], replace(at.down(y + 0.04), width=min(3.0, strip)))
+        y = colour_bar(sheet, shown[0], replace(at.down(y + 0.04), width=min(3.0, at.width)))
     for caption in (*shown[0].captions, _drawn(e)):
         y += sheet.line(caption, at.x, y, SMALL, colour=FAINT, width=at.width)
     return remarks(sheet, e, at.down(y))
@@ -129,7 +145,9 @@ def _curve(sheet: Sheet, e: Explanation, keys: Sequence[int], at: Column) -> flo
     sheet.line(f"{end:.2f}{unit}", at.x + at.width, y, SMALL, colour=QUIET, align="right")
     band = "" if told is None else f", thin bars: {'standard error' if curve.half is None else '95 % interval'}"
     text = f"evidence over time, summed over places: up to {number(float(values.max()))}{band}"
-    return y + sheet.line(text, at.x + at.width / 2, y, SMALL, colour=QUIET, align="center")
+    if 2 * text_width(f" {end:.2f}{unit} ", SMALL) + text_width(text, SMALL) > at.width:
+        y += leading(SMALL)
+    return y + sheet.line(text, at.x + at.width / 2, y, SMALL, colour=QUIET, align="center", width=at.width)
 
 
 def _edges(e: Explanation, curve: TemporalCurve) -> list[float]:
@@ -153,5 +171,5 @@ def _slice(sheet: Sheet, e: Explanation, at: Column, height: float) -> float:
     image = overlay(grey, values, signed=signed, limits=limits(values, signed=signed))
     enlarged: NDArray[np.uint8] = image.repeat(8, 0).repeat(8, 1)  # cells stay cells
     sheet.image(enlarged, at.x, at.y, at.width, height)
-    sheet.line("x →, time ↓, summed over y", at.x, at.y + height + 0.02, SMALL, colour=QUIET)
-    return at.y + height + 0.02 + leading(SMALL)
+    y = at.y + height + 0.02
+    return y + sheet.paragraph("x →, time ↓, summed over y", at.x, y, at.width, SMALL, colour=QUIET)

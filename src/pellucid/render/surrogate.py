@@ -89,7 +89,8 @@ def _figures(card: Fidelity, taught: bool) -> list[tuple[str, Interval, bool]]:
 
 def _track(sheet: Sheet, name: str, value: Interval, at: Column, *, strong: bool) -> float:
     ink = INK if strong else QUIET
-    sheet.line(name.strip(), at.x + 0.1 * name.startswith(" "), at.y, TEXT, colour=ink, bold=strong)
+    inset = 0.1 * name.startswith(" ")
+    sheet.line(name.strip(), at.x + inset, at.y, TEXT, colour=ink, bold=strong, width=at.width - 0.4 - inset)
     sheet.line(f"{value.value:.2f}", at.x + at.width, at.y, TEXT, colour=ink, bold=strong, align="right")
     y = at.y + 0.15
     sheet.box(at.x, y, at.width, 0.03, colour=TRACK)

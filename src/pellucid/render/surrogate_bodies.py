@@ -181,8 +181,8 @@ def _rules(sheet: Sheet, rules: Rules, words: Words, at: Column) -> float:
             sheet.line(f"{sign} {number(c.threshold)}", x + 0.03, y + 0.18, TEXT, width=1.2)
             x += 1.3
         end = at.x + at.width
-        sheet.line(str(rules.classes_[k]), end - 1.0, y + 0.03, TITLE, bold=True, align="right", width=2.2)
-        sheet.line(f"{value[k]:.0%}", end - 0.45, y + 0.05, TEXT, align="right")
+        sheet.line(str(rules.classes_[k]), end - 1.05, y + 0.03, TITLE, bold=True, align="right", width=2.2)
+        sheet.line(f"{value[k]:.0%}", end - 0.6, y + 0.05, TEXT, align="right")
         sheet.line(f"{rules.share_[r]:.0%} of all", end, y + 0.05, SMALL, colour=QUIET, align="right")
         y += 0.46
         sheet.box(at.x, y - 0.05, at.width, 0.006, colour=TRACK)
@@ -196,10 +196,10 @@ def _curves(sheet: Sheet, model: Additive, words: Words, at: Column) -> float:
     for t, j in enumerate(model.columns_):
         c = t % columns
         if t and c == 0:
-            y += tall + 0.55
+            y += tall + 0.67
         x = at.x + c * (wide + gap)
         _curve(sheet, model, t, list(words.get(int(j), ())), Column(x, y, wide, (wide, tall)))
-    return y + tall + 0.5
+    return y + tall + 0.62
 
 
 def _curve(sheet: Sheet, model: Additive, term: int, crops: Sequence[Pixels], at: Column) -> None:
@@ -230,9 +230,7 @@ def _curve(sheet: Sheet, model: Additive, term: int, crops: Sequence[Pixels], at
         label = str(model.classes_[k])
         align = "left" if n == 0 else "right"
         sheet.line(label, across, top + tall + 0.03, SMALL, colour=colour, align=align, width=wide / 2)  # type: ignore[arg-type]
-    sheet.line(
-        f"{number(low)} to {number(high)}", at.x + wide / 2, top + tall + 0.03, SMALL, colour=FAINT, align="center"
-    )
+    sheet.line(f"{number(low)} to {number(high)}", at.x, top + tall + 0.03 + leading(SMALL), SMALL, colour=FAINT)
 
 
 def _examples(sheet: Sheet, s: Surrogate, model: Prototypes | Neighbours, picture: Picture, at: Column) -> float:

@@ -76,10 +76,13 @@ def _section(sheet: Sheet, target: str, group: Sequence[Explanation], at: Column
 
 def head(sheet: Sheet, text: str, aside: str, at: Column, width: float) -> float:
     """A heading over a rule; where what follows begins."""
-    shown = ellipsised(plain(text), width - (0.7 if aside else 0), _HEAD, bold=True)
+    kept = min(text_width(aside, TITLE) + 0.08, width / 2) if aside else 0
+    shown = ellipsised(plain(text), width - kept, _HEAD, bold=True)
     sheet.line(shown, at.x, at.y, _HEAD, bold=True)
-    after = at.x + text_width(shown, _HEAD, bold=True) + 0.08
-    sheet.line(aside, after, at.y + 0.8 * (leading(_HEAD) - leading(TITLE)), TITLE, colour=QUIET)
+    if aside:
+        after = at.x + text_width(shown, _HEAD, bold=True) + 0.08
+        lower = at.y + 0.8 * (leading(_HEAD) - leading(TITLE))
+        sheet.line(aside, after, lower, TITLE, colour=QUIET, width=at.x + width - after)
     y = at.y + leading(_HEAD) + 0.04
     sheet.box(at.x, y, width, 0.014, colour=INK)
     return y + 0.11

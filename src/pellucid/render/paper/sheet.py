@@ -211,7 +211,7 @@ def text_width(text: str, size: float, *, bold: bool = False) -> float:
     """The width of one line of text, in inches, of a font size in points."""
     widths = _widths(bold)
     total = sum(widths.get(c) or _measure(c, bold) for c in text)
-    return 1.03 * total * size / 72  # hinting at low resolution makes letters a little wider
+    return 1.08 * total * size / 72  # hinting at low resolution makes letters wider
 
 
 @lru_cache(maxsize=32)
