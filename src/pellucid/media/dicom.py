@@ -111,7 +111,7 @@ class DicomFile:
         Raises:
             MediaError: cut short, damaged, or compressed in a way that nothing installed can read.
         """
-        from pydicom.pixels import pixel_array
+        from pydicom.pixels.utils import pixel_array
 
         with quiet(), unpacked(self.label):
             values: NDArray[Any] = pixel_array(self.dataset, index=frame)
@@ -133,7 +133,7 @@ class DicomFile:
         `groups` is where a frame's own slope and intercept stand; None: in the file's own data set.
         """
         if "ModalityLUTSequence" in self.dataset:
-            from pydicom.pixels import apply_modality_lut
+            from pydicom.pixels.processing import apply_modality_lut
 
             with quiet():
                 return np.asarray(apply_modality_lut(stored, self.dataset), np.float32)
@@ -208,7 +208,7 @@ def read_dicom(source: str | Path, window: str = "auto", data: bytes | None = No
 def _coloured(file: DicomFile, stored: NDArray[Any]) -> NDArray[Any]:
     """RGB of a picture in colour, uint8 or floats in [0, 1]."""
     if file.colours == "PALETTE COLOR":
-        from pydicom.pixels import apply_color_lut
+        from pydicom.pixels.processing import apply_color_lut
 
         with quiet(), unpacked(file.label):
             stored = apply_color_lut(stored, file.dataset)

@@ -59,7 +59,7 @@ class LookupTable(Window):
 
     def apply(self, values: NDArray[Any]) -> NDArray[np.float32]:
         """Through the table, whose entries have `bits` bits."""
-        from pydicom.pixels import apply_voi
+        from pydicom.pixels.processing import apply_voi
 
         looked: NDArray[Any] = apply_voi(np.rint(values).astype(np.int64), self.dataset)
         return (looked / (2.0**self.bits - 1)).clip(0, 1).astype(np.float32)
