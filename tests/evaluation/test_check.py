@@ -317,7 +317,7 @@ class Deep(nn.Module):
 
 
 def test_shuffled_copies_explain_the_layer_that_the_map_is_of(monkeypatch):
-    from pellucid.results import heatmap
+    from pellucid.evaluation import check
 
     torch.manual_seed(0)
     net = Deep()
@@ -331,8 +331,8 @@ def test_shuffled_copies_explain_the_layer_that_the_map_is_of(monkeypatch):
         asked.extend(m.layer for m in methods)
         return real(methods, twin, *rest)
 
-    real = heatmap.explain_all
-    monkeypatch.setattr(heatmap, "explain_all", listening)
+    real = check.explain_all
+    monkeypatch.setattr(check, "explain_all", listening)
     quality = e.check()  # maps of the first layer would be larger than this one
     assert asked == ["second"] * len(SEEDS)
     assert quality.verdict in {"faithful", "partly faithful", "not faithful"}

@@ -124,7 +124,7 @@ def test_pictures_that_cannot_be_used(model, tmp_path):
     with pytest.raises(MediaError, match=r"broken\.png"):
         pl.importance(model, place, "patches", "ablation", count=4)
     from pellucid.importance import Patches
-    from pellucid.verbs.request import ImportanceRequest
+    from pellucid.verbs.importance_request import ImportanceRequest
     from pellucid.verbs.sets import importance_of_set
 
     failed = []

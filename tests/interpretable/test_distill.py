@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch import nn
 
 import pellucid as pl
+from pellucid import storage
 from pellucid.cli import main
 from pellucid.concepts import get_dictionary
 from pellucid.interpretable import fidelity, frontier
@@ -18,7 +20,7 @@ from pellucid.interpretable.linear import SparseLinear
 from pellucid.interpretable.tree import Tree
 from pellucid.interpretable.words import Attributes, ChannelWords, ConceptWords, Parts, PropertyWords, words_from
 from pellucid.results.distilled import Distilled
-from pellucid.verbs.distill import distill
+from pellucid.verbs.distill import distill, recompute
 
 SHARED = Path(__file__).parents[2].parent / "shared" / "data"
 
@@ -402,3 +404,66 @@ def test_real_pictures_on_the_embedded_models_features(table, column, least, tmp
     assert made.card.accuracy.value >= least
     assert made.card.accuracy.low > made.card.baselines["majority class"].value
     print(made.card.line)
+
+
+def patterned(folder, classes=2, each=12):
+    """Pictures `16 x 16` of stripes, upright or lying, with noise."""
+    draw = np.random.default_rng(3)
+    for c in range(classes):
+        (folder / f"kind {c}").mkdir(parents=True)
+        for k in range(each):
+            stripes = np.broadcast_to((np.arange(16) // 2 % 2 * 160)[None, :], (16, 16))
+            pixels = (stripes if c else stripes.T) + draw.integers(0, 60, (16, 16))
+            shown = np.repeat(pixels[..., None], 3, 2).astype(np.uint8)
+            Image.fromarray(shown).save(folder / f"kind {c}" / f"{k}.png")
+    return folder
+
+
+def formula_network():
+    net = nn.Sequential(nn.Conv2d(3, 6, 3, 2, 1), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(6, 2))
+    with torch.no_grad():
+        for k, p in enumerate(net.parameters()):
+            n = torch.arange(p.numel(), dtype=torch.float64)
+            p.copy_((torch.sin(n * (k + 1.7) * 0.9 + k) / 3).view_as(p))
+    look = pl.Preprocess(input_size=(16, 16), resize=(16, 16), mean=(0.5,) * 3, std=(0.5,) * 3)
+    return pl.wrap(net.eval(), transform=look, labels=["kind 0", "kind 1"])
+
+
+@pytest.mark.parametrize("into", ["tree", "linear"])
+def test_what_was_learned_beside_kept_weights_is_learned_again_exactly(into, tmp_path):
+    made = pl.distill(patterned(tmp_path / "in"), into, model=formula_network(), concepts="none", cache=None)
+    files = made.save(tmp_path / "out")
+    assert pl.verify(files[0], model=formula_network()).status == "same"
+
+
+@pytest.mark.parametrize("elsewhere", [False, True])
+def test_a_teacher_trained_anew_is_compared_with_that_of_the_record(elsewhere, tmp_path, monkeypatch):
+    from pellucid.interpretable import small_cnn
+    from pellucid.verbs.distill import RETRAINED
+
+    look = patterned(tmp_path / "in")
+    model = formula_network() if elsewhere else None  # the words are another network's than the teacher's
+    made = pl.distill(look, "tree", "cnn", model=model, concepts="none", cache=None)
+    stored = storage.read_artefact(made.save(tmp_path / "out")[0], ["pellucid-surrogate/1"])
+    assert recompute(stored, model, None).reasons == []
+    monkeypatch.setattr(small_cnn, "_EPOCHS", small_cnn._EPOCHS - 1)  # stands in for another machine
+    again = recompute(stored, model, None)
+    assert again.reasons == [RETRAINED]
+
+
+def test_a_tree_that_asks_other_questions_is_said_to_be_another(tmp_path, monkeypatch):
+    from pellucid.verbs import distill as verb
+
+    made = pl.distill(patterned(tmp_path / "in"), "tree", model=formula_network(), concepts="none", cache=None)
+    files = made.save(tmp_path / "out")
+    real = verb._words
+
+    def shuffled(*asked):
+        words, X = real(*asked)
+        return words, X[:, ::-1].copy()  # the questions are about other columns
+
+    monkeypatch.setattr(verb, "_words", shuffled)
+    found = pl.verify(files[0], model=formula_network())
+    assert found.status == "different"
+    assert len(found.reasons) == 1
+    assert "the tree that could be rebuilt is another one" in found.reasons[0]

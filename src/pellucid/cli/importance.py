@@ -107,7 +107,7 @@ def importance(
 
         from pellucid.errors import PellucidError
         from pellucid.verbs.importance import importance_of_given
-        from pellucid.verbs.request import ImportanceRequest
+        from pellucid.verbs.importance_request import ImportanceRequest
 
         asked = ImportanceRequest.of(
             features, by, target, samples=spend, seed=seed, regions=regions, layer=layer, removal=removal,

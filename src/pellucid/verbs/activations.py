@@ -3,19 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
-from torch import Tensor
 
 from pellucid import storage
 from pellucid.features import Canvas
 from pellucid.features.activations import Ranking, activation_maps, stages
 from pellucid.models.layers import describe
+from pellucid.models.model import VisionModel
 from pellucid.models.opens import require_layers_open
-from pellucid.models.targets import TargetLike, as_target
-from pellucid.results.activations import Activations, arrays, read_activations
+from pellucid.models.targets import Target, TargetLike, as_target
+from pellucid.results.activations import FORMAT, Activations, arrays, read_activations
 from pellucid.verbs.inputs import Input, ModelLike, as_model, one
 from pellucid.verbs.records import parameters, record, recorded_target, reloaded
+from pellucid.verbs.request import REQUESTS, Again, Maker, Request
+
+
+@dataclass(frozen=True, kw_only=True)
+class ActivationsRequest(Request):
+    """What `activations` is asked; its settings are those of the verb."""
+
+    verb: ClassVar[str] = "activations"
+
+    layer: tuple[str, ...] | str | None = None
+    by: Ranking = "activation"
+    target: Target | None = None
 
 
 def activations(
@@ -63,6 +77,11 @@ def activations(
     return Activations(maps, called, loaded.ranked(output)[0], item.geometry, about, item.still, seen)
 
 
+def requested(model: VisionModel, inputs: Input, asked: ActivationsRequest) -> Activations:
+    """`activations` as it was requested."""
+    return activations(model, inputs, layer=asked.layer, by=asked.by, target=asked.target)
+
+
 def opened(artefact: storage.Artefact) -> Activations:
     """The stored result as it was."""
     return read_activations(artefact)
@@ -70,19 +89,18 @@ def opened(artefact: storage.Artefact) -> Activations:
 
 def recompute(
     artefact: storage.Artefact, model: ModelLike | None, inputs: Input | None, target: TargetLike = None
-) -> tuple[dict[str, Tensor], list[str]]:
+) -> Again:
     """Stored activations computed again from their record (see `verify`)."""
     reasons: list[str] = []
     about = storage.record_from(artefact.meta)
     settings = parameters(about)
     wanted = recorded_target(about, target) if settings["by"] == "relevance" else None
-    again = activations(
-        reloaded(about, model, inputs, reasons),
-        about.input["source"] if inputs is None else inputs,
-        layer=settings["layers"],
-        by=settings["by"],
-        target=wanted,
-    )
+    asked = ActivationsRequest(layer=tuple(settings["layers"]), by=settings["by"], target=wanted)
+    loaded = reloaded(about, model, inputs, reasons)
+    again = requested(loaded, about.input["source"] if inputs is None else inputs, asked)
     if again.record.input["sha256"] != about.input["sha256"]:
         reasons.append("the picture is not the one of the record")
-    return {name: torch.from_numpy(a) for name, a in arrays(again).items()}, reasons
+    return Again({name: torch.from_numpy(a) for name, a in arrays(again).items()}, reasons)
+
+
+REQUESTS[FORMAT] = Maker(ActivationsRequest, requested, opened, recompute, targeted=True)

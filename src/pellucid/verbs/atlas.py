@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -18,11 +19,26 @@ from pellucid.media import address
 from pellucid.models.layers import best_layer, describe
 from pellucid.models.model import VisionModel
 from pellucid.models.opens import require_layers_open
-from pellucid.results.atlas import AtlasSheet, arrays, read_atlas
+from pellucid.results.atlas import FORMAT, AtlasSheet, arrays, read_atlas
 from pellucid.verbs.inputs import Input, ModelLike, as_model
 from pellucid.verbs.records import parameters, record, reloaded
+from pellucid.verbs.request import REQUESTS, Again, Maker, Request
 
 _SMALLER = 0.5  # of the input's sides: enough for a cell, where the model takes other sizes
+
+
+@dataclass(frozen=True, kw_only=True)
+class AtlasRequest(Request):
+    """What `atlas` is asked; its settings are those of the verb."""
+
+    verb: ClassVar[str] = "atlas"
+
+    layer: str | None = None
+    size: int = 8
+    projection: Projection = "tsne"
+    samples: int = 4000
+    steps: int = 64
+    seed: int = 0
 
 
 def atlas(
@@ -99,20 +115,27 @@ def _shape(model: VisionModel, layer: str, sample: Tensor) -> tuple[int, ...] | 
     return (sample.shape[1], *small) if there.channels == here.channels else None
 
 
+def requested(model: VisionModel, pictures: Any, asked: AtlasRequest) -> AtlasSheet:
+    """`atlas` as it was requested."""
+    return atlas(model, pictures, **vars(asked))
+
+
 def opened(artefact: storage.Artefact) -> AtlasSheet:
     """The stored result as it was."""
     return read_atlas(artefact)
 
 
-def recompute(
-    artefact: storage.Artefact, model: ModelLike | None, inputs: Input | None
-) -> tuple[dict[str, Tensor], list[str]]:
+def recompute(artefact: storage.Artefact, model: ModelLike | None, inputs: Input | None) -> Again:
     """A stored atlas made again from its record (see `verify`)."""
     reasons: list[str] = []
     about = storage.record_from(artefact.meta)
     settings = parameters(about)
     loaded = reloaded(about, model, "", reasons)
-    again = atlas(loaded, settings.pop("pictures"), **settings, seed=about.run["seed"])
+    pictures = settings.pop("pictures")
+    again = requested(loaded, pictures, AtlasRequest(**settings, seed=about.run["seed"]))
     if again.record.run["data"] != about.run["data"]:
         reasons.append("the pictures are not those of the record")
-    return {name: torch.from_numpy(a) for name, a in arrays(again).items()}, reasons
+    return Again({name: torch.from_numpy(a) for name, a in arrays(again).items()}, reasons)
+
+
+REQUESTS[FORMAT] = Maker(AtlasRequest, requested, opened, recompute)

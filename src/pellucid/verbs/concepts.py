@@ -5,13 +5,12 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, fields
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from pellucid.concepts.bank import Bank, find
 from pellucid.concepts.dictionary import Dictionary, get_dictionary
@@ -24,13 +23,44 @@ from pellucid.media.regions import read_regions
 from pellucid.models.features import Features, extract
 from pellucid.models.layers import layers
 from pellucid.models.model import VisionModel
-from pellucid.results.concepts import Concepts
+from pellucid.results.concepts import FORMAT, Concepts
 from pellucid.results.concepts import read_concepts as opened
 from pellucid.storage import Artefact
 from pellucid.verbs.inputs import ModelLike, as_model
 from pellucid.verbs.records import opening, record, reloaded, reopened
+from pellucid.verbs.request import CODECS, REQUESTS, Again, Codec, Maker, Request
 
 __all__ = ["Concepts", "concepts", "opened", "recompute"]
+
+
+CODECS["dictionary"] = Codec(
+    Dictionary, lambda d: [d.name, d.get_params()], lambda values: get_dictionary(values[0], **values[1])
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConceptsRequest(Request):
+    """What `concepts` is asked; its settings are those of the verb, those of the dictionary are in `by`."""
+
+    verb: ClassVar[str] = "concepts"
+
+    layer: str | None = None
+    by: str | Dictionary = "auto"
+    count: int | None = None
+    seed: int = 0
+    crops: int = 0
+    stable: bool = True
+    limit: int = 200
+    tokens: int = 50_000
+    regions: str | None = None
+    examples: str | None = None
+    words: tuple[str, ...] = ()
+    clip: str | None = None
+
+
+def requested(model: VisionModel, pictures: Any, asked: ConceptsRequest) -> Concepts:
+    """`concepts` as it was requested."""
+    return concepts(model, pictures, **vars(asked))
 
 
 def concepts(
@@ -165,24 +195,17 @@ def _name(
             bank.names[k], bank.named_by[k] = best.name, best.words
 
 
-def recompute(artefact: Artefact, model: ModelLike | None, inputs: Any) -> tuple[dict[str, Tensor], list[str]]:
+def recompute(artefact: Artefact, model: ModelLike | None, inputs: Any) -> Again:
     """Stored concepts found again from their record: arrays of the same names (see `verify`)."""
     stored = opened(artefact)
     about, reasons = stored.record, list[str]()
     given = reopened(about, inputs)
     loaded = reloaded(about, model, given, reasons)
-    asked = about.method["parameters"]
+    kept = {name: about.method["parameters"][name] for name in ("crops", "stable", "limit", "tokens")}
+    by = type(stored.dictionary)(**stored.dictionary.get_params())
     try:
-        again = concepts(
-            loaded,
-            given,
-            about.run["layer"],
-            type(stored.dictionary)(**stored.dictionary.get_params()),
-            seed=about.run["seed"],
-            crops=asked["crops"],
-            stable=asked["stable"],
-            limit=asked["limit"],
-            tokens=asked["tokens"],
+        again = requested(
+            loaded, given, ConceptsRequest(layer=about.run["layer"], by=by, seed=about.run["seed"], **kept)
         )
     except MediaError as error:
         raise StorageError(f"{error} The pictures of the record are not at hand: give inputs=...") from error
@@ -191,9 +214,12 @@ def recompute(artefact: Artefact, model: ModelLike | None, inputs: Any) -> tuple
     found: dict[str, Any] = {"dictionary.components_": again.dictionary.components_, "peaks": again.peaks}
     if again.whole is not None:
         found["whole.values"] = again.whole.values
-    return {name: torch.from_numpy(np.asarray(value)) for name, value in found.items()}, reasons
+    return Again({name: torch.from_numpy(np.asarray(value)) for name, value in found.items()}, reasons)
 
 
 def standings(found: Concepts) -> dict[str, Any]:
     """The figures that stand for the whole, with those of random directions."""
     return {"concepts": asdict(found.standing), "random": asdict(found.random), "untouched accuracy": found.untouched}
+
+
+REQUESTS[FORMAT] = Maker(ConceptsRequest, requested, opened, recompute)

@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -17,7 +18,7 @@ from pellucid.concepts import DICTIONARIES
 from pellucid.errors import DataError, LayerError, MethodError, StorageError
 from pellucid.interpretable import small_cnn
 from pellucid.interpretable.base import Readable
-from pellucid.interpretable.distilled import Surrogate, surrogate
+from pellucid.interpretable.distilled import FORMAT, Surrogate, surrogate
 from pellucid.interpretable.hierarchy import Hierarchy
 from pellucid.interpretable.learn import KINDS, Split, find_concepts, find_parts, learn, split
 from pellucid.interpretable.numerics import Array, softmax
@@ -35,6 +36,7 @@ from pellucid.progress import task
 from pellucid.results.distilled import Distilled
 from pellucid.verbs.inputs import Input, ModelLike, as_model
 from pellucid.verbs.records import opening, parameters, record, reopened
+from pellucid.verbs.request import REQUESTS, Again, Maker, Request
 
 CONCEPTS = ("auto", "none", "attributes", "properties", *(name for name in DICTIONARIES if name != "random"))
 _UNSURE = (
@@ -42,6 +44,37 @@ _UNSURE = (
     "exclude each other, say pl.wrap(module, scores='sigmoid'), else scores='softmax'."
 )
 _COUNT, _PARTS, _CHANCE = 40, 3, 40  # concepts, patches a class, and random concepts of the baseline
+
+
+@dataclass(frozen=True, kw_only=True)
+class DistillRequest(Request):
+    """What `distill` is asked; its settings are those of the verb, its models by name.
+
+    Attributes:
+        teacher: whose answers are learned; None: the pictures' own classes.
+        model: whose layer gives the words; None: the teacher's, or the embedded default's.
+    """
+
+    verb: ClassVar[str] = "distill"
+
+    into: str = "tree"
+    teacher: str | None = None
+    model: str | None = None
+    concepts: str = "auto"
+    count: int | None = None
+    limit: int | None = None
+    layer: str | None = None
+    seed: int = 0
+
+
+def requested(model: ModelLike | None, pictures: Any, asked: DistillRequest) -> Distilled:
+    """`distill` as it was requested; `model` gives the words, and is the teacher too, unless that is trained."""
+    settings: dict[str, Any] = dict(vars(asked))
+    if model is not None:
+        settings["model"] = model
+        if asked.teacher not in (None, small_cnn.NAME):
+            settings["teacher"] = model
+    return distill(pictures, **settings, cache=None)
 
 
 def distill(
@@ -127,6 +160,8 @@ def distill(
         "sha256": digest,
     }
     run = {"seed": seed, "layer": features.layer, "forwards": features.cost.forwards, "pictures": len(found)}
+    if network and taught is not None and base is not taught:
+        run["teacher"] = taught.fingerprint()
     made = Surrogate(
         into=into,
         head=learned.head,
@@ -360,31 +395,54 @@ def _layout(base: VisionModel, pictures: PictureSet, layer: str) -> Layout | Non
         return None
 
 
-def recompute(
-    artefact: storage.Artefact, model: ModelLike | None, inputs: Input | None
-) -> tuple[dict[str, Tensor], list[str]]:
+def recompute(artefact: storage.Artefact, model: ModelLike | None, inputs: Input | None) -> Again:
     """A stored readable model learned again from its record (see `verify`)."""
     stored = surrogate(artefact)
     about, reasons = stored.record, list[str]()
-    settings = parameters(about)
-    source = reopened(about, inputs)
-    if settings["teacher"] != small_cnn.NAME:
+    asked = DistillRequest(**parameters(about), seed=about.run["seed"])
+    source, base = reopened(about, inputs), None
+    if asked.teacher != small_cnn.NAME or asked.model is not None:
         if model is None and not about.model["source"]:
             raise StorageError(
                 f"The model {about.model['name']!r} was wrapped: give it with pl.verify(..., model=...)."
             )
         base = as_model(model) if model is not None else load(**about.model["source"])
-        settings["teacher"] = None if settings["teacher"] is None else base
-        settings["model"] = base
-    again = distill(source, **settings, seed=about.run["seed"], cache=None)
+    again = requested(base, source, asked)
     if again.record.input["sha256"] != about.input["sha256"]:
         reasons.append("the pictures are not those of the record")
-    if again.record.model["weights"] != about.model["weights"]:
-        reasons.append("the model's weights are not those of the record")
+    before, now = (r.run.get("teacher", r.model["weights"]) for r in (about, again.record))
+    if now != before:
+        anew = asked.teacher == small_cnn.NAME
+        reasons.append(RETRAINED if anew else "the model's weights are not those of the record")
     found = again.probabilities()[again.held]
-    return {"probabilities": torch.from_numpy(found), "X": torch.from_numpy(again.X)}, reasons
+    return Again(
+        {"probabilities": torch.from_numpy(found), "X": torch.from_numpy(again.X)}, reasons, _cause(stored, again)
+    )
+
+
+RETRAINED = "the teacher that could be rebuilt is another one: its weights were trained anew and differ"
+RELEARNED = (
+    "the {} that could be rebuilt is another one: it was learned anew, from columns that differ by {:.2g} of their "
+    "largest value, and is built otherwise"
+)
+
+
+def _cause(stored: Surrogate, again: Surrogate) -> str:
+    """Why answers may differ where nothing else does: what is learned in steps jumps with the last bits of its columns.
+
+    Empty where the same model was learned again, or its columns are not those of the record.
+    """
+    before, now = stored.head.arrays(), again.head.arrays()
+    same = before.keys() == now.keys() and all(np.array_equal(before[name], now[name]) for name in before)
+    if same or stored.X.shape != again.X.shape:
+        return ""
+    difference = float(np.abs(stored.X - again.X).max() / max(float(np.abs(stored.X).max()), 1e-12))
+    return RELEARNED.format(stored.into, difference)
 
 
 def opened(artefact: storage.Artefact) -> Distilled:
     """A stored readable model as it was; its network is opened when a picture is to be looked at."""
     return Distilled.of(surrogate(artefact))
+
+
+REQUESTS[FORMAT] = Maker(DistillRequest, requested, opened, recompute)

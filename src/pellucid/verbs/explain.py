@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import fields, replace
-from typing import Any
+from dataclasses import dataclass, fields, replace
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -13,7 +13,7 @@ from pellucid import storage
 from pellucid.engine import default_batch
 from pellucid.engine.memory import Memory
 from pellucid.errors import MediaError, PellucidError, StorageError, TargetError
-from pellucid.explanation import Prediction
+from pellucid.explanation import Prediction, Record
 from pellucid.heatmaps import Attribution, Method, explain_all, get_method
 from pellucid.media import Plan, address
 from pellucid.media.geometry import Geometry
@@ -28,7 +28,45 @@ from pellucid.results.heatmap import kind_of
 from pellucid.verbs.choices import as_methods, as_targets
 from pellucid.verbs.inputs import Input, ModelLike, as_model, prepared, unsampled
 from pellucid.verbs.records import parameters, record, recorded_target, reloaded
+from pellucid.verbs.request import REQUESTS, Again, Maker, Request
 from pellucid.verbs.windows import explain_windows
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExplainRequest(Request):
+    """What `explain` is asked of one input: one method, one target.
+
+    Attributes:
+        method: with its settings.
+        target: of which score.
+        seed: of whatever is random beside the method.
+        frames: which frames of a clip, other than the model's own sampling (see `Plan`).
+        check: whether the quality is measured too.
+    """
+
+    verb: ClassVar[str] = "explain"
+
+    method: Method
+    target: Target
+    seed: int = 0
+    frames: str | None = None
+    check: bool = False
+
+    @classmethod
+    def of(cls, about: Record, target: Target) -> ExplainRequest:
+        """The inverse, out of a record.
+
+        Raises:
+            StorageError: a setting of the method was a tensor.
+        """
+        method = get_method(about.method["name"], **parameters(about))
+        return cls(method=method, target=target, seed=about.run["seed"], frames=about.input.get("plan"))
+
+
+def explained(model: VisionModel, inputs: Input, asked: ExplainRequest) -> Any:
+    """`explain` as it was requested."""
+    how: dict[str, Any] = {"seed": asked.seed, "check": asked.check, "frames": asked.frames}
+    return explain(model, inputs, asked.method, asked.target, **how)
 
 
 def explain(
@@ -157,7 +195,7 @@ def _explain_batch(
     model = model.settled(x, output)
     predictions = model.ranked(output, count=len(x))
     items = [
-        replace(item, notes=[*item.notes, *model.reading.notes], remarks=[*item.remarks, *told])
+        replace(item, notes=[*item.notes, *model.reading.notes], remarks=told)
         for item, told in zip(items, fused_remarks(model.module, x, output, model.reading), strict=True)
     ]
     named = [model.bound(_for_batch(t, items), x) for t in targets]
@@ -245,8 +283,7 @@ def _heatmap(
         signed=method.signed,
         fold=method.channels,
         notes=[*item.notes, *found.notes, *([] if item.geometry.known else [_NO_WAY_BACK])],
-        extras={name: value[row : row + 1].detach().cpu() for name, value in found.extras.items()}
-        | ({} if item.seen is None else {"seen": item.seen[None]}),
+        extras={name: value[row : row + 1].detach().cpu() for name, value in found.extras.items()},
         picture=item.picture,
         session=session,
         ran=method,
@@ -274,22 +311,18 @@ def opened(artefact: storage.Artefact) -> Heatmap:
 
 def recompute(
     artefact: storage.Artefact, model: ModelLike | None, inputs: Input | None, target: TargetLike = None
-) -> tuple[dict[str, Tensor], list[str]]:
-    """A stored explanation computed again from its record: its arrays, and what was found to differ (see `verify`)."""
+) -> Again:
+    """A stored explanation computed again from its record (see `verify`)."""
     reasons: list[str] = []
     about = storage.explanation(artefact).record
-    wanted, settings = recorded_target(about, target), parameters(about)
+    asked = ExplainRequest.of(about, recorded_target(about, target))
     loaded = reloaded(about, model, inputs, reasons)
-    again = explain(
-        loaded,
-        about.input["source"] if inputs is None else inputs,
-        get_method(about.method["name"], **settings),
-        wanted,
-        seed=about.run["seed"],
-        frames=about.input.get("plan"),
-    )
+    again = explained(loaded, about.input["source"] if inputs is None else inputs, asked)
     if not isinstance(again, Heatmap):
         raise StorageError("An explanation is of one picture or clip: give pl.verify(file, inputs=...) just that one.")
     if again.record.input["sha256"] != about.input["sha256"]:
         reasons.append("the picture is not the one of the record")
-    return {"attribution": again.attribution}, reasons
+    return Again({"attribution": again.attribution}, reasons)
+
+
+REQUESTS[storage.FORMAT] = Maker(ExplainRequest, explained, opened, recompute, targeted=True)

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pellucid.errors import MethodError, PellucidError, StorageError
+from pellucid.errors import MethodError, PellucidError
 from pellucid.importance import Estimator, Players, Regions, Share, get_estimator, get_players, measure
 from pellucid.importance.drawn import Given
 from pellucid.importance.frames import Frames, Segments
@@ -19,15 +19,16 @@ from pellucid.models.feed import Prepared
 from pellucid.models.fused import fused_remarks
 from pellucid.models.model import VisionModel
 from pellucid.models.targets import Target, TargetLike
-from pellucid.results.importance import Importance
+from pellucid.results.importance import FORMAT, Importance
 from pellucid.results.importance import read_importance as opened
 from pellucid.scoring.job import prepare
 from pellucid.storage import Artefact
 from pellucid.verbs.collection import is_collection
+from pellucid.verbs.importance_request import ImportanceRequest
 from pellucid.verbs.inputs import Input, ModelLike, as_model, prepared
 from pellucid.verbs.players import check_model, looks, measured_layer
 from pellucid.verbs.records import record, recorded_target, reloaded
-from pellucid.verbs.request import ImportanceRequest, Say
+from pellucid.verbs.request import REQUESTS, Again, Maker, Say, unheld
 from pellucid.verbs.sets import importance_of_set
 
 
@@ -183,9 +184,7 @@ def _order(model: VisionModel, x: Tensor, target: Target, players: Players) -> l
     return [order_sensitivity(job)[0].sentence, f"Enough to keep the answer with half of its lead: {kept}{bound}."]
 
 
-def recompute(
-    artefact: Artefact, model: ModelLike | None, inputs: Any, target: TargetLike = None
-) -> tuple[dict[str, Tensor], list[str]]:
+def recompute(artefact: Artefact, model: ModelLike | None, inputs: Any, target: TargetLike = None) -> Again:
     """A stored importance computed again from its record (see `verify`)."""
     stored = opened(artefact)
     about, reasons = stored.record, list[str]()
@@ -212,7 +211,7 @@ def recompute(
     rows = [*again.shares, *([again.difference] if again.difference is not None else [])]
     # An older record's intervals were made otherwise: they stand as they are, and its values are compared.
     told = ("values", "low", "high") if "interval" in about.run else ("values",)
-    return {name: torch.stack([getattr(s, name) for s in rows]) for name in told}, reasons
+    return Again({name: torch.stack([getattr(s, name) for s in rows]) for name in told}, reasons)
 
 
 def _recorded_players(stored: Importance) -> Players:
@@ -228,7 +227,10 @@ def _recorded_players(stored: Importance) -> Players:
         )
     for name, setting in given.items():
         if isinstance(setting, str) and setting.startswith("sha256:"):
-            raise StorageError(f"Its {name} was a tensor, which a record cannot hold: it cannot be recomputed.")
+            raise unheld(name, "a tensor", "it cannot be recomputed.")
     if "boxes" in given:
         given["boxes"] = tuple((name, tuple(box)) for name, box in given["boxes"])
     return get_players(asked["features"], **given)
+
+
+REQUESTS[FORMAT] = Maker(ImportanceRequest, importance_of_given, opened, recompute, targeted=True)

@@ -20,6 +20,7 @@ from pellucid.models.model import VisionModel
 from pellucid.models.reading import Reading
 from pellucid.models.targets import PerSample, Target, TargetLike, as_target, parse_target
 from pellucid.verbs.inputs import ModelLike, as_model
+from pellucid.verbs.request import unheld
 
 
 def software() -> dict[str, str]:
@@ -137,9 +138,7 @@ def recorded_target(record: Record, given: TargetLike, verb: str = "verify") -> 
     """
     if record.target is None:
         if given is None:
-            raise StorageError(
-                f"Its target was a function, which a record cannot hold: give it with pl.{verb}(file, target=...)."
-            )
+            raise unheld("target", "a function", f"give it with pl.{verb}(file, target=...).")
         return as_target(given)
     if given is not None:
         raise StorageError(f"The record holds its target, {record.target!r}: leave out target=.")
@@ -154,5 +153,5 @@ def parameters(record: Record) -> dict[str, Any]:
     """
     for name, setting in record.method["parameters"].items():
         if isinstance(setting, str) and setting.startswith("sha256:"):
-            raise StorageError(f"Its {name} was a tensor, which a record cannot hold: it cannot be recomputed.")
+            raise unheld(name, "a tensor", "it cannot be recomputed.")
     return {k: tuple(v) if isinstance(v, list) else v for k, v in record.method["parameters"].items()}

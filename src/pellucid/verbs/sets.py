@@ -30,10 +30,11 @@ from pellucid.render.paper.portraits import portrait
 from pellucid.results.importance import Importance
 from pellucid.scoring.job import prepare
 from pellucid.verbs.collection import Collection, collect
+from pellucid.verbs.importance_request import ImportanceRequest
 from pellucid.verbs.inputs import Input
 from pellucid.verbs.players import looks, measured_layer
 from pellucid.verbs.records import record
-from pellucid.verbs.request import ImportanceRequest, Say
+from pellucid.verbs.request import Say
 
 GROUPINGS = ("auto", "predicted", "folder")
 ALL = "all pictures"

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
-from torch import Tensor
 
 from pellucid.concepts.cav import Kind
 from pellucid.concepts.tcav import derivatives, like
@@ -15,15 +15,35 @@ from pellucid.concepts.tcav import tcav as test_concepts
 from pellucid.errors import DataError, MediaError, StorageError
 from pellucid.media import PictureSet, address, read_folder
 from pellucid.models.features import extract
-from pellucid.models.targets import TargetLike, TopClass, as_target
+from pellucid.models.model import VisionModel
+from pellucid.models.targets import Target, TargetLike, TopClass, as_target
 from pellucid.numerics.statistics import Correction
-from pellucid.results.tcav import ConceptTests, arrays
+from pellucid.results.tcav import FORMAT, ConceptTests, arrays
 from pellucid.results.tcav import read_tests as opened
 from pellucid.storage import Artefact
 from pellucid.verbs.inputs import ModelLike, as_model
 from pellucid.verbs.records import record, recorded_target, reloaded
+from pellucid.verbs.request import REQUESTS, Again, Maker, Request
 
 __all__ = ["ConceptTests", "opened", "recompute", "tcav"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TcavRequest(Request):
+    """What `tcav` is asked of a folder of concepts; its settings are those of the verb."""
+
+    verb: ClassVar[str] = "tcav"
+
+    pictures: str
+    random: str
+    target: Target
+    layer: str | None = None
+    by: Kind = "pattern"
+    match: int = 0
+    level: float = 0.05
+    correction: Correction = "holm"
+    draws: int | None = None
+    seed: int = 0
 
 
 def tcav(
@@ -98,9 +118,12 @@ def tcav(
     return ConceptTests(tests, features.layer, level, provenance)
 
 
-def recompute(
-    artefact: Artefact, model: ModelLike | None, inputs: Any, target: TargetLike = None
-) -> tuple[dict[str, Tensor], list[str]]:
+def requested(model: VisionModel, concepts: str | Path, asked: TcavRequest) -> ConceptTests:
+    """`tcav` as it was requested."""
+    return tcav(model, concepts, **vars(asked))
+
+
+def recompute(artefact: Artefact, model: ModelLike | None, inputs: Any, target: TargetLike = None) -> Again:
     """Stored tests made again from their record; `inputs`: where the concepts' folder is now (see `verify`)."""
     stored, reasons = opened(artefact), list[str]()
     about = stored.record
@@ -109,21 +132,20 @@ def recompute(
     wanted = recorded_target(about, target)
     loaded = reloaded(about, model, inputs, reasons)
     try:
-        again = tcav(
-            loaded,
-            about.input["source"] if inputs is None else inputs,
-            about.input["asked"],
-            about.input["random"],
-            wanted,
+        asked = TcavRequest(
+            pictures=about.input["asked"],
+            random=about.input["random"],
+            target=wanted,
             layer=stored.layer,
             seed=about.run["seed"],
             **about.method["parameters"],
         )
+        again = requested(loaded, about.input["source"] if inputs is None else inputs, asked)
     except MediaError as error:
         raise StorageError(f"{error} The pictures of the record are not at hand: put them back.") from error
     if again.record.input["sha256"] != about.input["sha256"]:
         reasons.append("the pictures are not those of the record")
-    return {name: torch.from_numpy(found) for name, found in arrays(again.tests).items()}, reasons
+    return Again({name: torch.from_numpy(found) for name, found in arrays(again.tests).items()}, reasons)
 
 
 def _parts(pictures: PictureSet) -> list[tuple[str, PictureSet]]:
@@ -131,3 +153,6 @@ def _parts(pictures: PictureSet) -> list[tuple[str, PictureSet]]:
         return [("", pictures)]
     numbers = [(name, (pictures.labels == k).nonzero()[0]) for k, name in enumerate(pictures.classes)]
     return [(name, pictures.select(rows)) for name, rows in numbers if len(rows)]
+
+
+REQUESTS[FORMAT] = Maker(TcavRequest, requested, opened, recompute, targeted=True)

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from importlib import import_module
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,23 +15,7 @@ from pellucid.errors import MediaError, StorageError
 from pellucid.media import Clip, Picture, open_clip, read_image
 from pellucid.models.targets import TargetLike
 from pellucid.verbs.inputs import Input, ModelLike
-
-RECOMPUTE = {
-    storage.FORMAT: "pellucid.verbs.explain",
-    "pellucid-importance/1": "pellucid.verbs.importance",
-    "pellucid-feature/1": "pellucid.verbs.visualize",
-    "pellucid-activations/1": "pellucid.verbs.activations",
-    "pellucid-atlas/1": "pellucid.verbs.atlas",
-    "pellucid-surrogate/1": "pellucid.verbs.distill",
-    "pellucid-concepts/1": "pellucid.verbs.concepts",
-    "pellucid-tests/1": "pellucid.verbs.tcav",
-}
-"""Format of an artefact -> the module that makes it, whose `recompute(artefact, model, inputs)` returns the arrays of
-the same names, computed again, and a sentence for whatever is not as the record says; its `opened(artefact)` returns
-the result as it was."""
-
-TARGETED = {storage.FORMAT, "pellucid-importance/1", "pellucid-activations/1", "pellucid-tests/1"}
-"""Formats whose `recompute` also takes a `target`, for records of a function."""
+from pellucid.verbs.kinds import REQUESTS
 
 
 @dataclass(frozen=True)
@@ -75,13 +58,17 @@ def verify(
     Raises:
         StorageError: the file can't be read, or cannot be recomputed from its record.
     """
-    stored = storage.read_artefact(file, RECOMPUTE)
-    if target is not None and stored.format not in TARGETED:
+    stored = storage.read_artefact(file, REQUESTS)
+    maker = REQUESTS[stored.format]
+    if target is not None and not maker.targeted:
         raise StorageError("This result has no target that could be given: leave out target=.")
     wanted = {} if target is None else {"target": target}
-    arrays, reasons = import_module(RECOMPUTE[stored.format]).recompute(stored, model, inputs, **wanted)
-    before = {name: torch.from_numpy(stored.arrays[name]) for name in arrays}
-    return _compared(before, arrays, tolerance, [*stored.tampered, *reasons])
+    again = maker.recompute(stored, model, inputs, **wanted)
+    before = {name: torch.from_numpy(stored.arrays[name]) for name in again.arrays}
+    found = _compared(before, again.arrays, tolerance, [*stored.tampered, *again.reasons])
+    if found.status == "different" and again.cause:
+        return replace(found, reasons=(*found.reasons, again.cause))
+    return found
 
 
 def _compared(
@@ -110,10 +97,10 @@ def read(file: str | Path) -> Any:
     Raises:
         StorageError: no such file, or its files were changed after they were written.
     """
-    stored = storage.read_artefact(file, RECOMPUTE)
+    stored = storage.read_artefact(file, REQUESTS)
     if stored.tampered:
         raise StorageError(f"{'; '.join(stored.tampered)}: make it again, or see `pellucid verify`.")
-    result = import_module(RECOMPUTE[stored.format]).opened(stored)
+    result = REQUESTS[stored.format].opened(stored)
     if not hasattr(result, "geometry"):  # of no single picture
         return result
     source = result.record.input["source"]

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from pellucid import storage
 from pellucid.engine import unwrap
-from pellucid.errors import LayerError, MethodError, StorageError, TargetError
+from pellucid.errors import LayerError, MethodError, TargetError
 from pellucid.explanation import Record
 from pellucid.features import (
     Channel,
@@ -35,9 +35,10 @@ from pellucid.models.layers import layers
 from pellucid.models.model import VisionModel
 from pellucid.models.targets import Target, TargetLike, as_target
 from pellucid.progress import task
-from pellucid.results.features import FeatureImage, FeatureImages, arrays, read_features
+from pellucid.results.features import FORMAT, FeatureImage, FeatureImages, arrays, read_features
 from pellucid.verbs.inputs import Input, ModelLike, as_model, one
 from pellucid.verbs.records import record, reloaded
+from pellucid.verbs.request import CODECS, REQUESTS, Again, Codec, Maker, Request, unheld
 
 SAMPLES = "sample:*"
 BROKEN = ("never_fired", "not_finite")
@@ -113,9 +114,15 @@ def visualize(
     return found[0] if len(found) == 1 and not isinstance(channel, str | Sequence) else found
 
 
-@dataclass(frozen=True)
-class FeatureRequest:
+CODECS["objective"] = Codec(Objective, lambda o: o.spec(), parse_objective)
+CODECS["settings"] = Codec(Settings, lambda s: s.as_dict(), Settings.from_dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class FeatureRequest(Request):
     """What was asked for, whole: what `record` keeps and `verify` reads."""
+
+    verb: ClassVar[str] = "visualize"
 
     objectives: tuple[Objective, ...]
     settings: Settings
@@ -134,8 +141,8 @@ class FeatureRequest:
         natural = "" if self.exemplars is None else ", and a forward for each natural picture (none if known)"
         return f"{made}: about {pictures * steps * views} passes forward and backward{natural}"
 
-    def as_dict(self) -> dict[str, Any]:
-        """Plain values."""
+    def recorded(self) -> dict[str, Any]:
+        """Plain values for the record, where an objective that has no text is null."""
         return {
             "objectives": [o.spec() for o in self.objectives],
             "settings": self.settings.as_dict(),
@@ -155,16 +162,16 @@ class FeatureRequest:
         """
         values = about.method["parameters"]
         if None in values["objectives"] or (values["by"] == "relevance" and values["target"] is None):
-            raise StorageError("Its objective was an object, which a record cannot hold: it cannot be recomputed.")
+            raise unheld("objective", "an object", "it cannot be recomputed.")
         return cls(
-            tuple(parse_objective(text) for text in values["objectives"]),
-            Settings.from_dict(values["settings"]),
-            None if values["exemplars"] is None else tuple(values["exemplars"]),
-            values["by"],
-            as_target(values["target"]) if values["target"] else None,
-            values["top"],
-            values["seeds"],
-            about.run["seed"],
+            objectives=tuple(parse_objective(text) for text in values["objectives"]),
+            settings=Settings.from_dict(values["settings"]),
+            exemplars=None if values["exemplars"] is None else tuple(values["exemplars"]),
+            by=values["by"],
+            target=as_target(values["target"]) if values["target"] else None,
+            top=values["top"],
+            seeds=values["seeds"],
+            seed=about.run["seed"],
         )
 
 
@@ -195,7 +202,7 @@ def run(model: VisionModel, asked: FeatureRequest, inputs: Input | None, cache: 
         weights,
         item.source if item else {"source": "", "name": "", "sha256": ""},
         "visualize",
-        asked.as_dict(),
+        asked.recorded(),
         asked.target,
         {
             "seed": asked.seed,
@@ -360,15 +367,18 @@ def _absolute(given: str | Path | Sequence[str | Path]) -> list[str]:
     return [address(item) for item in items]
 
 
+def requested(model: VisionModel, inputs: Input | None, asked: FeatureRequest) -> FeatureImages:
+    """`visualize` as it was requested."""
+    return run(model, asked, inputs, True)
+
+
 def opened(artefact: storage.Artefact) -> FeatureImages:
     """The stored result as it was."""
     return read_features(artefact)
 
 
-def recompute(
-    artefact: storage.Artefact, model: ModelLike | None, inputs: Input | None
-) -> tuple[dict[str, Tensor], list[str]]:
-    """Stored feature images made again from their record: their arrays, and what was found to differ (see `verify`)."""
+def recompute(artefact: storage.Artefact, model: ModelLike | None, inputs: Input | None) -> Again:
+    """Stored feature images made again from their record (see `verify`)."""
     reasons: list[str] = []
     about = storage.record_from(artefact.meta)
     asked = FeatureRequest.of(about)
@@ -380,4 +390,7 @@ def recompute(
     made = arrays(again)
     if made.keys() != artefact.arrays.keys():
         reasons.append("other exemplars were found")
-    return {name: torch.from_numpy(a) for name, a in made.items() if name in artefact.arrays}, reasons
+    return Again({name: torch.from_numpy(a) for name, a in made.items() if name in artefact.arrays}, reasons)
+
+
+REQUESTS[FORMAT] = Maker(FeatureRequest, requested, opened, recompute)
