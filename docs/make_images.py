@@ -56,6 +56,16 @@ def gradients(model: pl.VisionModel) -> pl.Heatmaps:
     return pl.explain(model, "sample:rocket", method=methods)
 
 
+def rectified(model: pl.VisionModel) -> pl.Heatmaps:
+    """Gradients that rectifiers let through by another rule."""
+    return pl.explain(model, "sample:rocket", method="deconvnet,guided-backprop,guided-grad-cam")
+
+
+def smoothed(model: pl.VisionModel) -> pl.Heatmaps:
+    """Gradients averaged over random copies."""
+    return pl.explain(model, "sample:rocket", method="smooth-grad,smooth-grad-squared,var-grad,expected-gradients")
+
+
 def channels(model: pl.VisionModel) -> pl.Heatmaps:
     """One number for each channel of a layer."""
     return pl.Heatmaps([pl.explain(model, "sample:coffee", method="channel-relevance")])
@@ -153,8 +163,8 @@ def video_overlay(_model: pl.VisionModel) -> pl.VideoHeatmap:
 PICTURES: dict[str, Callable[[pl.VisionModel], Drawn]] = {
     f.__name__: f
     for f in (
-        coffee, cams, gradients, channels, depth, contrast, superpixels, local_tree, importance_channels,
-        importance_folder, units, espresso, layers, atlas, concepts, tree, why, video_motion,
+        coffee, cams, gradients, rectified, smoothed, channels, depth, contrast, superpixels, local_tree,
+        importance_channels, importance_folder, units, espresso, layers, atlas, concepts, tree, why, video_motion,
     )
 }  # fmt: skip
 

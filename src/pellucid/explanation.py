@@ -350,7 +350,9 @@ class Explanation(Brief):
         """The map in the ORIGINAL picture's pixels, float32 `(1, H, W)`: crop and resize undone, NaN where the
         model never looked. Of a clip `(1, T, H, W)`, over the frames that the model was shown.
         """
-        return self.geometry.to_source(self.map())
+        values = self.geometry.to_source(self.map())
+        seen = self.extras.get("seen")  # of a medical picture: padding was never measured
+        return values if seen is None else values.masked_fill(~seen, float("nan"))
 
     def ranking(self) -> list[tuple[int, float]]:
         """Channels by absolute relevance, largest first, for methods that give one number per channel."""

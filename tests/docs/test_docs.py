@@ -224,9 +224,7 @@ def test_a_method_has_its_page_and_the_page_agrees_with_the_class(name):
 @pytest.mark.parametrize("name", REGISTERED)
 def test_a_method_is_in_the_tables(name):
     file = method_page(name).name
-    row = f"| [`{name}`](docs/methods/{file}) | "
-    (line,) = [x for x in (ROOT / "README.md").read_text().splitlines() if x.startswith(row)]
-    assert f" | {REGISTERED[name].cost} | " in line
+    assert (ROOT / "README.md").read_text().count(f"[`{name}`](docs/methods/{file})") == 1
     (line,) = [x for x in (ROOT / "docs/methods/index.md").read_text().splitlines() if x.startswith(f"| [`{name}`]")]
     assert line.endswith(f"| {REGISTERED[name].cost} | {REGISTERED[name].paper} |")
 

@@ -14,6 +14,7 @@ from pellucid.cli import options
 _CORE = ("torch", "torchvision", "timm", "numpy", "pillow", "scikit-image", "scikit-learn", "matplotlib", "safetensors")
 _EXTRAS = {
     "video": ("av",),
+    "medical": ("pydicom", "highdicom", "nibabel"),
     "hf": ("transformers",),
     "onnx": ("onnx", "onnxruntime"),
     "gam": ("interpret-core",),

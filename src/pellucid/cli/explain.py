@@ -47,6 +47,7 @@ def explain(
     task: options.Task = None,
     per_frame: options.PerFrame = None,
     frames: options.Frames = None,
+    window: options.Window = None,
 ) -> None:
     """Show where a model looked, and measure whether the answer can be trusted."""
     from pellucid.cli.console import document
@@ -55,6 +56,7 @@ def explain(
     with document(report, as_json):
         from pellucid.media import SCHEMES, expand
 
+        inputs = options.in_window(inputs, window)
         files = expand(inputs, clips=None, schemes=SCHEMES)  # what is missing is said before anything heavy is loaded
 
         from pellucid.storage import check_writable

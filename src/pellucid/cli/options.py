@@ -41,6 +41,12 @@ Output = Annotated[
         "--output", help="The part of the model's output that holds its scores: a name or number; else found."
     ),
 ]
+Window = Annotated[
+    str | None,
+    typer.Option(
+        "--window", help="Of DICOM pictures: auto, CENTRE,WIDTH, a number of the file's own, or bone, brain, lung ..."
+    ),
+]
 
 Task = Annotated[
     str | None,
@@ -48,6 +54,11 @@ Task = Annotated[
 ]
 
 DEFAULT_MODEL = "efficientnet-lite0"
+
+
+def in_window(inputs: Sequence[str], window: str | None) -> list[str]:
+    """What was typed, each file to be shown in a window (see `pellucid.media.window`)."""
+    return [f"window:{window}:{given}" for given in inputs] if window not in (None, "auto") else list(inputs)
 
 
 def fitting_model(name: str, inputs: Sequence[str]) -> str:

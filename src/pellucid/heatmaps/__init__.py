@@ -23,8 +23,10 @@ from pellucid.heatmaps.gradient import InputXGradient, Saliency
 from pellucid.heatmaps.lime import LIME
 from pellucid.heatmaps.mask_optimisation import ExtremalPerturbation, IGOSPlusPlus, MeaningfulPerturbation
 from pellucid.heatmaps.masked_cam import ISCAM, SSCAM, GroupCAM, ScoreCAM
+from pellucid.heatmaps.noise import ExpectedGradients, SmoothGrad, SmoothGradSquared, VarGrad
 from pellucid.heatmaps.path import IntegratedGradients
 from pellucid.heatmaps.perturbation import FeatureAblation, Occlusion
+from pellucid.heatmaps.rectified import DeconvNet, GuidedBackprop, GuidedGradCAM
 from pellucid.heatmaps.recurrent import LSTMLRP, ContrastiveExcitationBackprop, StateAblation, StateGradient
 from pellucid.heatmaps.sampling import RISE
 from pellucid.heatmaps.sensitivity import HSIC, Sobol
@@ -52,14 +54,18 @@ __all__ = [
     "Attribution",
     "ChannelRelevance",
     "ContrastiveExcitationBackprop",
+    "DeconvNet",
     "EigenCAM",
     "EigenGradCAM",
     "ElementwiseGradCAM",
+    "ExpectedGradients",
     "ExtremalPerturbation",
     "FeatureAblation",
     "GradCAM",
     "GradCAMPlusPlus",
     "GroupCAM",
+    "GuidedBackprop",
+    "GuidedGradCAM",
     "HiResCAM",
     "IGOSPlusPlus",
     "InputXGradient",
@@ -75,10 +81,13 @@ __all__ = [
     "SaliencyTubes",
     "ScoreCAM",
     "Shapley",
+    "SmoothGrad",
+    "SmoothGradSquared",
     "Sobol",
     "StateAblation",
     "StateGradient",
     "TraceOrder",
+    "VarGrad",
     "ViTCX",
     "XGradCAM",
     "explain_all",

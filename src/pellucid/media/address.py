@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from pellucid.media.clip import Footage
 
-STILLS = frozenset(("sample", "digits"))
+STILLS = frozenset(("sample", "digits", "window"))
 """What stands before the colon of a picture that is no file."""
 
 SCHEMES: dict[str, Callable[[str], Footage]] = {}
@@ -21,6 +21,13 @@ def scheme(source: str | os.PathLike[str]) -> str:
     """What stands before the colon, if it is known: `sample`, `digits`, `suite`; empty for a path."""
     prefix, colon, _ = os.fspath(source).partition(":")
     return prefix if colon and (prefix in STILLS or prefix in SCHEMES) else ""
+
+
+def windowed(source: str) -> tuple[str, str]:
+    """The window and the file of `window:bone:FILE`; `auto` and the text itself where no window is named."""
+    prefix, colon, rest = source.partition(":")
+    window, second, file = rest.partition(":")
+    return (window, file) if prefix == "window" and colon and second else ("auto", source)
 
 
 def address(source: str | os.PathLike[str]) -> str:

@@ -20,8 +20,10 @@ from PIL import Image
 from PIL.ImageFile import ImageFile
 
 from pellucid.errors import MediaError
+from pellucid.media.address import windowed
 from pellucid.media.depth import Pixels, UnfitError, both_bytes, dim, of_float, of_whole, rgb, upright
 from pellucid.media.digits import DIGITS, digit
+from pellucid.media.magic import may_be_dicom
 from pellucid.media.samples import PREFIX, sample_path
 from pellucid.media.tiff import Samples, is_tiff, read_deep
 
@@ -52,6 +54,8 @@ class Picture:
         source: what opens it again (a path or ``sample:NAME``); empty for a picture made in memory.
         sha256: of the file's bytes; of shape, type and pixels for a picture made in memory.
         notes: what a reader must know of how it was read, one sentence each.
+        seen: (H, W), false where nothing was measured (the padding of a medical picture); None: all of it was.
+        remarks: how it was made ready to be looked at, where there was a choice.
     """
 
     pixels: Pixels
@@ -59,6 +63,8 @@ class Picture:
     source: str
     sha256: str
     notes: tuple[str, ...] = ()
+    seen: NDArray[np.bool_] | None = None
+    remarks: tuple[str, ...] = ()
 
     @property
     def size(self) -> tuple[int, int]:
@@ -74,6 +80,9 @@ class Picture:
 
 def read_image(source: Source, *, max_pixels: int = MAX_PIXELS, max_bytes: int = MAX_BYTES) -> Picture:
     """Read a picture from a path, ``sample:NAME``, ``digits:17``, a PIL image or an array, upright and in RGB.
+
+    A DICOM file (extra ``medical``) is rescaled and shown in its own window; ``window:bone:FILE``,
+    ``window:40,400:FILE`` and ``window:2:FILE`` choose another (see ``pellucid.media.window.chosen_window``).
 
     Arrays are (H, W), (H, W, 1), (H, W, 3) or (H, W, 4) of uint8, uint16, or floats in [0, 1]. The
     orientation tag is obeyed, transparency is laid on white, the first frame of an animation is taken, colour
@@ -102,13 +111,21 @@ def read_image(source: Source, *, max_pixels: int = MAX_PIXELS, max_bytes: int =
     text = os.fspath(source)
     if text.startswith(DIGITS):
         return replace(_in_memory(*_from_array(digit(text), max_pixels), text.replace(":", "-")), source=text)
+    window = "auto"
     if text.startswith(PREFIX):
         path, name = sample_path(text), text.removeprefix(PREFIX)
     else:
+        window, text = windowed(text)
         refuse_url(text)
         path = Path(text).expanduser()
         name = path.stem
     data = read_bytes(path, text, max_bytes)
+    if may_be_dicom(path, data):
+        from pellucid.media.dicom import read_dicom
+
+        return read_dicom(text, window, data)
+    if window != "auto":
+        raise MediaError(f"{text} is no DICOM picture, and only those have windows: leave the window out.")
     with explained(text):
         pixels, notes = _decode(data, max_pixels)
     return Picture(pixels, name, text, sha256(data).hexdigest(), notes)
@@ -123,7 +140,7 @@ def digest(source: str | os.PathLike[str]) -> str:
     text = os.fspath(source)
     if text.startswith(DIGITS):
         return read_image(text).sha256
-    path = sample_path(text) if text.startswith(PREFIX) else Path(text).expanduser()
+    path = sample_path(text) if text.startswith(PREFIX) else Path(windowed(text)[1]).expanduser()
     try:
         with path.open("rb") as file:
             return file_digest(file, "sha256").hexdigest()

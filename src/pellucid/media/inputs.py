@@ -12,7 +12,7 @@ from glob import glob, has_magic
 from pathlib import Path
 
 from pellucid.errors import MediaError
-from pellucid.media.address import address, scheme
+from pellucid.media.address import address, scheme, windowed
 from pellucid.media.digits import DIGITS, digit, load_digits
 from pellucid.media.image import refuse_url
 from pellucid.media.samples import PREFIX, SAMPLES, sample_path
@@ -22,6 +22,7 @@ SUFFIXES = frozenset(
     for end in (
         *("png", "apng", "jpg", "jpeg", "jpe", "jfif", "mpo", "webp", "avif"),
         *("bmp", "dib", "gif", "tif", "tiff", "ppm", "pgm", "pbm", "pnm"),
+        *("dcm", "dicom", "ima"),
     )
 )
 """What a file in a folder or a glob ends in to count as a picture; one named outright may end in anything."""
@@ -112,6 +113,9 @@ def _expand(item: str, wanted: Wanted) -> list[str]:
         return _samples(item.removeprefix(PREFIX))
     if item.startswith(DIGITS):
         return _digits(item)
+    if scheme(item) == "window":
+        window, file = windowed(item)
+        return [f"window:{window}:{path}" for path in _expand(file, wanted)]
     refuse_url(item)
     path = os.path.expanduser(item)
     if os.path.isdir(path):

@@ -28,6 +28,7 @@ class Prepared:
         notes: what a reader must know.
         remarks: what was measured of the question asked; see `Explanation`.
         position: among all inputs, readable or not.
+        seen: bool, over the original's axes, false where nothing was measured; None: all of it was.
     """
 
     x: Tensor
@@ -37,6 +38,7 @@ class Prepared:
     notes: list[str] = field(default_factory=list)
     remarks: list[str] = field(default_factory=list)
     position: int = 0
+    seen: Tensor | None = None
 
     @property
     def still(self) -> Picture | None:
@@ -96,7 +98,8 @@ class PictureFeed(Feed):
         x, geometry = model.pictures(opened)
         about = {"source": address(opened.source), "name": opened.name, "sha256": opened.sha256}
         picture = opened if geometry.known else _as_seen(model, x, opened)
-        return Prepared(x, geometry, picture, about, list(opened.notes))
+        seen = torch.from_numpy(opened.seen) if opened.seen is not None and geometry.known else None
+        return Prepared(x, geometry, picture, about, list(opened.notes), list(opened.remarks), seen=seen)
 
     def check(self, model: VisionModel, x: Tensor) -> None:
         """Any floats with channels in front."""

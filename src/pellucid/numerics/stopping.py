@@ -34,8 +34,12 @@ class BlockMean:
     @property
     def error(self) -> Tensor:
         """Standard error of the mean, `(R, *space)`; NaN after a single block."""
-        count = _over(self.count, self.mean)
-        return (self._squares / (count - 1) / count).sqrt()
+        return (self.variance / _over(self.count, self.mean)).sqrt()
+
+    @property
+    def variance(self) -> Tensor:
+        """Unbiased variance of the blocks, `(R, *space)`; NaN after a single block."""
+        return self._squares / (_over(self.count, self.mean) - 1)
 
 
 def _over(values: Tensor, like: Tensor) -> Tensor:

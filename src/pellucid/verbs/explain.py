@@ -195,7 +195,7 @@ def _explain_batch(
     model = model.settled(x, output)
     predictions = model.ranked(output, count=len(x))
     items = [
-        replace(item, notes=[*item.notes, *model.reading.notes], remarks=told)
+        replace(item, notes=[*item.notes, *model.reading.notes], remarks=[*item.remarks, *told])
         for item, told in zip(items, fused_remarks(model.module, x, output, model.reading), strict=True)
     ]
     named = [model.bound(_for_batch(t, items), x) for t in targets]
@@ -283,7 +283,8 @@ def _heatmap(
         signed=method.signed,
         fold=method.channels,
         notes=[*item.notes, *found.notes, *([] if item.geometry.known else [_NO_WAY_BACK])],
-        extras={name: value[row : row + 1].detach().cpu() for name, value in found.extras.items()},
+        extras={name: value[row : row + 1].detach().cpu() for name, value in found.extras.items()}
+        | ({} if item.seen is None else {"seen": item.seen[None]}),
         picture=item.picture,
         session=session,
         ran=method,

@@ -95,7 +95,7 @@ def display(explanation: Explanation, size: int = DISPLAY_SIZE, index: int | Non
     captions = [] if geometry.known else ["on the model’s own input"]
     grid, size_in = raw.shape[-2:], geometry.input_size[-2:]
     fine = min(grid) >= 16 and all(n > _FINE * m for n, m in zip(grid, size_in, strict=True))
-    values = spread(raw, geometry)
+    values = _unpadded(spread(raw, geometry), explanation)
     problem, blank = _problem(raw, explanation)
     if fine:
         spans = [
@@ -157,6 +157,15 @@ def spread(values: Tensor, geometry: Geometry) -> Array:
     clean = torch.nan_to_num(values.detach().to("cpu", torch.float32), 0.0, 0.0, 0.0)
     shown: Array = geometry.to_source(clean).reshape(geometry.source_size[-2:]).numpy()
     return shown
+
+
+def _unpadded(values: Array, explanation: Explanation) -> Array:
+    """NaN where nothing was measured."""
+    seen = explanation.extras.get("seen")
+    if seen is None or seen.ndim != 3:
+        return values
+    small = torch.nn.functional.interpolate(seen[None].float(), size=values.shape, mode="nearest-exact")[0, 0]
+    return np.where(small.numpy() > 0, values, np.float32("nan"))
 
 
 def ground_pixels(explanation: Pictured, size: tuple[int, ...], index: int | None = None) -> NDArray[np.uint8]:

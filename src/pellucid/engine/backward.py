@@ -1,0 +1,355 @@
+"""The backward pass by rules: what leads through a function is not its gradient but what a table says.
+
+A rule is a small value, a table maps names of functions to rules, and `Propagation` is a table at work in one pass.
+What flows is a gradient `g` at every tensor `y` of the network, whose relevance is `y g`: a rule that hands relevance
+`R` to its input `x` hands the gradient `R / x`. So whatever only moves values needs no rule, and what has none is
+followed by its plain gradient. RuleTable see functions and aten overloads, whoever calls them, in place or not; values
+stay as they are.
+"""
+
+from __future__ import annotations
+
+import inspect
+import re
+import types
+from abc import ABC, abstractmethod
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cache
+from typing import Any, Self
+
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
+from torch.utils.weak import WeakIdKeyDictionary
+
+from pellucid.engine.functions import Function, Functions, Replacement
+from pellucid.errors import MethodError
+
+_TINY = 1e-6  # below it a value carries relevance as if it were this large
+
+
+def words(text: str) -> frozenset[str]:
+    """The words of a text, as names of functions."""
+    return frozenset(re.findall(r"\w+", text))
+
+
+MOVES = words("""
+    reshape view flatten permute transpose t swapaxes swapdims movedim moveaxis squeeze unsqueeze expand expand_as
+    view_as reshape_as repeat repeat_interleave tile contiguous clone to type type_as float double half bfloat16 cpu
+    cuda getitem select narrow slice index index_select gather take take_along_dim masked_select split chunk unbind
+    tensor_split split_with_sizes unsafe_chunk unsafe_split cat concat concatenate stack hstack vstack roll flip
+    rot90 unfold fold im2col col2im pixel_shuffle pixel_unshuffle channel_shuffle unflatten pad constant_pad_nd
+    reflection_pad replication_pad dropout dropout1d dropout2d dropout3d feature_dropout alpha_dropout identity
+    alias detach requires_grad get setitem copy lift lift_fresh broadcast_to broadcast_tensors masked_fill scatter
+    scatter_add index_add index_copy index_put atleast_1d atleast_2d atleast_3d diagonal tril triu
+    adaptive_max_pool1d adaptive_max_pool2d adaptive_max_pool3d max_pool1d max_pool2d max_pool3d
+    max_pool2d_with_indices amax max min amin topk sort median kthvalue as_strided native_dropout unsafe_view
+    unsafe_split_with_sizes
+""")
+"""What only moves values or picks some of them: the gradient moves relevance the same way back."""
+
+LINEAR = words("""
+    add sub rsub subtract neg negative positive sum mean avg_pool1d avg_pool2d avg_pool3d adaptive_avg_pool1d
+    adaptive_avg_pool2d adaptive_avg_pool3d interpolate upsample upsample_nearest1d upsample_nearest2d
+    upsample_nearest3d upsample_bilinear2d upsample_bicubic2d upsample_trilinear3d upsample_linear1d nanmean cumsum lerp
+""")
+"""What is linear and without a bias: gradient times input is each summand's own share."""
+
+PLAIN = MOVES | LINEAR
+
+_OPERATORS = {
+    "iadd": "add", "radd": "add", "isub": "sub", "imul": "mul", "rmul": "mul", "itruediv": "div", "truediv": "div",
+    "true_divide": "div", "divide": "div", "multiply": "mul", "imatmul": "matmul", "mm": "matmul", "bmm": "matmul",
+    "mv": "matmul", "concatenate": "cat", "clip": "clamp", "special_softmax": "softmax",
+}  # fmt: skip
+
+
+@cache
+def name_of(function: Function) -> tuple[str, bool]:
+    """What a function is called in tables, and whether its name says that it writes to its input.
+
+    `Tensor.relu_`, `functional.relu`, `torch.ops.aten.relu.default` are all `relu`.
+    """
+    name = getattr(function, "__name__", "").split(".")[0]
+    if name.startswith("__"):
+        plain = name[2:-2]
+        return _OPERATORS.get(plain, plain), plain[:1] == "i" and plain in _OPERATORS
+    written = name.endswith("_")
+    name = name.removesuffix("_").removeprefix("_")
+    return _OPERATORS.get(name, name), written
+
+
+@cache
+def _signature(function: Function) -> inspect.Signature | None:
+    return inspect.signature(function) if isinstance(function, types.FunctionType) else None
+
+
+_OUT_OF_PLACE = (torch, torch._C._nn, Tensor)
+
+
+def _without_writing(
+    function: Function, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> tuple[Function, tuple[Any, ...], dict[str, Any]] | None:
+    """The same call without writing to its input; None for a call that does not write."""
+    name, written = name_of(function)
+    signature = _signature(function)
+    if signature is not None and "inplace" in signature.parameters:
+        bound = signature.bind(*args, **kwargs)
+        if not bound.arguments.get("inplace"):
+            return None
+        bound.arguments["inplace"] = False
+        return function, bound.args, bound.kwargs
+    if not written:
+        return None
+    homes = (torch.ops.aten,) if isinstance(function, torch._ops.OpOverload) else _OUT_OF_PLACE
+    found = next((getattr(home, name) for home in homes if hasattr(home, name)), None)
+    return None if found is None else (found, args, kwargs)
+
+
+_OPENED = frozenset({nn.functional.multi_head_attention_forward, nn.functional.normalize, nn.functional.softsign})
+_BLIND = dict.fromkeys(
+    ("has_torch_function", "has_torch_function_unary", "has_torch_function_variadic"), lambda *_a, **_k: False
+)
+
+
+@cache
+def _opened(function: types.FunctionType) -> Function:
+    """A function of torch written in Python, the same code, but what it is made of can be overridden instead of it."""
+    return types.FunctionType(
+        function.__code__, {**function.__globals__, **_BLIND}, function.__name__, function.__defaults__
+    )
+
+
+def carrier(y: Tensor) -> Tensor:
+    """What relevance is carried by: the value itself, or a tiny one in the place of 0."""
+    return torch.where(y.abs() < _TINY, _TINY, y)
+
+
+@dataclass
+class Call:
+    """A function that was called in a pass by rules.
+
+    Attributes:
+        function: what was called, without writing to its input.
+        name: what tables call it.
+        args: positional arguments; kwargs: named ones.
+        run: the pass.
+    """
+
+    function: Function
+    name: str
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    run: Propagation
+
+    def answer(self, *args: Any) -> Any:
+        """The function's own answer, to other positional arguments if there are any."""
+        return self.function(*(args or self.args), **self.kwargs)
+
+    def argument(self, place: int, name: str, default: Any = None) -> Any:
+        """An argument by place or name."""
+        return self.args[place] if len(self.args) > place else self.kwargs.get(name, default)
+
+    def live(self) -> list[int]:
+        """The places of the positional arguments that depend on the input."""
+        return [k for k, each in enumerate(self.args) if isinstance(each, Tensor) and self.run.is_live(each)]
+
+    def local(self, places: Sequence[int]) -> tuple[list[Tensor], Tensor]:
+        """The function run apart: leaves in the places of its arguments, and its answer in their graph."""
+        with torch.enable_grad():
+            leaves = [self.args[k].detach().requires_grad_() for k in places]
+            given = list(self.args)
+            for k, leaf in zip(places, leaves, strict=True):
+                given[k] = leaf
+            return leaves, self.function(*given, **self.kwargs)
+
+    def pulled(self, places: Sequence[int]) -> tuple[Tensor, Callable[[Tensor], tuple[Tensor, ...]]]:
+        """The answer `y`, and the plain way back `g -> gradients` to the arguments at `places`."""
+        leaves, value = self.local(places)
+
+        def back(g: Tensor) -> tuple[Tensor, ...]:
+            return torch.autograd.grad(value, leaves, g, retain_graph=True)
+
+        return value.detach(), back
+
+    def rerouted(self, value: Tensor, places: Sequence[int], back: Callable[[Tensor], Sequence[Tensor]]) -> Tensor:
+        """`value`, from which a gradient goes on as `back` says to the arguments at `places`."""
+        return self.run.rerouted(value, [self.args[k] for k in places], back)
+
+
+class Rule(ABC):
+    """What leads back through a function: subclasses are frozen dataclasses, small values."""
+
+    @abstractmethod
+    def __call__(self, call: Call) -> Any:
+        """What the call answers, in a graph whose backward pass is the rule; None: the rule does not fit this call."""
+
+
+@dataclass(frozen=True)
+class RuleTable:
+    """A table as data: which rule for which function.
+
+    Attributes:
+        rules: name of a function (see `name_of`) -> its rule.
+        first: the rule of the first layer with weights, in place of the table's.
+        unruled: functions that need a rule: where they have none, a note names them. None: all but `PLAIN`.
+    """
+
+    rules: Mapping[str, Rule]
+    first: Rule | None = None
+    unruled: frozenset[str] | None = None
+
+    def misses(self, name: str) -> bool:
+        """Whether a function needs a rule and has none."""
+        return name not in self.rules and (name not in PLAIN if self.unruled is None else name in self.unruled)
+
+    def with_rules(self, **changed: Rule | None) -> RuleTable:
+        """The table with other rules; None takes one out."""
+        rules = {name: rule for name, rule in {**self.rules, **changed}.items() if rule is not None}
+        return RuleTable(rules, self.first, self.unruled)
+
+
+class _Rerouted(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, back: Any, value: Tensor, *sources: Tensor) -> Tensor:
+        ctx.back = back
+        return value.clone()  # the rule keeps the value; what the model writes to is the copy
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Any, ...]:
+        with torch.enable_grad():
+            return (None, None, *ctx.back(grads[0]))
+
+
+@dataclass(eq=False)
+class Propagation:
+    """A table at work: on between `with` and its end, for the forward pass; the backward pass may come later.
+
+    Args:
+        table: the rules.
+        module: the model, whose parameters are not what is explained.
+        strict: a function without a rule is an error.
+
+    Attributes:
+        acted: how often each rule was met, by name of the function.
+        unknown: how often each function without a rule was.
+        absorbed: relevance that the rules took out of the flow (biases, stabilisers), of the backward pass that runs.
+    """
+
+    table: RuleTable
+    module: nn.Module
+    strict: bool = False
+    acted: Counter[str] = field(default_factory=Counter)
+    unknown: Counter[str] = field(default_factory=Counter)
+    absorbed: Tensor = field(default_factory=lambda: torch.zeros((), dtype=torch.float64))
+
+    def __post_init__(self) -> None:
+        self._functions: Any = None
+        self._off = False
+        self._weights = {id(p) for p in self.module.parameters()}
+        self._live: Any = WeakIdKeyDictionary()  # tensors that depend on the input; True: as a gate
+        self.notes: Any = (
+            WeakIdKeyDictionary()
+        )  # answer -> (its version, what a rule wants to know when it is read again)
+        self.first_seen = False
+        self._found: dict[Function, Replacement | None] = {}
+
+    def __enter__(self) -> Self:
+        self._functions = Functions(self)
+        self._functions.__enter__()
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        if self._functions is not None:
+            self._functions.__exit__(*error)
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Inside, functions are torch's own: a score is no part of the network."""
+        before, self._off = self._off, True
+        try:
+            yield
+        finally:
+            self._off = before
+
+    @contextmanager
+    def inside(self) -> Iterator[None]:
+        """Inside, a rule's own functions are met too: it says what a function is made of."""
+        assert self._functions is not None
+        with self._functions:
+            yield
+
+    def get(self, function: Function) -> Replacement | None:
+        """Every function is heard: what depends on the input is known from one to the next."""
+        return None if self._off or not torch.is_grad_enabled() else self._answer
+
+    def is_live(self, tensor: Tensor) -> bool:
+        """Whether a tensor depends on the input."""
+        return tensor.requires_grad and (tensor in self._live or (tensor.is_leaf and id(tensor) not in self._weights))
+
+    def is_gate(self, tensor: Tensor) -> bool:
+        """Whether a tensor is a gate's, perhaps moved since."""
+        return bool(self._live.get(tensor, False))
+
+    def mark(self, answer: Any, gate: bool = False) -> Any:
+        """Note that an answer depends on the input."""
+        for each in tree_leaves(answer) if not isinstance(answer, Tensor) else (answer,):
+            if isinstance(each, Tensor) and each.requires_grad:
+                self._live[each] = gate
+        return answer
+
+    def _answer(self, function: Function, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        given = [t for t in tree_leaves((args, kwargs)) if isinstance(t, Tensor) and self.is_live(t)]
+        if not given:
+            return function(*args, **kwargs)
+        if function in _OPENED and name_of(function)[0] not in self.table.rules:
+            with self.inside():
+                return _opened(function)(*args, **kwargs)
+        name, _ = name_of(function)
+        gate = name in MOVES and all(map(self.is_gate, given))
+        rule = self.table.rules.get(name)
+        if rule is not None:
+            apart = _without_writing(function, args, kwargs)
+            called, given_args, named = apart or (function, args, kwargs)
+            call = Call(called, name, given_args, named, self)
+            if apart is not None:  # the rule keeps what the input was before it is written to
+                call.args = (self.mark(call.args[0].clone(), self.is_gate(call.args[0])), *call.args[1:])
+            answer = rule(call)
+            if answer is not None:
+                self.acted[name] += 1
+                if isinstance(answer, Tensor) and answer not in self._live:
+                    self.mark(answer)
+                return answer if apart is None else self.mark(args[0].copy_(answer))
+        answer = function(*args, **kwargs)
+        differentiable = any(isinstance(t, Tensor) and t.requires_grad for t in tree_leaves(answer))
+        if differentiable and self.table.misses(name):
+            self.unknown[name] += 1
+            if self.strict:
+                raise MethodError(
+                    f"The network calls `{name}`, for which there is no rule: leave strict out to follow its plain "
+                    "gradient, with a note, or use integrated-gradients."
+                )
+        return self.mark(answer, gate)
+
+    def rerouted(self, value: Tensor, sources: Sequence[Tensor], back: Callable[[Tensor], Sequence[Tensor]]) -> Tensor:
+        """`value`, from which a gradient goes on to the sources as `back` says."""
+
+        def accounted(g: Tensor) -> Sequence[Tensor]:
+            found = back(g)
+            taken = (carrier(value).double() * g).sum()
+            given = sum((carrier(x.detach()).double() * h).sum() for x, h in zip(sources, found, strict=True))
+            self.absorbed = self.absorbed + (taken - given).detach().cpu()
+            return found
+
+        answer: Tensor = _Rerouted.apply(accounted, value, *sources)
+        return answer
+
+    def said(self) -> list[str]:
+        """A note on what has no rule."""
+        if not self.unknown:
+            return []
+        named = ", ".join(f"`{name}` ({count}x)" for name, count in self.unknown.most_common())
+        return [f"There is no rule for {named}: what leads through is the plain gradient (strict=True refuses that)."]

@@ -1,0 +1,1 @@
+"""RuleTable for the backward pass: one small value each, with the formula it stands for."""

@@ -1,0 +1,92 @@
+"""Rectifiers in all their spellings, and what may lead back through them.
+
+A rectifier follows its input on an interval and is flat outside; at the bounds themselves it is flat, whichever way it
+is spelled (torch gives one half for `maximum`, and 0 or 1 for `clamp`, depending on its release).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pellucid.engine.backward import Call, Rule
+
+RECTIFIERS = (
+    "relu", "relu6", "hardtanh", "clamp", "clamp_min", "clamp_max", "threshold", "maximum", "minimum", "where", "max",
+    "min", "fmax", "fmin",
+)  # fmt: skip
+"""Names of functions that are, or may be, rectifiers."""
+
+
+def follows(call: Call) -> tuple[int, Tensor] | None:
+    """Of a call that is a rectifier: the place of its input, and where it follows the input; None for other calls."""
+    live = call.live()
+    if len(live) != 1:
+        return None
+    x: Any = call.args[live[0]]
+    name = call.name
+    if name in ("relu", "relu6"):
+        return live[0], (x > 0) & (x < 6) if name == "relu6" else x > 0
+    if name == "hardtanh":
+        return live[0], (x > call.argument(1, "min_val", -1.0)) & (x < call.argument(2, "max_val", 1.0))
+    if name in ("clamp", "clamp_min", "clamp_max"):
+        if live[0]:
+            return None
+        low = None if name == "clamp_max" else call.argument(1, "min")
+        high = call.argument(1 if name == "clamp_max" else 2, "max")
+        above = x > (-math.inf if low is None else low)
+        return 0, above & (x < (math.inf if high is None else high))
+    if name == "threshold":
+        return live[0], x > call.argument(1, "threshold")
+    if name in ("maximum", "fmax", "minimum", "fmin", "max", "min"):
+        other = call.args[1 - live[0]] if len(call.args) == 2 else call.kwargs.get("other")
+        if not isinstance(other, Tensor):
+            return None
+        return live[0], x > other if name in ("maximum", "fmax", "max") else x < other
+    if name == "where" and live[0] > 0 and len(call.args) == 3:
+        return live[0], (call.args[0] if live[0] == 1 else ~call.args[0]).expand_as(call.answer())
+    return None
+
+
+@dataclass(frozen=True)
+class Rectified(Rule):
+    """`g` where the rectifier follows its input: the gradient, with one convention at the bounds."""
+
+    def __call__(self, call: Call) -> Any:
+        """The rectifier's value; None for what is none."""
+        found = follows(call)
+        if found is None:
+            return None
+        place, on = found
+        with torch.no_grad():
+            value = call.answer()
+        x = call.args[place]
+        if value.shape != x.shape:
+            return None
+        return call.rerouted(value, [place], lambda g: (self.back(g, on),))
+
+    def back(self, g: Tensor, on: Tensor) -> Tensor:
+        """What goes on of a gradient."""
+        return g * on
+
+
+@dataclass(frozen=True)
+class Guided(Rectified):
+    """`g` where both the rectifier follows and `g > 0` (Springenberg et al. 2014, arXiv:1412.6806, sec. 3.4)."""
+
+    def back(self, g: Tensor, on: Tensor) -> Tensor:
+        """Both masks."""
+        return g.relu() * on
+
+
+@dataclass(frozen=True)
+class Deconvolved(Rectified):
+    """`g` where `g > 0`, whatever the rectifier did (Zeiler & Fergus 2013, arXiv:1311.2901, sec. 2.1)."""
+
+    def back(self, g: Tensor, on: Tensor) -> Tensor:
+        """The backward signal, rectified."""
+        return g.relu()

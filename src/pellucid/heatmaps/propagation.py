@@ -1,0 +1,110 @@
+"""Methods that are a table of backward rules: one forward, one backward a target, whatever the network's functions are.
+
+The relevance of an input value `x` is `x g`, with `g` the gradient that the rules lead back (`engine/backward.py`).
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import Any
+
+from torch import Tensor
+
+from pellucid.engine import Capture, Cost
+from pellucid.engine.backward import Propagation, RuleTable
+from pellucid.errors import MethodError
+from pellucid.heatmaps.base import Attribution, Method
+from pellucid.scoring.job import Job
+
+
+@dataclass
+class Led:
+    """What rules led back for each target.
+
+    Attributes:
+        gradients: at the input, `(N, C, *space)`, one a target.
+        scores: `(N,)` each, detached.
+        absorbed: relevance that the rules took out of the flow, one number a target, over the batch.
+        run: the pass: which rules acted, and what had none.
+    """
+
+    gradients: list[Tensor]
+    scores: list[Tensor]
+    run: Propagation
+    absorbed: list[Tensor] = field(default_factory=list)
+
+
+def led_back(job: Job, rules: RuleTable, name: str, *, strict: bool = False) -> Led:
+    """One forward pass by rules, and a backward pass for each target.
+
+    Raises:
+        MethodError: none of the rules acted, or `strict` and a function has none.
+    """
+    with Capture(job.module, watch=job.watch, input_gradient=True) as capture:
+        run = Propagation(rules, capture.module, strict)
+
+        def score(output: Any, watched: Any) -> list[Tensor]:
+            with run.paused():
+                return [t.score(output, watched) for t in job.targets]
+
+        with run:
+            _, scores = capture.scored(job.inputs, score)
+        if rules.rules and not run.acted:
+            raise MethodError(
+                f"None of the rules of {name} acted: the network calls none of the functions that they are for (or "
+                "hides them, in a script or a trace), so the map would be the plain gradient. Use saliency, "
+                "input-x-gradient or integrated-gradients."
+            )
+        led = Led([], [s.detach() for s in scores], run)
+        for s in scores:  # each target's backward pass begins with what the one before has absorbed
+            s.register_hook(lambda _g: led.absorbed.append(run.absorbed))  # type: ignore[no-untyped-call]
+        led.gradients = [g["input"].float() for g in capture.gradients(scores)]
+        marks = [*led.absorbed, run.absorbed]
+        led.absorbed = [after - before for before, after in pairwise(marks)]
+    return led
+
+
+@dataclass(frozen=True, kw_only=True)
+class RuleMethod(Method):
+    """Base: a subclass is its table, `rules`, and what it makes of input and gradient, `combine`.
+
+    Args:
+        strict: refuse a network with a function that has no rule, instead of following its gradient with a note.
+    """
+
+    strict: bool = False
+
+    @abstractmethod
+    def rules(self) -> RuleTable:
+        """The table."""
+
+    def combine(self, x: Tensor, g: Tensor) -> Tensor:
+        """The attribution `(N, C, *space)` from the input and what the rules led back to it."""
+        return g
+
+    def facts(self, led: Led, k: int, values: Tensor) -> dict[str, list[float]]:
+        """What is measured of the map of target `k`."""
+        return {}
+
+    def pass_key(self) -> Hashable:
+        """Runs alone."""
+        return id(self)
+
+    @classmethod
+    def run(cls, methods: Sequence[Any], job: Job) -> list[list[Attribution]]:
+        """One forward for each method, and a backward for each target."""
+        return [m.explain_job(job) for m in methods]
+
+    def explain_job(self, job: Job) -> list[Attribution]:
+        """One attribution per target."""
+        led = led_back(job, self.rules(), self.name, strict=self.strict)
+        x = job.inputs.detach().float()
+        cost = Cost(len(job.inputs), len(job.inputs) * len(job.targets))
+        found = []
+        for k, g in enumerate(led.gradients):
+            values = self.combine(x, g)
+            found.append(Attribution(values, notes=led.run.said(), facts=self.facts(led, k, values), cost=cost))
+        return found

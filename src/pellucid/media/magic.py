@@ -1,0 +1,20 @@
+"""What the first bytes of a file tell of its kind."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+DICOM_ENDINGS = frozenset((".dcm", ".dicom", ".ima"))
+"""What a DICOM file of a folder ends in, if in anything."""
+
+_NO_PREAMBLE = (b"\x08\x00", b"\x02\x00", b"\x00\x08", b"\x00\x02")  # how the first group is written, either way round
+
+
+def is_dicom(data: bytes) -> bool:
+    """Whether these are the first bytes of DICOM, with its preamble."""
+    return data[128:132] == b"DICM"
+
+
+def may_be_dicom(path: Path, data: bytes) -> bool:
+    """Whether a file is DICOM, or is called so and begins as DICOM without its preamble does."""
+    return is_dicom(data) or (path.suffix.lower() in DICOM_ENDINGS and data[:2] in _NO_PREAMBLE)
