@@ -145,7 +145,7 @@ def read_artefact(path: Path | str, formats: Collection[str]) -> Artefact:
     except (ValueError, RecursionError) as error:
         raise StorageError(f"{meta_file} is not JSON: give the .json or .npz of a saved {_noun(formats)}.") from error
     artefact = Artefact(meta["format"], meta, {}, stem)
-    if meta.get("sha256") != _seal(meta):
+    if not sealed(meta):
         artefact.tampered.append(f"{meta_file.name} was changed after it was written")
     with reading(artefact):
         if meta["arrays"]["sha256"] != _digest(data):
@@ -177,6 +177,11 @@ def _stem(path: Path) -> Path:
 
 def _with(stem: Path, ending: str) -> Path:
     return stem.with_name(stem.name + ending)  # names hold dots: cat.grad-cam
+
+
+def sealed(meta: dict[str, Any]) -> bool:
+    """Whether what a file says is as it was written."""
+    return bool(meta.get("sha256") == _seal(meta))
 
 
 def _seal(meta: dict[str, Any]) -> str:

@@ -231,8 +231,8 @@ def test_saved_concepts_come_back_the_same(found, tmp_path):
     with files[2].open(newline="") as file:
         assert len(list(csv.DictReader(file))) == 4 * 5
     page = files[3].read_text()
-    assert "http" not in page
-    assert page.count("<section>") == 4
+    assert "http" not in page.replace("http-equiv", "")  # the page's own policy
+    assert page.count("<section") == 4
     files[1].write_text(files[1].read_text().replace('"count": 24', '"count": 25'))
     with pytest.raises(StorageError, match="was changed"):
         load_concepts(files[1])

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import typer
 
-from pellucid.cli import concepts, distill, doctor, explain, importance, listings, more, tcav, verify, visualize
+from pellucid.cli import concepts, distill, doctor, explain, importance, listings, more, report, tcav, verify, visualize
 from pellucid.errors import PellucidError
 
 app = typer.Typer(
@@ -29,6 +29,7 @@ app.command("methods")(listings.methods)
 app.command("models")(listings.models)
 app.command("layers")(listings.layers)
 app.command("more")(more.more)
+app.command("report")(report.report)
 app.command("verify")(verify.verify)
 app.command("doctor")(doctor.doctor)
 

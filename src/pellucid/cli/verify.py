@@ -11,11 +11,14 @@ from pellucid.cli import options
 
 
 def verify(
-    file: Annotated[Path, typer.Argument(help="The .json or .npz of a saved explanation.")],
+    file: Annotated[Path, typer.Argument(help="The .json or .npz of a saved result, or a report.")],
     tolerance: Annotated[float, typer.Option(help="Largest relative difference still called the same.")] = 5e-3,
     as_json: options.Json = False,
 ) -> None:
-    """Recompute a saved explanation from its record: same, within tolerance, or different (exit code 1)."""
+    """Recompute a saved result, or all in a report, from its record; where one differs the exit code is 1."""
+    if file.suffix == ".html":
+        _page(file, tolerance, as_json)
+        return
     from pellucid.cli.console import document, progress
 
     report: dict[str, Any] = {}
@@ -28,4 +31,21 @@ def verify(
     if not as_json:
         print(f"{file}: {found}")
     if found.status == "different":
+        raise typer.Exit(1)
+
+
+def _page(file: Path, tolerance: float, as_json: bool) -> None:
+    from pellucid.cli.console import document, with_progress
+
+    report: dict[str, Any] = {"results": []}
+    with document(report, as_json):
+        from pellucid.verbs.verify_report import verify_report
+
+        for checked in with_progress(verify_report(file, tolerance=tolerance)):
+            found = checked.found
+            entry = {"name": checked.name, "status": found.status, "difference": found.difference}
+            report["results"].append(entry | {"reasons": found.reasons})
+            if not as_json:
+                print(f"{checked.name}: {found}")
+    if any(r["status"] in ("different", "not verified") for r in report["results"]):
         raise typer.Exit(1)

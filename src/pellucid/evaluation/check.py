@@ -79,11 +79,18 @@ class Explained(Explanation):
 
 
 def by_picture(explanations: Iterable[E]) -> list[list[E]]:
-    """Grouped by picture, in order; those without a session are each by itself."""
-    groups: dict[int, list[E]] = {}
+    """Grouped by picture (and model), in order, also where they were read from disk."""
+    groups: dict[object, list[E]] = {}
     for e in explanations:
-        groups.setdefault(id(e.session) if e.session else id(e), []).append(e)
+        groups.setdefault(_picture_key(e), []).append(e)
     return list(groups.values())
+
+
+def _picture_key(e: Explained) -> object:
+    content = e.record.input.get("sha256")
+    if e.session is not None or not content:
+        return id(e.session or e)
+    return e.name, content, e.record.model.get("weights"), e.geometry.source_size
 
 
 def check(explanations: Iterable[Explained]) -> None:

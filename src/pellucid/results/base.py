@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+    from pellucid.render.pages.card import Card
+
 
 class Result(ABC):
     """Base of what users hold. A kind gives its figure and its caption; the rest follows."""
@@ -27,6 +29,27 @@ class Result(ABC):
 
         return figure_png(self.figure())
 
+    def on_page(self, file: str = "") -> Card:
+        """The result as a part of a page.
+
+        Args:
+            file: where it is saved, if it is; what stands there can be verified.
+        """
+        from pellucid.render.pages.figures import figure_card
+
+        about = {name: getattr(self, name, ()) or () for name in ("notes", "prediction")}
+        rows = self.table() if hasattr(self, "table") else ()
+        return figure_card(
+            self.caption, self.figure(), record=getattr(self, "record", None), rows=rows, file=file, **about
+        )
+
+    def html(self) -> str:
+        """One page that needs nothing else: it opens from a disk, without a network."""
+        from pellucid.render.pages.report import report_page
+
+        card = self.on_page()
+        return report_page(card.title, [card])
+
     def show(self) -> None:
         """Show the figure: in the notebook, or in the system's picture viewer."""
         try:
@@ -45,6 +68,6 @@ class Result(ABC):
         Image.open(BytesIO(self.png())).show()
 
     def _repr_html_(self) -> str:
-        from pellucid.render import figure_html
+        from pellucid.render.pages.report import framed
 
-        return figure_html(self.figure(), self.caption)
+        return framed(self.html(), self.caption)

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     import torch
     from matplotlib.figure import Figure
 
+    from pellucid.render.pages.card import Card
+
 FORMAT = "pellucid-concepts/1"
 
 _ARRAYS = ("exemplars", "cells", "peaks", "maps", "prevalence", "monosemanticity", "stability")
@@ -115,11 +117,11 @@ class Concepts(Brief, Bank, Result):
 
         return draw(self, self.title, top=top, pictures=pictures)
 
-    def html(self) -> str:
-        """All concepts in one page that needs nothing else."""
-        from pellucid.render.pages.concepts import page
+    def on_page(self, file: str = "") -> Card:
+        """All concepts as a part of a page."""
+        from pellucid.render.pages.concepts import concept_card
 
-        return page(self, self.title)
+        return concept_card(self, self.title, record=self.record, file=file)
 
     @property
     def caption(self) -> str:

@@ -31,6 +31,8 @@ from pellucid.results.shown import slug
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+    from pellucid.render.pages.card import Card
+
 _SIZE, _CROPS = 96, 3  # pixels of a square, and squares a word
 
 
@@ -255,29 +257,33 @@ class Distilled(Brief, Surrogate, Result):
         """What it is, and in whose place."""
         return f"{self.into} for {self.name}: {self.card.line}"
 
-    def html(self, figure: Figure | None = None) -> str:
-        """One page that needs nothing else: the sheet as SVG, the card, the model as text; for a tree, pictures whose
-        way through it is shown when they are pointed at.
+    def on_page(self, file: str = "") -> Card:
+        """A part of a page: the sheet as SVG, the card, the model as text; for a tree, pictures whose way through it is
+        shown when they are pointed at.
         """
-        from pellucid.render.pages.readable import readable_page
+        return self._part(self.figure(), file)
+
+    def _part(self, figure: Figure, file: str) -> Card:
+        from pellucid.render.pages.readable import readable_card
 
         ways = []
         if isinstance(self.head, Tree):
             for i in [*self.card.wrong[:6], *(int(h) for h in self.held if int(h) not in set(self.card.wrong))][:14]:
                 ways.append((self._square(i), self.head.path(self.X[i]), self.labels[int(self.answers[i].argmax())]))
-        return readable_page(self, figure or self.figure(), ways)
+        return readable_card(self, figure, ways, file)
 
     def save(self, folder: str | Path, name: str | None = None) -> list[Path]:
         """Write values, record, sheet (.png, .svg) and page (.html) into `folder`; returns the files."""
         from pellucid.render import figure_png
         from pellucid.render.pages.page import figure_svg
+        from pellucid.render.pages.report import report_page
 
         stem = Path(folder) / (name or f"{slug(self.name)}.{self.into}")
         sheet = self.figure()
         beside = {
             stem.with_name(f"{stem.name}.png"): figure_png(sheet),
             stem.with_name(f"{stem.name}.svg"): figure_svg(sheet).encode(),
-            stem.with_name(f"{stem.name}.html"): self.html(sheet).encode(),
+            stem.with_name(f"{stem.name}.html"): report_page(self.caption, [self._part(sheet, "")]).encode(),
         }
         return to_files(self, stem, beside)
 

@@ -25,6 +25,8 @@ from pellucid.results.shown import slug, unused
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+    from pellucid.render.pages.card import Card
+
 FORMAT = "pellucid-feature/1"
 
 
@@ -85,11 +87,11 @@ class FeatureImages(list[FeatureImage], Result):
 
         return feature_sheet(self, self.about())
 
-    def html(self) -> str:
-        """One page that needs nothing else."""
-        from pellucid.render.pages.features import feature_page
+    def on_page(self, file: str = "") -> Card:
+        """All units as a part of a page."""
+        from pellucid.render.pages.features import feature_card
 
-        return feature_page(self, self.about())
+        return feature_card(self, self.about(), file)
 
     @property
     def caption(self) -> str:

@@ -16,6 +16,8 @@ from pellucid.results.shown import file_names, names_of_inputs, slug, unused
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+    from pellucid.render.pages.card import Card
+
 __all__ = ["Heatmap", "Heatmaps", "Session", "VideoHeatmap", "check"]
 
 
@@ -52,6 +54,10 @@ class Heatmap(Explained):
     def save(self, folder: str | Path) -> list[Path]:
         """Write the values (.npz), the record (.json) and the figure (.png) into `folder`; returns the files."""
         return Heatmaps([self]).save(folder)
+
+    def on_page(self, file: str = "") -> Card:
+        """The explanation as a part of a page."""
+        return Heatmaps([self]).on_page(file)
 
     def html(self) -> str:
         """One page that needs nothing else (see `Heatmaps.html`)."""
@@ -149,11 +155,18 @@ class Heatmaps(list[Heatmap], Result):
                 files.append(storage.write_bytes(folder / f"{stem}.{name}.webm", e.video()))
         return [*files, storage.write_bytes(folder / f"{stem}.png", self.png())]
 
-    def html(self) -> str:
-        """One page that needs nothing else: the panel, how far each map may be believed, its record."""
-        from pellucid.render.pages.heatmaps import heatmap_page
+    def on_page(self, file: str = "") -> Card:
+        """All explanations, which must be of one picture, as a part of a page: they share one viewer."""
+        from pellucid.render.pages.heatmaps import heatmap_card
 
-        return heatmap_page(self, self.caption)
+        return heatmap_card(self, [file] * len(self))
+
+    def html(self) -> str:
+        """One page that needs nothing else: a viewer for each picture, how far each map may be believed, its record."""
+        from pellucid.render.pages.report import report_page
+
+        cards = [group.on_page() for group in self.by_picture()]
+        return report_page(cards[0].title if len(cards) == 1 else f"{len(cards)} pictures", cards)
 
     def _repr_html_(self) -> str:
         return "\n".join(Result._repr_html_(group) for group in self.by_picture())

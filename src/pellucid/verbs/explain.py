@@ -314,6 +314,14 @@ def recompute(
     artefact: storage.Artefact, model: ModelLike | None, inputs: Input | None, target: TargetLike = None
 ) -> Again:
     """A stored explanation computed again from its record (see `verify`)."""
+    again, reasons = explained_again(artefact, model, inputs, target)
+    return Again({"attribution": again.attribution}, reasons)
+
+
+def explained_again(
+    artefact: storage.Artefact, model: ModelLike | None, inputs: Input | None, target: TargetLike = None
+) -> tuple[Heatmap, list[str]]:
+    """The explanation of a record, made anew, and what is not as the record says."""
     reasons: list[str] = []
     about = storage.explanation(artefact).record
     asked = ExplainRequest.of(about, recorded_target(about, target))
@@ -323,7 +331,7 @@ def recompute(
         raise StorageError("An explanation is of one picture or clip: give pl.verify(file, inputs=...) just that one.")
     if again.record.input["sha256"] != about.input["sha256"]:
         reasons.append("the picture is not the one of the record")
-    return Again({"attribution": again.attribution}, reasons)
+    return again, reasons
 
 
 REQUESTS[storage.FORMAT] = Maker(ExplainRequest, explained, opened, recompute, targeted=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from pellucid.media import Clip, Picture, open_clip, read_image
 from pellucid.models.targets import TargetLike
 from pellucid.verbs.inputs import Input, ModelLike
 from pellucid.verbs.kinds import REQUESTS
+from pellucid.verbs.request import Again
 
 
 @dataclass(frozen=True)
@@ -63,18 +64,22 @@ def verify(
     if target is not None and not maker.targeted:
         raise StorageError("This result has no target that could be given: leave out target=.")
     wanted = {} if target is None else {"target": target}
-    again = maker.recompute(stored, model, inputs, **wanted)
+    return again_compared(stored, maker.recompute(stored, model, inputs, **wanted), tolerance, stored.tampered)
+
+
+def again_compared(stored: storage.Artefact, again: Again, tolerance: float, reasons: Sequence[str]) -> Verification:
+    """A stored result beside the same computed again; `reasons` are those that are known already."""
     before = {name: torch.from_numpy(stored.arrays[name]) for name in again.arrays}
-    found = _compared(before, again.arrays, tolerance, [*stored.tampered, *again.reasons])
+    found = compared(before, again.arrays, tolerance, [*reasons, *again.reasons])
     if found.status == "different" and again.cause:
         return replace(found, reasons=(*found.reasons, again.cause))
     return found
 
 
-def _compared(
+def compared(
     before: Mapping[str, Tensor], after: Mapping[str, Tensor], tolerance: float, reasons: list[str]
 ) -> Verification:
-    """Arrays of the same names, each relative to its own largest value."""
+    """Arrays of the same names, each relative to its own largest value; `reasons` are those that are known already."""
     differences = [0.0]
     for name, a in before.items():
         b = after[name]
@@ -100,6 +105,11 @@ def read(file: str | Path) -> Any:
     stored = storage.read_artefact(file, REQUESTS)
     if stored.tampered:
         raise StorageError(f"{'; '.join(stored.tampered)}: make it again, or see `pellucid verify`.")
+    return opened(stored)
+
+
+def opened(stored: storage.Artefact) -> Any:
+    """An artefact as the result that it holds, with its picture if that can still be opened."""
     result = REQUESTS[stored.format].opened(stored)
     if not hasattr(result, "geometry"):  # of no single picture
         return result

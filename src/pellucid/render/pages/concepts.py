@@ -1,4 +1,4 @@
-"""All concepts of a bank in one HTML file that needs nothing else: pictures inside it, every text escaped."""
+"""All concepts of a bank as a card: their pictures, what they do to the answer, a field to find one."""
 
 from __future__ import annotations
 
@@ -9,38 +9,25 @@ from math import isfinite
 import numpy as np
 
 from pellucid.concepts.bank import Bank, Group
+from pellucid.explanation import Record
 from pellucid.render.concept_tiles import exemplars
 from pellucid.render.concepts import facts, summary
-from pellucid.render.pages.page import Page, picture
+from pellucid.render.pages.card import Card
+from pellucid.render.pages.page import paragraph, picture
+from pellucid.render.pages.provenance import drawer
 from pellucid.render.paper.colour import number
 
-_WIDE = 160  # pixels of a picture
-
-_STYLE = """
-main{max-width:1280px}input{width:100%;padding:8px 12px;margin:0 0 16px;border:1px solid var(--rule);border-radius:8px;
-font:inherit;background:var(--card);color:inherit}h2 span{color:#9aa0a8;margin-right:8px}
-.row{display:flex;gap:10px;overflow-x:auto;padding-top:10px}figure{width:136px;flex:none}
-figure img{width:136px;border-radius:6px;display:block;margin-bottom:4px}img.crop{height:136px}
-.bars{display:grid;grid-template-columns:minmax(90px,210px) 1fr max-content;gap:3px 10px;margin-top:8px;
-font-size:13px;align-items:center;max-width:760px}
-.track{position:relative;height:9px;background:var(--rule);border-radius:2px}.track i{position:absolute;height:100%}
-.track b{position:absolute;top:4px;height:1px;background:var(--ink)}
-.track u{position:absolute;top:-2px;bottom:-2px;width:1px;background:var(--ink)}
-""".strip()
-_FILTER = """
-const box = document.querySelector('input');
-box.oninput = () => document.querySelectorAll('section').forEach(
-  s => s.hidden = !s.textContent.toLowerCase().includes(box.value.toLowerCase()));
-"""
+_WIDE, _PICTURES = 160, 8  # pixels of a picture; exemplars of a concept, at most
 
 
-def page(bank: Bank, title: str, *, pictures: int = 8, top: int = 100) -> str:
+def concept_card(bank: Bank, title: str, *, record: Record | None = None, file: str = "", top: int = 100) -> Card:
     """The whole bank, the most important concept first.
 
     Args:
         bank: the concepts.
         title: what they were found in.
-        pictures: exemplars of each, at most.
+        record: provenance.
+        file: where they are saved, if they are.
         top: concepts shown, at most.
     """
     ranking = bank.ranking()[:top]
@@ -48,27 +35,25 @@ def page(bank: Bank, title: str, *, pictures: int = 8, top: int = 100) -> str:
         f"{len(bank)} concepts by {bank.dictionary.name} in {bank.count} pictures, layer {bank.layer} ({bank.layout})"
     )
     lines = [about, *summary(bank)] + ([f"the {top} most important are shown"] if len(bank) > top else [])
-    made = Page(title, style=_STYLE, script=_FILTER)
-    for line in lines:
-        made.say(line)
-    for note in bank.notes:
-        made.say(note, warn=True)
-    made.add('<input placeholder="a class, a name, a number" aria-label="find a concept">')
-    for rank, k in enumerate(ranking):
-        made.add(_card(bank, k, rank + 1, pictures))
-    return str(made)
+    parts = [paragraph(line) for line in lines] + [paragraph(note, warn=True) for note in bank.notes]
+    find = "a class, a name, a number"
+    parts.append(f'<input data-filter=".concept" placeholder="{find}" aria-label="find a concept">')
+    parts += [_concept(bank, k, rank + 1) for rank, k in enumerate(ranking)]
+    if record is not None:
+        parts.append(drawer(record, file))
+    return Card(title, about, "".join(parts))
 
 
-def _card(bank: Bank, k: int, rank: int, pictures: int) -> str:
+def _concept(bank: Bank, k: int, rank: int) -> str:
     name = f"{bank.names[k]} (concept {k}, {bank.named_by[k]})" if bank.names[k] else f"concept {k}"
     shown = "".join(
         f"<figure>{picture(e.crop, 'where the concept is strongest', wide=_WIDE, css='crop')}"
         f"{picture(e.whole, 'where the concept is in the picture', wide=_WIDE)}"
         f"<figcaption>{escape(e.answer)}</figcaption></figure>"
-        for e in exemplars(bank, k, pictures)
+        for e in exemplars(bank, k, _PICTURES)
     )
     return (
-        f"<section><h2><span>{rank}</span>{escape(name)}</h2>"
+        f'<section class="concept"><h3><span>{rank}</span>{escape(name)}</h3>'
         f'<div class="facts">{escape(facts(bank, k))}</div>{_bars(bank, k)}<div class="row">{shown}</div></section>'
     )
 
@@ -92,12 +77,17 @@ def _bars(bank: Bank, k: int) -> str:
 def _bar_row(group: Group, k: int, share: Callable[[float], float]) -> str:
     value, low, high = (float(a[k]) for a in (group.values, group.low, group.high))
     left, right = sorted((share(0.0), share(value)))
-    colour = "var(--for)" if value > 0 else "var(--against)"
-    track = f'<i style="left:{left:.2f}%;width:{right - left:.2f}%;background:{colour}"></i>'
+    side = "for" if value > 0 else "against"
+    shapes = '<rect class="track" x="0" y="2" width="100" height="8"/>' + _rect(side, left, right - left, 2, 8)
     text = f"{'+' if value > 0 else ''}{number(value)}"
     if isfinite(low):
-        track += f'<b style="left:{share(low):.2f}%;width:{share(high) - share(low):.2f}%"></b>'
+        shapes += _rect("mark", share(low), share(high) - share(low), 5.5, 1)
         text += f" [{number(low)}, {number(high)}]"
-    track += f'<u style="left:{share(0.0):.2f}%"></u>'
+    shapes += _rect("mark", share(0.0) - 0.1, 0.2, 0, 12)
+    track = f'<svg viewBox="0 0 100 12" preserveAspectRatio="none" aria-hidden="true">{shapes}</svg>'
     label = f"{group.name}, {group.count} picture{'s' * (group.count != 1)}"
-    return f'<span>{escape(label)}</span><span class="track">{track}</span><span>{escape(text)}</span>'
+    return f"<span>{escape(label)}</span>{track}<span>{escape(text)}</span>"
+
+
+def _rect(css: str, x: float, width: float, y: float, height: float) -> str:
+    return f'<rect class="{css}" x="{x:.2f}" y="{y:g}" width="{width:.2f}" height="{height:g}"/>'

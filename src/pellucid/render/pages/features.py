@@ -1,4 +1,4 @@
-"""Feature images as one HTML page: every picture inside it, every text escaped, no script, nothing fetched."""
+"""Feature images as a card: what was made, what nature offers, how far it may be believed."""
 
 from __future__ import annotations
 
@@ -9,43 +9,42 @@ from html import escape
 from pellucid.features.exemplars import Exemplar
 from pellucid.features.feature_image import UnitPicture
 from pellucid.render.features import crop, in_context
-from pellucid.render.pages.page import Page, article, folded, paragraph, picture, table
+from pellucid.render.pages.card import Card
+from pellucid.render.pages.page import folded, paragraph, picture, table
+from pellucid.render.pages.provenance import drawer
 from pellucid.render.paper.colour import number
 from pellucid.render.paper.rgb import rgb
 
-_STYLE = """
-main{display:grid;grid-template-columns:repeat(auto-fill,minmax(min(100%,30rem),1fr));gap:1.5rem}article{margin:0}
-.row{display:flex;gap:.6rem;align-items:flex-start}.made{width:42%;flex:none}.made img{width:100%;border-radius:4px;
-display:block;margin-bottom:.3rem}.seen{display:grid;grid-template-columns:repeat(4,1fr);gap:.35rem;flex:1}
-figure img{width:100%;border-radius:3px;display:block}
-""".strip()
 
-
-def feature_page(units: Sequence[UnitPicture], about: str) -> str:
-    """The page of some units, in the order given."""
-    model = str(units[0].record.model.get("name") or "model")
+def feature_card(units: Sequence[UnitPicture], about: str, file: str = "") -> Card:
+    """The card of some units, in the order given."""
     title = units[0].objective if len(units) == 1 else f"{len(units)} units"
-    page = Page(f"{title}, {model}", style=_STYLE)
-    page.say(about)
-    page.say(
-        "Large: made by gradient ascent. Small: what the unit looks at in the natural pictures that score highest, "
-        "and the whole picture under the unit’s map. A made picture shows what could excite the unit; natural ones "
-        "show what does."
+    name = str(units[0].record.model.get("name") or "model")
+    verdicts = list(dict.fromkeys(u.quality.verdict for u in units))
+    parts = [paragraph(about), paragraph(_READ), f'<div class="units">{"".join(map(_unit, units))}</div>']
+    return Card(
+        f"{title}, {name}",
+        about,
+        "".join(parts) + drawer(units[0].record, file),
+        ", ".join(verdicts),
+        verdicts == ["agrees"],
     )
-    for unit in units:
-        page.add(_card(unit))
-    return str(page)
 
 
-def _card(unit: UnitPicture) -> str:
+_READ = (
+    "Large: made by gradient ascent. Small: what the unit looks at in the natural pictures that score highest, and the "
+    "whole picture under the unit’s map. A made picture shows what could excite the unit; natural ones show what does."
+)
+
+
+def _unit(unit: UnitPicture) -> str:
     made = "".join(picture(rgb(p), f"made for {unit.objective}") for p in unit.pictures)
     seen = "".join(_exemplar(e) for e in (unit.natural.top if unit.natural else ()))
-    return article(
-        unit.objective,
-        f'<div class="row"><div class="made">{made}</div><div class="seen">{seen}</div></div>',
-        paragraph(unit.quality.line, kind="line", warn=unit.quality.verdict != "agrees"),
-        *(paragraph(note, kind="line", warn=True) for note in unit.notes),
-        _figures(unit),
+    return (
+        f'<section class="unit"><h3>{escape(unit.objective)}</h3>'
+        f'<div class="row"><div class="made">{made}</div><div class="seen">{seen}</div></div>'
+        f"{paragraph(unit.quality.line, kind='line', warn=unit.quality.verdict != 'agrees')}"
+        f"{''.join(paragraph(note, kind='line', warn=True) for note in unit.notes)}{_figures(unit)}</section>"
     )
 
 

@@ -6,6 +6,7 @@ import io
 import re
 from base64 import b64encode
 from collections.abc import Iterable, Mapping
+from hashlib import sha256
 from html import escape
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -13,26 +14,12 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from pellucid.render.viewer.assets import style
+
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 Pixels = NDArray[np.uint8]
-
-_STYLE = """
-:root{color-scheme:light dark;--ink:#1b1e23;--quiet:#666c75;--card:#fff;--page:#f4f5f6;--rule:#e1e4e8;--for:#b2202f;
---against:#2a6cab;--warn:#a34700}
-@media(prefers-color-scheme:dark){:root{--ink:#e8eaed;--quiet:#a2a8b0;--card:#1d2025;--page:#131519;--rule:#31353c;
---for:#e8737f;--against:#77b1e6;--warn:#f0a05a}}
-*{box-sizing:border-box}body{margin:0;padding:2rem clamp(1rem,4vw,4rem);background:var(--page);color:var(--ink);
-font:15px/1.5 system-ui,sans-serif}h1{font-size:1.5rem;margin:0}h2{font-size:1rem;margin:0 0 .6rem}
-header p{color:var(--quiet);margin:.2rem 0;max-width:80ch}main{margin-top:1.5rem}
-article,section{background:var(--card);border:1px solid var(--rule);border-radius:10px;padding:1rem;margin:0 0 1rem}
-figure{margin:0}figcaption,.facts{font-size:.8rem;color:var(--quiet)}figcaption{overflow:hidden;
-text-overflow:ellipsis;white-space:nowrap}p.line{margin:.7rem 0 0;font-size:.9rem}.warn{color:var(--warn)}
-table{border-collapse:collapse;font-size:.85rem;margin-top:.6rem}td,th{padding:.15em .8em .15em 0;text-align:left;
-border-bottom:1px solid var(--rule);font-weight:400}summary{cursor:pointer;color:var(--quiet);font-size:.8rem;
-margin-top:.5rem}pre{overflow:auto;font-size:.8rem}img,svg{max-width:100%;height:auto}
-""".strip()
 
 
 class Page:
@@ -40,12 +27,11 @@ class Page:
 
     Args:
         title: heading and name of the page; escaped, like every text given here.
-        style: what this kind of page adds to the style.
-        script: what it can do; none by default.
+        script: the module that it runs, which no other script may join; none by default.
     """
 
-    def __init__(self, title: str, *, style: str = "", script: str = "") -> None:
-        self.title, self._style, self._script = title, style, script
+    def __init__(self, title: str, *, script: str = "") -> None:
+        self.title, self._script = title, script
         self._head: list[str] = []
         self._parts: list[str] = []
 
@@ -58,14 +44,21 @@ class Page:
         self._parts.append(markup)
 
     def __str__(self) -> str:
-        title, script = escape(self.title), f"<script>{self._script}</script>" if self._script else ""
-        body = "\n".join(self._parts)
+        title, body = escape(self.title), "\n".join(self._parts)
+        script = f'<script type="module">{self._script}</script>' if self._script else ""
         return (
             '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
+            f'<meta http-equiv="Content-Security-Policy" content="{_policy(self._script)}">'
             f'<meta name="viewport" content="width=device-width,initial-scale=1"><title>{title}</title>'
-            f"<style>{_STYLE}{self._style}</style></head><body><header><h1>{title}</h1>{''.join(self._head)}</header>"
+            f"<style>{style()}</style></head><body><header><h1>{title}</h1>{''.join(self._head)}</header>"
             f"<main>\n{body}\n</main>{script}</body></html>\n"
         )
+
+
+def _policy(script: str) -> str:
+    """What the page may do: show what is inside it, run its one script, ask no host for anything."""
+    runs = f"'sha256-{b64encode(sha256(script.encode()).digest()).decode()}'" if script else "'none'"
+    return f"default-src 'none'; img-src data:; media-src data:; style-src 'unsafe-inline'; script-src {runs}"
 
 
 def article(title: str, *parts: str) -> str:

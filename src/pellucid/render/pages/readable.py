@@ -1,4 +1,4 @@
-"""A readable model as SVG, and as one HTML page that needs nothing else."""
+"""A readable model as a card: its sheet, the ways of pictures through it, its words and its measured fidelity."""
 
 from __future__ import annotations
 
@@ -11,45 +11,29 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from pellucid.interpretable.distilled import Surrogate
-from pellucid.render.pages.page import Page, figure_svg, picture, table
+from pellucid.render.pages.card import Card
+from pellucid.render.pages.page import figure_svg, paragraph, picture, table
+from pellucid.render.pages.provenance import drawer
 
 Way = tuple[NDArray[np.uint8], Sequence[int], str]
 """A picture, the nodes it comes through, its answer."""
 
-_STYLE = """
-main{max-width:1500px}main>svg{background:#fff;border-radius:10px}
-.ways{display:flex;flex-wrap:wrap;gap:8px}
-.ways button{border:2px solid var(--rule);background:var(--card);color:inherit;padding:3px;cursor:pointer}
-.ways button:hover,.ways button:focus,.ways button[aria-pressed=true]{border-color:#b2202f}
-.ways img{display:block;width:72px}
-.on path{stroke:#b2202f!important;stroke-width:3!important}
-"""
-_SCRIPT = """
-document.querySelectorAll('.ways button').forEach(b=>b.addEventListener('click',()=>{
-document.querySelectorAll('.on').forEach(e=>e.classList.remove('on'));
-document.querySelectorAll('.ways button').forEach(o=>o.setAttribute('aria-pressed',o===b));
-b.dataset.path.split(' ').forEach(n=>['edge-','node-'].forEach(k=>{const e=document.getElementById(k+n);
-if(e)e.classList.add('on')}))}))
-"""
 
-
-def readable_page(s: Surrogate, figure: Figure, ways: Sequence[Way]) -> str:
-    """The page; every text in it is escaped.
+def readable_card(s: Surrogate, figure: Figure, ways: Sequence[Way], file: str = "") -> Card:
+    """The card of a readable model.
 
     Args:
         s: the readable model.
         figure: its sheet.
         ways: pictures whose way through a tree can be shown.
+        file: where it is saved, if it is.
     """
-    page = Page(f"{s.into} for {s.name}", style=_STYLE, script=_SCRIPT if ways else "")
-    page.say(f"{s.card.line}.")
-    for note in [*s.notes, *s.card.notes]:
-        page.say(note, warn=True)
-    page.add(figure_svg(figure))
+    parts = [paragraph(f"{s.card.line}."), *(paragraph(note, warn=True) for note in [*s.notes, *s.card.notes])]
+    parts.append(figure_svg(figure))
     if ways:
-        page.add(f'<h2>Which way does a picture go?</h2><div class="ways">{"".join(map(_button, ways))}</div>')
-    page.add(f"<h2>In words</h2><pre>{escape(str(s.head))}</pre><h2>Card</h2>{_table(s)}")
-    return str(page)
+        parts.append(f'<h3>Which way does a picture go?</h3><div class="ways">{"".join(map(_button, ways))}</div>')
+    parts.append(f"<h3>In words</h3><pre>{escape(str(s.head))}</pre><h3>Card</h3>{_table(s)}{drawer(s.record, file)}")
+    return Card(f"{s.into} for {s.name}", s.card.line, "".join(parts))
 
 
 def _button(way: Way) -> str:

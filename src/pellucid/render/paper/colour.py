@@ -15,7 +15,8 @@ ROBUST_PERCENTILE = 99.5
 
 _SEQUENTIAL, _DIVERGING = "inferno", "RdBu_r"  # both safe for colour-blind eyes
 _STEPS = 257  # odd, so that zero has a colour of its own in the middle of the diverging map
-_ENDS = 0.05  # of the diverging map left out at both ends: nearly black, they would read as "nothing there"
+ENDS = 0.05
+"""Of the diverging map left out at both ends: nearly black, they would read as "nothing there"."""
 
 
 class Limits(NamedTuple):
@@ -87,5 +88,5 @@ def _table(signed: bool) -> Array:
     from matplotlib import colormaps
 
     fine = colormaps[_DIVERGING if signed else _SEQUENTIAL].resampled(8 * _STEPS)
-    table: Array = fine(np.linspace(_ENDS, 1 - _ENDS, _STEPS) if signed else np.linspace(0, 1, _STEPS))[:, :3]
+    table: Array = fine(np.linspace(ENDS, 1 - ENDS, _STEPS) if signed else np.linspace(0, 1, _STEPS))[:, :3]
     return table.astype(np.float32)

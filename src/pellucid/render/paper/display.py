@@ -93,10 +93,9 @@ def display(explanation: Explanation, size: int = DISPLAY_SIZE, index: int | Non
     raw = explanation.map().detach().to("cpu", torch.float32)
     geometry, part = display_geometry(explanation.geometry, size, index)
     captions = [] if geometry.known else ["on the model’s own input"]
-    grid, size_in = raw.shape[-2:], geometry.input_size[-2:]
-    fine = min(grid) >= 16 and all(n > _FINE * m for n, m in zip(grid, size_in, strict=True))
+    fine = is_fine(raw, geometry)
     values = _unpadded(spread(raw, geometry), explanation)
-    problem, blank = _problem(raw, explanation)
+    problem, blank = problem_of(raw, explanation)
     if fine:
         spans = [
             min(stop, n) - max(start, 0.0) for (start, stop), n in zip(geometry.box[-2:], values.shape, strict=True)
@@ -115,6 +114,12 @@ def display(explanation: Explanation, size: int = DISPLAY_SIZE, index: int | Non
         part=part,
         captions=tuple(captions),
     )
+
+
+def is_fine(values: Tensor, geometry: Geometry) -> bool:
+    """Whether a map (..., *grid) is as fine as the input's pixels, so that single values are not readable."""
+    grid, size_in = values.shape[-2:], geometry.input_size[-2:]
+    return min(grid) >= 16 and all(n > _FINE * m for n, m in zip(grid, size_in, strict=True))
 
 
 def display_error(explanation: Explanation, size: int = DISPLAY_SIZE) -> Display | None:
@@ -191,7 +196,7 @@ def _nearest(clip: Clip, geometry: Geometry, index: int | None) -> int:
     return int(np.abs(np.asarray(clip.times) - geometry.ticks[index]).argmin())
 
 
-def _problem(raw: Tensor, explanation: Explanation) -> tuple[str, bool]:
+def problem_of(raw: Tensor, explanation: Explanation) -> tuple[str, bool]:
     """Why a map shows nothing, in a sentence (or an empty text), and whether to leave it undrawn."""
     finite = raw[raw.isfinite()]
     if finite.numel() < raw.numel():

@@ -1,0 +1,114 @@
+"""An input and its maps as `<pellucid-view>`: raw numbers as float32, the original, a picture where no script runs.
+
+Whatever is scaled or coloured is so in the viewer; what is stored here are the numbers of the result.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+from base64 import b64encode
+from collections.abc import Sequence
+from html import escape
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+
+from pellucid.explanation import Explanation
+from pellucid.media import Clip, Picture
+from pellucid.render.paper.display import display, is_fine, problem_of
+
+SHOWN = 1000
+"""The longer side of an original inside a page, in pixels; the pointer counts in the original's own."""
+
+THUMBNAIL = 320
+"""The longer side of the picture for where no script runs."""
+
+
+def view(explanations: Sequence[Explanation], media: str | None = None) -> str:
+    """The viewer of explanations of one input, as markup.
+
+    Args:
+        explanations: with maps, of one input and one size.
+        media: address of the original; None puts it into the markup.
+    """
+    first = explanations[0]
+    static = data_uri(display(first, THUMBNAIL).image(), "jpeg")
+    text = escape(f"{first.name}: {first.method} for {first.target}", quote=True)
+    return (
+        f"<pellucid-view>{original(first, media)}"
+        f'<script type="application/json">{embedded(described(explanations))}</script>'
+        f'<noscript><img alt="{text}" src="{static}"></noscript></pellucid-view>'
+    )
+
+
+def described(explanations: Sequence[Explanation]) -> dict[str, Any]:
+    """What the viewer shows, as plain values; arrays are float32, little-endian, in base64."""
+    first = explanations[0]
+    size = list(first.geometry.source_size)
+    return {
+        "name": first.name,
+        "size": size,
+        "ticks": list(first.geometry.ticks),
+        "unit": first.geometry.unit,
+        "start": size[0] // 2 if len(size) == 3 else 0,
+        "maps": [_map(e) for e in explanations],
+    }
+
+
+def _map(e: Explanation) -> dict[str, Any]:
+    values = e.map()[0].detach().to("cpu", torch.float32)
+    geometry = e.geometry
+    about: dict[str, Any] = {
+        "name": e.method,
+        "target": e.target,
+        "layer": e.layer or "",
+        "signed": e.signed,
+        "fine": is_fine(values, geometry),
+        "problem": problem_of(values, e)[0],
+        "grid": list(values.shape),
+        "input": list(geometry.input_size),
+        "box": [list(span) for span in geometry.box],
+        "data": floats(values.numpy()),
+    }
+    about |= {k: [list(s) for s in getattr(geometry, k)] for k in ("span", "reach") if getattr(geometry, k)}
+    return about
+
+
+def original(e: Explanation, media: str | None = None) -> str:
+    """The original as an element; nothing where it is not at hand."""
+    picture = e.picture
+    if isinstance(picture, Clip) or picture is None or len(e.geometry.source_size) != 2:
+        return ""
+    return (
+        f'<img class="original" alt="{escape(e.name, quote=True)}" src="{media or data_uri(pixels(picture), "jpeg")}">'
+    )
+
+
+def pixels(picture: Picture, size: int = SHOWN) -> NDArray[np.uint8]:
+    """A picture (H, W, 3) whose longer side has `size` pixels at most."""
+    image = picture.pil()
+    image.thumbnail((size, size), Image.Resampling.BICUBIC, reducing_gap=3.0)
+    return np.asarray(image)
+
+
+def data_uri(shown: NDArray[np.uint8], kind: str) -> str:
+    """Pixels (H, W, 3) as an address that holds them."""
+    buffer = io.BytesIO()
+    options: dict[str, Any] = {"quality": 86} if kind == "jpeg" else {}
+    Image.fromarray(np.ascontiguousarray(shown)).save(buffer, kind.upper(), **options)
+    return f"data:image/{kind};base64,{b64encode(buffer.getvalue()).decode()}"
+
+
+def floats(values: NDArray[Any]) -> str:
+    """Numbers as base64 of little-endian float32."""
+    return b64encode(np.ascontiguousarray(values, "<f4").tobytes()).decode()
+
+
+def embedded(values: Any) -> str:
+    """Plain values as JSON that may stand inside a script element: no markup ends it."""
+    text = json.dumps(values, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+    return text.replace("<", "\\u003c").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029")
