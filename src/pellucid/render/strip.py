@@ -123,11 +123,11 @@ def _curve(sheet: Sheet, e: Explanation, keys: Sequence[int], at: Column) -> flo
         return at.y + sheet.line("No evidence at any time.", at.x, at.y, SMALL, colour=WARNING)
     inch = _CURVE / (high - low)
     zero = at.y + inch * high
-    edges = _edges(e, curve)
-    begin, end = edges[0], edges[-1]
+    borders = edges(e, curve)
+    begin, end = borders[0], borders[-1]
     scale = at.width / max(end - begin, 1e-9)
     sheet.box(at.x, at.y, at.width, _CURVE, colour=TRACK, alpha=0.6)
-    for value, error, start, stop in zip(values, errors, edges, edges[1:], strict=False):
+    for value, error, start, stop in zip(values, errors, borders, borders[1:], strict=False):
         if stop <= start:
             continue  # of frames that only pad the input
         x, wide = at.x + (start - begin) * scale, max(0.01, (stop - start) * scale - 0.015)
@@ -150,7 +150,7 @@ def _curve(sheet: Sheet, e: Explanation, keys: Sequence[int], at: Column) -> flo
     return y + sheet.line(text, at.x + at.width / 2, y, SMALL, colour=QUIET, align="center", width=at.width)
 
 
-def _edges(e: Explanation, curve: TemporalCurve) -> list[float]:
+def edges(e: Explanation, curve: TemporalCurve) -> list[float]:
     """Where the cells of time begin and end, on the axis of time; cells behind the clip's end get none of it."""
     cells, ticks = len(curve.values), np.asarray(e.geometry.ticks, float)
     step = float(np.diff(ticks).mean()) if len(ticks) > 1 else 1.0

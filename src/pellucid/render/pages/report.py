@@ -47,7 +47,8 @@ def summary(cards: Sequence[Card]) -> str:
 
 
 def _mark(card: Card) -> str:
-    return "good" if card.trusted else "bad" if card.verdict else "quiet"
+    known = card.verdict not in ("", texts.NOT_MEASURED)
+    return "good" if card.trusted else "bad" if known else "quiet"
 
 
 def framed(page: str, text: str, height: int = 640) -> str:

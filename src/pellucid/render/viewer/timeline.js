@@ -35,7 +35,7 @@ export class Timeline {
 
   bars() {
     const curve = this.about.curves[this.how.a], { edges } = this.about.curves[this.how.a];
-    const errors = curve.half ?? curve.error ?? curve.values.map(() => 0);
+    const errors = curve.error ?? curve.values.map(() => 0);
     const low = Math.min(0, ...curve.values.map((v, i) => v - errors[i])), high = Math.max(0, ...curve.values.map((v, i) => v + errors[i]));
     const span = high - low || 1, y = (v) => HIGH * (1 - (v - low) / span), x = (t) => ((t - this.begin) / (this.end - this.begin || 1)) * WIDE;
     const node = (css, x0, y0, width, height) =>
@@ -47,7 +47,7 @@ export class Timeline {
       const bar = node(v > 0 ? "pv-for" : "pv-against", left + 1, Math.min(y(v), y(0)), right - left - 2, Math.abs(y(v) - y(0)));
       bar.dataset.value = v;
       found.push(bar);
-      if (curve.half ?? curve.error) found.push(node("pv-band", left + 1, y(v + errors[i]), right - left - 2, y(v - errors[i]) - y(v + errors[i])));
+      if (curve.error) found.push(node("pv-band", left + 1, y(v + errors[i]), right - left - 2, y(v - errors[i]) - y(v + errors[i])));
     });
     found.push(node("pv-zero", 0, y(0), WIDE, 0.5), node("pv-now", Math.min(WIDE - 2, x(this.about.ticks[this.how.index])), 0, 2, HIGH));
     this.plot.replaceChildren(...found);

@@ -17,12 +17,18 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
+from pellucid.errors import MediaError
 from pellucid.explanation import Explanation
 from pellucid.media import Clip, Picture
-from pellucid.render.paper.display import display, is_fine, problem_of
+from pellucid.media.clip import NOMINAL_RATE
+from pellucid.media.writing import encode
+from pellucid.render.paper.display import display, display_geometry, ground_pixels, is_fine, problem_of
 
 SHOWN = 1000
 """The longer side of an original inside a page, in pixels; the pointer counts in the original's own."""
+
+VIDEO = 480
+"""The longer side of a clip inside a page, in pixels."""
 
 THUMBNAIL = 320
 """The longer side of the picture for where no script runs."""
@@ -49,7 +55,7 @@ def described(explanations: Sequence[Explanation]) -> dict[str, Any]:
     """What the viewer shows, as plain values; arrays are float32, little-endian, in base64."""
     first = explanations[0]
     size = list(first.geometry.source_size)
-    return {
+    about: dict[str, Any] = {
         "name": first.name,
         "size": size,
         "ticks": list(first.geometry.ticks),
@@ -57,6 +63,32 @@ def described(explanations: Sequence[Explanation]) -> dict[str, Any]:
         "start": size[0] // 2 if len(size) == 3 else 0,
         "maps": [_map(e) for e in explanations],
     }
+    return about | (_in_time(explanations) if first.is_clip else {})
+
+
+def _in_time(explanations: Sequence[Explanation]) -> dict[str, Any]:
+    """The evidence over time of each map, with its error, and when each frame is shown in the video."""
+    from pellucid.render.strip import edges
+
+    first = explanations[0]
+    curves = []
+    for e in explanations:
+        curve = e.temporal()
+        told = curve.half if curve.half is not None else curve.error
+        curves.append({"values": _finite(curve.values), "error": told and _finite(told), "edges": edges(e, curve)})
+    ticks = np.asarray(first.geometry.ticks, float)
+    peak = int(np.abs(ticks - first.temporal().peak).argmin())
+    return {"curves": curves, "edges": curves[0]["edges"], "moments": moments(first), "start": peak}
+
+
+def moments(e: Explanation) -> list[float]:
+    """When each frame that the model was shown is shown in the video, in seconds."""
+    ticks = np.asarray(e.geometry.ticks, float)
+    return [float(t) for t in (ticks - ticks[0]) / (1.0 if e.geometry.unit == "s" else NOMINAL_RATE)]
+
+
+def _finite(values: Sequence[float]) -> list[float]:
+    return [float(v) if np.isfinite(v) else 0.0 for v in values]
 
 
 def _map(e: Explanation) -> dict[str, Any]:
@@ -79,13 +111,36 @@ def _map(e: Explanation) -> dict[str, Any]:
 
 
 def original(e: Explanation, media: str | None = None) -> str:
-    """The original as an element; nothing where it is not at hand."""
-    picture = e.picture
-    if isinstance(picture, Clip) or picture is None or len(e.geometry.source_size) != 2:
+    """The original as an element; nothing where it is not at hand, or a clip cannot be encoded."""
+    picture, name = e.picture, escape(e.name, quote=True)
+    if isinstance(picture, Clip):
+        source = media or video_uri(e)
+        return (
+            f'<video class="original" muted playsinline aria-label="{name}" src="{source}"></video>' if source else ""
+        )
+    if picture is None or len(e.geometry.source_size) != 2:
         return ""
-    return (
-        f'<img class="original" alt="{escape(e.name, quote=True)}" src="{media or data_uri(pixels(picture), "jpeg")}">'
-    )
+    source = media or data_uri(pixels(picture), "jpeg")
+    return f'<img class="original" alt="{name}" src="{source}">'
+
+
+def video_uri(e: Explanation) -> str:
+    """The frames that the model was shown as a VP9 video inside an address; empty without PyAV."""
+    try:
+        return f"data:video/webm;base64,{b64encode(video(e)).decode()}"
+    except MediaError:
+        return ""
+
+
+def video(e: Explanation) -> bytes:
+    """The frames that the model was shown as a VP9 video (WebM), each at its time, without a map.
+
+    Raises:
+        MediaError: PyAV is missing, or has no such encoder.
+    """
+    size = display_geometry(e.geometry, VIDEO)[0].source_size[-2:]
+    frames = (ground_pixels(e, size, i) for i in range(len(e.geometry.ticks)))
+    return encode(frames, moments(e), "webm")
 
 
 def pixels(picture: Picture, size: int = SHOWN) -> NDArray[np.uint8]:
