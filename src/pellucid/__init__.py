@@ -25,7 +25,7 @@ from pellucid.errors import (
 )
 
 if TYPE_CHECKING:
-    from pellucid.media import Clip, Geometry, Picture, Plan, read_clip, read_image
+    from pellucid.media import Clip, Geometry, Picture, Plan, Volume, read_clip, read_image, read_volume
     from pellucid.models.blackbox import to_onnx
     from pellucid.models.clips import ClipPreprocess
     from pellucid.models.layers import layers
@@ -33,7 +33,9 @@ if TYPE_CHECKING:
     from pellucid.models.preprocess import Preprocess
     from pellucid.models.sources import load, per_frame, wrap
     from pellucid.models.targets import Class, Contrast, PerSample, Step, Target, TopClass, Unit
-    from pellucid.results import Concepts, Heatmap, Heatmaps, Importance, VideoHeatmap
+    from pellucid.models.volume_preprocess import VolumePreprocess
+    from pellucid.models.volumes import per_slice
+    from pellucid.results import Concepts, Heatmap, Heatmaps, Importance, VideoHeatmap, VolumeHeatmap
     from pellucid.results.activations import Activations
     from pellucid.results.atlas import AtlasSheet
     from pellucid.results.distilled import Distilled
@@ -51,16 +53,18 @@ if TYPE_CHECKING:
     from pellucid.verbs.visualize import visualize
 
 _HOMES = {
-    "pellucid.media": ("Clip", "Geometry", "Picture", "Plan", "read_clip", "read_image"),
+    "pellucid.media": ("Clip", "Geometry", "Picture", "Plan", "Volume", "read_clip", "read_image", "read_volume"),
     "pellucid.models.clips": ("ClipPreprocess",),
     "pellucid.models.layers": ("layers",),
     "pellucid.models.model": ("VisionModel",),
+    "pellucid.models.volume_preprocess": ("VolumePreprocess",),
+    "pellucid.models.volumes": ("per_slice",),
     "pellucid.models.preprocess": ("Preprocess",),
     "pellucid.models.blackbox": ("to_onnx",),
     "pellucid.models.sources": ("load", "per_frame", "wrap"),
     "pellucid.models.targets": ("Class", "Contrast", "PerSample", "Step", "Target", "TopClass", "Unit"),
     "pellucid.verbs.distill": ("distill",),
-    "pellucid.results": ("Concepts", "Heatmap", "Heatmaps", "Importance", "VideoHeatmap"),
+    "pellucid.results": ("Concepts", "Heatmap", "Heatmaps", "Importance", "VideoHeatmap", "VolumeHeatmap"),
     "pellucid.results.activations": ("Activations",),
     "pellucid.results.atlas": ("AtlasSheet",),
     "pellucid.results.features": ("FeatureImage", "FeatureImages"),
@@ -126,6 +130,9 @@ __all__ = [
     "Verification",
     "VideoHeatmap",
     "VisionModel",
+    "Volume",
+    "VolumeHeatmap",
+    "VolumePreprocess",
     "__version__",
     "activations",
     "atlas",
@@ -137,9 +144,11 @@ __all__ = [
     "load",
     "more",
     "per_frame",
+    "per_slice",
     "read",
     "read_clip",
     "read_image",
+    "read_volume",
     "tcav",
     "to_onnx",
     "verify",

@@ -15,7 +15,8 @@ from pellucid.errors import MediaError
 from pellucid.media.clip import Clip
 from pellucid.media.geometry import Geometry
 from pellucid.media.image import Picture
-from pellucid.media.medium import CLIP, PICTURE, Medium
+from pellucid.media.medium import CLIP, PICTURE, VOLUME, Medium
+from pellucid.media.volume import Volume
 
 Kind = Literal["map", "channels"]
 
@@ -239,7 +240,7 @@ class Explanation(Brief):
     facts: dict[str, float] = field(default_factory=dict)
     quality: Quality | None = None
     extras: dict[str, Tensor] = field(default_factory=dict)
-    picture: Picture | Clip | None = field(default=None, repr=False)
+    picture: Picture | Clip | Volume | None = field(default=None, repr=False)
     remarks: list[str] = field(default_factory=list)
 
     @property
@@ -286,8 +287,8 @@ class Explanation(Brief):
 
     @property
     def medium(self) -> Medium:
-        """What was explained: a picture or a clip."""
-        return CLIP if self.geometry.is_clip else PICTURE
+        """What was explained: a picture, a clip or a volume."""
+        return CLIP if self.geometry.is_clip else VOLUME if self.geometry.affine else PICTURE
 
     @property
     def is_clip(self) -> bool:

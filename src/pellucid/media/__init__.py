@@ -14,9 +14,10 @@ from pellucid.media.generated import SUITES
 from pellucid.media.geometry import Geometry
 from pellucid.media.image import MAX_BYTES, MAX_PIXELS, Picture, digest, read_image
 from pellucid.media.inputs import expand, read_lines
-from pellucid.media.medium import CLIP, MEDIA, PICTURE, Medium, medium_of
+from pellucid.media.medium import CLIP, MEDIA, PICTURE, VOLUME, Medium, medium_of
 from pellucid.media.samples import SAMPLES, sample_path
 from pellucid.media.sampling import Plan
+from pellucid.media.volume import Volume, read_volume
 
 __all__ = [
     "CLIP",
@@ -28,6 +29,7 @@ __all__ = [
     "SCHEMES",
     "STILLS",
     "SUITES",
+    "VOLUME",
     "Box",
     "Caps",
     "Clip",
@@ -40,6 +42,7 @@ __all__ = [
     "PictureSet",
     "Pictures",
     "Plan",
+    "Volume",
     "address",
     "digest",
     "expand",
@@ -50,6 +53,7 @@ __all__ = [
     "read_folder",
     "read_image",
     "read_lines",
+    "read_volume",
     "sample_path",
     "scheme",
 ]

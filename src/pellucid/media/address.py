@@ -13,6 +13,9 @@ if TYPE_CHECKING:
 STILLS = frozenset(("sample", "digits", "window"))
 """What stands before the colon of a picture that is no file."""
 
+VOLUMES = frozenset(("series", "time", "volume"))
+"""The same of a volume: one series of a folder, one moment of a file, one that a package brings."""
+
 SCHEMES: dict[str, Callable[[str], Footage]] = {}
 """What stands before the colon of a clip that is no file -> what makes footage of the text behind it."""
 
@@ -20,7 +23,7 @@ SCHEMES: dict[str, Callable[[str], Footage]] = {}
 def scheme(source: str | os.PathLike[str]) -> str:
     """What stands before the colon, if it is known: `sample`, `digits`, `suite`; empty for a path."""
     prefix, colon, _ = os.fspath(source).partition(":")
-    return prefix if colon and (prefix in STILLS or prefix in SCHEMES) else ""
+    return prefix if colon and (prefix in STILLS or prefix in VOLUMES or prefix in SCHEMES) else ""
 
 
 def windowed(source: str) -> tuple[str, str]:

@@ -28,6 +28,13 @@ class Geometry:
     ``span`` and ``reach`` are of a map whose grid does not cover the model's input evenly: for each axis, in the
     input's pixels, the interval that the grid spans, and the interval that its cells see at all. Empty: the whole.
 
+    ``turn`` is of an input whose axes are not the source's: for each axis of the input, which axis of the source it
+    runs along, counted from 1, negative where it runs the other way. ``box`` is then told along the input's axes, in
+    its direction. Empty: they are the same.
+
+    ``affine`` is of a volume: the three rows that lead from a source index (whole numbers are voxel centres) to
+    millimetres to the patient's Right, Anterior and Superior.
+
     Raises:
         MediaError: the axes disagree, a size is not positive, the box is empty on an axis, or ticks do not fit.
     """
@@ -40,6 +47,8 @@ class Geometry:
     unit: str = ""
     span: tuple[tuple[float, float], ...] = ()
     reach: tuple[tuple[float, float], ...] = ()
+    turn: tuple[int, ...] = ()
+    affine: tuple[tuple[float, ...], ...] = ()
 
     def __post_init__(self) -> None:
         if not len(self.source_size) == len(self.input_size) == len(self.box) > 0:
@@ -53,6 +62,20 @@ class Geometry:
             raise MediaError(f"{len(self.ticks)} ticks for the {self.source_size[0]} samples of the first axis.")
         if any(part and len(part) != len(self.box) for part in (self.span, self.reach)):
             raise MediaError(f"The span and the reach of a grid are given for each axis or not at all, not in {self}.")
+
+    @property
+    def turned_size(self) -> tuple[int, ...]:
+        """The source's size along the input's axes."""
+        return tuple(self.source_size[abs(t) - 1] for t in self.turn) if self.turn else self.source_size
+
+    def _unturned(self, values: Tensor) -> Tensor:
+        """Values (..., *turned_size) over the source's own axes."""
+        if not self.turn:
+            return values
+        first = values.ndim - len(self.turn)
+        flipped = values.flip([first + k for k, t in enumerate(self.turn) if t < 0])
+        back = [first + [abs(t) - 1 for t in self.turn].index(axis) for axis in range(len(self.turn))]
+        return flipped.permute(*range(first), *back).contiguous()
 
     @property
     def is_clip(self) -> bool:
@@ -79,7 +102,7 @@ class Geometry:
         peak can't fall between two pixels. A pixel counts as seen when its centre lies in the box, and in the reach of
         the grid's cells. ``values`` should be finite.
         """
-        spans = zip(self._grid(values), self.source_size, self.box, self.input_size, strict=True)
+        spans = zip(self._grid(values), self.turned_size, self.box, self.input_size, strict=True)
         matrices = []
         for axis, (cells, pixels, (start, stop), size) in enumerate(spans):
             centres = _centres(pixels)
@@ -89,7 +112,7 @@ class Geometry:
             if self.reach:
                 matrix[(at * size < self.reach[axis][0]) | (at * size >= self.reach[axis][1])] = float("nan")
             matrices.append(matrix)
-        return _separable(values, matrices)
+        return self._unturned(_separable(values, matrices))
 
     def to_input(self, values: Tensor) -> Tensor:
         """Spread a map (..., *grid) over the model's input: float32 (..., *input_size), so too, but without NaN."""
@@ -118,31 +141,41 @@ class Geometry:
 
     def seen(self) -> Tensor:
         """Which source pixels the model saw: bool (*source_size), true where its centre lies in the box."""
-        mask = torch.ones(self.source_size, dtype=torch.bool)
-        for axis, (pixels, (start, stop)) in enumerate(zip(self.source_size, self.box, strict=True)):
+        mask = torch.ones(self.turned_size, dtype=torch.bool)
+        for axis, (pixels, (start, stop)) in enumerate(zip(self.turned_size, self.box, strict=True)):
             centres = _centres(pixels)
             inside = (centres >= start) & (centres < stop)
             mask &= inside.reshape([-1 if other == axis else 1 for other in range(mask.ndim)])
-        return mask
+        return self._unturned(mask)
 
     def source_point(self, input_point: Sequence[float]) -> tuple[float, ...]:
         """Where a point of the model's input lies in the source, per axis; whole numbers are pixel
         centres."""
         spans = zip(input_point, self.input_size, self.box, strict=True)
-        return tuple(start + (at + 0.5) / n * (stop - start) - 0.5 for at, n, (start, stop) in spans)
+        along = [start + (at + 0.5) / n * (stop - start) - 0.5 for at, n, (start, stop) in spans]
+        if not self.turn:
+            return tuple(along)
+        point = [0.0] * len(along)
+        for t, at in zip(self.turn, along, strict=True):
+            point[abs(t) - 1] = at if t > 0 else self.source_size[abs(t) - 1] - 1 - at
+        return tuple(point)
 
     def input_point(self, source_point: Sequence[float]) -> tuple[float, ...]:
         """The inverse of ``source_point``; a point outside the box lands outside the model's input."""
+        if self.turn:
+            there = ((self.source_size[abs(t) - 1], source_point[abs(t) - 1], t) for t in self.turn)
+            source_point = [at if t > 0 else n - 1 - at for n, at, t in there]
         spans = zip(source_point, self.input_size, self.box, strict=True)
         return tuple((at + 0.5 - start) / (stop - start) * n - 0.5 for at, n, (start, stop) in spans)
 
     def as_dict(self) -> dict[str, Any]:
         """The geometry as plain values, ready for JSON."""
-        return {name: value for name, value in asdict(self).items() if value or name not in ("span", "reach")}
+        return {name: value for name, value in asdict(self).items() if value or name not in _RARE}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Geometry:
         """Read back what ``as_dict`` wrote, through JSON or not."""
+        span, reach = (tuple((float(a), float(b)) for a, b in values.get(name, ())) for name in ("span", "reach"))
         return cls(
             tuple(int(n) for n in values["source_size"]),
             tuple(int(n) for n in values["input_size"]),
@@ -150,7 +183,10 @@ class Geometry:
             bool(values.get("known", True)),
             tuple(float(at) for at in values.get("ticks", ())),
             str(values.get("unit", "")),
-            *(tuple((float(a), float(b)) for a, b in values.get(name, ())) for name in ("span", "reach")),
+            span,
+            reach,
+            tuple(int(t) for t in values.get("turn", ())),
+            tuple(tuple(float(a) for a in row) for row in values.get("affine", ())),
         )
 
     def _grid(self, values: Tensor) -> tuple[int, ...]:
@@ -158,6 +194,9 @@ class Geometry:
         if values.ndim < axes or not prod(values.shape[-axes:]):
             raise MediaError(f"A map over {axes} space axes was expected, not a tensor of shape {tuple(values.shape)}.")
         return tuple(values.shape[-axes:])
+
+
+_RARE = ("span", "reach", "turn", "affine")  # left out of records where they are empty
 
 
 def _centres(pixels: int) -> Tensor:

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 DICOM_ENDINGS = frozenset((".dcm", ".dicom", ".ima"))
 """What a DICOM file of a folder ends in, if in anything."""
 
 _NO_PREAMBLE = (b"\x08\x00", b"\x02\x00", b"\x00\x08", b"\x00\x02")  # how the first group is written, either way round
+
+
+def is_nifti_name(source: str | os.PathLike[str]) -> bool:
+    """Whether a path is called as NIfTI files are."""
+    return os.fspath(source).lower().endswith((".nii", ".nii.gz"))
 
 
 def is_dicom(data: bytes) -> bool:

@@ -1,4 +1,4 @@
-"""What kind of thing is looked at, a picture or a clip: one object that is asked, instead of tests in many places.
+"""What kind of thing is looked at, a picture, a clip or a volume: one object that is asked, in place of many tests.
 
 A `Medium` says how many axes an input has, which files and folders hold one, how one is opened, and what to do with one
 of another kind. What a model makes of it stands in `models/feed.py`.
@@ -17,11 +17,13 @@ from PIL import Image
 from torch import Tensor
 
 from pellucid.errors import MediaError
-from pellucid.media.address import SCHEMES, STILLS, scheme
+from pellucid.media.address import SCHEMES, STILLS, VOLUMES, address, scheme
 from pellucid.media.clip import Clip, Footage, StillError
 from pellucid.media.footage import is_video, open_clip
 from pellucid.media.image import Picture, read_image
 from pellucid.media.inputs import SUFFIXES, VIDEOS, Wanted, listed
+from pellucid.media.magic import DICOM_ENDINGS, is_nifti_name
+from pellucid.media.volume import Volume, read_volume, volumes_in
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,6 +75,19 @@ class Medium:
         return MediaError(f"{name_of(item)} is a {found.name}, and {model} takes {self.name}s: {cure}.")
 
 
+@dataclass(frozen=True, eq=False)
+class VolumeMedium(Medium):
+    """Volumes, which are a file each, or a folder of slices; a folder of several series is one of each."""
+
+    def expand(self, inputs: Sequence[str | Path]) -> list[str]:
+        """The volumes behind what a person typed."""
+        found: dict[str, str] = {}
+        for item in inputs:
+            for source in volumes_in(os.fspath(item)):
+                found.setdefault(address(source), source)
+        return list(found.values())
+
+
 def name_of(item: Any) -> str:
     """What people call an input: its path or its own name."""
     return str(item) if isinstance(item, str | Path) else getattr(item, "name", "The input")
@@ -95,7 +110,16 @@ CLIP = Medium(
         "such as torchvision:r3d_18"
     },
 )
-MEDIA = {medium.name: medium for medium in (PICTURE, CLIP)}
+VOLUME = VolumeMedium(
+    "volume",
+    3,
+    False,
+    Wanted(frozenset((".nii", ".nii.gz", *DICOM_ENDINGS)), "volume"),
+    read_volume,
+    "give a NIfTI file, a folder of DICOM slices or a pl.Volume",
+    {"picture": "explain it slice by slice with pl.per_slice(model), or choose a model of volumes"},
+)
+MEDIA = {medium.name: medium for medium in (PICTURE, CLIP, VOLUME)}
 """By name."""
 
 
@@ -103,6 +127,8 @@ def medium_of(item: Any) -> Medium | None:
     """What something is, as far as its type, its scheme or its first bytes tell; None: it may be one or the other."""
     if isinstance(item, Clip | Footage):
         return CLIP
+    if isinstance(item, Volume):
+        return VOLUME
     if isinstance(item, Picture | Image.Image):
         return PICTURE
     if isinstance(item, np.ndarray):
@@ -110,5 +136,7 @@ def medium_of(item: Any) -> Medium | None:
     if not isinstance(item, str | os.PathLike):
         return None
     if known := scheme(item):
-        return PICTURE if known in STILLS else CLIP
+        return PICTURE if known in STILLS else VOLUME if known in VOLUMES else CLIP
+    if is_nifti_name(item):
+        return VOLUME
     return CLIP if is_video(item) else None

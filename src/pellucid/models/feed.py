@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from pellucid.errors import MediaError
-from pellucid.media import CLIP, PICTURE, Clip, Footage, Geometry, Medium, Picture, address
+from pellucid.media import CLIP, PICTURE, VOLUME, Clip, Footage, Geometry, Medium, Picture, Volume, address
 from pellucid.models.model import VisionModel
 
 
@@ -33,7 +33,7 @@ class Prepared:
 
     x: Tensor
     geometry: Geometry
-    picture: Picture | Clip | None
+    picture: Picture | Clip | Volume | None
     source: dict[str, Any]
     notes: list[str] = field(default_factory=list)
     remarks: list[str] = field(default_factory=list)
@@ -84,7 +84,7 @@ class Feed(ABC):
         return Geometry.identity(tuple(x.shape[1:]))
 
     @abstractmethod
-    def shown(self, model: VisionModel, x: Tensor, digest: str) -> Picture | Clip | None:
+    def shown(self, model: VisionModel, x: Tensor, digest: str) -> Picture | Clip | Volume | None:
         """What a tensor looks like."""
 
 
@@ -160,7 +160,37 @@ class ClipFeed(Feed):
         return _clip_as_seen(model, x, blank) if x.shape[0] == model.preprocess.channels else None
 
 
-FEEDS: dict[str, Feed] = {feed.medium.name: feed for feed in (PictureFeed(), ClipFeed())}
+class VolumeFeed(Feed):
+    """Volumes, for models of volumes."""
+
+    medium = VOLUME
+
+    def ready(self, model: VisionModel, opened: Volume) -> Prepared:
+        """The preprocessing's input; where nothing was measured nothing is claimed."""
+        x, geometry = model.volumes(opened)
+        about = {"source": address(opened.source), "name": opened.name, "sha256": opened.sha256, **opened.origin}
+        seen = None if opened.seen is None else torch.from_numpy(opened.seen)
+        return Prepared(x, geometry, opened, about, list(opened.notes), seen=seen)
+
+    def check(self, model: VisionModel, x: Tensor) -> None:
+        """Floats (C, a, b, c)."""
+        if x.ndim != 4 or not x.is_floating_point():
+            raise MediaError(
+                f"{model.name} takes volumes: give floats (C, a, b, c) or (N, C, a, b, c), not {x.dtype} "
+                f"{tuple(x.shape)}."
+            )
+
+    def plain(self, x: Tensor) -> Geometry:
+        """A tensor has no place in a patient: its voxels are millimetres."""
+        rows = tuple(tuple(float(k == j) for j in range(4)) for k in range(3))
+        return replace(Geometry.identity(tuple(x.shape[1:])), unit="mm", affine=rows)
+
+    def shown(self, model: VisionModel, x: Tensor, digest: str) -> Volume:
+        """The mean of its channels."""
+        return Volume(x.mean(0).numpy(), np.eye(4), "tensor", "", digest)
+
+
+FEEDS: dict[str, Feed] = {feed.medium.name: feed for feed in (PictureFeed(), ClipFeed(), VolumeFeed())}
 """By the name of the medium."""
 
 

@@ -17,7 +17,7 @@ from pellucid.engine import default_batch, leave_no_trace, unwrap
 from pellucid.engine.run import require_values, run_model
 from pellucid.errors import ModelError, TargetError
 from pellucid.explanation import Prediction
-from pellucid.media import CLIP, PICTURE, Medium
+from pellucid.media import CLIP, PICTURE, VOLUME, Medium
 from pellucid.models.clips import ClipPreprocessing
 from pellucid.models.fingerprint import fingerprint
 from pellucid.models.parts import nothing_to_explain, parts
@@ -26,6 +26,7 @@ from pellucid.models.reading import Reading
 from pellucid.models.recognition import doubts, settle
 from pellucid.models.targets import Target
 from pellucid.models.task import Scores, Task, label_of, recognised_task, task_of
+from pellucid.models.volume_preprocess import VolumePreprocessing
 
 
 @dataclass
@@ -43,7 +44,7 @@ class VisionModel:
     """
 
     module: nn.Module
-    preprocess: Preprocessing | ClipPreprocessing
+    preprocess: Preprocessing | ClipPreprocessing | VolumePreprocessing
     labels: tuple[str, ...] | None = None
     name: str = ""
     source: dict[str, Any] = field(default_factory=dict)
@@ -65,7 +66,9 @@ class VisionModel:
 
     @property
     def medium(self) -> Medium:
-        """What it takes: pictures or clips."""
+        """What it takes: pictures, clips or volumes."""
+        if isinstance(self.preprocess, VolumePreprocessing):
+            return VOLUME
         return CLIP if isinstance(self.preprocess, ClipPreprocessing) else PICTURE
 
     @property
@@ -78,10 +81,25 @@ class VisionModel:
         """The preprocessing of an image model.
 
         Raises:
-            ModelError: it takes clips.
+            ModelError: it takes clips or volumes.
         """
         if isinstance(self.preprocess, ClipPreprocessing):
             raise ModelError(f"{self.name or 'The model'} takes clips, not pictures: give it a clip.")
+        if isinstance(self.preprocess, VolumePreprocessing):
+            raise ModelError(f"{self.name or 'The model'} takes volumes, not pictures: give it a volume.")
+        return self.preprocess
+
+    @property
+    def volumes(self) -> VolumePreprocessing:
+        """The preprocessing of a model of volumes.
+
+        Raises:
+            ModelError: it takes something else.
+        """
+        if not isinstance(self.preprocess, VolumePreprocessing):
+            raise ModelError(
+                f"{self.name or 'The model'} takes {self.medium.name}s: pl.per_slice(model) makes it one of volumes."
+            )
         return self.preprocess
 
     @property

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from pellucid.errors import PellucidError
 from pellucid.explanation import Explanation
+from pellucid.media import CLIP, VOLUME
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -17,7 +18,7 @@ def panel(explanations: Sequence[Explanation], *, width: float = 13.5) -> Figure
 
     At the left stands the original with the model's top classes. Each target has a section with a tile for
     each explanation: method, layer, overlay, a colour bar with the raw values, measured quality, warnings.
-    A map without meaning says so. Of three space axes the middle slice of the first is shown; a clip has a
+    A map without meaning says so. A volume is cut in three planes through the peak; a clip has a
     strip of key frames above the curve of its evidence over time.
 
     Args:
@@ -36,10 +37,14 @@ def panel(explanations: Sequence[Explanation], *, width: float = 13.5) -> Figure
     if len({(e.name, e.record.input.get("sha256")) for e in explanations}) > 1:
         names = ", ".join(dict.fromkeys(e.name for e in explanations))
         raise PellucidError(f"A panel shows one picture, not several ({names}): draw a panel for each.")
-    if explanations[0].is_clip:
+    if explanations[0].medium is CLIP:
         from pellucid.render.strip import strips
 
         return strips(explanations, width)
+    if explanations[0].medium is VOLUME:
+        from pellucid.render.planes import panel_of_volumes
+
+        return panel_of_volumes(explanations, width)
     from pellucid.render.paper.page import page  # brings matplotlib
 
     return page(explanations[0], _sections(explanations), width)

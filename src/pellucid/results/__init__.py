@@ -2,7 +2,7 @@
 
 from pellucid.results.base import Result
 from pellucid.results.concepts import Concepts
-from pellucid.results.heatmap import Heatmap, Heatmaps, Session, VideoHeatmap, check
+from pellucid.results.heatmap import Heatmap, Heatmaps, Session, VideoHeatmap, VolumeHeatmap, check
 from pellucid.results.importance import Importance
 from pellucid.results.shown import file_names, names_of_inputs, slug, unused
 
@@ -14,6 +14,7 @@ __all__ = [
     "Result",
     "Session",
     "VideoHeatmap",
+    "VolumeHeatmap",
     "check",
     "file_names",
     "names_of_inputs",

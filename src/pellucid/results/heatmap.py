@@ -6,6 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+from numpy.typing import NDArray
+
 from pellucid import storage
 from pellucid.evaluation.check import Explained, Session, by_picture, check
 from pellucid.explanation import Quality
@@ -18,7 +21,7 @@ if TYPE_CHECKING:
 
     from pellucid.render.pages.card import Card
 
-__all__ = ["Heatmap", "Heatmaps", "Session", "VideoHeatmap", "check"]
+__all__ = ["Heatmap", "Heatmaps", "Session", "VideoHeatmap", "VolumeHeatmap", "check", "kind_of"]
 
 
 @dataclass(repr=False)
@@ -102,7 +105,36 @@ class VideoHeatmap(Heatmap):
         return super().check()
 
 
-_KINDS: dict[str, type[Heatmap]] = {"picture": Heatmap, "clip": VideoHeatmap}
+@dataclass(repr=False)
+class VolumeHeatmap(Heatmap):
+    """An explanation of one volume: `heatmap()` is `(1, I, J, K)`, its own grid, NaN where the model never looked."""
+
+    @property
+    def affine(self) -> NDArray[np.float64]:
+        """From an index of `heatmap()[0]` to millimetres to the patient's Right, Anterior and Superior, `(4, 4)`."""
+        return np.vstack([np.asarray(self.geometry.affine, np.float64), [0.0, 0.0, 0.0, 1.0]])
+
+    @property
+    def peak(self) -> tuple[tuple[int, int, int], tuple[float, float, float]]:
+        """The voxel where the map is strongest, and where that is in millimetres."""
+        from pellucid.render.planes import peak_of
+
+        return peak_of(self)
+
+    def exported(self, folder: Path, stem: str) -> list[Path]:
+        """Write what viewers open: the sheet of slices."""
+        from pellucid.render.save import figure_png
+
+        return [storage.write_bytes(folder / f"{stem}.slices.png", figure_png(self.slices()))]
+
+    def slices(self) -> Figure:
+        """Slices from the lowest to the highest that the model saw, each under the map."""
+        from pellucid.render.planes import slice_sheet
+
+        return slice_sheet(self)
+
+
+_KINDS: dict[str, type[Heatmap]] = {"picture": Heatmap, "clip": VideoHeatmap, "volume": VolumeHeatmap}
 
 
 def kind_of(medium: Medium) -> type[Heatmap]:
@@ -153,6 +185,8 @@ class Heatmaps(list[Heatmap], Result):
             files += storage.save(e, folder / f"{stem}.{name}")
             if isinstance(e, VideoHeatmap) and e.kind == "map" and e.picture is not None:
                 files.append(storage.write_bytes(folder / f"{stem}.{name}.webm", e.video()))
+            if isinstance(e, VolumeHeatmap) and e.kind == "map":
+                files += e.exported(folder, f"{stem}.{name}")
         return [*files, storage.write_bytes(folder / f"{stem}.png", self.png())]
 
     def on_page(self, file: str = "") -> Card:

@@ -15,6 +15,7 @@ from pellucid.importance.drawn import Given
 from pellucid.importance.frames import Frames, Segments
 from pellucid.importance.result import INTERVAL
 from pellucid.importance.temporal import order_sensitivity, sufficient
+from pellucid.media import Volume
 from pellucid.models.feed import Prepared
 from pellucid.models.fused import fused_remarks
 from pellucid.models.model import VisionModel
@@ -170,7 +171,7 @@ def importance_of_one(
         interactions=found.interactions[0],
         notes=notes,
         tree=found.tree,
-        picture=item.picture,
+        picture=None if isinstance(item.picture, Volume) else item.picture,
     )
 
 

@@ -11,13 +11,13 @@ from PIL import Image
 from torch import Tensor, nn
 
 from pellucid.errors import MediaError, PellucidError
-from pellucid.media import CLIP, Clip, Footage, Medium, Picture
+from pellucid.media import CLIP, Clip, Footage, Medium, Picture, Volume
 from pellucid.media.medium import name_of
 from pellucid.models import sources
 from pellucid.models.feed import Prepared, feed_of
 from pellucid.models.model import VisionModel
 
-Input = str | Path | Image.Image | np.ndarray[Any, Any] | Tensor | Picture | Clip | Footage
+Input = str | Path | Image.Image | np.ndarray[Any, Any] | Tensor | Picture | Clip | Footage | Volume
 ModelLike = str | VisionModel | nn.Module
 
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from pellucid import storage
 from pellucid.errors import MediaError, StorageError
-from pellucid.media import Clip, Picture, open_clip, read_image
+from pellucid.media import VOLUME, Clip, Picture, Volume, open_clip, read_image, read_volume
 from pellucid.models.targets import TargetLike
 from pellucid.verbs.inputs import Input, ModelLike
 from pellucid.verbs.kinds import REQUESTS
@@ -123,7 +123,9 @@ def opened(stored: storage.Artefact) -> Any:
     return result
 
 
-def _original(result: Any) -> Picture | Clip:
+def _original(result: Any) -> Picture | Clip | Volume:
     """The picture, or of a clip the very frames that the model was shown."""
     about = result.record.input
+    if result.medium is VOLUME:
+        return read_volume(about["source"])
     return open_clip(about["source"]).pick(about["frames"]) if "frames" in about else read_image(about["source"])

@@ -26,6 +26,7 @@ from pellucid.models.recognition import configuration, configured_labels
 from pellucid.models.sources.imagenet import imagenet_preprocess
 from pellucid.models.sources.registry import find_source
 from pellucid.models.task import declared_task
+from pellucid.models.volume_preprocess import VolumePreprocessing
 
 DEFAULT = embedded.NAME
 
@@ -216,7 +217,7 @@ def _preprocess(module: nn.Module, transform: Any, *, clips: bool = False) -> An
         return from_processor(saved) if saved and not clips else imagenet_preprocess((224, 224), 3)
     if is_processor(transform):
         return from_processor(transform)
-    if isinstance(transform, Preprocess | TransformPreprocess | ClipPreprocessing):
+    if isinstance(transform, Preprocess | TransformPreprocess | ClipPreprocessing | VolumePreprocessing):
         return transform
     if callable(transform) and clips:
         return transform

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from pellucid.errors import PellucidError
 from pellucid.explanation import Explanation, Prediction, Record
-from pellucid.media import Clip, Geometry, Picture
+from pellucid.media import Clip, Geometry, Picture, Volume
 from pellucid.render.paper.colour import Array, Limits, limits, number
 from pellucid.render.paper.overlay import Ground, overlay
 
@@ -44,7 +44,7 @@ class Pictured(Protocol):
         """The model's top classes."""
 
     @property
-    def picture(self) -> Picture | Clip | None:
+    def picture(self) -> Picture | Clip | Volume | None:
         """The original, if it is at hand."""
 
 
@@ -100,7 +100,7 @@ def display(explanation: Explanation, size: int = DISPLAY_SIZE, index: int | Non
         spans = [
             min(stop, n) - max(start, 0.0) for (start, stop), n in zip(geometry.box[-2:], values.shape, strict=True)
         ]
-        values = _smooth(values, sigma := _SMOOTH * max(spans))
+        values = smooth(values, sigma := _SMOOTH * max(spans))
         per_pixel = max(explanation.geometry.source_size[-2:]) / max(values.shape)
         captions.append(f"smoothed for display, σ = {max(0.1, sigma * per_pixel):.1f} px")
     shown = values if fine and raw.ndim == 3 else raw.numpy()
@@ -176,7 +176,9 @@ def _unpadded(values: Array, explanation: Explanation) -> Array:
 def ground_pixels(explanation: Pictured, size: tuple[int, ...], index: int | None = None) -> NDArray[np.uint8]:
     """The picture, or one frame of the clip (the middle one), (H, W, 3) uint8 at display size; grey if not at hand."""
     picture = explanation.picture
-    if isinstance(picture, Clip):
+    if isinstance(picture, Volume):
+        picture = None
+    elif isinstance(picture, Clip):
         picture = picture.picture(_nearest(picture, explanation.geometry, index))
     elif len(explanation.geometry.source_size) != 2:
         picture = None
@@ -213,7 +215,7 @@ def problem_of(raw: Tensor, explanation: Explanation) -> tuple[str, bool]:
     return "", False
 
 
-def _smooth(values: Array, sigma: float) -> Array:
+def smooth(values: Array, sigma: float) -> Array:
     """A Gaussian over the seen part (H, W) alone; NaN stays NaN."""
     seen = np.isfinite(values)
     rows, columns = (_gaussian(n, sigma) for n in values.shape)
@@ -225,4 +227,4 @@ def _smooth(values: Array, sigma: float) -> Array:
 def _gaussian(n: int, sigma: float) -> Array:
     at = np.arange(n, dtype=np.float32)
     matrix: Array = np.exp(-((at[:, None] - at) ** 2) / (2 * sigma**2))
-    return matrix  # not normalised: `_smooth` divides by the weight of what was seen
+    return matrix  # not normalised: `smooth` divides by the weight of what was seen

@@ -103,13 +103,26 @@ def side(sheet: Sheet, first: Pictured, targets: set[str], geometries: Sequence[
     width, height = at.fit(size)
     sheet.image(ground_pixels(first, size), at.x, y, width, height)
     y += height + 0.1
-    for prediction in first.prediction[:5]:
-        y = _bar(sheet, prediction, at.down(y), chosen=prediction.label in targets)
+    y = bars(sheet, first, targets, at.down(y))
     if all(display_geometry(g)[0].seen().all() for g in geometries):
         return y
+    return never_seen(sheet, at.down(y))
+
+
+def never_seen(sheet: Sheet, at: Column) -> float:
+    """What the hatch means; where that ends."""
+    y = at.y
     swatch = hatched(np.full((DISPLAY_SIZE, DISPLAY_SIZE, 3), 110, np.uint8))[:26, :52]
     sheet.image(np.rint(swatch * 255).astype(np.uint8), at.x, y + 0.07, 0.26, 0.13)
     return y + 0.08 + sheet.line("never seen by the model", at.x + 0.34, y + 0.06, TEXT, colour=QUIET)
+
+
+def bars(sheet: Sheet, first: Pictured, targets: set[str], at: Column) -> float:
+    """What the model says (explained targets in bold); where it ends."""
+    y = at.y
+    for prediction in first.prediction[:5]:
+        y = _bar(sheet, prediction, at.down(y), chosen=prediction.label in targets)
+    return y
 
 
 def _size(e: Pictured) -> str:
