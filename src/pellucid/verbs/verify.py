@@ -126,6 +126,6 @@ def opened(stored: storage.Artefact) -> Any:
 def _original(result: Any) -> Picture | Clip | Volume:
     """The picture, or of a clip the very frames that the model was shown."""
     about = result.record.input
-    if result.medium is VOLUME:
+    if getattr(result, "medium", None) is VOLUME:
         return read_volume(about["source"])
     return open_clip(about["source"]).pick(about["frames"]) if "frames" in about else read_image(about["source"])
