@@ -54,7 +54,7 @@ def view(explanations: Sequence[Explanation], media: str | None = None) -> str:
 def described(explanations: Sequence[Explanation]) -> dict[str, Any]:
     """What the viewer shows, as plain values; arrays are float32, little-endian, in base64."""
     first = explanations[0]
-    size = list(first.geometry.source_size)
+    size = list(first.geometry.turned_size)
     about: dict[str, Any] = {
         "name": first.name,
         "size": size,
@@ -118,7 +118,7 @@ def original(e: Explanation, media: str | None = None) -> str:
         return (
             f'<video class="original" muted playsinline aria-label="{name}" src="{source}"></video>' if source else ""
         )
-    if picture is None or len(e.geometry.source_size) != 2:
+    if not isinstance(picture, Picture) or len(e.geometry.source_size) != 2:
         return ""
     source = media or data_uri(pixels(picture), "jpeg")
     return f'<img class="original" alt="{name}" src="{source}">'
