@@ -29,6 +29,10 @@ class TargetError(PellucidError):
     """A target doesn't fit the model's labels or its output."""
 
 
+class AbsentError(TargetError):
+    """What is asked for is not in this picture; it may be in others."""
+
+
 class MethodError(PellucidError):
     """A method is unknown, or its hyper-parameters make no sense."""
 

@@ -59,12 +59,23 @@ class Prediction:
         label: of the class.
         probability: in [0, 1]; NaN where the model's output is known to be none and has no way to be made one.
         score: the number that the model answers itself, such as a logit; NaN in records of old.
+        place: of a box, `(x0, y0, x1, y1)` in the original picture's pixels.
     """
 
     index: int
     label: str
     probability: float
     score: float = math.nan
+    place: tuple[float, ...] | None = None
+
+    def placed(self, geometry: Geometry) -> Prediction:
+        """This answer, its place on the model's input brought to the original picture."""
+        return self if self.place is None else dataclasses.replace(self, place=geometry.source_box(self.place))
+
+    @property
+    def where(self) -> str:
+        """Its place in whole pixels, `120,40,260,310`; empty where it has none."""
+        return "" if self.place is None else ",".join(f"{v:.0f}" for v in self.place)
 
     def said(self, digits: int = 0) -> str:
         """The probability in percent, or the score where there is none."""
@@ -74,6 +85,7 @@ class Prediction:
     def from_dict(cls, values: Mapping[str, Any]) -> Prediction:
         """The inverse of `dataclasses.asdict`, where JSON's null stands for NaN."""
         known: dict[str, Any] = {k: math.nan if v is None else v for k, v in values.items()}
+        known["place"] = tuple(values["place"]) if values.get("place") else None
         return cls(**known)
 
 

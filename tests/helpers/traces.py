@@ -116,5 +116,6 @@ def explain(name, net, x, target):
 
 ON_TOKENS = [name for name, cls in METHODS.items() if "tokens" in cls.needs]
 ON_CLIPS = [name for name, cls in METHODS.items() if "clip" in cls.needs or "recurrent" in cls.needs]
-ON_CNNS = [name for name in METHODS if name not in (*ON_TOKENS, *ON_CLIPS)]
+ON_BOXES = [name for name, cls in METHODS.items() if "a box" in cls.needs]
+ON_CNNS = [name for name in METHODS if name not in (*ON_TOKENS, *ON_CLIPS, *ON_BOXES)]
 ERRORS = {"error": MineError("mine"), "cancel": KeyboardInterrupt()}

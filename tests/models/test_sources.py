@@ -208,7 +208,7 @@ def test_no_net_with_random_weights_has_a_head_of_zeros(name):
         ("timmm:resnet18", "'timm:resnet18'"),
         ("timm:resnet81", "timm:resnet18"),
         ("torchvision:resnet19", "torchvision:resnet18"),
-        ("torchvision:fasterrcnn_resnet50_fpn", "no classification model"),
+        ("torchvision:fasterrcnn_resnet50_fp", "torchvision:fasterrcnn_resnet50_fpn"),
         ("embedded:efficientnet-lite0", "'efficientnet-lite0'"),
         ("torchvision:resnet18:IMAGENET1K_V9", "it has IMAGENET1K_V1"),
         ("???", "pellucid models"),

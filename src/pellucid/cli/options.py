@@ -50,7 +50,10 @@ Window = Annotated[
 
 Task = Annotated[
     str | None,
-    typer.Option("--task", help="What kind of answer the model gives: classes, labels or values; else found."),
+    typer.Option(
+        "--task",
+        help="What the model answers: classes, labels, values, boxes, or boxes:HEAD (yolox, yolo); else found.",
+    ),
 ]
 
 DEFAULT_MODEL = "efficientnet-lite0"

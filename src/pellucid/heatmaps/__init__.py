@@ -19,6 +19,7 @@ from pellucid.heatmaps.cam import (
     SaliencyTubes,
     XGradCAM,
 )
+from pellucid.heatmaps.drise import DRISE
 from pellucid.heatmaps.gradient import InputXGradient, Saliency
 from pellucid.heatmaps.lime import LIME
 from pellucid.heatmaps.mask_optimisation import ExtremalPerturbation, IGOSPlusPlus, MeaningfulPerturbation
@@ -39,6 +40,7 @@ from pellucid.heatmaps.vit_masks import TIS, ViTCX
 __all__ = [
     "AISE",
     "CAM",
+    "DRISE",
     "HSIC",
     "ISCAM",
     "LIME",

@@ -168,6 +168,23 @@ class Geometry:
         spans = zip(source_point, self.input_size, self.box, strict=True)
         return tuple((at + 0.5 - start) / (stop - start) * n - 0.5 for at, n, (start, stop) in spans)
 
+    def source_box(self, box: Sequence[float]) -> tuple[float, float, float, float]:
+        """A box `(x0, y0, x1, y1)` of edges on the model's input, on the source and within it."""
+        edges = []
+        for at, axis in zip(box, (-1, -2, -1, -2), strict=True):
+            start, stop = self.box[axis]
+            on = start + at / self.input_size[axis] * (stop - start)
+            edges.append(min(max(on, 0.0), float(self.source_size[axis])))
+        return edges[0], edges[1], edges[2], edges[3]
+
+    def input_box(self, box: Sequence[float]) -> tuple[float, float, float, float]:
+        """The inverse of ``source_box``, wherever it lands."""
+        edges = []
+        for at, axis in zip(box, (-1, -2, -1, -2), strict=True):
+            start, stop = self.box[axis]
+            edges.append((at - start) / (stop - start) * self.input_size[axis])
+        return edges[0], edges[1], edges[2], edges[3]
+
     def as_dict(self) -> dict[str, Any]:
         """The geometry as plain values, ready for JSON."""
         return {name: value for name, value in asdict(self).items() if value or name not in _RARE}

@@ -20,8 +20,10 @@ from torch import Tensor, nn
 
 from pellucid.engine import leave_no_trace, unwrap
 from pellucid.errors import ModelError, UnsteadyError
+from pellucid.models.detection.detections import Detections, padded
 from pellucid.models.model import VisionModel
 from pellucid.models.opens import OUTPUTS
+from pellucid.models.parts import lists_boxes, speaks_of_boxes
 from pellucid.models.preprocess import Preprocess
 
 _PREPROCESS, _LABELS = "pellucid.preprocess", "pellucid.labels"
@@ -62,6 +64,8 @@ def _rows(answer: Answer) -> list[Answer]:
 class BlackBox(nn.Module):
     """A function of a batch `(N, C, *space)` to scores `(N, classes)`, as a module without parameters.
 
+    A detector answers a list with `{boxes, labels, scores}` for each input, and comes out as `Detections`.
+
     What it has answered is remembered, so that work which broke off can be run again at the price of the rest.
 
     Args:
@@ -82,7 +86,7 @@ class BlackBox(nn.Module):
         self.eval()
         self._answers = _Answers()
 
-    def forward(self, inputs: Tensor) -> Tensor | Answer:
+    def forward(self, inputs: Tensor) -> Tensor | Answer | Detections:
         """The function's answer, checked; only inputs that it has not answered yet are given to it."""
         keys = [hashlib.blake2b(x.numpy().tobytes(), digest_size=16).digest() for x in inputs.detach().cpu().float()]
         known = self._answers.rows
@@ -94,7 +98,7 @@ class BlackBox(nn.Module):
             answers |= zip((keys[n] for n in fresh), rows, strict=True)
         names = answers[keys[0]]
         found = {name: torch.stack([answers[key][name].to(inputs.device) for key in keys]) for name in names}
-        return found.get(_LONE, found)
+        return Detections.of(found) if speaks_of_boxes(found) else found.get(_LONE, found)
 
     def _asked(self, inputs: Tensor) -> Answer:
         """What is answered to new inputs. The first input of all is asked for twice, and now and then again."""
@@ -123,9 +127,12 @@ class BlackBox(nn.Module):
         given: Any = inputs.detach().cpu().float().numpy() if self.numpy else inputs.detach()
         try:
             answer = self.function(given)
+            answer = padded(answer) if lists_boxes(answer) else answer
             several = isinstance(answer, Mapping) and bool(answer)
             parts = {str(name): _tensor(part) for name, part in answer.items()} if several else {}
             found = parts or {_LONE: _tensor(answer, np.float32).float()}
+        except ModelError:
+            raise
         except Exception as error:
             reason = str(error).strip().splitlines()[:1]
             told = f" What it has answered ({len(self._answers.rows)} inputs) is kept: run it again to go on."

@@ -25,7 +25,8 @@ from pellucid.models.preprocess import Preprocessing
 from pellucid.models.reading import Reading
 from pellucid.models.recognition import doubts, settle
 from pellucid.models.targets import Target
-from pellucid.models.task import Scores, Task, label_of, recognised_task, task_of
+from pellucid.models.targets.classes import label_of
+from pellucid.models.tasks import Scores, Task, recognised_task, task_of
 from pellucid.models.volume_preprocess import VolumePreprocessing
 
 

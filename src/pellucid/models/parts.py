@@ -74,6 +74,28 @@ def lists_pictures(output: Any) -> bool:
     return isinstance(output, list) and bool(output) and all(isinstance(each, Mapping) for each in output)
 
 
+BOXES = ("boxes", "labels", "scores")
+
+
+def speaks_of_boxes(output: Any) -> bool:
+    """Whether it is a mapping of boxes `(N, M, 4)`, labels and scores."""
+    if not isinstance(output, Mapping) or not all(isinstance(output.get(key), Tensor) for key in BOXES):
+        return False
+    boxes: Tensor = output["boxes"]
+    return boxes.ndim == 3 and boxes.shape[-1] == 4 and output["scores"].shape == boxes.shape[:2]
+
+
+def lists_boxes(output: Any) -> bool:
+    """Whether it is a list with boxes, labels and scores for each picture."""
+    return lists_pictures(output) and all(set(BOXES) <= set(each) for each in output)
+
+
+def structured(output: Any) -> bool:
+    """Whether it says itself what its tensors are, and none of them is a row of class scores."""
+    kind = type(output)
+    return lists_pictures(output) or speaks_of_boxes(output) or bool(getattr(kind, "structured", False))
+
+
 def described(output: Any) -> str:
     """What an output is, in words: `a dict of y['out'] (1, 4, 64, 64) and y['aux'] (1, 4, 64, 64)`."""
     if isinstance(output, Tensor):

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from pellucid.errors import ModelError, TargetError
-from pellucid.models.parts import Part, advised, described, lists_pictures, nothing_to_explain, parts, taken
+from pellucid.models.parts import Part, advised, described, nothing_to_explain, parts, structured, taken
 
 SCORES = ("softmax", "sigmoid", "probabilities", "none")
 
@@ -194,7 +194,7 @@ def chosen(output: Any, labels: Sequence[str] | None = None, count: int | None =
     Raises:
         TargetError: there is none, or more than one.
     """
-    if lists_pictures(output):
+    if structured(output):
         raise TargetError(no_class_scores(output, f"is {described(output)}"))
     every = [p for p in parts(output) if p.scores]
     if not every:

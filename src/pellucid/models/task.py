@@ -21,8 +21,10 @@ from pellucid.engine import unwrap
 from pellucid.errors import ModelError, TargetError
 from pellucid.explanation import Prediction
 from pellucid.models.parts import advised
+from pellucid.models.preprocess import Preprocess
 from pellucid.models.reading import Reading
 from pellucid.models.targets import ClassTarget, Function, Target
+from pellucid.models.targets.classes import label_of
 from pellucid.registry import Registry
 
 Labels = Sequence[str] | None
@@ -50,6 +52,19 @@ class Task(ABC):
         """
         if isinstance(target, Function):
             target(output)  # what is wrong with it is said before anything is spent
+
+    def adapted(self, module: nn.Module) -> nn.Module:
+        """A network made to answer in the way that this task reads."""
+        return module
+
+    def preprocessing(self, module: nn.Module, usual: Preprocess | None) -> Preprocess | None:
+        """What such a network wants to see, where nobody said; `usual` is what its source says, if it has one."""
+        return usual
+
+    @classmethod
+    def claims(cls, module: nn.Module) -> Task | None:
+        """The task of a network whose class says it; None of any other."""
+        return None
 
     @classmethod
     def recognised(cls, output: Any, reading: Reading, count: int, labels: Labels) -> Task | None:
@@ -117,11 +132,6 @@ class Scores(Task):
             )
 
 
-def label_of(index: int, labels: Labels) -> str:
-    """The name of a class, or `class 7` where there is none."""
-    return labels[index] if labels is not None and 0 <= index < len(labels) else f"class {index}"
-
-
 _SCORES = {
     "classes": ("softmax", "sigmoid", "probabilities"),
     "labels": ("sigmoid", "probabilities"),
@@ -129,7 +139,7 @@ _SCORES = {
 }
 
 T = TypeVar("T", bound=type[Task])
-TASKS: Registry[Callable[[], Task]] = Registry(
+TASKS: Registry[Callable[..., Task]] = Registry(
     "task",
     {name: partial(Scores, declared=name) for name in ("classes", "labels", "values")},
     error=ModelError,
@@ -163,7 +173,11 @@ def declared_task(name: str | None, scores: str | None = None) -> Task | None:
     """
     if name is None:
         return None
-    task = TASKS.find(name)()
+    word, _, head = name.partition(":")
+    make = TASKS.find(word)
+    if head and make not in KINDS:
+        raise ModelError(f"The task {word!r} has no heads: leave out {head!r}.")
+    task = make(head) if head else make()
     if isinstance(task, Scores) and scores is not None and scores not in _SCORES[task.declared]:
         meant = " or ".join(map(repr, _SCORES[task.declared]))
         raise ModelError(f"The scores of the task {name!r} are {meant}, not {scores!r}: leave one of them out.")
@@ -174,6 +188,11 @@ def task_of(module: nn.Module) -> Task | None:
     """The task that a module states itself, if it does."""
     stated = getattr(unwrap(module), "task", None)
     return stated if isinstance(stated, Task) else None
+
+
+def claimed_task(module: nn.Module) -> Task | None:
+    """The task of a network by its class, if that says it."""
+    return next((task for kind in KINDS if (task := kind.claims(unwrap(module))) is not None), None)
 
 
 def recognised_task(output: Any, reading: Reading, count: int, labels: Labels) -> Task | None:

@@ -9,7 +9,7 @@ from typing import Any
 
 from pellucid.errors import MethodError, PellucidError
 from pellucid.heatmaps import Method, get_method
-from pellucid.models.targets import Target, TargetLike, as_target
+from pellucid.models.targets import Target, TargetLike, as_target, split_targets
 from pellucid.registry import settings_of
 
 
@@ -81,7 +81,7 @@ def _with(method: Method, parameter: str, value: Any) -> Method:
 def as_targets(target: TargetLike | Sequence[TargetLike]) -> list[Target]:
     """Targets by text (`"tabby,tabby>lynx"`), number, object, or a list of these: each is explained by itself."""
     given: list[Any] = list(target) if isinstance(target, Sequence) and not isinstance(target, str) else [target]
-    parts = [part for t in given for part in (t.split(",") if isinstance(t, str) else [t])]
+    parts = [part for t in given for part in (split_targets(t) if isinstance(t, str) else [t])]
     if not parts:
         raise PellucidError("There is no target: name one, or leave it out for the top class.")
     return [as_target(p) for p in parts]

@@ -12,7 +12,7 @@ from torch import Tensor
 from pellucid import storage
 from pellucid.engine import default_batch
 from pellucid.engine.memory import Memory
-from pellucid.errors import MediaError, PellucidError, StorageError, TargetError
+from pellucid.errors import AbsentError, MediaError, PellucidError, StorageError, TargetError
 from pellucid.explanation import Prediction, Record
 from pellucid.heatmaps import Attribution, Method, explain_all, get_method
 from pellucid.media import Plan, address
@@ -154,11 +154,11 @@ def explain_each(
             yield name, item
             continue
         if waiting and (len(waiting) == size or waiting[0].x.shape != item.x.shape):
-            yield from _explain_batch(model, waiting, methods, targets, seed, memory)
+            yield from _explained(model, waiting, methods, targets, seed, memory)
             waiting = []
         waiting.append(replace(item, position=given - 1))
     if waiting:
-        yield from _explain_batch(model, waiting, methods, targets, seed, memory)
+        yield from _explained(model, waiting, methods, targets, seed, memory)
     for t in targets:
         if isinstance(t, PerSample) and len(t.indices) > given > 0:
             raise TargetError(_ILL_PAIRED.format(len(t.indices), given))
@@ -175,6 +175,18 @@ def _for_batch(target: Target, items: list[Prepared]) -> Target:
     if last >= len(target.indices):
         raise TargetError(_ILL_PAIRED.format(len(target.indices), f"at least {last + 1}"))
     return target.select(torch.tensor([item.position for item in items]))
+
+
+def _explained(model: VisionModel, items: list[Prepared], *how: Any) -> Iterator[tuple[str, Heatmaps | PellucidError]]:
+    """A batch; where what is asked for is not in one of its pictures, that one says so, and the others go on."""
+    try:
+        yield from _explain_batch(model, items, *how)
+    except AbsentError as absent:
+        if len(items) == 1:
+            yield items[0].source["name"], absent
+            return
+        for item in items:
+            yield from _explained(model, [item], *how)
 
 
 def _explain_batch(
@@ -198,8 +210,11 @@ def _explain_batch(
         replace(item, notes=[*item.notes, *model.reading.notes], remarks=[*item.remarks, *told])
         for item, told in zip(items, fused_remarks(model.module, x, output, model.reading), strict=True)
     ]
-    named = [model.bound(_for_batch(t, items), x) for t in targets]
+    geometries = [item.geometry for item in items]
+    predictions = [[p.placed(g) for p in row] for row, g in zip(predictions, geometries, strict=True)]
+    named = [model.bound(_for_batch(t, items).placed(geometries), x) for t in targets]
     bound = [model.frozen(t, x, output) for t in named]
+    said = [t.remarks(output, model.labels) for t in bound]
     methods = _by_pathway(methods, model, x)
     found = explain_all(methods, model, x, bound, memory)
     for i, item in enumerate(items):
@@ -208,7 +223,16 @@ def _explain_batch(
         yield (
             item.source["name"],
             Heatmaps(
-                _heatmap(item, session, m, asked.select(row), target.select(row), found[a][b], i, predictions[i])
+                _heatmap(
+                    replace(item, remarks=[*item.remarks, *said[b][i]]) if said[b] else item,
+                    session,
+                    m,
+                    asked.select(row),
+                    target.select(row),
+                    found[a][b],
+                    i,
+                    predictions[i],
+                )
                 for b, (asked, target) in enumerate(zip(named, bound, strict=True))
                 for a, m in enumerate(methods)
             ),
@@ -284,7 +308,8 @@ def _heatmap(
         fold=method.channels,
         notes=[*item.notes, *found.notes, *([] if item.geometry.known else [_NO_WAY_BACK])],
         extras={name: value[row : row + 1].detach().cpu() for name, value in found.extras.items()}
-        | ({} if item.seen is None else {"seen": item.seen[None]}),
+        | ({} if item.seen is None else {"seen": item.seen[None]})
+        | marked(target, item.geometry),
         picture=item.picture,
         session=session,
         ran=method,
@@ -292,6 +317,14 @@ def _heatmap(
         facts={name: values[row] for name, values in found.facts.items()},
         remarks=[*item.remarks, *(found.remarks[row] if found.remarks else [])],
     )
+
+
+def marked(target: Target, geometry: Geometry) -> dict[str, Tensor]:
+    """What to draw over the original picture for a frozen target: `box` `(1, 4)`, in the picture's pixels."""
+    marks = target.marks()
+    if "box" in marks:
+        marks["box"] = torch.tensor([geometry.source_box(row) for row in marks["box"].tolist()])
+    return marks
 
 
 def _of_grid(geometry: Geometry, found: Attribution) -> Geometry:

@@ -139,7 +139,7 @@ def importance_of_one(
     x = item.x[None].to(model.device, model.dtype)
     output = model.outputs(x)
     model = model.settled(x, output)
-    named = model.bound(asked.target, x)
+    named = model.bound(asked.target.placed([item.geometry]), x)
     target = model.frozen(named, x, output)
     fitted = asked.players.fitted(item.x, item.geometry)
     found = measure(fitted, asked.estimator, prepare(model, x, [target]), say=say)
@@ -161,7 +161,7 @@ def importance_of_one(
         target=target.name(model.labels),
         names=found.names,
         shares=[share],
-        prediction=model.ranked(output)[0],
+        prediction=[p.placed(item.geometry) for p in model.ranked(output)[0]],
         record=record(model, weights, item.source, "importance", asked.settings(), named, run),
         geometry=item.geometry,
         layer=layer,

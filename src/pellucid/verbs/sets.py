@@ -168,7 +168,7 @@ def _measure_batch(run: _Run, items: list[tuple[int, Prepared, list[Tensor]]]) -
     run.model = model = _recognised(model.settled(x, output))
     doubts = run.given.doubts(output, len(items))
     fused = fused_remarks(model.module, x, output, model.reading)
-    bound = model.frozen(model.bound(run.asked.target, x), x, output)
+    bound = model.frozen(model.bound(run.asked.target.placed([item.geometry for _, item, _ in items]), x), x, output)
     ranked = model.ranked(output, 1, count=len(x))
     run.passes += len(items)
     for i, (position, item, donors) in enumerate(items):
@@ -221,7 +221,7 @@ def _answer(run: _Run, inputs: Any, weights: str, how: dict[str, Any]) -> Import
     shares = [g.share for g in found] if len(groups) > 1 else [found[0].share]
     pictures = _examples(run, found[: len(shares)])
     x = first.x[None].to(model.device, model.dtype)
-    asked = model.bound(run.asked.target, x)
+    asked = model.bound(run.asked.target.placed([first.geometry]), x)
     layer = measured_layer(model, x, run.asked.players, asked)
     notes = [_PLACED.format(run.asked.players.kind.capitalize())] if run.placed else []
     notes += [_FEW] if min(s.count for s in shares) < 10 else []

@@ -25,7 +25,7 @@ from pellucid.models.reading import Reading
 from pellucid.models.recognition import configuration, configured_labels
 from pellucid.models.sources.imagenet import imagenet_preprocess
 from pellucid.models.sources.registry import find_source
-from pellucid.models.task import declared_task
+from pellucid.models.tasks import claimed_task, declared_task
 from pellucid.models.volume_preprocess import VolumePreprocessing
 
 DEFAULT = embedded.NAME
@@ -86,6 +86,10 @@ def load(
         known = _labels(labels)
         spec["labels"] = list(known)
     spec |= {k: v for k, v in (("scores", scores), ("output", output), ("task", task)) if v is not None}
+    if (asked := asked or claimed_task(module)) is not None:
+        usual = preprocess if isinstance(preprocess, Preprocess) else None
+        preprocess = asked.preprocessing(module, usual) or preprocess
+        module = asked.adapted(module)
     loaded = VisionModel(_to(module.eval(), device), preprocess, check_labels(known), name, spec, reading, asked)
     if per_frame is not None:
         return _per_frame(loaded, per_frame, Plan.parse(8 if frames is None else frames))
@@ -130,8 +134,9 @@ def wrap(
             may be true together, or one logit between two; `probabilities` already; `none`: plain values, never in
             percent. Default: recognised (see docs/guide.md, "What an output means").
         output: which part of the output holds the scores, by name or number: "logits", 1, "heads.0". Default: found.
-        task: what kind of answer it gives: `classes` of which one is true, `labels` of which several may be, or
-            `values`. Default: found.
+        task: what kind of answer it gives: `classes` of which one is true, `labels` of which several may be, `values`,
+            or `boxes`. `boxes:HEAD` reads the raw output of a known detector: yolox, yolo, ssd, fastestdet.
+            Default: found.
     """
     if isinstance(module, VisionModel):
         raise ModelError("This model is wrapped already: use it as it is.")
@@ -144,7 +149,10 @@ def wrap(
         module = _to(module, device)
     known = check_labels(configured_labels(module) if labels is None else _labels(labels))
     name = name or type(module).__name__
-    reading, asked = Reading.declared(scores, output), declared_task(task, scores)
+    reading, asked = Reading.declared(scores, output), declared_task(task, scores) or claimed_task(module)
+    if asked is not None:
+        transform = asked.preprocessing(module, None) if transform is None and frames is None else transform
+        module = asked.adapted(module)
     if frames is None and not isinstance(transform, ClipPreprocessing):
         if layout != "BCTHW" or pathways:
             raise ModelError("layout and pathways are of models of clips: say how many frames they take, frames=16.")

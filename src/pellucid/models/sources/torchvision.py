@@ -10,8 +10,10 @@ import torch
 from pellucid.errors import ModelError
 from pellucid.media import Plan
 from pellucid.models.clips import ClipPreprocess
+from pellucid.models.detection.task import Boxes
 from pellucid.models.preprocess import Preprocess
 from pellucid.models.sources.hub import unreachable
+from pellucid.models.sources.imagenet import imagenet_preprocess
 from pellucid.models.sources.registry import Built, source
 
 VIDEO: dict[str, Plan] = {
@@ -31,11 +33,11 @@ VIDEO: dict[str, Plan] = {
 def _names() -> list[str]:
     import torchvision
 
-    listed = torchvision.models.list_models
-    return [*listed(module=torchvision.models), *listed(module=torchvision.models.video)]
+    models = torchvision.models
+    return [n for home in (models, models.video, models.detection) for n in models.list_models(module=home)]
 
 
-@source("torchvision", "torchvision's classifiers; weights from its own server", _names)
+@source("torchvision", "torchvision's classifiers and detectors; weights from its own server", _names)
 def build(name: str, classes: int | None, pretrained: bool) -> Built:
     """An architecture of torchvision, with the preprocessing that its weights were measured with."""
     import torchvision
@@ -46,7 +48,7 @@ def build(name: str, classes: int | None, pretrained: bool) -> Built:
         hint = (
             f"did you mean {', '.join(f'torchvision:{n}' for n in near)}?" if near else "`pellucid models` lists them."
         )
-        raise ModelError(f"torchvision has no classification model {name!r}; {hint}")
+        raise ModelError(f"torchvision has no classifier or detector {name!r}; {hint}")
     published = torchvision.models.get_model_weights(name)
     if tag and tag not in published.__members__:
         raise ModelError(f"torchvision:{name} has no weights {tag!r}; it has {', '.join(published.__members__)}.")
@@ -54,10 +56,14 @@ def build(name: str, classes: int | None, pretrained: bool) -> Built:
     options: dict[str, Any] = {} if classes is None else {"num_classes": classes}
     try:
         with torch.random.fork_rng(devices=[]):
+            if name in torchvision.models.list_models(module=torchvision.models.detection):
+                options["weights_backbone"] = None  # those of the detector hold it
             module = torchvision.models.get_model(name, weights=weights if pretrained else None, **options)
     except OSError as error:
         raise ModelError(unreachable(f"torchvision:{name}")) from error
     preset, labels = weights.transforms(), list(weights.meta["categories"])
     if type(preset).__name__ == "VideoClassification":
         return module, ClipPreprocess.from_torchvision(preset, VIDEO.get(name, Plan("rate", 16, 15))), labels
+    if type(preset).__name__ == "ObjectDetection":
+        return module, Boxes().preprocessing(module, None) or imagenet_preprocess((224, 224), 3), labels
     return module, Preprocess.from_torchvision(preset), labels

@@ -1,6 +1,16 @@
 """Targets: what score is explained, one kind a file. `@target` enters a kind; `as_target` reads whatever names one."""
 
-from pellucid.models.targets.base import TARGETS, Labels, Target, TargetLike, as_target, parse_target, target
+from pellucid.models.targets.base import (
+    TARGETS,
+    Labels,
+    Target,
+    TargetLike,
+    as_target,
+    parse_target,
+    split_targets,
+    target,
+)
+from pellucid.models.targets.boxes import Box
 from pellucid.models.targets.classes import Class, ClassTarget, Contrast, PerSample, TopClass, resolve_class
 from pellucid.models.targets.function import Function
 from pellucid.models.targets.steps import Step
@@ -8,6 +18,7 @@ from pellucid.models.targets.units import Unit
 
 __all__ = [
     "TARGETS",
+    "Box",
     "Class",
     "ClassTarget",
     "Contrast",
@@ -22,5 +33,6 @@ __all__ = [
     "as_target",
     "parse_target",
     "resolve_class",
+    "split_targets",
     "target",
 ]

@@ -7,6 +7,7 @@ with (`unit:...`); nothing else needs to know it.
 
 from __future__ import annotations
 
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any, ClassVar, TypeVar
@@ -15,10 +16,13 @@ import numpy as np
 from torch import Tensor, nn
 
 from pellucid.errors import TargetError
+from pellucid.media.geometry import Geometry
 from pellucid.models.reading import Reading
 from pellucid.registry import Registry
 
 Labels = Sequence[str] | None
+
+_CORNERS = 4  # numbers of the longest place
 
 
 class Target(ABC):
@@ -60,6 +64,18 @@ class Target(ABC):
     def kind(self) -> Hashable:
         """What the choice of a layer depends on: all targets on the output share one."""
         return "output"
+
+    def placed(self, geometries: Sequence[Geometry]) -> Target:
+        """This target with places given in the original pictures' pixels brought to the model's input."""
+        return self
+
+    def marks(self) -> dict[str, Tensor]:
+        """What to draw over the picture, for each sample, of a frozen target on the model's input: `box` `(N, 4)`."""
+        return {}
+
+    def remarks(self, output: Any, labels: Labels) -> list[list[str]]:
+        """Of a frozen target, for each sample, what the output on the untouched picture says about it besides."""
+        return []
 
     def name(self, labels: Labels) -> str:
         """How people call it."""
@@ -126,6 +142,25 @@ def parse_target(text: str) -> Target:
 def _latest_first() -> list[type[Target]]:
     """The kinds in the order in which they are asked: classes came first, and take what no other reads."""
     return list(TARGETS.values())[::-1]
+
+
+_PLACE = re.compile(r"@\s*-?[\d.]+(?:,\s*-?[\d.]+)*$")
+_NUMBER = re.compile(r"\s*-?[\d.]+\s*(?:/.*)?$")
+
+
+def split_targets(text: str) -> list[str]:
+    """Texts of several targets, `tabby,box:dog@1,2,3,4/left,281`, one by one; a place after `@` keeps its commas.
+
+    A place has four numbers, or two (`region:road@120,40`) where what follows is none.
+    """
+    parts: list[str] = []
+    for piece in text.split(","):
+        open_place = bool(parts) and _PLACE.search(parts[-1]) is not None and parts[-1].count(",") < _CORNERS - 1
+        if open_place and _NUMBER.match(piece):
+            parts[-1] += f",{piece}"
+        else:
+            parts.append(piece)
+    return parts
 
 
 def as_target(target: TargetLike) -> Target:

@@ -17,7 +17,8 @@ from pellucid.models.reading import Reading
 from pellucid.models.targets.base import Labels, Target, target
 
 
-def _label(index: int, labels: Labels) -> str:
+def label_of(index: int, labels: Labels) -> str:
+    """The name of a class, or `class 7` where there is none."""
     return labels[index] if labels is not None and 0 <= index < len(labels) else f"class {index}"
 
 
@@ -108,7 +109,7 @@ class Class(ClassTarget):
 
     def name(self, labels: Labels) -> str:
         """The label."""
-        return self.index if isinstance(self.index, str) else _label(self.index, labels)
+        return self.index if isinstance(self.index, str) else label_of(self.index, labels)
 
     def spec(self) -> str:
         """The index or label."""
@@ -117,7 +118,7 @@ class Class(ClassTarget):
     @classmethod
     def read(cls, text: str) -> Class:
         """A number or a label: any text at all."""
-        return cls(_index(text))
+        return cls(index_or_label(text))
 
     @classmethod
     def of(cls, value: Any) -> Class | None:
@@ -158,7 +159,7 @@ class PerSample(ClassTarget):
 
     def name(self, labels: Labels) -> str:
         """The labels."""
-        return ", ".join(_label(i, labels) for i in self.indices)
+        return ", ".join(label_of(i, labels) for i in self.indices)
 
     @classmethod
     def of(cls, value: Any) -> PerSample | None:
@@ -259,10 +260,11 @@ class Contrast(ClassTarget):
     def read(cls, text: str) -> Contrast | None:
         """`a>b`."""
         a, contrast, b = text.partition(">")
-        return cls(_index(a), _index(b)) if contrast else None
+        return cls(index_or_label(a), index_or_label(b)) if contrast else None
 
 
-def _index(text: str) -> int | str:
+def index_or_label(text: str) -> int | str:
+    """A class as it is written: a number, or a label."""
     text = text.strip()
     return int(text) if text.removeprefix("-").isdecimal() else text
 

@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 from pellucid.explanation import Explanation, Prediction
 from pellucid.media.geometry import Geometry
 from pellucid.render.paper.display import DISPLAY_SIZE, Pictured, display_geometry, ground_pixels
+from pellucid.render.paper.marks import asked_boxes, is_asked, mark_answers
 from pellucid.render.paper.overlay import hatched
 from pellucid.render.paper.sheet import (
     FAINT,
@@ -91,10 +92,17 @@ def head(sheet: Sheet, text: str, aside: str, at: Column, width: float) -> float
 def _side(sheet: Sheet, first: Explanation, sections: Sections, at: Column) -> float:
     """The original, what the model says of it, and what the hatch means; where it ends."""
     shown = [e for _, group in sections for e in group]
-    return side(sheet, first, {e.target for e in shown}, [e.geometry for e in shown], at)
+    return side(sheet, first, {e.target for e in shown}, [e.geometry for e in shown], at, asked_boxes(shown))
 
 
-def side(sheet: Sheet, first: Pictured, targets: set[str], geometries: Sequence[Geometry], at: Column) -> float:
+def side(
+    sheet: Sheet,
+    first: Pictured,
+    targets: set[str],
+    geometries: Sequence[Geometry],
+    at: Column,
+    boxes: Sequence[Sequence[float]] = (),
+) -> float:
     """The original, what the model says of it (explained targets in bold), what the hatch means; where it ends."""
     y = head(sheet, first.name, "", at, at.width)
     y += sheet.line(str(first.record.model.get("name") or "model"), at.x, y, TITLE, bold=True, width=at.width)
@@ -102,8 +110,9 @@ def side(sheet: Sheet, first: Pictured, targets: set[str], geometries: Sequence[
     size = display_geometry(first.geometry)[0].source_size[-2:]
     width, height = at.fit(size)
     sheet.image(ground_pixels(first, size), at.x, y, width, height)
+    mark_answers(sheet, first, boxes, (at.x, y, width, height))
     y += height + 0.1
-    y = bars(sheet, first, targets, at.down(y))
+    y = bars(sheet, first, targets, at.down(y), boxes)
     if all(display_geometry(g)[0].seen().all() for g in geometries):
         return y
     return never_seen(sheet, at.down(y))
@@ -117,11 +126,12 @@ def never_seen(sheet: Sheet, at: Column) -> float:
     return y + 0.08 + sheet.line("never seen by the model", at.x + 0.34, y + 0.06, TEXT, colour=QUIET)
 
 
-def bars(sheet: Sheet, first: Pictured, targets: set[str], at: Column) -> float:
-    """What the model says (explained targets in bold); where it ends."""
+def bars(sheet: Sheet, first: Pictured, targets: set[str], at: Column, boxes: Sequence[Sequence[float]] = ()) -> float:
+    """What the model says (explained targets, or boxes, in bold); where it ends."""
     y = at.y
     for prediction in first.prediction[:5]:
-        y = _bar(sheet, prediction, at.down(y), chosen=prediction.label in targets)
+        chosen = prediction.label in targets if prediction.place is None else is_asked(prediction, boxes)
+        y = _bar(sheet, prediction, at.down(y), chosen=chosen)
     return y
 
 

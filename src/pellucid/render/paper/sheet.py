@@ -102,6 +102,14 @@ class Sheet:
             line.set_gid(name)
         self.figure.add_artist(line)
 
+    def outline(
+        self, x: float, y: float, width: float, height: float, *, colour: str, under: str, points: float
+    ) -> None:
+        """The edge of a rectangle, ``points`` wide, on a wider one of the colour ``under``."""
+        corners = [(x, y), (x + width, y), (x + width, y + height), (x, y + height), (x, y)]
+        self.stroke(corners, colour=under, width=2.2 * points)
+        self.stroke(corners, colour=colour, width=points)
+
     def dots(self, xs: Sequence[float], ys: Sequence[float], size: float, *, colour: str, alpha: float = 1.0) -> None:
         """Discs at points, ``size`` inches wide."""
         self.figure.add_artist(

@@ -13,6 +13,7 @@ import numpy as np
 from pellucid.explanation import Explanation
 from pellucid.render.paper.colour import limits, number
 from pellucid.render.paper.display import Display, display, display_error, display_geometry, ground_pixels, spread
+from pellucid.render.paper.marks import mark_asked
 from pellucid.render.paper.overlay import overlay
 from pellucid.render.paper.sheet import (
     AGAINST,
@@ -42,7 +43,7 @@ def tile(sheet: Sheet, e: Explanation, at: Column, *, target: bool) -> float:
     subtitle += [e.layer or "at the input", shown.part if shown else ""]
     y = at.y + sheet.line(title, at.x, at.y, TITLE, bold=True, width=at.width)
     y += 0.05 + sheet.line(" · ".join(filter(None, subtitle)), at.x, y, TEXT, colour=QUIET, width=at.width)
-    y = _map(sheet, shown, at.down(y)) if shown else _channels(sheet, e, at.down(y))
+    y = _map(sheet, shown, at.down(y), e) if shown else _channels(sheet, e, at.down(y))
     if shown and (error := display_error(e)) is not None:
         y = _error(sheet, error, e, at.down(y + 0.05))
     return remarks(sheet, e, at.down(y))
@@ -61,10 +62,11 @@ def remarks(sheet: Sheet, e: Explanation, at: Column) -> float:
     return y
 
 
-def _map(sheet: Sheet, shown: Display, at: Column) -> float:
+def _map(sheet: Sheet, shown: Display, at: Column, e: Explanation) -> float:
     """The overlay, its colour bar, and what was done for display; where they end."""
     width, height = at.fit(shown.values.shape)
     sheet.image(shown.image(), at.x, at.y, width, height)
+    mark_asked(sheet, e, (at.x, at.y, width, height))
     if shown.problem:
         banner(sheet, shown.problem, at, height)
     y = at.y + height + 0.06

@@ -1,0 +1,58 @@
+"""What is drawn over a picture besides a map: the boxes that a detector answers, and the one that is asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from pellucid.explanation import Explanation, Prediction
+from pellucid.render.paper.display import Pictured, display_geometry
+from pellucid.render.paper.sheet import INK, PAPER, Sheet
+
+Frame = tuple[float, float, float, float]
+"""Where a picture stands on the sheet: its left and top, its width and height, in inches."""
+
+_ASKED, _OTHER = 1.5, 0.7  # points
+_SAME = 0.01  # pixels
+ASKED_COLOUR = "#ffd400"
+
+
+def asked_box(e: Explanation) -> Sequence[float] | None:
+    """The box that is explained, in the original picture's pixels; None where there is none."""
+    box = e.extras.get("box")
+    return None if box is None else box[0].tolist()
+
+
+def asked_boxes(explanations: Sequence[Explanation]) -> list[Sequence[float]]:
+    """The boxes that are explained, each once."""
+    found = (asked_box(e) for e in explanations)
+    return [list(box) for box in dict.fromkeys(tuple(box) for box in found if box is not None)]
+
+
+def is_asked(answer: Prediction, boxes: Sequence[Sequence[float]]) -> bool:
+    """Whether an answer is one of the boxes that are explained."""
+    place = answer.place
+    return place is not None and any(all(abs(a - b) <= _SAME for a, b in zip(place, box, strict=True)) for box in boxes)
+
+
+def mark_asked(sheet: Sheet, e: Explanation, frame: Frame) -> None:
+    """The box that is explained, over its map."""
+    box = asked_box(e)
+    if box is not None:
+        _outlined(sheet, e, box, frame, ASKED_COLOUR, _ASKED)
+
+
+def mark_answers(sheet: Sheet, e: Pictured, asked: Sequence[Sequence[float]], frame: Frame) -> None:
+    """All boxes that the detector answers, thin, and over them those that are explained."""
+    for prediction in e.prediction:
+        if prediction.place is not None:
+            _outlined(sheet, e, prediction.place, frame, PAPER, _OTHER)
+    for box in asked:
+        _outlined(sheet, e, box, frame, ASKED_COLOUR, _ASKED)
+
+
+def _outlined(sheet: Sheet, e: Pictured, box: Sequence[float], frame: Frame, colour: str, points: float) -> None:
+    x, y, width, height = frame
+    rows, columns = display_geometry(e.geometry, size=max(e.geometry.source_size))[0].source_size[-2:]
+    x0, x1 = (x + width * min(max(at / columns, 0.0), 1.0) for at in (box[0], box[2]))
+    y0, y1 = (y + height * min(max(at / rows, 0.0), 1.0) for at in (box[1], box[3]))
+    sheet.outline(x0, y0, x1 - x0, y1 - y0, colour=colour, under=INK, points=points)
