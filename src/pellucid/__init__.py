@@ -38,11 +38,13 @@ if TYPE_CHECKING:
     from pellucid.results import Concepts, Heatmap, Heatmaps, Importance, VideoHeatmap, VolumeHeatmap
     from pellucid.results.activations import Activations
     from pellucid.results.atlas import AtlasSheet
+    from pellucid.results.audit import Audit
     from pellucid.results.distilled import Distilled
     from pellucid.results.features import FeatureImage, FeatureImages
     from pellucid.results.tcav import ConceptTests
     from pellucid.verbs.activations import activations
     from pellucid.verbs.atlas import atlas
+    from pellucid.verbs.audit import audit
     from pellucid.verbs.concepts import concepts
     from pellucid.verbs.distill import distill
     from pellucid.verbs.explain import explain
@@ -67,6 +69,7 @@ _HOMES = {
     "pellucid.results": ("Concepts", "Heatmap", "Heatmaps", "Importance", "VideoHeatmap", "VolumeHeatmap"),
     "pellucid.results.activations": ("Activations",),
     "pellucid.results.atlas": ("AtlasSheet",),
+    "pellucid.results.audit": ("Audit",),
     "pellucid.results.features": ("FeatureImage", "FeatureImages"),
     "pellucid.results.tcav": ("ConceptTests",),
     "pellucid.verbs.activations": ("activations",),
@@ -80,6 +83,7 @@ _HOMES = {
 }
 _HOME = {name: module for module, names in _HOMES.items() for name in names}
 _ROOMS = (
+    "audit",
     "concepts",
     "engine",
     "errors",
@@ -99,6 +103,7 @@ _ROOMS = (
 __all__ = [
     "Activations",
     "AtlasSheet",
+    "Audit",
     "Class",
     "Clip",
     "ClipPreprocess",
@@ -136,6 +141,7 @@ __all__ = [
     "__version__",
     "activations",
     "atlas",
+    "audit",
     "concepts",
     "distill",
     "explain",

@@ -9,7 +9,20 @@ from collections.abc import Sequence
 
 import typer
 
-from pellucid.cli import concepts, distill, doctor, explain, importance, listings, more, report, tcav, verify, visualize
+from pellucid.cli import (
+    audit,
+    concepts,
+    distill,
+    doctor,
+    explain,
+    importance,
+    listings,
+    more,
+    report,
+    tcav,
+    verify,
+    visualize,
+)
 from pellucid.errors import PellucidError
 
 app = typer.Typer(
@@ -25,6 +38,7 @@ app.command("visualize")(visualize.visualize)
 app.command("concepts")(concepts.concepts)
 app.command("tcav")(tcav.tcav)
 app.command("distill")(distill.distill)
+app.command("audit")(audit.audit)
 app.command("methods")(listings.methods)
 app.command("models")(listings.models)
 app.command("layers")(listings.layers)

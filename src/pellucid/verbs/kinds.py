@@ -1,6 +1,6 @@
 """Every kind of result that there is: importing a verb enters its maker in `REQUESTS`."""
 
-from pellucid.verbs import activations, atlas, concepts, distill, explain, importance, tcav, visualize
+from pellucid.verbs import activations, atlas, audit, concepts, distill, explain, importance, tcav, visualize
 from pellucid.verbs.request import REQUESTS
 
-__all__ = ["REQUESTS", "activations", "atlas", "concepts", "distill", "explain", "importance", "tcav", "visualize"]
+__all__ = ["REQUESTS", "activations", "atlas", "audit", "concepts", "distill", "explain", "importance", "tcav", "visualize"]

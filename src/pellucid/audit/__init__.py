@@ -1,0 +1,16 @@
+"""Where a model goes wrong, and on what evidence: one table of samples, and what is found and tested on it.
+
+`samples` builds the table; `reasons` finds what classes rest on that is no object and proves it by exchange
+(`evidence`, `clusters`); `slices` finds where it errs more often (`columns`); `review` is the first page of a review.
+"""
+
+from pellucid._room import called_as_verb
+from pellucid.audit.findings import Findings
+from pellucid.audit.reasons import Reason
+from pellucid.audit.review import Review
+from pellucid.audit.samples import Samples
+from pellucid.audit.slices import Slice
+
+__all__ = ["Findings", "Reason", "Review", "Samples", "Slice"]
+
+called_as_verb(__name__)

@@ -1,0 +1,95 @@
+"""What may describe a slice of samples: yes-or-no columns, made of the picture, its heat map and what is given."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.cluster import KMeans
+
+from pellucid.audit.clusters import shares
+from pellucid.audit.samples import GRID, PROPERTIES, Samples
+
+EVIDENCE = ("evidence at the border", "evidence spread", "evidence off centre", "evidence against")
+_KINDS, _MOST_VALUES = 12, 12  # groups of like pictures, values of a given column
+
+
+@dataclass(frozen=True)
+class Columns:
+    """Literals that a slice is a conjunction of.
+
+    Attributes:
+        names: of each.
+        values: `(N, len(names))`.
+        sources: what each is about: literals of one source exclude each other.
+    """
+
+    names: tuple[str, ...]
+    values: NDArray[np.bool_]
+    sources: tuple[str, ...]
+
+
+def evidence_figures(samples: Samples) -> NDArray[np.float64]:
+    """`(N, len(EVIDENCE))`: share of the evidence for the answer in the outer ring, its entropy, its distance from the
+    middle, and what speaks against, as a share of all.
+    """
+    rows = shares(samples.maps)
+    grid = rows.reshape(-1, GRID, GRID)
+    ring = 1 - grid[:, 2:-2, 2:-2].sum((1, 2))
+    entropy = -(rows * np.log(np.clip(rows, 1e-12, None))).sum(1) / np.log(rows.shape[1])
+    place = (np.arange(GRID) + 0.5) / GRID - 0.5
+    y, x = grid.sum(2) @ place, grid.sum(1) @ place
+    size = np.abs(samples.maps).sum((1, 2))
+    against = np.where(size > 0, -np.minimum(samples.maps, 0).sum((1, 2)) / np.where(size > 0, size, 1), 0)
+    return np.stack([ring, entropy, np.hypot(y, x), against], 1)
+
+
+def describe(
+    samples: Samples, labels: Sequence[str], given: Mapping[str, Sequence[str]] | None = None, seed: int = 0
+) -> Columns:
+    """All literals of a table.
+
+    Args:
+        samples: the table.
+        labels: names of the model's classes.
+        given: further columns by name, a text for each sample.
+        seed: of the groups of like pictures.
+    """
+    names: list[str] = []
+    values: list[NDArray[np.bool_]] = []
+    sources: list[str] = []
+
+    def add(name: str, value: NDArray[np.bool_], source: str) -> None:
+        if value.any() and not value.all():
+            names.append(name)
+            values.append(value)
+            sources.append(source)
+
+    numbers = np.concatenate([samples.properties, evidence_figures(samples)], 1)
+    for name, column in zip((*PROPERTIES, *EVIDENCE), numbers.T, strict=True):
+        low, high = np.quantile(column, [0.2, 0.8])
+        if low < high:
+            add(f"little {name}", column <= low, name)
+            add(f"much {name}", column >= high, name)
+    for k in np.unique(samples.truth[samples.known]):
+        add(f"true class {labels[int(k)]}", samples.truth == k, "true class")
+    for k in np.unique(samples.answers):
+        add(f"answered {labels[int(k)]}", samples.answers == k, "answer")
+    kinds = KMeans(min(_KINDS, max(2, len(samples) // 20)), n_init=3, random_state=seed).fit_predict(
+        _scaled(samples.embedding)
+    )
+    for k in range(kinds.max() + 1):
+        add(f"like pictures, group {k + 1}", kinds == k, "like pictures")
+    for name, texts in (given or {}).items():
+        found, counts = np.unique(np.array(list(texts), str), return_counts=True)
+        for value in found[np.argsort(-counts, kind="stable")][:_MOST_VALUES]:
+            add(f"{name} {value}", np.array(list(texts), str) == value, name)
+    return Columns(tuple(names), np.stack(values, 1) if values else np.zeros((len(samples), 0), bool), tuple(sources))
+
+
+def _scaled(rows: NDArray[np.float32]) -> NDArray[np.float64]:
+    spread = rows.std(0).astype(np.float64)
+    scaled: NDArray[np.float64] = (rows - rows.mean(0)) / np.where(spread > 0, spread, 1)
+    return scaled

@@ -1,0 +1,125 @@
+"""Parts of a picture that are no object, exchanged between classes: does the answer follow the part?
+
+A part is tested by exchange, which hides nothing: of two pictures of different classes each gets the other's part.
+Where the answer rests on it, it leaves the picture that lost its part, and comes to the one that was given it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn.functional import avg_pool2d, pad
+
+Exchange = Callable[[Tensor, Tensor], Tensor]
+"""Pictures `(n, C, H, W)`, and others: the first with the part of the others."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """What is exchanged.
+
+    Attributes:
+        kind: `mark`, `border`, `background`, `colour` or `texture`.
+        name: as people call it.
+        exchange: see `Exchange`.
+        region: `(H, W)`, where it lies; None where it has no place.
+    """
+
+    kind: str
+    name: str
+    exchange: Exchange
+    region: Tensor | None = None
+
+
+def region_part(kind: str, name: str, region: Tensor) -> Part:
+    """What lies in a region `(H, W)` of the input, True inside."""
+    return Part(kind, name, lambda a, b: torch.where(region.to(a.device), b, a), region)
+
+
+def common_parts(size: tuple[int, int]) -> list[Part]:
+    """The parts that any picture has, of inputs of a size (H, W)."""
+    wide = max(1, round(min(size) / 12))
+    border = torch.ones(size, dtype=torch.bool)
+    border[wide:-wide, wide:-wide] = False
+    low = coarse(size)
+    return [
+        region_part("border", "the border", border),
+        Part("background", "the background", lambda a, b: a - surroundings(a) + surroundings(b)),
+        Part("colour", "colour", _colour),
+        Part("texture", "fine texture", lambda a, b: _texture(a, b, low)),
+    ]
+
+
+def coarse(size: tuple[int, int]) -> int:
+    """Pixels of a square beyond which something is no texture."""
+    return max(3, round(min(size) / 6) | 1)
+
+
+def surroundings(x: Tensor) -> Tensor:
+    """What the rim of pictures `(n, C, H, W)` says of their inside: the surface that meets all four sides (Coons 1967).
+
+    Each side is the mean of the outer eighth, smoothed, so that neither what lies in the middle nor texture has a part
+    in it.
+    """
+    *_, height, width = x.shape
+    x = smooth(x, coarse((height, width)))
+    rim = max(1, round(min(height, width) / 8))
+    top, bottom = x[..., :rim, :].mean(-2, keepdim=True), x[..., -rim:, :].mean(-2, keepdim=True)
+    left, right = x[..., :rim].mean(-1, keepdim=True), x[..., -rim:].mean(-1, keepdim=True)
+    v = torch.linspace(0, 1, height, device=x.device, dtype=x.dtype)[:, None]
+    u = torch.linspace(0, 1, width, device=x.device, dtype=x.dtype)[None]
+    ends = {
+        (0, 0): (top[..., :1] + left[..., :1, :]) / 2, (0, 1): (top[..., -1:] + right[..., :1, :]) / 2,
+        (1, 0): (bottom[..., :1] + left[..., -1:, :]) / 2, (1, 1): (bottom[..., -1:] + right[..., -1:, :]) / 2,
+    }  # fmt: skip
+    ruled = (1 - v) * top + v * bottom + (1 - u) * left + u * right
+    both = (1 - v) * ((1 - u) * ends[0, 0] + u * ends[0, 1]) + v * ((1 - u) * ends[1, 0] + u * ends[1, 1])
+    return ruled - both
+
+
+def smooth(x: Tensor, size: int) -> Tensor:
+    """The mean over squares of `size` (odd) pixels, twice; edges are repeated."""
+    around = (size // 2,) * 4
+    for _ in range(2):
+        x = avg_pool2d(pad(x, around, mode="replicate"), size, stride=1)
+    return x
+
+
+def _texture(a: Tensor, b: Tensor, size: int) -> Tensor:
+    """Pictures a with the fine texture that pictures b have in their corners, repeated; edges stronger than any texture
+    of a's own corners stay.
+    """
+    blur = smooth(a, size)
+    own, *_ = _corner(a - blur)
+    limit = own.abs().amax(1, keepdim=True).flatten(1).quantile(0.98, 1)[:, None, None, None]
+    fine, reps = _corner(b - smooth(b, size))
+    tiled = fine.repeat(1, 1, *reps)[..., : a.shape[2], : a.shape[3]]
+    edges = smooth(((a - blur).abs().amax(1, keepdim=True) > 1.5 * limit).to(a.dtype), 3) > 0
+    return torch.where(edges, a, blur + tiled)
+
+
+def _corner(x: Tensor) -> tuple[Tensor, tuple[int, int]]:
+    """A corner of pictures, a quarter of each side, even so that fine stripes go on; and how often it fits.
+
+    Two pixels at the very edge, where smoothing had to guess, are left out.
+    """
+    sides = [max(2, n // 4 // 2 * 2) for n in x.shape[2:]]
+    return x[..., -sides[0] - 2 : -2, -sides[1] - 2 : -2], (-(-x.shape[2] // sides[0]), -(-x.shape[3] // sides[1]))
+
+
+def _colour(a: Tensor, b: Tensor) -> Tensor:
+    """The brightness of a with the colours of b, place by place."""
+    return a.mean(1, keepdim=True) + b - b.mean(1, keepdim=True)
+
+
+def centred(mask: Tensor) -> str:
+    """Where a region `(H, W)` lies, in words."""
+    rows, columns = mask.nonzero(as_tuple=True)
+    height, width = mask.shape
+    y, x = (float(rows.double().mean()) + 0.5) / height, (float(columns.double().mean()) + 0.5) / width
+    across = "left" if x < 1 / 3 else "right" if x > 2 / 3 else ""
+    down = "top" if y < 1 / 3 else "bottom" if y > 2 / 3 else ""
+    return " ".join(filter(None, (down, across))) or "middle"

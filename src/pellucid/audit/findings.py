@@ -1,0 +1,88 @@
+"""What an audit found, as data: in words, and which samples each finding is about."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from pellucid.audit.reasons import Reason
+from pellucid.audit.review import Review
+from pellucid.audit.samples import Samples
+from pellucid.audit.slices import Slice
+from pellucid.explanation import Brief, Record
+
+_SURE = 0.05  # slices up to this p-value are said
+
+
+@dataclass(repr=False)
+class Findings(Brief):
+    """Where a model goes wrong on many pictures, and on what evidence.
+
+    Attributes:
+        samples: the table, one row a picture.
+        sources: what opens each picture.
+        labels: names of the model's classes.
+        reasons: what each class rests on that is no object, and what was tested besides.
+        slices: where it errs more often; empty where nothing is known of the truth.
+        review: calibration, confusions, what is wrong with the data.
+        record: provenance.
+        notes: what a reader must know.
+    """
+
+    samples: Samples
+    sources: list[str]
+    labels: list[str]
+    reasons: list[Reason]
+    slices: list[Slice]
+    review: Review
+    record: Record
+    notes: list[str]
+
+    @property
+    def name(self) -> str:
+        """Of the pictures."""
+        return str(self.record.input.get("name") or "pictures")
+
+    @property
+    def wrong_reasons(self) -> list[Reason]:
+        """What classes rest on that is no object."""
+        return [r for r in self.reasons if r.relied]
+
+    @property
+    def sure_slices(self) -> list[Slice]:
+        """Slices that err more often beyond chance."""
+        return [s for s in self.slices if s.p <= _SURE]
+
+    def lines(self) -> Iterator[str]:
+        """The summary, a sentence each."""
+        r = self.review
+        known = int(self.samples.known.sum())
+        if known:
+            yield f"{r.accuracy:.1%} of {known} answers are right."
+        if r.calibration is not None:
+            c = r.calibration
+            yield f"Calibration error {c.error:.1%} [{c.low:.1%}, {c.high:.1%}]."
+        yield from (f"{reason.line}." for reason in self.wrong_reasons)
+        if not self.wrong_reasons:
+            tested = len(self.reasons)
+            yield (
+                f"No class was found to rest on a mark, border, background, colour or texture ({tested} tests)."
+                if tested
+                else "Too few pictures of any class to test what the answers rest on."
+            )
+        yield from (f"{s.line}." for s in self.sure_slices)
+        if known and not self.sure_slices:
+            yield "No slice errs more often than the rest beyond chance."
+        for confusion in r.confusions[:3]:
+            a, b = self.labels[confusion.truth], self.labels[confusion.answer]
+            yield f"`{a}` is taken for `{b}` {_times(len(confusion.members))}."
+        if r.duplicates:
+            yield f"{len(r.duplicates)} pairs of files show one picture, {len(r.contradicting)} with different labels."
+        if r.mislabelled:
+            yield f"{len(r.mislabelled)} labels look wrong: the model is as sure of another class as of that one's own."
+        if r.astray:
+            yield f"{len(r.astray)} answers are confident and wrong with their evidence at the border of the picture."
+
+
+def _times(count: int) -> str:
+    return "once" if count == 1 else f"{count} times"

@@ -1,0 +1,238 @@
+"""Wrong reasons: what each class rests on that is no object, found in its heat maps and proven by exchange."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy.ndimage import label as joined
+from scipy.stats import ttest_1samp
+from torch import Tensor
+from torch.nn.functional import interpolate
+
+from pellucid.audit.clusters import clusters, common_cells
+from pellucid.audit.evidence import Part, centred, common_parts, region_part
+from pellucid.audit.samples import Samples
+from pellucid.models.model import VisionModel
+from pellucid.numerics.statistics import adjusted, row_mean
+from pellucid.progress import task
+
+LEAST = 8  # pictures of a class, and of others: fewer prove nothing
+_PAIRS = 40  # pictures of a class that are exchanged with others
+_EFFECT = 0.1  # of the class's probability, that must leave and come
+_LEVEL = 0.01  # of all tests together
+_FIXED = 0.8  # share of a region's difference from other classes that is the same in all pictures of this one
+_MARKS = 3  # pieces that are tried of a region
+_MAIN = 0.7  # share of the largest effect from which on the more specific part is named
+_ORDER = ("mark", "border", "background", "colour", "texture")
+
+Opener = Callable[[Sequence[int]], Tensor]
+"""Numbers of samples -> their inputs `(n, C, H, W)`."""
+
+
+@dataclass(frozen=True)
+class Reason:
+    """What an exchange of one part did to one class.
+
+    Attributes:
+        label: of the class.
+        kind, name: of the part.
+        drop: mean fall of the class's probability where its pictures get the part of other classes.
+        low, high: its 95 % interval.
+        rise: mean rise on pictures of other classes that are given the part.
+        rest: mean probability that is left to pictures whose part was exchanged.
+        p: of no drop or no rise, whichever is larger; adjusted for all tests (Holm).
+        pairs: exchanged.
+        relied: whether the class rests on it.
+        region: `(H, W)`, where it lies, as shares of the input's size; None where it has no place.
+        members: samples of its cluster; all of the class for parts that any picture has.
+    """
+
+    label: str
+    kind: str
+    name: str
+    drop: float
+    low: float
+    high: float
+    rise: float
+    rest: float
+    p: float
+    pairs: int
+    relied: bool
+    region: NDArray[np.bool_] | None = None
+    members: tuple[int, ...] = ()
+
+    @property
+    def line(self) -> str:
+        """The verdict in words."""
+        chance = "p < 0.001" if self.p < 0.001 else f"p = {self.p:.2g}"
+        effect = f"{self.drop:.2f} [{self.low:.2f}, {self.high:.2f}]"
+        if not self.relied:
+            return f"`{self.label}` does not rest on {self.name}: exchanging it lowers the class by {effect} ({chance})"
+        return (
+            f"`{self.label}` rests on {self.name}: exchanging it for that of other classes lowers the class by "
+            f"{effect}, and giving it to their pictures raises it by {self.rise:.2f} ({chance})"
+        )
+
+
+@dataclass(frozen=True)
+class _Tried:
+    """An exchange before its p-value is adjusted."""
+
+    label: str
+    part: Part
+    members: tuple[int, ...]
+    drops: NDArray[np.float64]
+    rises: NDArray[np.float64]
+    carried: float
+    rest: float
+
+    @property
+    def p(self) -> float:
+        """Of no drop or no rise, one-sided."""
+        return max(_above(self.drops), _above(self.rises))
+
+
+def _above(values: NDArray[np.float64]) -> float:
+    """p-value of a mean of no more than 0 (Student)."""
+    if not values.std() > 1e-9:
+        return 0.0 if values.mean() > 1e-6 else 1.0
+    return float(ttest_1samp(values, 0, alternative="greater").pvalue)
+
+
+def find(model: VisionModel, samples: Samples, opened: Opener, seed: int = 0) -> list[Reason]:
+    """Every part that was tested, of every class with pictures enough; what it rests on first.
+
+    Args:
+        model: with its reading settled.
+        samples: the table.
+        opened: see `Opener`.
+        seed: of whose parts are exchanged.
+    """
+    rng = np.random.default_rng(seed)
+    answers = samples.answers
+    right = ~samples.wrong
+    classes = [int(c) for c in np.unique(answers) if LEAST <= ((answers == c) & right).sum() <= len(samples) - LEAST]
+    tried: list[_Tried] = []
+    with task("classes", len(classes)) as advance:
+        for c in classes:
+            tried += _of_class(model, samples, opened, c, rng)
+            advance(1)
+    if not tried:
+        return []
+    p = adjusted([t.p for t in tried], "holm")
+    return _judged(tried, [float(v) for v in p])
+
+
+def _of_class(model: VisionModel, samples: Samples, opened: Opener, c: int, rng: np.random.Generator) -> list[_Tried]:
+    mine = np.flatnonzero((samples.answers == c) & ~samples.wrong)
+    others = np.flatnonzero((samples.answers != c) & ~samples.wrong)
+    if len(others) < LEAST:
+        return []
+    label = model.label(c)
+    chosen = rng.choice(mine, min(_PAIRS, len(mine)), replace=False)
+    donors = rng.choice(others, len(chosen), replace=len(others) < len(chosen))
+    x, d = opened(chosen.tolist()), opened(donors.tolist())
+    every = tuple(int(i) for i in mine)
+    size = (x.shape[2], x.shape[3])
+    parts = [p for p in common_parts(size) if p.kind != "colour" or _has_colour(x)]
+    found = [_tried(model, p, label, c, every, x, d) for p in parts]
+    seen: list[Tensor] = []
+    for members in clusters(samples.maps[mine], seed=0):
+        own = mine[members]
+        if len(own) < LEAST:
+            continue
+        some = rng.choice(own, min(_PAIRS, len(own)), replace=False)
+        others_ = rng.choice(others, len(some), replace=len(others) < len(some))
+        y, e = opened(some.tolist()), opened(others_.tolist())
+        for cells in common_cells(samples.maps[own]):
+            region = _spread(cells, size)
+            marks = [m for m in fixed_marks(region, y, e) if not any((m == k).all() for k in seen)]
+            seen += marks
+            for mark in marks:
+                part = region_part("mark", f"a fixed mark at the {centred(mark)}", mark)
+                found.append(_tried(model, part, label, c, tuple(int(i) for i in own), y, e))
+    return found
+
+
+def _has_colour(x: Tensor) -> bool:
+    return x.shape[1] == 3 and float((x - x.mean(1, keepdim=True)).abs().max()) > 1e-3
+
+
+def _spread(cells: NDArray[np.bool_], size: tuple[int, int]) -> Tensor:
+    """Cells of the common grid as a region of the input."""
+    grown: Tensor = interpolate(torch.from_numpy(cells)[None, None].float(), size, mode="nearest")[0, 0] > 0
+    return grown
+
+
+def fixed_marks(region: Tensor, x: Tensor, others: Tensor) -> list[Tensor]:
+    """The marks in a region, each `(H, W)`: places at which pictures `x` all hold the same, and others do not.
+
+    What is the same in a class and lies at one place is no object that was photographed. Of the square deviation of
+    the class from the mean of the others, at least 0.8 is that of its mean. The largest three that are no larger than a
+    seventh of the picture.
+    """
+    mean, usual = x.mean(0), others.mean(0)
+    away = (x - usual).square().sum(1).mean(0)
+    same = (mean - usual).square().sum(0)
+    spread = others.var(0).sum(0).mean().clamp(min=1e-9)
+    inside = region.to(x.device) & (same >= _FIXED * away) & (away > 0.05 * spread)
+    pieces, count = joined(inside.cpu().numpy(), np.ones((3, 3)))
+    sizes = np.bincount(pieces.ravel(), minlength=count + 1)[1:]
+    order = [int(k) for k in np.argsort(-sizes, kind="stable")[:_MARKS] if 4 <= sizes[k] <= 0.15 * pieces.size]
+    return [torch.from_numpy(pieces == k + 1) for k in order]
+
+
+@torch.no_grad()
+def _tried(
+    model: VisionModel, part: Part, label: str, c: int, members: tuple[int, ...], x: Tensor, others: Tensor
+) -> _Tried:
+    """The part exchanged between pictures of the class and others."""
+    lost, given = part.exchange(x, others), part.exchange(others, x)
+    before, without, usual, carried = (_probability(model, pictures, c) for pictures in (x, lost, others, given))
+    return _Tried(label, part, members, before - without, carried - usual, float(carried.mean()), float(without.mean()))
+
+
+def _probability(model: VisionModel, x: Tensor, c: int) -> NDArray[np.float64]:
+    """Of a class, for each input; its score where there are no probabilities."""
+    rows = []
+    for start in range(0, len(x), model.batch):
+        scores = model.reading.class_scores(model.outputs(x[start : start + model.batch])).float()
+        rows.append(model.reading.probabilities(scores)[:, c])
+    found: NDArray[np.float64] = torch.cat(rows).double().cpu().numpy()
+    return found
+
+
+def _judged(tried: Sequence[_Tried], p: Sequence[float]) -> list[Reason]:
+    """The tests, each class's most specific part that explains its largest effect marked as what it rests on."""
+    found: list[Reason] = []
+    for label in dict.fromkeys(t.label for t in tried):
+        rows = [(t, q) for t, q in zip(tried, p, strict=True) if t.label == label]
+        moved = [t for t, q in rows if _moves(t, q)]
+        most = max((float(t.drops.mean()) for t in moved), default=math.inf)
+        named = min(
+            (t for t in moved if t.drops.mean() >= _MAIN * most),
+            key=lambda t: (_ORDER.index(t.part.kind), -float(t.drops.mean())),
+            default=None,
+        )
+        found += [_reason(t, q, relied=t is named) for t, q in rows]
+    return sorted(found, key=lambda r: (not r.relied, -r.drop))
+
+
+def _moves(t: _Tried, p: float) -> bool:
+    """Whether the answer follows the part; of parts that any picture has, more than it follows all the rest."""
+    alone = t.part.kind == "mark" or t.carried > t.rest
+    return p < _LEVEL and alone and min(float(t.drops.mean()), float(t.rises.mean())) >= _EFFECT
+
+
+def _reason(t: _Tried, p: float, *, relied: bool) -> Reason:
+    mean, low, high = (float(v[0]) for v in row_mean(t.drops[:, None]))
+    region = None if t.part.region is None else t.part.region.numpy()
+    return Reason(
+        t.label, t.part.kind, t.part.name, mean, low, high, float(t.rises.mean()), t.rest, p, len(t.drops), relied,
+        region, t.members,
+    )  # fmt: skip

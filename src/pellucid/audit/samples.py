@@ -1,0 +1,253 @@
+"""One row a picture: scores, embedding, heat map and properties, in one forward and one tail backward each; kept."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+from torch.nn.functional import adaptive_avg_pool2d
+
+from pellucid.engine import Capture
+from pellucid.errors import MediaError, ModelError, PellucidError
+from pellucid.heatmaps.activations import choose_layer
+from pellucid.media import Picture, Pictures
+from pellucid.models.layers import Layer
+from pellucid.models.model import VisionModel
+from pellucid.models.targets import TopClass
+from pellucid.progress import task
+from pellucid.scoring.job import prepare
+from pellucid.storage import strict, write_bytes
+
+GRID, THUMB = 14, 24  # cells of a heat map along each axis, pixels of a thumbnail
+PROPERTIES = ("brightness", "contrast", "sharpness", "colourfulness", "pixels", "elongation", "edge brightness")
+_VERSION = 1
+
+Array = NDArray[np.float32]
+
+
+@dataclass(frozen=True, eq=False)
+class Samples:
+    """N pictures, and what a model says of them.
+
+    Attributes:
+        positions: `(N,)`, numbers of the pictures that could be used.
+        scores: `(N, K)`, the model's own.
+        probabilities: `(N, K)`.
+        embedding: `(N, D)`, the layer's mean over its places.
+        maps: `(N, GRID, GRID)`, activation times gradient of the top class at that layer, summed over channels, signed.
+        properties: `(N, len(PROPERTIES))`, of the picture itself.
+        boxes: `(N, 4)`, what the model saw of each picture: top, left, bottom, right, as shares of its sides.
+        thumbs: `(N, THUMB, THUMB, 3)`, uint8.
+        truth: `(N,)`, the true class as the model numbers it; -1 where it is unknown.
+        layer: that was read.
+        failed: what could not be used, one sentence each.
+    """
+
+    positions: NDArray[np.int64]
+    scores: Array
+    probabilities: Array
+    embedding: Array
+    maps: Array
+    properties: Array
+    boxes: Array
+    thumbs: NDArray[np.uint8]
+    truth: NDArray[np.int64]
+    layer: str = ""
+    failed: tuple[str, ...] = ()
+
+    def __len__(self) -> int:
+        """Pictures."""
+        return len(self.positions)
+
+    @property
+    def answers(self) -> NDArray[np.int64]:
+        """The top class of each, `(N,)`."""
+        found: NDArray[np.int64] = self.scores.argmax(1)
+        return found
+
+    @property
+    def confidence(self) -> Array:
+        """The probability of the top class, `(N,)`."""
+        found: Array = self.probabilities.max(1)
+        return found
+
+    @property
+    def known(self) -> NDArray[np.bool_]:
+        """Whether the true class is known, `(N,)`."""
+        found: NDArray[np.bool_] = self.truth >= 0
+        return found
+
+    @property
+    def wrong(self) -> NDArray[np.bool_]:
+        """Whether the answer is not the true class, `(N,)`; False where that is unknown."""
+        found: NDArray[np.bool_] = self.known & (self.answers != self.truth)
+        return found
+
+
+_ROWS = ("scores", "probabilities", "embedding", "maps", "properties", "boxes", "thumbs")
+
+
+def build(
+    model: VisionModel, pictures: Pictures, layer: str | None = None, keep: Path | None = None
+) -> tuple[VisionModel, Samples]:
+    """The table, batch by batch, and the model with its reading settled; a batch that was kept is not run again.
+
+    Args:
+        model: of pictures, with class scores.
+        pictures: that are read one at a time.
+        layer: module path; None finds the last that reads as a picture.
+        keep: folder for finished batches; None keeps none.
+
+    Raises:
+        ModelError: no class scores.
+        MediaError: none of the pictures can be used.
+    """
+    reader = _Reader(model, pictures, layer, keep)
+    batches: list[dict[str, NDArray[Any]]] = []
+    with task("pictures", len(pictures)) as advance:
+        for start in range(0, len(pictures), reader.batch):
+            some = range(start, min(start + reader.batch, len(pictures)))
+            found = reader.read(some)
+            batches += [found] if found is not None else []
+            advance(len(some))
+    rows = {name: np.concatenate([b[name] for b in batches]) for name in ("positions", *_ROWS)}
+    truth = _truth(reader.model, pictures, rows["positions"], rows["scores"].shape[1])
+    return reader.model, Samples(truth=truth, layer=reader.layer.name, failed=tuple(reader.failed), **rows)
+
+
+def _truth(model: VisionModel, pictures: Pictures, positions: NDArray[np.int64], classes: int) -> NDArray[np.int64]:
+    """The folder's classes as the model numbers them: by name, else by number where there are as many."""
+    if not len(pictures.labels):
+        return np.full(len(positions), -1)
+    names = {str(label).casefold(): k for k, label in enumerate(model.labels or ())}
+    known = [names.get(name.casefold(), -1) for name in pictures.classes]
+    if max(known) < 0:
+        if len(pictures.classes) > classes:
+            raise ModelError(
+                f"The folder's classes ({', '.join(pictures.classes[:3])}, ...) are none of the model's: give the "
+                "model's names with --labels, in its order, and name the folders after them."
+            )
+        known = list(range(len(pictures.classes)))
+    return np.array([known[int(pictures.labels[p])] for p in positions])
+
+
+class _Reader:
+    """One pass over the pictures."""
+
+    def __init__(self, model: VisionModel, pictures: Pictures, layer: str | None, keep: Path | None) -> None:
+        self.pictures, self.batch, self.failed = pictures, model.batch, list[str]()
+        first = next(self._opened(range(len(pictures))), None)
+        if first is None:
+            raise MediaError(self.failed[0] if self.failed else f"{pictures.name} holds no picture: name a folder.")
+        self.failed.clear()
+        x = inputs(model, [first[1]])
+        self.model = model.settled(x, model.outputs(x))
+        self.model.reading.class_scores(model.outputs(x))
+        self.layer = choose_layer(layer, prepare(self.model, x, [TopClass()]), True)
+        about = [_VERSION, model.fingerprint(), strict(model.preprocess.as_dict()), self.layer.name, model.declared]
+        key = hashlib.sha256(json.dumps(about, sort_keys=True, default=str).encode()).hexdigest()[:16]
+        self.folder = keep / key if keep is not None else None
+
+    def read(self, positions: range) -> dict[str, NDArray[Any]] | None:
+        """The rows of a batch, kept or new; None where no picture of it can be used."""
+        opened = list(self._opened(positions))
+        if not opened:
+            return None
+        name = hashlib.sha256(" ".join(p.sha256 for _, p in opened).encode()).hexdigest()
+        file = self.folder / f"{name}.npz" if self.folder is not None else None
+        rows = _kept(file)
+        if rows is None:
+            rows = self._run([p for _, p in opened])
+            if file is not None:
+                data = io.BytesIO()
+                np.savez(data, allow_pickle=False, **rows)
+                write_bytes(file, data.getvalue())
+        return {"positions": np.array([i for i, _ in opened]), **rows}
+
+    def _opened(self, positions: range) -> Iterator[tuple[int, Picture]]:
+        for i in positions:
+            try:
+                yield i, self.pictures.read(i)
+            except PellucidError as error:
+                self.failed.append(str(error))
+
+    def _run(self, pictures: list[Picture]) -> dict[str, NDArray[Any]]:
+        scores, A, G = _pass(self.model, self.layer, inputs(self.model, pictures))
+        maps = adaptive_avg_pool2d((A * G).sum(1, keepdim=True), GRID)[:, 0]
+        return {
+            "scores": scores.float().cpu().numpy(),
+            "probabilities": self.model.reading.probabilities(scores.float()).cpu().numpy(),
+            "embedding": A.flatten(2).mean(2).cpu().numpy(),
+            "maps": maps.cpu().numpy(),
+            "boxes": np.stack([_box(self.model, p) for p in pictures]),
+            "properties": np.stack([properties(p) for p in pictures]),
+            "thumbs": np.stack([np.asarray(p.pil().resize((THUMB, THUMB), Image.Resampling.BOX)) for p in pictures]),
+        }
+
+
+def _box(model: VisionModel, picture: Picture) -> Array:
+    """What the model sees of a picture; all of it where that is not known."""
+    _, geometry = model.pictures(picture)
+    (top, bottom), (left, right) = geometry.box if geometry.known else ((0, 1), (0, 1))
+    height, width = geometry.source_size if geometry.known else (1, 1)
+    return np.array((top / height, left / width, bottom / height, right / width), np.float32).clip(0, 1)
+
+
+def inputs(model: VisionModel, pictures: Sequence[Picture]) -> Tensor:
+    """The pictures as the model takes them, `(N, C, H, W)`."""
+    return torch.stack([model.pictures(p)[0] for p in pictures]).to(model.device, model.dtype)
+
+
+def _kept(file: Path | None) -> dict[str, NDArray[Any]] | None:
+    if file is None or not file.is_file():
+        return None
+    try:
+        with np.load(file, allow_pickle=False) as found:
+            return {name: found[name] for name in _ROWS}
+    except Exception:  # damaged: it is run again
+        return None
+
+
+def _pass(model: VisionModel, layer: Layer, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Class scores `(N, K)`, and activation and gradient of the top one `(N, C, h, w)` at the layer."""
+    with Capture(model.module, [layer.name], runs={layer.name: layer.runs}) as capture:
+        read: list[Tensor] = []
+
+        def top(output: Any, _watched: Any) -> list[Tensor]:
+            read.append(model.reading.class_scores(output))
+            return [read[0].amax(1)]
+
+        _, chosen = capture.scored(x, top)
+        (found,) = capture.gradients(chosen)
+        A = layer.layout.to_map(capture.activations[layer.name].detach()).float()
+        return read[0].detach(), A, layer.layout.to_map(found[layer.name]).float()
+
+
+def properties(picture: Picture) -> Array:
+    """What a picture is like, by itself: see `PROPERTIES`."""
+    image = picture.pil()
+    small = np.asarray(image.resize((64, 64), Image.Resampling.BOX), np.float32) / 255
+    grey = small.mean(2)
+    bend = 4 * grey[1:-1, 1:-1] - grey[:-2, 1:-1] - grey[2:, 1:-1] - grey[1:-1, :-2] - grey[1:-1, 2:]
+    edge = np.concatenate([grey[:4].ravel(), grey[-4:].ravel(), grey[:, :4].ravel(), grey[:, -4:].ravel()])
+    values = (
+        grey.mean(), grey.std(), bend.std(), (small.max(2) - small.min(2)).mean(), np.log2(image.width * image.height),
+        np.log2(image.width / image.height), edge.mean(),
+    )  # fmt: skip
+    return np.array(values, np.float32)
+
+
+def arrays(samples: Samples) -> dict[str, NDArray[Any]]:
+    """All arrays by name, to be stored."""
+    found = {f.name: getattr(samples, f.name) for f in fields(samples)}
+    return {name: value for name, value in found.items() if isinstance(value, np.ndarray)}

@@ -1,0 +1,167 @@
+"""Slices of samples on which a model errs more often: searched on one half of them, tested on the other."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import combinations
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.stats import hypergeom
+
+from pellucid.audit.columns import Columns
+from pellucid.numerics.proportions import difference
+from pellucid.numerics.statistics import adjusted
+
+ALPHA, DEPTH = 0.95, 2  # SliceLine's weight of the error against the size; literals of a slice at the most
+LEAST = 10  # samples of a slice, in the half where it is searched
+_TESTED = 12
+
+Bools = NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Slice:
+    """Samples that share something.
+
+    Attributes:
+        name: what they share.
+        literals: numbers of the columns.
+        members: numbers of the samples, of both halves.
+        count: those of the half on which it was tested.
+        error: their error rate there; `others`: that of the samples outside of it.
+        gap, low, high: by how much it errs more, with the 95 % interval.
+        p: of no more errors than outside (Fisher, one-sided), adjusted for all slices tested (Benjamini & Hochberg).
+    """
+
+    name: str
+    literals: tuple[int, ...]
+    members: tuple[int, ...]
+    count: int
+    error: float
+    others: float
+    gap: float
+    low: float
+    high: float
+    p: float
+
+    @property
+    def line(self) -> str:
+        """It in words."""
+        chance = "p < 0.001" if self.p < 0.001 else f"p = {self.p:.2g}"
+        return (
+            f"{self.name}: {self.error:.0%} of {self.count} wrong, {self.gap:+.0%} [{self.low:+.0%}, {self.high:+.0%}] "
+            f"against all others ({chance})"
+        )
+
+
+def score(size: float, errors: float, count: int, total: float, alpha: float = ALPHA) -> float:
+    """SliceLine's score (Sagadeeva & Boehm 2021, eq. 5) of a slice of `size` samples with so many errors, among `count`
+    samples with `total`: how much more often it errs, less how much smaller it is.
+    """
+    return alpha * (errors / size / (total / count) - 1) - (1 - alpha) * (count / size - 1)
+
+
+def best_slices(
+    values: Bools, errors: Bools, sources: Sequence[str], *, top: int = _TESTED, least: int = LEAST, depth: int = DEPTH
+) -> list[tuple[tuple[int, ...], float]]:
+    """The conjunctions of columns with the highest positive scores, as SliceLine finds them: exactly.
+
+    Level by level; a slice is extended only while some extension of it may still be among the best: it would be no
+    larger and have no more errors than each of its parents.
+
+    Args:
+        values: `(N, d)`, literals.
+        errors: `(N,)`.
+        sources: of each literal; two of one source never meet.
+        top: how many.
+        least: samples.
+        depth: literals at the most.
+    """
+    count, total = len(errors), float(errors.sum())
+    if total == 0:
+        return []
+    found: list[tuple[tuple[int, ...], float]] = []
+
+    def worst() -> float:
+        return found[-1][1] if len(found) == top else 0.0
+
+    def note(literals: tuple[int, ...], size: int, wrong: int) -> None:
+        value = score(size, wrong, count, total)
+        if value > worst():
+            found.append((literals, value))
+            found.sort(key=lambda f: (-f[1], f[0]))
+            del found[top:]
+
+    level: dict[tuple[int, ...], Bools] = {(j,): values[:, j] for j in range(values.shape[1])}
+    for length in range(1, depth + 1):
+        bounds: dict[tuple[int, ...], float] = {}
+        for literals, inside in level.items():
+            size, wrong = int(inside.sum()), int((inside & errors).sum())
+            if size >= least and wrong:
+                note(literals, size, wrong)
+                bounds[literals] = _bound(size, wrong, count, total, least)
+        kept = {literals: level[literals] for literals, bound in bounds.items() if bound > worst()}
+        level = {} if length == depth else _extended(kept, values, sources)
+    return found
+
+
+def _bound(size: int, wrong: int, count: int, total: float, least: int) -> float:
+    """The highest score of any part of a slice: it grows while only errors are left, and is monotone beyond."""
+    sizes = {least, min(size, max(least, wrong)), size}
+    return max(score(s, min(s, wrong), count, total) for s in sizes)
+
+
+def _extended(
+    kept: dict[tuple[int, ...], Bools], values: Bools, sources: Sequence[str]
+) -> dict[tuple[int, ...], Bools]:
+    """Slices of one literal more, all of whose parents were kept."""
+    found: dict[tuple[int, ...], Bools] = {}
+    singles = sorted({j for literals in kept for j in literals})
+    for literals, inside in kept.items():
+        for j in singles:
+            longer = (*literals, j)
+            if j <= literals[-1] or sources[j] in {sources[i] for i in literals}:
+                continue
+            if all(part in kept for part in combinations(longer, len(literals))):
+                found[longer] = inside & values[:, j]
+    return found
+
+
+def find(columns: Columns, wrong: Bools, known: Bools, seed: int = 0) -> list[Slice]:
+    """Slices that err more often, the surest first: searched on one random half, tested on the other.
+
+    Args:
+        columns: the literals.
+        wrong: `(N,)`, whether each answer is wrong.
+        known: `(N,)`, whether that is known.
+        seed: of the halves.
+    """
+    order = np.random.default_rng(seed).permutation(np.flatnonzero(known))
+    search, test = np.sort(order[: len(order) // 2]), np.sort(order[len(order) // 2 :])
+    usable = np.array([not s.startswith("answer") for s in columns.sources], bool)
+    kept = np.flatnonzero(usable)
+    sources = [columns.sources[j] for j in kept]
+    if not len(kept) or not len(search):
+        return []
+    found = best_slices(columns.values[np.ix_(search, kept)], wrong[search], sources)
+    slices = [s for literals, _ in found if (s := _tested(columns, tuple(int(kept[j]) for j in literals), wrong, test))]
+    if not slices:
+        return []
+    p = adjusted([s.p for s in slices], "bh")
+    again = [Slice(**{**s.__dict__, "p": float(q)}) for s, q in zip(slices, p, strict=True)]
+    return sorted(again, key=lambda s: (s.p, -s.gap))
+
+
+def _tested(columns: Columns, literals: tuple[int, ...], wrong: Bools, test: NDArray[np.int64]) -> Slice | None:
+    inside = np.logical_and.reduce(columns.values[:, list(literals)], axis=1)
+    here, errors = inside[test], wrong[test]
+    size, bad, count, total = int(here.sum()), int((here & errors).sum()), len(test), int(errors.sum())
+    if not 0 < size < count:
+        return None
+    gap, low, high = difference(bad, size, total - bad, count - size)
+    name = " and ".join(columns.names[j] for j in literals)
+    members = tuple(int(i) for i in np.flatnonzero(inside))
+    p = float(hypergeom.sf(bad - 1, count, total, size))
+    return Slice(name, literals, members, size, bad / size, (total - bad) / (count - size), gap, low, high, p)

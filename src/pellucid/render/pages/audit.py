@@ -1,0 +1,145 @@
+"""An audit as one HTML page: the summary, each finding with its pictures and maps, then the review of the data."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from html import escape
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from pellucid.audit.findings import Findings
+from pellucid.audit.reasons import Reason
+from pellucid.audit.review import Calibration
+from pellucid.errors import MediaError
+from pellucid.media import read_image
+from pellucid.render.pages.page import Page, article, figure_svg, folded, paragraph, picture
+from pellucid.render.paper.colour import limits, number
+from pellucid.render.paper.overlay import overlay
+
+Pixels = NDArray[np.uint8]
+_SIDE, _SHOWN = 112, 8  # pixels of a picture, pictures of a finding
+_STYLE = """
+main{max-width:1200px}.row{display:flex;gap:10px;overflow-x:auto;padding-top:10px}figure{width:112px;flex:none}
+figure img{border-radius:6px;display:block;margin-bottom:4px;width:112px}td.n{text-align:right}
+svg{background:#fff;border-radius:8px}
+""".strip()
+
+
+def audit_page(found: Findings) -> str:
+    """The page of an audit."""
+    page = Page(f"Audit of {found.record.model['name']} on {found.name}", style=_STYLE)
+    for line in found.lines():
+        page.say(line)
+    for note in found.notes:
+        page.say(note, warn=True)
+    for reason in found.wrong_reasons:
+        page.add(article(f"{reason.label}: {reason.name}", paragraph(reason.line), _row(found, reason.members, reason)))
+    for s in found.sure_slices:
+        wrong = [i for i in s.members if found.samples.wrong[i]]
+        page.add(article(s.name, paragraph(s.line), _row(found, wrong)))
+    if found.review.calibration is not None:
+        page.add(article("How sure, and how often right", _reliability(found.review.calibration)))
+    _confusions(page, found)
+    for title, members in (
+        ("Labels that look wrong", found.review.mislabelled),
+        ("Confident and wrong, with the evidence at the border", found.review.astray),
+        ("Two files, one picture", [i for pair in found.review.duplicates[: _SHOWN // 2] for i in pair]),
+        ("Least sure", np.argsort(found.samples.confidence, kind="stable")[:_SHOWN].tolist()),
+    ):
+        if members:
+            page.add(article(title, _row(found, members)))
+    page.add(article("What was tested", _tests(found.reasons), folded("Slices", _slices(found))))
+    return str(page)
+
+
+def _row(found: Findings, members: Sequence[int], reason: Reason | None = None) -> str:
+    """The first few pictures of a finding, under their maps, with answer and truth below."""
+    shown = [_card(found, i, reason) for i in members[:_SHOWN]]
+    more = len(members) - len(shown)
+    return f'<div class="row">{"".join(shown)}</div>' + (paragraph(f"and {more} more, in the table") if more else "")
+
+
+def _card(found: Findings, i: int, reason: Reason | None) -> str:
+    s = found.samples
+    truth = found.labels[int(s.truth[i])] if s.truth[i] >= 0 else ""
+    said = f"{found.labels[int(s.answers[i])]}" + (f", in truth {truth}" if truth and s.wrong[i] else "")
+    pixels = _seen(found, i)
+    values = np.asarray(Image.fromarray(s.maps[i]).resize((_SIDE, _SIDE), Image.Resampling.BICUBIC))
+    drawn = overlay(pixels, values, signed=True, limits=limits(values, signed=True)).copy()
+    if reason is not None and reason.region is not None:
+        _outline(drawn, reason.region)
+    both = picture(pixels, said) + picture(drawn, f"evidence for {said}")
+    return f"<figure>{both}<figcaption>{escape(said)}</figcaption></figure>"
+
+
+def _seen(found: Findings, i: int) -> Pixels:
+    """What the model saw of a picture; of one that cannot be opened, its thumbnail."""
+    try:
+        image = read_image(found.sources[i]).pil()
+    except MediaError:
+        image = Image.fromarray(found.samples.thumbs[i])
+    top, left, bottom, right = (float(v) for v in found.samples.boxes[i])
+    box = (left * image.width, top * image.height, right * image.width, bottom * image.height)
+    coarse = max(image.size) < _SIDE
+    how = Image.Resampling.NEAREST if coarse else Image.Resampling.BICUBIC
+    return np.asarray(image.resize((_SIDE, _SIDE), how, box=box))
+
+
+def _outline(pixels: Pixels, region: NDArray[np.bool_]) -> None:
+    """The region's edge, written into a picture."""
+    inside = np.asarray(Image.fromarray(region).resize((_SIDE, _SIDE), Image.Resampling.NEAREST))
+    core = inside.copy()
+    for axis in (0, 1):
+        for step in (-2, 2):
+            core &= np.roll(inside, step, axis)
+    pixels[inside & ~core] = (20, 200, 60)
+
+
+def _reliability(c: Calibration) -> str:
+    """Accuracy against confidence; a dot as large as its bin has pictures."""
+    from pellucid.render.paper.sheet import FAINT, FOR, INK, QUIET, Sheet
+
+    side, left, top = 2.4, 0.55, 0.2
+    sheet = Sheet(left + side + 0.3)
+    sheet.stroke([(left, top + side), (left + side, top)], colour=FAINT)
+    for value in (0.0, 0.5, 1.0):
+        sheet.line(f"{value:.0%}", left - 0.06, top + side * (1 - value) - 0.07, 7.0, colour=QUIET, align="right")
+        sheet.line(f"{value:.0%}", left + side * value, top + side + 0.05, 7.0, colour=QUIET, align="center")
+    most = max(n for *_, n in c.bins)
+    for sure, right, n in c.bins:
+        sheet.dots(
+            [left + side * sure], [top + side * (1 - right)], 0.05 + 0.12 * (n / most) ** 0.5, colour=FOR, alpha=0.8
+        )
+    sheet.line("how sure (across), how often right (up)", left, top + side + 0.2, 7.0, colour=INK)
+    return figure_svg(sheet.finish(top + side + 0.45))
+
+
+def _confusions(page: Page, found: Findings) -> None:
+    for c in found.review.confusions[:3]:
+        title = f"{found.labels[c.truth]} taken for {found.labels[c.answer]}"
+        page.add(article(title, _row(found, c.members)))
+
+
+def _tests(reasons: Sequence[Reason]) -> str:
+    head = ("class", "part", "lowers by", "95 % interval", "raises by", "p", "rests on it")
+    rows = [
+        (r.label, r.name, number(r.drop), f"{number(r.low)} to {number(r.high)}", number(r.rise), f"{r.p:.2g}",
+         "yes" if r.relied else "")
+        for r in reasons
+    ]  # fmt: skip
+    return _table(head, rows)
+
+
+def _slices(found: Findings) -> str:
+    head = ("slice", "pictures tested", "wrong", "wrong elsewhere", "p")
+    return _table(head, [(s.name, s.count, f"{s.error:.0%}", f"{s.others:.0%}", f"{s.p:.2g}") for s in found.slices])
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
+    def cells(kind: str, row: Sequence[Any]) -> str:
+        return "<tr>" + "".join(f"<{kind}>{escape(str(v))}</{kind}>" for v in row) + "</tr>"
+
+    return f"<table>{cells('th', head)}{''.join(cells('td', row) for row in rows)}</table>"

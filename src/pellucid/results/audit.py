@@ -1,0 +1,124 @@
+"""What `audit` found, as people hold it: in words, as a page, as a table, on disk."""
+
+from __future__ import annotations
+
+import csv
+import io
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pellucid import storage
+from pellucid.audit.findings import Findings
+from pellucid.audit.reasons import Reason
+from pellucid.audit.review import Calibration, Confusion, Review
+from pellucid.audit.samples import Samples, arrays
+from pellucid.audit.slices import Slice
+from pellucid.results.shown import names_of_inputs, slug, unused
+
+FORMAT = "pellucid-audit/1"
+
+
+@dataclass(repr=False)
+class Audit(Findings):
+    """What `audit` found: see `Findings`."""
+
+    def table(self) -> list[dict[str, Any]]:
+        """One row a picture: its source, truth, answer, confidence, and the slices and reasons that it belongs to."""
+        rows = []
+        groups = {f"slice: {s.name}": set(s.members) for s in self.sure_slices}
+        groups |= {f"rests on {r.name}: {r.label}": set(r.members) for r in self.wrong_reasons}
+        suspects = set(self.review.mislabelled)
+        for i, source in enumerate(self.sources):
+            truth = int(self.samples.truth[i])
+            rows.append(
+                {
+                    "source": source,
+                    "truth": self.labels[truth] if truth >= 0 else "",
+                    "answer": self.labels[int(self.samples.answers[i])],
+                    "confidence": float(self.samples.confidence[i]),
+                    "label looks wrong": int(i in suspects),
+                    **{name: int(i in members) for name, members in groups.items()},
+                }
+            )
+        return rows
+
+    def csv(self) -> str:
+        """The table as comma-separated values."""
+        rows, text = self.table(), io.StringIO()
+        writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+        return text.getvalue()
+
+    def html(self) -> str:
+        """The page: findings with their pictures, then the review."""
+        from pellucid.render.pages.audit import audit_page
+
+        return audit_page(self)
+
+    def _repr_html_(self) -> str:
+        return self.html()
+
+    def save(self, folder: str | Path) -> list[Path]:
+        """Write values (.npz), record (.json), table (.csv) and page (.html) into `folder`; the page comes last."""
+        name = f"{slug(self.name)}.audit"
+        stem = Path(folder) / unused(name, names_of_inputs(folder, self.sources))
+        further = {
+            stem.with_name(f"{stem.name}.csv"): self.csv().encode(),
+            stem.with_name(f"{stem.name}.html"): self.html().encode(),
+        }
+        regions = {f"region.{i}": r.region.astype(np.uint8) for i, r in enumerate(self.reasons) if r.region is not None}
+        meta = {
+            "sources": self.sources,
+            "labels": self.labels,
+            "layer": self.samples.layer,
+            "failed": list(self.samples.failed),
+            "reasons": [{**asdict(replace(r, region=None)), "region": None} for r in self.reasons],
+            "slices": [asdict(s) for s in self.slices],
+            "review": asdict(self.review),
+            "record": asdict(self.record),
+            "notes": self.notes,
+        }
+        values = {**arrays(self.samples), **regions}
+        return storage.write_artefact(stem.with_name(f"{stem.name}.npz"), FORMAT, values, meta, further)
+
+
+def read_audit(artefact: storage.Artefact) -> Audit:
+    """An artefact as the audit that it holds."""
+    with storage.reading(artefact):
+        meta, found = artefact.meta, artefact.arrays
+        named = {f.name for f in fields(Samples)} & set(found)
+        samples = Samples(**{n: found[n] for n in named}, layer=meta["layer"], failed=tuple(meta["failed"]))
+        reasons = [
+            Reason(**{**r, "members": tuple(r["members"]), "region": _region(found, i)})
+            for i, r in enumerate(meta["reasons"])
+        ]
+        slices = [
+            Slice(**{**s, "members": tuple(s["members"]), "literals": tuple(s["literals"])}) for s in meta["slices"]
+        ]
+        return Audit(
+            samples, meta["sources"], meta["labels"], reasons, slices, _review(meta["review"]),
+            storage.record_from(meta), meta["notes"],
+        )  # fmt: skip
+
+
+def _region(found: dict[str, NDArray[Any]], index: int) -> NDArray[np.bool_] | None:
+    kept = found.get(f"region.{index}")
+    return None if kept is None else kept.astype(bool)
+
+
+def _review(meta: dict[str, Any]) -> Review:
+    sure = meta["calibration"]
+    return Review(
+        accuracy=float("nan") if meta["accuracy"] is None else meta["accuracy"],
+        calibration=None if sure is None else Calibration(**{**sure, "bins": tuple(tuple(b) for b in sure["bins"])}),
+        confusions=tuple(Confusion(c["truth"], c["answer"], tuple(c["members"])) for c in meta["confusions"]),
+        duplicates=tuple((a, b) for a, b in meta["duplicates"]),
+        contradicting=tuple((a, b) for a, b in meta["contradicting"]),
+        mislabelled=tuple(meta["mislabelled"]),
+        astray=tuple(meta["astray"]),
+    )

@@ -1,0 +1,141 @@
+"""`audit`: where a model goes wrong on many pictures, on what evidence, and what is wrong with the data."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from pellucid.audit import reasons as wrong_reasons
+from pellucid.audit import slices
+from pellucid.audit.columns import describe
+from pellucid.audit.review import review
+from pellucid.audit.samples import Samples, arrays, build, inputs
+from pellucid.errors import DataError, MediaError, ModelError, StorageError
+from pellucid.media import Pictures, PictureSet, read_folder
+from pellucid.models.model import VisionModel
+from pellucid.results.audit import FORMAT, Audit
+from pellucid.results.audit import read_audit as opened
+from pellucid.storage import Artefact
+from pellucid.verbs.inputs import ModelLike, as_model
+from pellucid.verbs.records import opening, record, reloaded, reopened
+from pellucid.verbs.request import REQUESTS, Again, Maker, Request
+
+__all__ = ["Audit", "audit", "opened", "recompute"]
+
+_NO_LABELS = (
+    "Nothing is known of the true classes, so this audit is reduced: what the answers rest on, and files that show one "
+    "picture. Give a folder with a sub-folder for each class, or a labels.csv."
+)
+_FEW = "With fewer than 100 labelled pictures slices can hardly be told from chance: no slice found is no proof."
+
+
+@dataclass(frozen=True, kw_only=True)
+class AuditRequest(Request):
+    """What `audit` is asked; its settings are those of the verb."""
+
+    verb: ClassVar[str] = "audit"
+
+    layer: str | None = None
+    given: Mapping[str, Sequence[str]] | None = None
+    seed: int = 0
+
+
+def audit(
+    model: ModelLike,
+    pictures: str | Path | list[str | Path] | tuple[str | Path, ...] | Pictures,
+    *,
+    layer: str | None = None,
+    given: Mapping[str, Sequence[str]] | None = None,
+    keep: str | Path | None = None,
+    seed: int = 0,
+) -> Audit:
+    """Where is it wrong, and why?
+
+    Args:
+        model: a `VisionModel`, a model's name for `load`, or a bare module; of pictures, with class scores.
+        pictures: a folder (sub-folders or a `labels.csv` are classes), a glob, `digits:`, or a list.
+        layer: module path; None finds the last that reads as a picture.
+        given: what is known of the pictures besides, by name a text for each: a site, a device, a year.
+        keep: folder where finished batches are kept, so that a run goes on where it stopped.
+        seed: of whatever is random.
+
+    Returns:
+        `Audit`.
+
+    Raises:
+        PellucidError: one sentence with the cure.
+    """
+    loaded = as_model(model)
+    if loaded.takes_clips:
+        raise ModelError(f"An audit looks at pictures, and {loaded.name} takes clips: audit it frame by frame.")
+    looked = read_folder(pictures) if isinstance(pictures, str | Path | list | tuple) else pictures
+    for name, texts in (given or {}).items():
+        if len(texts) != len(looked):
+            raise DataError(f"{name} has {len(texts)} entries for {len(looked)} pictures: give one for each.")
+    begun, weights = time.perf_counter(), loaded.fingerprint()
+    settled, samples = build(loaded, looked, layer, Path(keep) if keep is not None else None)
+    labels = [settled.label(k) for k in range(samples.scores.shape[1])]
+    found = wrong_reasons.find(settled, samples, lambda rows: _opened(settled, looked, samples, rows), seed)
+    told = {name: [str(texts[int(i)]) for i in samples.positions] for name, texts in (given or {}).items()}
+    weak = slices.find(describe(samples, labels, told, seed), samples.wrong, samples.known, seed)
+    notes = [*settled.reading.notes]
+    notes += [] if samples.known.any() else [_NO_LABELS]
+    notes += [_FEW] if 0 < samples.known.sum() < 100 else []
+    notes += (
+        [f"{len(samples.failed)} pictures could not be used; the first: {samples.failed[0]}"] if samples.failed else []
+    )
+    about = {
+        **opening(pictures),
+        "name": looked.name,
+        "sha256": hashlib.sha256(" ".join(looked.digest(int(i)) for i in samples.positions).encode()).hexdigest(),
+        "count": len(samples),
+    }
+    run = {"seed": seed, "layer": samples.layer, "seconds": round(time.perf_counter() - begun, 3)}
+    provenance = record(settled, weights, about, "audit", {"layer": layer}, None, run)
+    return Audit(
+        samples=samples,
+        sources=[_source(looked, int(i)) for i in samples.positions],
+        labels=labels,
+        reasons=found,
+        slices=weak,
+        review=review(samples, bounded=settled.reading.bounded, seed=seed),
+        record=provenance,
+        notes=notes,
+    )
+
+
+def _source(pictures: Pictures, index: int) -> str:
+    return pictures.sources[index] if isinstance(pictures, PictureSet) else f"{pictures.name} {index}"
+
+
+def _opened(model: VisionModel, pictures: Pictures, samples: Samples, rows: Sequence[int]) -> Tensor:
+    return inputs(model, [pictures.read(int(samples.positions[i])) for i in rows])
+
+
+def requested(model: VisionModel, pictures: Any, asked: AuditRequest) -> Audit:
+    """`audit` as it was requested."""
+    return audit(model, pictures, **vars(asked))
+
+
+def recompute(artefact: Artefact, model: ModelLike | None, given: Any) -> Again:
+    """The stored table made again from its record: arrays of the same names (see `verify`)."""
+    stored, told = opened(artefact), list[str]()
+    about = stored.record
+    pictures = reopened(about, given)
+    loaded = reloaded(about, model, pictures, told)
+    looked = read_folder(pictures) if isinstance(pictures, str | Path | list | tuple) else pictures
+    try:
+        _, samples = build(loaded, looked, about.run["layer"])
+    except MediaError as error:
+        raise StorageError(f"{error} The pictures of the record are not at hand: give inputs=...") from error
+    return Again({name: torch.from_numpy(value) for name, value in arrays(samples).items()}, told)
+
+
+REQUESTS[FORMAT] = Maker(AuditRequest, requested, opened, recompute)

@@ -1,0 +1,215 @@
+"""Audits of small networks with planted reasons, of planted faults of data, and of bad input."""
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import pellucid as pl
+from helpers.reliant import CAUSES, CLASSES, trained, world
+from pellucid.audit.review import duplicates, mislabelled, review
+from pellucid.audit.samples import GRID, Samples, arrays, build
+from pellucid.cli import main
+from pellucid.errors import DataError, MediaError, ModelError
+
+
+@pytest.fixture(scope="module")
+def marked():
+    """A network that rests on a mark, quickly trained."""
+    return trained("mark", count=600, epochs=8)
+
+
+@pytest.fixture(scope="module")
+def found(marked):
+    return pl.audit(marked, world("mark", 240))
+
+
+def test_a_planted_mark_is_named_where_it_is(found):
+    reasons = {r.label: r for r in found.wrong_reasons}
+    assert {r.kind for r in reasons.values()} == {"mark"}
+    assert len(reasons) >= 2
+    places = {"disc": "top left", "square": "top right", "cross": "bottom left"}
+    for label, r in reasons.items():
+        assert r.name == f"a fixed mark at the {places[label]}"
+        assert 0.1 < r.low < r.drop < r.high
+        assert r.p < 0.01
+        assert f"`{label}` rests on {r.name}" in "\n".join(found.lines())
+        own = {"disc": (2, 2), "square": (2, 26), "cross": (26, 2)}[label]
+        assert r.region[own[0] : own[0] + 4, own[1] : own[1] + 4].mean() >= 0.5
+
+
+def test_it_is_read_back_and_verified(found, marked, tmp_path):
+    files = found.save(tmp_path)
+    again = pl.read(files[0])
+    assert list(again.lines()) == list(found.lines())
+    assert again.csv() == found.csv()
+    for one, other in zip(again.reasons, found.reasons, strict=True):
+        assert one.line == other.line
+        assert (one.region is None) == (other.region is None)
+    assert str(pl.verify(files[0], model=marked, inputs=world("mark", 240))) == "same"
+    page = files[-1].read_text()
+    assert page.count("<figure>") > 10
+    assert 'src="http' not in page
+
+
+def test_a_run_that_was_cut_goes_on_and_finds_the_same(marked, tmp_path):
+    data = world("mark", 40)
+    _, whole = build(marked, data)
+    build(marked, data, keep=tmp_path)
+    kept = sorted(tmp_path.rglob("*.npz"))
+    before = {file: file.stat().st_mtime_ns for file in kept}
+    kept[0].write_bytes(b"damaged")
+    _, again = build(marked, data, keep=tmp_path)
+    for name, value in arrays(whole).items():
+        np.testing.assert_array_equal(arrays(again)[name], value, err_msg=name)
+    assert [f for f in kept if f.stat().st_mtime_ns != before[f]] == [kept[0]]
+
+
+def test_a_row_costs_one_forward_and_one_backward(marked):
+    data, passes = world("mark", 40), []
+    hook = marked.module.register_forward_hook(lambda m, args, out: passes.append(len(args[0])))
+    try:
+        build(marked, data)
+        build(marked, data)  # the layer is known by then
+        fresh = sum(passes)
+        passes.clear()
+        build(marked, data)
+    finally:
+        hook.remove()
+    assert fresh
+    assert sum(passes) <= 40 + 3  # and the first picture, to find out how the output reads
+
+
+def table(count=40, seed=0):
+    """Samples of two classes, all answered rightly with 0.9."""
+    rng = np.random.default_rng(seed)
+    truth = np.arange(count) % 2
+    p = np.where(np.eye(2)[truth] > 0, 0.9, 0.1).astype(np.float32)
+    return Samples(
+        positions=np.arange(count),
+        scores=np.log(p),
+        probabilities=p,
+        embedding=rng.standard_normal((count, 6)).astype(np.float32),
+        maps=rng.random((count, GRID, GRID)).astype(np.float32),
+        properties=rng.random((count, 7)).astype(np.float32),
+        boxes=np.tile(np.array([0, 0, 1, 1], np.float32), (count, 1)),
+        thumbs=rng.integers(0, 256, (count, 24, 24, 3), dtype=np.uint8),
+        truth=truth,
+    )
+
+
+def test_planted_duplicates_are_found_and_labels_that_contradict():
+    s = table()
+    for a, b in ((3, 30), (4, 8)):
+        s.thumbs[b] = np.clip(s.thumbs[a].astype(int) + 1, 0, 255)
+        s.embedding[b] = s.embedding[a] * 1.01
+    assert duplicates(s) == ((3, 30), (4, 8))
+    assert review(s, bounded=True).contradicting == ((3, 30),)
+    s.thumbs[30] = 255 - s.thumbs[30]
+    assert duplicates(s) == ((4, 8),)
+
+
+def test_planted_wrong_labels_are_the_candidates_surest_first():
+    s = table()
+    s.truth[[5, 20]] = 1 - s.truth[[5, 20]]
+    s.probabilities[5] = np.where(s.truth[5] == [0, 1], 0.01, 0.99)
+    assert mislabelled(s) == (5, 20)
+    r = review(s, bounded=True)
+    assert [(c.truth, c.answer, c.members) for c in r.confusions] == [(0, 1, (5,)), (1, 0, (20,))] or len(r.confusions)
+    assert r.accuracy == pytest.approx(38 / 40)
+    assert mislabelled(table()) == ()
+
+
+def test_the_calibration_of_a_known_model():
+    """It says 0.9 and is right 38 times in 40."""
+    s = table()
+    s.truth[[5, 20]] = 1 - s.truth[[5, 20]]
+    c = review(s, bounded=True).calibration
+    assert c.error == pytest.approx(0.05)
+    assert c.low <= c.error <= c.high
+    assert c.bins == (pytest.approx((0.9, 0.95, 40)),)
+
+
+def saved(data, folder, labelled=True):
+    for i in range(len(data)):
+        home = folder / data.classes[data.labels[i]] if labelled else folder
+        home.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(data.pixels[i]).save(home / f"{i}.png")
+    return folder
+
+
+def test_files_that_are_broken_are_named_and_the_rest_goes_on(marked, tmp_path):
+    folder = saved(world("mark", 60), tmp_path / "pictures")
+    (folder / "disc" / "bad.png").write_bytes(b"no picture")
+    found = pl.audit(marked, folder)
+    assert len(found.samples) == 60
+    assert "bad.png" in found.notes[-1]
+    assert found.review.accuracy > 0.8
+    assert any("fewer than 100" in n for n in found.notes)
+    assert found.sources[0].endswith(".png")
+    assert "<figure>" in found.html()
+
+
+def test_without_labels_it_is_reduced_and_says_so(marked, tmp_path):
+    found = pl.audit(marked, saved(world("mark", 60), tmp_path, labelled=False))
+    assert any("Nothing is known of the true classes" in n for n in found.notes)
+    assert found.slices == []
+    assert found.wrong_reasons
+    assert found.review.calibration is None
+    assert not any("answers are right" in line for line in found.lines())
+
+
+def test_given_columns_make_slices(marked):
+    """All pictures of one site are labelled wrong."""
+    data = world("mark", 240, told=1.0)
+    sites = np.array(["north", "south", "east"])[np.arange(240) // 4 % 3]
+    data.labels = np.where(sites == "south", (data.labels + 1) % 3, data.labels)
+    found = pl.audit(marked, data, given={"site": sites.tolist()})
+    assert found.sure_slices[0].name.split(" and ")[0] == "site south" or "site south" in found.sure_slices[0].name
+    assert found.sure_slices[0].low > 0.5
+    with pytest.raises(DataError, match="one for each"):
+        pl.audit(marked, data, given={"site": ["north"]})
+
+
+def test_what_cannot_be_audited_is_one_sentence(marked, tmp_path):
+    with pytest.raises(MediaError, match="holds no picture"):
+        pl.audit(marked, tmp_path)
+    data = world("mark", 30)
+    data.classes = ("a", "b", "c", "d")
+    with pytest.raises(ModelError, match="none of the model's"):
+        pl.audit(marked, data)
+
+
+def test_one_class_is_no_wrong_reason(marked):
+    data = world("mark", 90)
+    data.pixels, data.labels = data.pixels[data.labels == 1], data.labels[data.labels == 1]
+    found = pl.audit(marked, data)
+    assert not found.wrong_reasons
+    assert any("Too few pictures" in line for line in found.lines())
+
+
+def test_the_command(tmp_path, capsys):
+    folder = saved(world(None, 12), tmp_path / "pictures", labelled=False)
+    assert main(["audit", str(folder), "--out", str(tmp_path / "out"), "--json"]) == 0
+    (entry,) = json.loads(capsys.readouterr().out)["results"]
+    assert entry["pictures"] == 12
+    assert any("Nothing is known" in n for n in entry["notes"])
+    assert main(["audit", str(tmp_path / "absent")]) == 1
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("cause", CAUSES)
+def test_planted_reasons_are_named_with_the_right_cause(cause):
+    found = pl.audit(trained(cause, seed=3), world(cause, 240, seed=3))
+    named = {r.label: r.kind for r in found.wrong_reasons}
+    assert set(named.values()) == {cause}
+    assert set(named) <= set(CLASSES)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_clean_networks_are_left_alone():
+    named = [r.line for seed in range(4) for r in pl.audit(trained(None, seed), world(None, 240, seed)).wrong_reasons]
+    assert named == []

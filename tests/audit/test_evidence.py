@@ -1,0 +1,126 @@
+"""Exchanges of parts against values by hand."""
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import pellucid as pl
+from pellucid.audit.clusters import clusters, common_cells
+from pellucid.audit.evidence import centred, common_parts, region_part, smooth, surroundings
+from pellucid.audit.reasons import _judged, _tried, fixed_marks
+
+PARTS = {p.kind: p for p in common_parts((24, 32))}
+
+
+def noise(count, seed=0, size=(24, 32)):
+    return torch.rand(count, 3, *size, generator=torch.Generator().manual_seed(seed))
+
+
+def test_a_surface_between_straight_lines_is_its_own_surroundings():
+    y, x = torch.meshgrid(torch.linspace(0, 1, 96), torch.linspace(0, 1, 96), indexing="ij")
+    surface = (1 + 2 * x - 3 * y + 4 * x * y)[None, None]
+    inner = surroundings(surface)[..., 16:-16, 16:-16] - surface[..., 16:-16, 16:-16]
+    assert inner.abs().max() < 0.35  # the mean of the outer eighth lies a sixteenth inside
+    flat = torch.full((1, 3, 24, 32), 0.7)
+    torch.testing.assert_close(surroundings(flat), flat)
+    flat[..., 8:16, 12:20] = 0  # what lies in the middle has no part in it
+    torch.testing.assert_close(surroundings(flat)[..., 12, 16], torch.full((1, 3), 0.7))
+
+
+def test_the_border_is_a_frame_of_a_twelfth():
+    a, b = noise(2), noise(2, 1)
+    mixed = PARTS["border"].exchange(a, b)
+    assert torch.equal(mixed[..., 2:-2, 2:-2], a[..., 2:-2, 2:-2])
+    for side in (mixed[..., :2, :] - b[..., :2, :], mixed[..., -2:] - b[..., -2:]):
+        assert not side.any()
+
+
+def test_backgrounds_are_exchanged_and_what_lies_on_them_stays():
+    a, b = torch.full((1, 3, 24, 32), 0.2), torch.full((1, 3, 24, 32), 0.6)
+    a[..., 9:15, 12:20] = 0.9
+    mixed = PARTS["background"].exchange(a, b)
+    torch.testing.assert_close(mixed[..., 0, 0], torch.full((1, 3), 0.6))
+    torch.testing.assert_close(mixed[..., 12, 16], torch.full((1, 3), 0.9 - 0.2 + 0.6))
+
+
+def test_colours_are_exchanged_and_brightness_stays():
+    a, b = noise(2), noise(2, 1)
+    mixed = PARTS["colour"].exchange(a, b)
+    torch.testing.assert_close(mixed.mean(1), a.mean(1))
+    torch.testing.assert_close(mixed - mixed.mean(1, keepdim=True), b - b.mean(1, keepdim=True))
+
+
+def test_stripes_are_exchanged_and_a_strong_edge_stays():
+    y, x = torch.meshgrid(torch.arange(24), torch.arange(32), indexing="ij")
+    a, b = (0.4 + 0.1 * (v % 2 - 0.5).float().expand(1, 3, -1, -1) for v in (y, x))
+    a = a.clone()
+    a[..., 9:15, 12:20] = 1.0
+    mixed = PARTS["texture"].exchange(a, b)
+    far = mixed[..., 20:23, 4:28]
+    torch.testing.assert_close(far, b[..., 20:23, 4:28], atol=0.02, rtol=0)
+    torch.testing.assert_close(mixed[..., 9, 13], torch.ones(1, 3))
+
+
+def test_smoothing_keeps_a_constant_and_the_mean_of_squares():
+    torch.testing.assert_close(smooth(torch.full((1, 1, 9, 9), 0.3), 3), torch.full((1, 1, 9, 9), 0.3))
+    dot = torch.zeros(1, 1, 9, 9)
+    dot[..., 4, 4] = 1
+    assert smooth(dot, 3)[0, 0, 4, 4] == pytest.approx(9 / 81)
+
+
+class Corner(nn.Module):
+    """The first class's logit is 4 times the mean of the top left 6 x 6 pixels; the second's is 0."""
+
+    def forward(self, x):
+        told = 4 * x[..., :6, :6].mean((1, 2, 3))
+        return torch.stack([told, torch.zeros_like(told)], 1)
+
+
+def test_an_exchange_is_measured_as_by_hand():
+    model = pl.wrap(
+        Corner(), transform=pl.Preprocess(input_size=(24, 32), mean=(0,) * 3, std=(1,) * 3), scores="softmax"
+    )
+    x, others = noise(10), 0.2 * noise(10, 1)
+    place = torch.zeros(24, 32, dtype=torch.bool)
+    place[:6, :6] = True
+    found = _tried(model, region_part("mark", "a mark", place), "first", 0, tuple(range(10)), x, others)
+    p, q = (torch.sigmoid(4 * v[..., :6, :6].mean((1, 2, 3))).double().numpy() for v in (x, others))
+    np.testing.assert_allclose(found.drops, p - q, atol=1e-6)
+    np.testing.assert_allclose(found.rises, p - q, atol=1e-6)
+    (reason,) = _judged([found], [found.p])
+    assert reason.relied
+    assert (reason.drop, reason.rest) == pytest.approx(((p - q).mean(), q.mean()), abs=1e-6)
+    elsewhere = region_part("mark", "a mark", place.flip(1))
+    nothing = _tried(model, elsewhere, "first", 0, (), x, others)
+    assert not nothing.drops.any()
+    assert nothing.p == 1
+    assert not _judged([nothing], [1.0])[0].relied
+
+
+def test_a_mark_is_what_is_the_same_in_all_and_not_in_others():
+    x, others = noise(30), noise(30, 1)
+    x[..., 3:8, 20:26] = 1.0
+    everywhere = torch.ones(24, 32, dtype=torch.bool)
+    (mark,) = fixed_marks(everywhere, x, others)
+    assert mark.nonzero().amin(0).tolist() == [3, 20]
+    assert mark.nonzero().amax(0).tolist() == [7, 25]
+    assert centred(mark) == "top right"
+    assert fixed_marks(~mark, x, others) == []
+    assert fixed_marks(everywhere, noise(30, 2), others) == []
+    x[:] = 1.0  # all of the picture is no mark
+    assert fixed_marks(everywhere, x, others) == []
+
+
+def test_maps_of_two_kinds_are_two_groups():
+    rng = np.random.default_rng(0)
+    maps = 0.02 * rng.random((60, 14, 14)).astype(np.float32)
+    maps[:35, 2:4, 2:4] += 1
+    maps[35:, 10:12, 9:12] += 1
+    whole, *groups = clusters(maps)
+    assert whole.tolist() == list(range(60))
+    assert [sorted(g.tolist()) for g in groups] == [list(range(35)), list(range(35, 60))]
+    place, all_of_it = common_cells(maps[:35])
+    assert place[2:4, 2:4].all()
+    assert place.sum() <= 16
+    assert all_of_it.all()
