@@ -9,7 +9,7 @@ from PIL import Image
 import pellucid as pl
 from helpers.reliant import CAUSES, CLASSES, trained, world
 from pellucid.audit.review import duplicates, mislabelled, review
-from pellucid.audit.samples import GRID, Samples, arrays, build
+from pellucid.audit.samples import GRID, SampleTable, arrays, build
 from pellucid.cli import main
 from pellucid.errors import DataError, MediaError, ModelError
 
@@ -86,7 +86,7 @@ def table(count=40, seed=0):
     rng = np.random.default_rng(seed)
     truth = np.arange(count) % 2
     p = np.where(np.eye(2)[truth] > 0, 0.9, 0.1).astype(np.float32)
-    return Samples(
+    return SampleTable(
         positions=np.arange(count),
         scores=np.log(p),
         probabilities=p,

@@ -6,11 +6,11 @@
 
 from pellucid._room import called_as_verb
 from pellucid.audit.findings import Findings
-from pellucid.audit.reasons import Reason
+from pellucid.audit.reasons import Reliance
 from pellucid.audit.review import Review
-from pellucid.audit.samples import Samples
+from pellucid.audit.samples import SampleTable
 from pellucid.audit.slices import Slice
 
-__all__ = ["Findings", "Reason", "Review", "Samples", "Slice"]
+__all__ = ["Findings", "Reliance", "Review", "SampleTable", "Slice"]
 
 called_as_verb(__name__)

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from sklearn.cluster import KMeans
 
 from pellucid.audit.clusters import shares
-from pellucid.audit.samples import GRID, PROPERTIES, Samples
+from pellucid.audit.samples import GRID, PROPERTIES, SampleTable
 
 EVIDENCE = ("evidence at the border", "evidence spread", "evidence off centre", "evidence against")
 _KINDS, _MOST_VALUES = 12, 12  # groups of like pictures, values of a given column
@@ -31,7 +31,7 @@ class Columns:
     sources: tuple[str, ...]
 
 
-def evidence_figures(samples: Samples) -> NDArray[np.float64]:
+def evidence_figures(samples: SampleTable) -> NDArray[np.float64]:
     """`(N, len(EVIDENCE))`: share of the evidence for the answer in the outer ring, its entropy, its distance from the
     middle, and what speaks against, as a share of all.
     """
@@ -47,7 +47,7 @@ def evidence_figures(samples: Samples) -> NDArray[np.float64]:
 
 
 def describe(
-    samples: Samples, labels: Sequence[str], given: Mapping[str, Sequence[str]] | None = None, seed: int = 0
+    samples: SampleTable, labels: Sequence[str], given: Mapping[str, Sequence[str]] | None = None, seed: int = 0
 ) -> Columns:
     """All literals of a table.
 

@@ -18,7 +18,7 @@ Exchange = Callable[[Tensor, Tensor], Tensor]
 
 
 @dataclass(frozen=True)
-class Part:
+class PicturePart:
     """What is exchanged.
 
     Attributes:
@@ -34,12 +34,12 @@ class Part:
     region: Tensor | None = None
 
 
-def region_part(kind: str, name: str, region: Tensor) -> Part:
+def region_part(kind: str, name: str, region: Tensor) -> PicturePart:
     """What lies in a region `(H, W)` of the input, True inside."""
-    return Part(kind, name, lambda a, b: torch.where(region.to(a.device), b, a), region)
+    return PicturePart(kind, name, lambda a, b: torch.where(region.to(a.device), b, a), region)
 
 
-def common_parts(size: tuple[int, int]) -> list[Part]:
+def common_parts(size: tuple[int, int]) -> list[PicturePart]:
     """The parts that any picture has, of inputs of a size (H, W)."""
     wide = max(1, round(min(size) / 12))
     border = torch.ones(size, dtype=torch.bool)
@@ -47,9 +47,9 @@ def common_parts(size: tuple[int, int]) -> list[Part]:
     low = coarse(size)
     return [
         region_part("border", "the border", border),
-        Part("background", "the background", lambda a, b: a - surroundings(a) + surroundings(b)),
-        Part("colour", "colour", _colour),
-        Part("texture", "fine texture", lambda a, b: _texture(a, b, low)),
+        PicturePart("background", "the background", lambda a, b: a - surroundings(a) + surroundings(b)),
+        PicturePart("colour", "colour", _colour),
+        PicturePart("texture", "fine texture", lambda a, b: _texture(a, b, low)),
     ]
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from pellucid.audit.reasons import Reason
+from pellucid.audit.reasons import Reliance
 from pellucid.audit.review import Review
-from pellucid.audit.samples import Samples
+from pellucid.audit.samples import SampleTable
 from pellucid.audit.slices import Slice
 from pellucid.explanation import Brief, Record
 
@@ -29,10 +29,10 @@ class Findings(Brief):
         notes: what a reader must know.
     """
 
-    samples: Samples
+    samples: SampleTable
     sources: list[str]
     labels: list[str]
-    reasons: list[Reason]
+    reasons: list[Reliance]
     slices: list[Slice]
     review: Review
     record: Record
@@ -44,7 +44,7 @@ class Findings(Brief):
         return str(self.record.input.get("name") or "pictures")
 
     @property
-    def wrong_reasons(self) -> list[Reason]:
+    def wrong_reasons(self) -> list[Reliance]:
         """What classes rest on that is no object."""
         return [r for r in self.reasons if r.relied]
 

@@ -15,8 +15,8 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from pellucid.audit.clusters import clusters, common_cells
-from pellucid.audit.evidence import Part, centred, common_parts, region_part
-from pellucid.audit.samples import Samples
+from pellucid.audit.evidence import PicturePart, centred, common_parts, region_part
+from pellucid.audit.samples import SampleTable
 from pellucid.models.model import VisionModel
 from pellucid.numerics.statistics import adjusted, row_mean
 from pellucid.progress import task
@@ -35,7 +35,7 @@ Opener = Callable[[Sequence[int]], Tensor]
 
 
 @dataclass(frozen=True)
-class Reason:
+class Reliance:
     """What an exchange of one part did to one class.
 
     Attributes:
@@ -84,7 +84,7 @@ class _Tried:
     """An exchange before its p-value is adjusted."""
 
     label: str
-    part: Part
+    part: PicturePart
     members: tuple[int, ...]
     drops: NDArray[np.float64]
     rises: NDArray[np.float64]
@@ -104,7 +104,7 @@ def _above(values: NDArray[np.float64]) -> float:
     return float(ttest_1samp(values, 0, alternative="greater").pvalue)
 
 
-def find(model: VisionModel, samples: Samples, opened: Opener, seed: int = 0) -> list[Reason]:
+def find(model: VisionModel, samples: SampleTable, opened: Opener, seed: int = 0) -> list[Reliance]:
     """Every part that was tested, of every class with pictures enough; what it rests on first.
 
     Args:
@@ -128,7 +128,9 @@ def find(model: VisionModel, samples: Samples, opened: Opener, seed: int = 0) ->
     return _judged(tried, [float(v) for v in p])
 
 
-def _of_class(model: VisionModel, samples: Samples, opened: Opener, c: int, rng: np.random.Generator) -> list[_Tried]:
+def _of_class(
+    model: VisionModel, samples: SampleTable, opened: Opener, c: int, rng: np.random.Generator
+) -> list[_Tried]:
     mine = np.flatnonzero((samples.answers == c) & ~samples.wrong)
     others = np.flatnonzero((samples.answers != c) & ~samples.wrong)
     if len(others) < LEAST:
@@ -189,7 +191,7 @@ def fixed_marks(region: Tensor, x: Tensor, others: Tensor) -> list[Tensor]:
 
 @torch.no_grad()
 def _tried(
-    model: VisionModel, part: Part, label: str, c: int, members: tuple[int, ...], x: Tensor, others: Tensor
+    model: VisionModel, part: PicturePart, label: str, c: int, members: tuple[int, ...], x: Tensor, others: Tensor
 ) -> _Tried:
     """The part exchanged between pictures of the class and others."""
     lost, given = part.exchange(x, others), part.exchange(others, x)
@@ -207,9 +209,9 @@ def _probability(model: VisionModel, x: Tensor, c: int) -> NDArray[np.float64]:
     return found
 
 
-def _judged(tried: Sequence[_Tried], p: Sequence[float]) -> list[Reason]:
+def _judged(tried: Sequence[_Tried], p: Sequence[float]) -> list[Reliance]:
     """The tests, each class's most specific part that explains its largest effect marked as what it rests on."""
-    found: list[Reason] = []
+    found: list[Reliance] = []
     for label in dict.fromkeys(t.label for t in tried):
         rows = [(t, q) for t, q in zip(tried, p, strict=True) if t.label == label]
         moved = [t for t, q in rows if _moves(t, q)]
@@ -229,10 +231,10 @@ def _moves(t: _Tried, p: float) -> bool:
     return p < _LEVEL and alone and min(float(t.drops.mean()), float(t.rises.mean())) >= _EFFECT
 
 
-def _reason(t: _Tried, p: float, *, relied: bool) -> Reason:
+def _reason(t: _Tried, p: float, *, relied: bool) -> Reliance:
     mean, low, high = (float(v[0]) for v in row_mean(t.drops[:, None]))
     region = None if t.part.region is None else t.part.region.numpy()
-    return Reason(
+    return Reliance(
         t.label, t.part.kind, t.part.name, mean, low, high, float(t.rises.mean()), t.rest, p, len(t.drops), relied,
         region, t.members,
     )  # fmt: skip

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pellucid.audit.columns import evidence_figures
-from pellucid.audit.samples import Samples
+from pellucid.audit.samples import SampleTable
 from pellucid.numerics.proportions import calibration_error
 
 _SAME = 4.0  # grey levels that thumbnails of one picture may differ by, on average
@@ -66,7 +66,7 @@ class Review:
     astray: tuple[int, ...]
 
 
-def review(samples: Samples, *, bounded: bool, seed: int = 0) -> Review:
+def review(samples: SampleTable, *, bounded: bool, seed: int = 0) -> Review:
     """The review of a table; `bounded`: whether the model gives probabilities."""
     known, wrong = samples.known, samples.wrong
     pairs = duplicates(samples)
@@ -90,7 +90,7 @@ def review(samples: Samples, *, bounded: bool, seed: int = 0) -> Review:
     )
 
 
-def _calibration(samples: Samples, seed: int) -> Calibration:
+def _calibration(samples: SampleTable, seed: int) -> Calibration:
     sure, right = samples.confidence[samples.known].astype(float), ~samples.wrong[samples.known]
     error, bins = calibration_error(sure, right)
     rng = np.random.default_rng(seed)
@@ -100,7 +100,7 @@ def _calibration(samples: Samples, seed: int) -> Calibration:
     return Calibration(error, low, high, tuple(bins))
 
 
-def duplicates(samples: Samples) -> tuple[tuple[int, int], ...]:
+def duplicates(samples: SampleTable) -> tuple[tuple[int, int], ...]:
     """Pairs of samples whose thumbnails and embeddings agree: one picture, perhaps stored or scaled anew."""
     rows = samples.embedding - samples.embedding.mean(0)
     rows = rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)
@@ -115,7 +115,7 @@ def duplicates(samples: Samples) -> tuple[tuple[int, int], ...]:
     return tuple(found)
 
 
-def mislabelled(samples: Samples) -> tuple[int, ...]:
+def mislabelled(samples: SampleTable) -> tuple[int, ...]:
     """Samples that the model holds for another class as surely as it holds that class's own (Northcutt et al. 2021).
 
     The bar of a class is its mean probability among the samples that are labelled so.

@@ -36,7 +36,7 @@ Array = NDArray[np.float32]
 
 
 @dataclass(frozen=True, eq=False)
-class Samples:
+class SampleTable:
     """N pictures, and what a model says of them.
 
     Attributes:
@@ -99,7 +99,7 @@ _ROWS = ("scores", "probabilities", "embedding", "maps", "properties", "boxes", 
 
 def build(
     model: VisionModel, pictures: Pictures, layer: str | None = None, keep: Path | None = None
-) -> tuple[VisionModel, Samples]:
+) -> tuple[VisionModel, SampleTable]:
     """The table, batch by batch, and the model with its reading settled; a batch that was kept is not run again.
 
     Args:
@@ -122,7 +122,7 @@ def build(
             advance(len(some))
     rows = {name: np.concatenate([b[name] for b in batches]) for name in ("positions", *_ROWS)}
     truth = _truth(reader.model, pictures, rows["positions"], rows["scores"].shape[1])
-    return reader.model, Samples(truth=truth, layer=reader.layer.name, failed=tuple(reader.failed), **rows)
+    return reader.model, SampleTable(truth=truth, layer=reader.layer.name, failed=tuple(reader.failed), **rows)
 
 
 def _truth(model: VisionModel, pictures: Pictures, positions: NDArray[np.int64], classes: int) -> NDArray[np.int64]:
@@ -247,7 +247,7 @@ def properties(picture: Picture) -> Array:
     return np.array(values, np.float32)
 
 
-def arrays(samples: Samples) -> dict[str, NDArray[Any]]:
+def arrays(samples: SampleTable) -> dict[str, NDArray[Any]]:
     """All arrays by name, to be stored."""
     found = {f.name: getattr(samples, f.name) for f in fields(samples)}
     return {name: value for name, value in found.items() if isinstance(value, np.ndarray)}

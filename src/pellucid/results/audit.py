@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 
 from pellucid import storage
 from pellucid.audit.findings import Findings
-from pellucid.audit.reasons import Reason
+from pellucid.audit.reasons import Reliance
 from pellucid.audit.review import Calibration, Confusion, Review
-from pellucid.audit.samples import Samples, arrays
+from pellucid.audit.samples import SampleTable, arrays
 from pellucid.audit.slices import Slice
 from pellucid.results.shown import names_of_inputs, slug, unused
 
@@ -91,10 +91,10 @@ def read_audit(artefact: storage.Artefact) -> Audit:
     """An artefact as the audit that it holds."""
     with storage.reading(artefact):
         meta, found = artefact.meta, artefact.arrays
-        named = {f.name for f in fields(Samples)} & set(found)
-        samples = Samples(**{n: found[n] for n in named}, layer=meta["layer"], failed=tuple(meta["failed"]))
+        named = {f.name for f in fields(SampleTable)} & set(found)
+        samples = SampleTable(**{n: found[n] for n in named}, layer=meta["layer"], failed=tuple(meta["failed"]))
         reasons = [
-            Reason(**{**r, "members": tuple(r["members"]), "region": _region(found, i)})
+            Reliance(**{**r, "members": tuple(r["members"]), "region": _region(found, i)})
             for i, r in enumerate(meta["reasons"])
         ]
         slices = [

@@ -16,7 +16,7 @@ from pellucid.audit import reasons as wrong_reasons
 from pellucid.audit import slices
 from pellucid.audit.columns import describe
 from pellucid.audit.review import review
-from pellucid.audit.samples import Samples, arrays, build, inputs
+from pellucid.audit.samples import SampleTable, arrays, build, inputs
 from pellucid.errors import DataError, MediaError, ModelError, StorageError
 from pellucid.media import Pictures, PictureSet, read_folder
 from pellucid.models.model import VisionModel
@@ -115,7 +115,7 @@ def _source(pictures: Pictures, index: int) -> str:
     return pictures.sources[index] if isinstance(pictures, PictureSet) else f"{pictures.name} {index}"
 
 
-def _opened(model: VisionModel, pictures: Pictures, samples: Samples, rows: Sequence[int]) -> Tensor:
+def _opened(model: VisionModel, pictures: Pictures, samples: SampleTable, rows: Sequence[int]) -> Tensor:
     return inputs(model, [pictures.read(int(samples.positions[i])) for i in rows])
 
 

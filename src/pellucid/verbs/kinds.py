@@ -3,4 +3,15 @@
 from pellucid.verbs import activations, atlas, audit, concepts, distill, explain, importance, tcav, visualize
 from pellucid.verbs.request import REQUESTS
 
-__all__ = ["REQUESTS", "activations", "atlas", "audit", "concepts", "distill", "explain", "importance", "tcav", "visualize"]
+__all__ = [
+    "REQUESTS",
+    "activations",
+    "atlas",
+    "audit",
+    "concepts",
+    "distill",
+    "explain",
+    "importance",
+    "tcav",
+    "visualize",
+]

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from pellucid.audit.findings import Findings
-from pellucid.audit.reasons import Reason
+from pellucid.audit.reasons import Reliance
 from pellucid.audit.review import Calibration
 from pellucid.errors import MediaError
 from pellucid.media import read_image
@@ -55,14 +55,14 @@ def audit_page(found: Findings) -> str:
     return str(page)
 
 
-def _row(found: Findings, members: Sequence[int], reason: Reason | None = None) -> str:
+def _row(found: Findings, members: Sequence[int], reason: Reliance | None = None) -> str:
     """The first few pictures of a finding, under their maps, with answer and truth below."""
     shown = [_card(found, i, reason) for i in members[:_SHOWN]]
     more = len(members) - len(shown)
     return f'<div class="row">{"".join(shown)}</div>' + (paragraph(f"and {more} more, in the table") if more else "")
 
 
-def _card(found: Findings, i: int, reason: Reason | None) -> str:
+def _card(found: Findings, i: int, reason: Reliance | None) -> str:
     s = found.samples
     truth = found.labels[int(s.truth[i])] if s.truth[i] >= 0 else ""
     said = f"{found.labels[int(s.answers[i])]}" + (f", in truth {truth}" if truth and s.wrong[i] else "")
@@ -123,7 +123,7 @@ def _confusions(page: Page, found: Findings) -> None:
         page.add(article(title, _row(found, c.members)))
 
 
-def _tests(reasons: Sequence[Reason]) -> str:
+def _tests(reasons: Sequence[Reliance]) -> str:
     head = ("class", "part", "lowers by", "95 % interval", "raises by", "p", "rests on it")
     rows = [
         (r.label, r.name, number(r.drop), f"{number(r.low)} to {number(r.high)}", number(r.rise), f"{r.p:.2g}",
