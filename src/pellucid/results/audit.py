@@ -6,7 +6,7 @@ import csv
 import io
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,13 +17,19 @@ from pellucid.audit.reasons import Reliance
 from pellucid.audit.review import Calibration, Confusion, Review
 from pellucid.audit.samples import SampleTable, arrays
 from pellucid.audit.slices import Slice
+from pellucid.results.base import Result
 from pellucid.results.shown import names_of_inputs, slug, unused
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from pellucid.render.pages.card import Card
 
 FORMAT = "pellucid-audit/1"
 
 
 @dataclass(repr=False)
-class Audit(Findings):
+class Audit(Findings, Result):
     """What `audit` found: see `Findings`."""
 
     def table(self) -> list[dict[str, Any]]:
@@ -54,14 +60,22 @@ class Audit(Findings):
         writer.writerows(rows)
         return text.getvalue()
 
-    def html(self) -> str:
-        """The page: findings with their pictures, then the review."""
-        from pellucid.render.pages.audit import audit_page
+    @property
+    def caption(self) -> str:
+        """What was audited, on what."""
+        return f"Audit of {self.record.model['name']} on {self.name}"
 
-        return audit_page(self)
+    def figure(self) -> Figure:
+        """The summary as a sheet."""
+        from pellucid.render.audit import draw
 
-    def _repr_html_(self) -> str:
-        return self.html()
+        return draw(self, self.caption)
+
+    def on_page(self, file: str = "") -> Card:
+        """Findings with their pictures, then the review."""
+        from pellucid.render.pages.audit import audit_card
+
+        return audit_card(self, self.caption, file=file)
 
     def save(self, folder: str | Path) -> list[Path]:
         """Write values (.npz), record (.json), table (.csv) and page (.html) into `folder`; the page comes last."""

@@ -1,4 +1,4 @@
-"""An audit as one HTML page: the summary, each finding with its pictures and maps, then the review of the data."""
+"""An audit as a card: the summary, each finding with its pictures and maps, then the review of the data."""
 
 from __future__ import annotations
 
@@ -15,44 +15,51 @@ from pellucid.audit.reasons import Reliance
 from pellucid.audit.review import Calibration
 from pellucid.errors import MediaError
 from pellucid.media import read_image
-from pellucid.render.pages.page import Page, article, figure_svg, folded, paragraph, picture
+from pellucid.render.pages.card import Card
+from pellucid.render.pages.page import figure_svg, folded, paragraph, picture
+from pellucid.render.pages.provenance import drawer
 from pellucid.render.paper.colour import limits, number
 from pellucid.render.paper.overlay import overlay
 
 Pixels = NDArray[np.uint8]
 _SIDE, _SHOWN = 112, 8  # pixels of a picture, pictures of a finding
-_STYLE = """
-main{max-width:1200px}.row{display:flex;gap:10px;overflow-x:auto;padding-top:10px}figure{width:112px;flex:none}
-figure img{border-radius:6px;display:block;margin-bottom:4px;width:112px}td.n{text-align:right}
-svg{background:#fff;border-radius:8px}
-""".strip()
 
 
-def audit_page(found: Findings) -> str:
-    """The page of an audit."""
-    page = Page(f"Audit of {found.record.model['name']} on {found.name}", style=_STYLE)
-    for line in found.lines():
-        page.say(line)
-    for note in found.notes:
-        page.say(note, warn=True)
+def audit_card(found: Findings, title: str, *, file: str = "") -> Card:
+    """An audit as a part of a page.
+
+    Args:
+        found: by the audit.
+        title: heading.
+        file: where it is saved, if it is.
+    """
+    lines = list(found.lines())
+    parts = [paragraph(line) for line in lines] + [paragraph(note, warn=True) for note in found.notes]
     for reason in found.wrong_reasons:
-        page.add(article(f"{reason.label}: {reason.name}", paragraph(reason.line), _row(found, reason.members, reason)))
+        title_, row = f"{reason.label}: {reason.name}", _row(found, reason.members, reason)
+        parts.append(_section(title_, paragraph(reason.line), row))
     for s in found.sure_slices:
         wrong = [i for i in s.members if found.samples.wrong[i]]
-        page.add(article(s.name, paragraph(s.line), _row(found, wrong)))
+        parts.append(_section(s.name, paragraph(s.line), _row(found, wrong)))
     if found.review.calibration is not None:
-        page.add(article("How sure, and how often right", _reliability(found.review.calibration)))
-    _confusions(page, found)
-    for title, members in (
+        parts.append(_section("How sure, and how often right", _reliability(found.review.calibration)))
+    for c in found.review.confusions[:3]:
+        parts.append(_section(f"{found.labels[c.truth]} taken for {found.labels[c.answer]}", _row(found, c.members)))
+    for name, members in (
         ("Labels that look wrong", found.review.mislabelled),
         ("Confident and wrong, with the evidence at the border", found.review.astray),
         ("Two files, one picture", [i for pair in found.review.duplicates[: _SHOWN // 2] for i in pair]),
         ("Least sure", np.argsort(found.samples.confidence, kind="stable")[:_SHOWN].tolist()),
     ):
         if members:
-            page.add(article(title, _row(found, members)))
-    page.add(article("What was tested", _tests(found.reasons), folded("Slices", _slices(found))))
-    return str(page)
+            parts.append(_section(name, _row(found, members)))
+    parts.append(_section("What was tested", _tests(found.reasons), folded("Slices", _slices(found))))
+    parts.append(drawer(found.record, file))
+    return Card(title, lines[0], "".join(parts))
+
+
+def _section(title: str, *parts: str) -> str:
+    return f'<section class="concept"><h3>{escape(title)}</h3>{"".join(parts)}</section>'
 
 
 def _row(found: Findings, members: Sequence[int], reason: Reliance | None = None) -> str:
@@ -99,28 +106,11 @@ def _outline(pixels: Pixels, region: NDArray[np.bool_]) -> None:
 
 
 def _reliability(c: Calibration) -> str:
-    """Accuracy against confidence; a dot as large as its bin has pictures."""
-    from pellucid.render.paper.sheet import FAINT, FOR, INK, QUIET, Sheet
+    from pellucid.render.audit import reliability
+    from pellucid.render.paper.sheet import Sheet
 
-    side, left, top = 2.4, 0.55, 0.2
-    sheet = Sheet(left + side + 0.3)
-    sheet.stroke([(left, top + side), (left + side, top)], colour=FAINT)
-    for value in (0.0, 0.5, 1.0):
-        sheet.line(f"{value:.0%}", left - 0.06, top + side * (1 - value) - 0.07, 7.0, colour=QUIET, align="right")
-        sheet.line(f"{value:.0%}", left + side * value, top + side + 0.05, 7.0, colour=QUIET, align="center")
-    most = max(n for *_, n in c.bins)
-    for sure, right, n in c.bins:
-        sheet.dots(
-            [left + side * sure], [top + side * (1 - right)], 0.05 + 0.12 * (n / most) ** 0.5, colour=FOR, alpha=0.8
-        )
-    sheet.line("how sure (across), how often right (up)", left, top + side + 0.2, 7.0, colour=INK)
-    return figure_svg(sheet.finish(top + side + 0.45))
-
-
-def _confusions(page: Page, found: Findings) -> None:
-    for c in found.review.confusions[:3]:
-        title = f"{found.labels[c.truth]} taken for {found.labels[c.answer]}"
-        page.add(article(title, _row(found, c.members)))
+    sheet = Sheet(3.2)
+    return figure_svg(sheet.finish(reliability(sheet, c, 0.0, 0.0) + 0.1))
 
 
 def _tests(reasons: Sequence[Reliance]) -> str:
