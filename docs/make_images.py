@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 import pellucid as pl
-from pellucid.heatmaps import IntegratedGradients, LayerCAM
+from pellucid.heatmaps import RISE, CompleteRegion, IntegratedGradients, LayerCAM, NecessaryRegion, SufficientRegion
 from pellucid.render import figure_png
 
 
@@ -43,6 +43,17 @@ def contrast(model: pl.VisionModel) -> pl.Heatmaps:
     """Why a tabby rather than a lynx?"""
     methods = ["hires-cam", IntegratedGradients(max_steps=100)]
     return pl.explain(model, "sample:cat", method=methods, target="tabby>lynx", check=True)
+
+
+def enough(model: pl.VisionModel) -> pl.Heatmaps:
+    """A map, and what is enough, needed, and both."""
+    methods = [RISE(samples=1024), SufficientRegion(), NecessaryRegion(), CompleteRegion()]
+    return pl.explain(model, "sample:coffee", method=methods)
+
+
+def ways(model: pl.VisionModel) -> pl.Heatmaps:
+    """Up to three regions that would each do by themselves, on two baselines."""
+    return pl.explain(model, "sample:cat", method=[SufficientRegion(many=3, baseline=b) for b in ("zero", "blur")])
 
 
 def cams(model: pl.VisionModel) -> pl.Heatmaps:
@@ -163,8 +174,9 @@ def video_overlay(_model: pl.VisionModel) -> pl.VideoHeatmap:
 PICTURES: dict[str, Callable[[pl.VisionModel], Drawn]] = {
     f.__name__: f
     for f in (
-        coffee, cams, gradients, rectified, smoothed, channels, depth, contrast, superpixels, local_tree,
-        importance_channels, importance_folder, units, espresso, layers, atlas, concepts, tree, why, video_motion,
+        coffee, enough, ways, cams, gradients, rectified, smoothed, channels, depth, contrast, superpixels,
+        local_tree, importance_channels, importance_folder, units, espresso, layers, atlas, concepts, tree, why,
+        video_motion,
     )
 }  # fmt: skip
 

@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     from pellucid.verbs.concepts import concepts
     from pellucid.verbs.distill import distill
     from pellucid.verbs.explain import explain
+    from pellucid.verbs.guarantee import guaranteed
     from pellucid.verbs.importance import importance
     from pellucid.verbs.more import more
     from pellucid.verbs.tcav import tcav
@@ -75,6 +76,7 @@ _HOMES = {
     "pellucid.verbs.activations": ("activations",),
     "pellucid.verbs.atlas": ("atlas",),
     "pellucid.verbs.explain": ("explain",),
+    "pellucid.verbs.guarantee": ("guaranteed",),
     "pellucid.results.distilled": ("Distilled",),
     "pellucid.verbs.more": ("more",),
     "pellucid.verbs.tcav": ("tcav",),
@@ -145,6 +147,7 @@ __all__ = [
     "concepts",
     "distill",
     "explain",
+    "guaranteed",
     "importance",
     "layers",
     "load",

@@ -28,6 +28,16 @@ def explain(
         list[str] | None,
         typer.Option("--set", metavar="PARAMETER=VALUE", help="A method's parameter; may be repeated."),
     ] = None,
+    many: Annotated[
+        int | None, typer.Option("--many", help="Of sufficient: up to so many regions that share no place.")
+    ] = None,
+    guarantee: Annotated[
+        float | None,
+        typer.Option("--guarantee", help="Of sufficient: the share of new pictures it may fail for, such as 0.1."),
+    ] = None,
+    calibration: Annotated[
+        str | None, typer.Option("--calibration", metavar="FOLDER", help="Pictures that the guarantee is learned from.")
+    ] = None,
     layer: Annotated[str | None, typer.Option("--layer", help="Module path; default: the best is found.")] = None,
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for pictures, values and records.")] = Path(
         "pellucid-out"
@@ -68,15 +78,17 @@ def explain(
         from pellucid.results import names_of_inputs
         from pellucid.verbs.choices import as_methods, as_targets, with_settings
         from pellucid.verbs.explain import explain_each
+        from pellucid.verbs.guarantee import with_guarantee
 
         methods, targets = as_methods(method, layer=layer, seed=seed), as_targets(target)
-        methods = with_settings(methods, settings or [])
+        methods = with_settings(methods, [*(settings or []), *([] if many is None else [f"many={many}"])])
         named = options.fitting_model(model, files)
         vision = options.load_model(
             named, weights, random_weights, labels, device, per_frame=per_frame, frames=frames, scores=scores,
             output=output,
             task=task,
         )  # fmt: skip
+        methods = with_guarantee(methods, vision, calibration, targets[0], guarantee)
         files = vision.medium.expand(inputs)
         if not as_json and sys.stderr.isatty():
             for m in methods:
@@ -130,12 +142,16 @@ def entry(e: Heatmap, saved: list[str]) -> dict[str, Any]:
 
 def tell(found: Heatmaps, saved: list[str]) -> None:
     """Print the explanations of one picture, and which files show them."""
+    from pellucid.heatmaps.enough import certificate
+
     first = found[0]
     answers = ", ".join(f"{p.label} {p.said()}" for p in first.prediction[:3])
     print(f"{first.record.input['source'] or first.name}: {answers or 'no class scores'}")
     for e in found:
         where = f", layer {e.layer}" if e.layer else ""
         print(f"  {e.method} for {e.target}{where}")
+        if vouched := certificate(e.facts):
+            print(f"    {vouched}")
         if e.quality is not None:
             print(f"    {e.quality.line}")
         for note in e.notes:

@@ -20,6 +20,7 @@ from pellucid.heatmaps.cam import (
     XGradCAM,
 )
 from pellucid.heatmaps.drise import DRISE
+from pellucid.heatmaps.enough import CompleteRegion, NecessaryRegion, SufficientRegion
 from pellucid.heatmaps.gradient import InputXGradient, Saliency
 from pellucid.heatmaps.lime import LIME
 from pellucid.heatmaps.mask_optimisation import ExtremalPerturbation, IGOSPlusPlus, MeaningfulPerturbation
@@ -55,6 +56,7 @@ __all__ = [
     "AttentionRollout",
     "Attribution",
     "ChannelRelevance",
+    "CompleteRegion",
     "ContrastiveExcitationBackprop",
     "DeconvNet",
     "EigenCAM",
@@ -76,6 +78,7 @@ __all__ = [
     "LayerCAM",
     "MeaningfulPerturbation",
     "Method",
+    "NecessaryRegion",
     "Occlusion",
     "Owen",
     "ReciproCAM",
@@ -88,6 +91,7 @@ __all__ = [
     "Sobol",
     "StateAblation",
     "StateGradient",
+    "SufficientRegion",
     "TraceOrder",
     "VarGrad",
     "ViTCX",
@@ -97,6 +101,6 @@ __all__ = [
     "method",
 ]
 
-_FAMILIES = ("cam", "gradient", "path", "perturbation", "mask", "attention", "recurrent")
+_FAMILIES = ("cam", "gradient", "path", "perturbation", "region", "mask", "attention", "recurrent")
 METHODS.extend("pellucid.methods")
 METHODS.order(lambda cls: _FAMILIES.index(cls.family) if cls.family in _FAMILIES else len(_FAMILIES))

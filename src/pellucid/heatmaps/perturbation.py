@@ -37,7 +37,7 @@ class PerturbationMethod(Method):
     @classmethod
     def run(cls, methods: Sequence[Any], job: Job) -> list[list[Attribution]]:
         """Each method on its own."""
-        return [_on_patches(m, job, m._kept(job) if m.continues else m.perturb(job)) for m in methods]
+        return [on_patches(m, job, m._kept(job) if m.continues else m.perturb(job)) for m in methods]
 
     def _kept(self, job: Job) -> list[Attribution]:
         memory = Memory(len(job.inputs)) if job.memory is None else job.memory
@@ -51,7 +51,7 @@ class PerturbationMethod(Method):
         raise MethodError(f"{self.name} cannot run.")
 
 
-def _on_patches(method: Any, job: Job, found: list[Attribution]) -> list[Attribution]:
+def on_patches(method: Any, job: Job, found: list[Attribution]) -> list[Attribution]:
     """Says which part of the input the patches cover of maps over patches that were dropped."""
     if not is_dropped(getattr(method, "baseline", "")):
         return found

@@ -145,6 +145,10 @@ class Reading:
         kind = self._kind(scores)
         return scores.softmax(1) if kind == "softmax" else scores.sigmoid() if kind == "sigmoid" else scores
 
+    def excludes(self, scores: Tensor) -> bool:
+        """Whether of these class scores `(N, classes)` one alone is the answer."""
+        return self._kind(scores) in ("softmax", "probabilities")
+
     def between(self, scores: Tensor, a: Tensor, b: Tensor) -> Tensor:
         """The probability `(N,)` of one class among two alone, `a` and `b` being their columns of the class scores.
 

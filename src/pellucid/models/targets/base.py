@@ -60,6 +60,10 @@ class Target(ABC):
         """A bounded version of the score where one exists, for curves: `(N,)`; by default the score itself."""
         return self.score(output, watched)
 
+    def lead(self, output: Any, watched: Mapping[str, Tensor]) -> Tensor | None:
+        """By how much the target is what the model answers: above 0 where it is, `(N,)`; None: it is no answer."""
+        return None
+
     @property
     def kind(self) -> Hashable:
         """What the choice of a layer depends on: all targets on the output share one."""

@@ -65,6 +65,18 @@ class ClassTarget(Target):
         """This target on outputs that are read so."""
         return self if self.reading.settled else replace(self, reading=reading)
 
+    def lead(self, output: Any, watched: Mapping[str, Tensor]) -> Tensor | None:
+        """By how much its class is ahead of the best of the others; where classes do not exclude each other, by how
+        much its probability is above one half.
+        """
+        scores, own = self._scores(output), self(output)
+        if not self.reading.excludes(scores):
+            return None if self.reading.scores == "none" else self.probability(output, watched) - 0.5
+        if scores.shape[1] < 2:
+            return None
+        best, then = scores.topk(2, dim=1).values.unbind(1)
+        return own - torch.where(own == best, then, best)
+
     def _scores(self, output: Any) -> Tensor:
         return self.reading.class_scores(output)
 
@@ -247,6 +259,10 @@ class Contrast(ClassTarget):
         """Of `a` among the two: of logits `sigmoid(y_a - y_b)`, the softmax over the two classes alone."""
         scores = self._scores(output)
         return self.reading.between(scores, *(_column(scores, Class(c).bound()) for c in (self.a, self.b)))
+
+    def lead(self, output: Any, watched: Mapping[str, Tensor]) -> Tensor:
+        """The difference itself."""
+        return self(output)
 
     def name(self, labels: Labels) -> str:
         """`a rather than b`."""

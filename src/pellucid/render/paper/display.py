@@ -16,11 +16,13 @@ from pellucid.explanation import Explanation, Prediction, Record
 from pellucid.media import Clip, Geometry, Picture, Volume
 from pellucid.render.paper.colour import Array, Limits, limits, number
 from pellucid.render.paper.overlay import Ground, overlay
+from pellucid.render.paper.regions import revealed
 
 DISPLAY_SIZE = 480
 """The longer side of what is drawn, in pixels, whatever the size of the original."""
 
 _FINE = 1 / 3  # of the input's pixels an axis: a grid finer than that is a pixel-level map
+_SHARP = 8  # parts of a region's cell along each axis, so that its edges are drawn where they lie
 _SMOOTH = 0.012  # standard deviation of the display's smoothing, over the longer side of what the model saw
 
 
@@ -61,6 +63,7 @@ class Display:
         problem: why there is nothing to see, or empty.
         part: which part is shown, if not all.
         captions: what was done for display only.
+        regions: (regions, H, W), where the answer is regions and no values; None: it is values.
     """
 
     pixels: NDArray[np.uint8]
@@ -71,9 +74,12 @@ class Display:
     problem: str
     part: str
     captions: tuple[str, ...]
+    regions: Array | None = None
 
     def image(self) -> NDArray[np.uint8]:
         """The overlay, uint8 (H, W, 3)."""
+        if self.regions is not None:
+            return revealed(self.pixels, self.regions)
         return overlay(self.pixels, self.values, signed=self.signed, limits=self.limits, ground=self.ground)
 
 
@@ -96,6 +102,8 @@ def display(explanation: Explanation, size: int = DISPLAY_SIZE, index: int | Non
     fine = is_fine(raw, geometry)
     values = _unpadded(spread(raw, geometry), explanation)
     problem, blank = problem_of(raw, explanation)
+    regions = None if blank else _regions(explanation, geometry)
+    fine = fine and regions is None
     if fine:
         spans = [
             min(stop, n) - max(start, 0.0) for (start, stop), n in zip(geometry.box[-2:], values.shape, strict=True)
@@ -107,12 +115,15 @@ def display(explanation: Explanation, size: int = DISPLAY_SIZE, index: int | Non
     return Display(
         pixels=ground_pixels(explanation, geometry.source_size[-2:], index),
         values=values,
-        limits=Limits(0.0, 0.0) if blank else limits(shown, signed=explanation.signed, robust=fine),
+        limits=Limits(0.0, 0.0)
+        if blank or regions is not None
+        else limits(shown, signed=explanation.signed, robust=fine),
         signed=explanation.signed,
         ground="plain" if fine else "picture",
         problem=problem,
         part=part,
         captions=tuple(captions),
+        regions=regions,
     )
 
 
@@ -120,6 +131,17 @@ def is_fine(values: Tensor, geometry: Geometry) -> bool:
     """Whether a map (..., *grid) is as fine as the input's pixels, so that single values are not readable."""
     grid, size_in = values.shape[-2:], geometry.input_size[-2:]
     return min(grid) >= 16 and all(n > _FINE * m for n, m in zip(grid, size_in, strict=True))
+
+
+def _regions(explanation: Explanation, geometry: Geometry) -> Array | None:
+    """Regions (regions, H, W) at display size, each cell with straight edges; None where the answer is a map."""
+    found = explanation.extras.get("regions")
+    if found is None or found.ndim != len(geometry.input_size) + 2:
+        return None
+    cells = found[0]
+    for axis in range(1, cells.ndim):
+        cells = cells.repeat_interleave(_SHARP, axis)
+    return np.stack([spread(one[None], geometry) for one in cells if one.any()])
 
 
 def display_error(explanation: Explanation, size: int = DISPLAY_SIZE) -> Display | None:

@@ -11,6 +11,7 @@ from dataclasses import replace
 import numpy as np
 
 from pellucid.explanation import Explanation
+from pellucid.heatmaps.enough import certificate
 from pellucid.render.paper.colour import limits, number
 from pellucid.render.paper.display import Display, display, display_error, display_geometry, ground_pixels, spread
 from pellucid.render.paper.marks import mark_asked
@@ -52,6 +53,8 @@ def tile(sheet: Sheet, e: Explanation, at: Column, *, target: bool) -> float:
 def remarks(sheet: Sheet, e: Explanation, at: Column) -> float:
     """Measured quality, what was measured besides, and what must be said; where they end."""
     y = at.y
+    if vouched := certificate(e.facts):
+        y += 0.05 + sheet.paragraph(vouched, at.x, y + 0.05, at.width, TEXT, colour=INK, rows=7)
     if e.quality is not None:
         y += 0.05 + sheet.paragraph(e.quality.line, at.x, y + 0.05, at.width, TEXT, colour=INK, rows=7)
     for remark in e.remarks:
