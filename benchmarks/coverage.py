@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from benchmarks.memory import growth
 from benchmarks.report import Limit, Row, Section, at_least, at_most, single
 from benchmarks.timing import source_digest
-from pellucid.engine.capture import first_tensor
+from pellucid.engine.leaves import first_tensor
 from pellucid.heatmaps import GradCAM, HiResCAM
 from pellucid.models.layers import Layer
 from pellucid.models.sources import load

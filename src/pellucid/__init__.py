@@ -25,6 +25,7 @@ from pellucid.errors import (
 )
 
 if TYPE_CHECKING:
+    from pellucid.engine.runtimes.asked import runtime
     from pellucid.media import Clip, Geometry, Picture, Plan, Volume, read_clip, read_image, read_volume
     from pellucid.models.blackbox import to_onnx
     from pellucid.models.clips import ClipPreprocess
@@ -56,6 +57,7 @@ if TYPE_CHECKING:
     from pellucid.verbs.visualize import visualize
 
 _HOMES = {
+    "pellucid.engine.runtimes.asked": ("runtime",),
     "pellucid.media": ("Clip", "Geometry", "Picture", "Plan", "Volume", "read_clip", "read_image", "read_volume"),
     "pellucid.models.clips": ("ClipPreprocess",),
     "pellucid.models.layers": ("layers",),
@@ -158,6 +160,7 @@ __all__ = [
     "read_clip",
     "read_image",
     "read_volume",
+    "runtime",
     "tcav",
     "to_onnx",
     "verify",

@@ -125,11 +125,11 @@ def test_maps_are_those_of_the_network_itself(method, monkeypatch):
     net, x = settled(Residual()), noise(2, 3, 32, 32)
     made = get_method(method, **({"window": 4, "stride": 4} if method == "occlusion" else {"samples": 128}))
     asked = []
-    quicken = Capture.quicken
-    monkeypatch.setattr(Capture, "quicken", lambda self, x, n: asked.append(quicken(self, x, n)) or asked[-1])
+    fold = Capture.fold
+    monkeypatch.setattr(Capture, "fold", lambda self, x, n: asked.append(fold(self, x, n)) or asked[-1])
     quick = made.explain(net, x, [1, 2])[0]
     assert sum(asked) >= folding.PASSES
-    monkeypatch.setattr(Capture, "quicken", lambda self, x, n: 0)
+    monkeypatch.setattr(Capture, "fold", lambda self, x, n: 0)
     slow = made.explain(net, x, [1, 2])[0]
     assert torch.allclose(quick.values, slow.values, rtol=1e-4, atol=1e-6)  # of scores of about 1
     assert quick.cost.forwards == slow.cost.forwards + sum(asked)

@@ -9,8 +9,8 @@ from torch import nn
 
 import pellucid as pl
 from helpers.nets import noise, pooled, random_net, seeded
+from pellucid.engine.fingerprint import fingerprint
 from pellucid.errors import ModelError
-from pellucid.models.fingerprint import fingerprint
 
 
 def test_of_plain_tensors_it_is_the_hash_that_records_hold():

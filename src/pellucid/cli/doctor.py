@@ -16,6 +16,7 @@ _EXTRAS = {
     "video": ("av",),
     "medical": ("pydicom", "highdicom", "nibabel"),
     "hf": ("transformers",),
+    "fast": ("openvino",),
     "onnx": ("onnx", "onnxruntime"),
     "gam": ("interpret-core",),
     "tables": ("pyarrow",),
@@ -39,6 +40,7 @@ def doctor(as_json: options.Json = False) -> None:
         "processors": os.cpu_count(),
         "threads": torch.get_num_threads(),
         "memory": _memory(),
+        "runtime": _runtime(),
         "extras": {extra: all(_version(name) is not None for name in names) for extra, names in _EXTRAS.items()},
     }
     if as_json:
@@ -53,7 +55,9 @@ def doctor(as_json: options.Json = False) -> None:
 
 
 def _said(value: object) -> str:
-    return {True: "installed", False: "not installed", None: "unknown"}.get(value, str(value))  # type: ignore[call-overload, no-any-return]
+    if isinstance(value, bool):
+        return "installed" if value else "not installed"
+    return "unknown" if value is None else str(value)
 
 
 def _version(package: str) -> str | None:
@@ -61,6 +65,18 @@ def _version(package: str) -> str | None:
         return version(package)
     except PackageNotFoundError:
         return None
+
+
+def _runtime() -> str:
+    """What runs plain passes on a processor, and how they would run faster."""
+    from pellucid.engine.runtimes.asked import installed
+
+    found = installed("openvino")
+    if found is None:
+        return "torch; `pip install 'pellucid[fast]'` makes black-box methods 1.2 to 4 times as fast on a processor"
+    from pellucid.engine.runtimes.openvino import takes
+
+    return f"openvino {found} where it pays, else torch; bf16 {'in hardware' if takes('bf16') else 'not in hardware'}"
 
 
 def _devices() -> list[str]:

@@ -58,12 +58,14 @@ def explain(
     per_frame: options.PerFrame = None,
     frames: options.Frames = None,
     window: options.Window = None,
+    runtime: options.Runtime = "auto",
+    precision: options.Precision = "f32",
 ) -> None:
     """Show where a model looked, and measure whether the answer can be trusted."""
     from pellucid.cli.console import document
 
     report: dict[str, Any] = {"format": "pellucid-report/1", "results": [], "failed": []}
-    with document(report, as_json):
+    with document(report, as_json), options.running(runtime, precision):
         from pellucid.media import SCHEMES, expand
 
         inputs = options.in_window(inputs, window)

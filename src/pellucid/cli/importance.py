@@ -88,12 +88,14 @@ def importance(
     scores: options.Scores = None,
     output: options.Output = None,
     task: options.Task = None,
+    runtime: options.Runtime = "auto",
+    precision: options.Precision = "f32",
 ) -> None:
     """Say how much each part of a picture, or of the model, matters."""
     from pellucid.cli.console import document, progress
 
     report: dict[str, Any] = {"format": "pellucid-report/1", "results": [], "failed": []}
-    with document(report, as_json):
+    with document(report, as_json), options.running(runtime, precision):
         from pellucid.errors import MethodError
         from pellucid.storage import check_writable
         from pellucid.verbs.collection import is_collection

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -56,12 +57,28 @@ Task = Annotated[
     ),
 ]
 
+Runtime = Annotated[
+    str, typer.Option("--runtime", help="What runs plain passes: auto, torch, openvino, onnx.", show_default=True)
+]
+Precision = Annotated[
+    str, typer.Option("--precision", help="Of their sums: f32, or bf16, which is quicker and rough.", show_default=True)
+]
+
 DEFAULT_MODEL = "efficientnet-lite0"
 
 
 def in_window(inputs: Sequence[str], window: str | None) -> list[str]:
     """What was typed, each file to be shown in a window (see `pellucid.media.window`)."""
     return [f"window:{window}:{given}" for given in inputs] if window not in (None, "auto") else list(inputs)
+
+
+def running(runtime: str, precision: str) -> AbstractContextManager[None]:
+    """Inside, plain passes are run as the options say; nothing heavy is loaded where they say nothing."""
+    if (runtime, precision) == ("auto", "f32"):
+        return nullcontext()
+    from pellucid.engine.runtimes.asked import runtime as running_in
+
+    return running_in(runtime, precision)
 
 
 def fitting_model(name: str, inputs: Sequence[str]) -> str:

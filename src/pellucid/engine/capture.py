@@ -12,30 +12,41 @@ import weakref
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
-from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from pellucid.engine.edges import watch_edges
 from pellucid.engine.folding import PASSES, PAYS, foldable, folded
 from pellucid.engine.hooks import Behind, End, Hooks
+from pellucid.engine.leaves import first_tensor, replace_first_tensor
 from pellucid.engine.misfit import OUTPUTS_ONLY
 from pellucid.engine.opaque import require_layers, require_readable
 from pellucid.engine.run import batch_size, guarded_backward, joined, require_values, run_model
+from pellucid.engine.runtimes.asked import Ran
+from pellucid.engine.runtimes.choice import Place, choose, clock, note_pace
+from pellucid.engine.runtimes.converted import Converted
+from pellucid.engine.shells import hooked
 from pellucid.engine.trace import leave_no_trace
 from pellucid.errors import LayerError, ModelError, TargetError
 
 
 @dataclass
 class Cost:
-    """What an explanation has cost so far, counted in passes of one input each."""
+    """What an explanation has cost so far, counted in passes of one input each; and what ran most of them."""
 
     forwards: int = 0
     backwards: int = 0
+    ran: Ran = field(default_factory=Ran, compare=False)
+
+    def add(self, other: Cost) -> None:
+        """What a part of the work has cost."""
+        self.forwards, self.backwards, self.ran = (
+            self.forwards + other.forwards, self.backwards + other.backwards, other.ran,
+        )  # fmt: skip
 
 
 def unwrap(module: nn.Module) -> nn.Module:
@@ -55,22 +66,6 @@ def find_layer(module: nn.Module, name: str) -> nn.Module:
     near = difflib.get_close_matches(name, [n for n in layers if n], n=4, cutoff=0.4)
     hint = f"did you mean {', '.join(repr(n) for n in near)}?" if near else "it has no layer of a similar name."
     raise LayerError(f"The model has no layer {name!r}; {hint} `pellucid layers` lists them.")
-
-
-def _is_activation(value: object) -> bool:
-    return isinstance(value, Tensor) and value.is_floating_point() and value.ndim >= 2
-
-
-def first_tensor(output: Any) -> Tensor | None:
-    """The activation in a layer's output: the first floating tensor of a tensor, tuple, list or dict."""
-    return next((leaf for leaf in tree_flatten(output)[0] if _is_activation(leaf)), None)
-
-
-def replace_first_tensor(output: Any, value: Tensor) -> Any:
-    """`output` with its activation (see `first_tensor`) replaced, in the same structure."""
-    leaves, structure = tree_flatten(output)
-    leaves[next(i for i, leaf in enumerate(leaves) if _is_activation(leaf))] = value
-    return tree_unflatten(leaves, structure)
 
 
 def require_autograd(module: nn.Module) -> None:
@@ -152,6 +147,11 @@ class Capture:
         self._edges = Hooks()
         self._graph_prefix = False
         self._twin: nn.Module | None = None
+        self._folding = False  # tried, with success or without
+        self.converted: Converted | None = None  # what runs in its place, if anything does
+        self._asked = 0  # passes
+        self._hooked = False  # by somebody else
+        self.ran = Ran()
         self._running = False  # hooks act in passes of this object's own alone
         self._runs: Counter[str] = Counter()
         self._turns: Counter[str] = Counter()
@@ -164,6 +164,7 @@ class Capture:
             require_autograd(self.module)
         try:
             self._guard.__enter__()
+            self._hooked = any(map(hooked, self.module.modules()))
             # The cut comes first: a layer both cut and watched is watched behind the cut.
             this: Any = weakref.proxy(self)  # so that a model does not keep what an interrupt has left on it
             for names, hook in ((self.layers, Capture._cut_hook), (self.watch, Capture._watch_hook)):
@@ -195,7 +196,7 @@ class Capture:
             module: what runs in the model's place: a copy of it that shares its hooks.
             scratch: the inputs are nobody's: the model may write to them, so they are not copied.
         """
-        output = self._run(inputs, module or self.network, scratch)
+        output = self._run(inputs, module or self.converted or self.network, scratch)
         missing = [n for n in (*self.layers, *self.watch) if n not in self.activations and n not in self.watched]
         if missing:
             raise LayerError(
@@ -219,20 +220,44 @@ class Capture:
             self._running = before
 
     def quicken(self, x: Tensor, passes: int) -> int:
-        """Let later passes without a graph run in a twin that answers the same sooner, where that pays.
+        """Let later passes without a graph run in another runtime, or in a twin that answers the same sooner.
+
+        Whichever is proven and pays. May be called again, when more passes are known to come.
 
         Args:
             x: one input `(1, C, *space)`.
-            passes: of one input that are to come.
+            passes: of one input that are asked for altogether.
 
         Returns:
             The passes that this took.
         """
-        plain = not self.input_gradient and (self.stop_early or not self.layers)
-        if passes < PAYS or not plain or batch_size(self.module) or not foldable(self.module, x):
+        spent = self.convert(x, passes)
+        return spent if self.converted is not None else spent + self.fold(x, passes)
+
+    def fold(self, x: Tensor, passes: int) -> int:
+        """The second half of `quicken`: the twin alone."""
+        if self._folding or passes < PAYS or not self._plain or not foldable(self.module, x):
             return 0
+        self._folding = True
         self._twin = folded(self.module, lambda module, inputs: module(inputs), x.detach())
         return PASSES
+
+    @property
+    def _plain(self) -> bool:
+        return not self.input_gradient and (self.stop_early or not self.layers) and not batch_size(self.module)
+
+    def _place(self, x: Tensor) -> Place:
+        return tuple(x.shape[1:]), (*self.layers, *self.watch), not self.stop_early
+
+    def convert(self, x: Tensor, passes: int) -> int:
+        """The first half of `quicken`: another runtime alone."""
+        fresh, self._asked = max(0, passes - self._asked), max(passes, self._asked)
+        odd = self._hooked or self.runs or self.edited or self._until is not None
+        if odd or not self._plain or self.converted is not None:
+            return 0
+        choice = choose(self.module, x.detach(), self._place(x), passes, fresh)
+        self.converted, self.ran = choice.network, choice.ran
+        return choice.passes
 
     def shorten(self) -> None:
         """Let later passes end behind the last watched layer, once each has run as often as it did in this one.
@@ -257,14 +282,20 @@ class Capture:
             self._runs.clear()
             self._turns.clear()
             with torch.set_grad_enabled(self.input_gradient or self._graph_prefix):
+                start = clock()
                 try:
                     self._running = True
-                    return module(part)
+                    output = module(part)
                 except End:
-                    return None
+                    output = None
                 finally:
                     self._running = False
                     self._join_runs()
+                if module is self.module:
+                    note_pace(module, self._place(part), clock() - start, len(part))
+                elif module is self.converted:
+                    (self.activations if self.stop_early else self.watched).update(self.converted.read)
+                return output
 
         watched: list[dict[str, Tensor]] = []
 

@@ -175,6 +175,22 @@ def _laid_over(pictures: Tensor, corners: Sequence[Place], patches: Tensor, star
     return pictures
 
 
+def are_windows(inputs: Tensor, masks: Sequence[Masks]) -> bool:
+    """Whether there are so many masks, each of which hides so small a box, that patches may be worth while."""
+    return _windows(inputs, masks) is not None
+
+
+def _windows(inputs: Tensor, masks: Sequence[Masks]) -> tuple[Tensor, list[tuple[Tensor, Tensor]]] | None:
+    """The size that holds all boxes, and where those of each input begin and end."""
+    if sum(map(len, masks)) < PAYS or inputs.ndim != 4 or inputs.device.type != "cpu":
+        return None
+    boxes = [box for box in (m.boxes() for m in masks) if box is not None]
+    if len(boxes) < len(masks):
+        return None
+    size = torch.stack([(ends - starts).amax(0) for starts, ends in boxes if len(starts)]).amax(0).clamp(min=1)
+    return None if 2 * size.prod() > torch.tensor(inputs.shape[2:]).prod() else (size, boxes)
+
+
 def find_patches(capture: Capture, inputs: Tensor, masks: Sequence[Masks], batch: int, cost: Cost) -> PatchNet | None:
     """The quicker network; None where it is not worth while, or does not answer as the network does.
 
@@ -185,19 +201,15 @@ def find_patches(capture: Capture, inputs: Tensor, masks: Sequence[Masks], batch
         batch: inputs at a time, for which there is memory.
         cost: takes the passes that this and the network need beside those of the changed inputs.
     """
+    found = _windows(inputs, masks)
+    if found is None:
+        return None
     count = sum(map(len, masks))
-    if count < PAYS or inputs.ndim != 4 or inputs.device.type != "cpu":
-        return None
-    boxes = [box for box in (m.boxes() for m in masks) if box is not None]
-    if len(boxes) < len(masks):
-        return None
+    size, boxes = found
     parts = list(capture.network.modules())  # a black box has none, and compiled ones run no hooks
     if any(isinstance(m, torch.jit.ScriptModule) for m in parts) or not any(isinstance(m, nn.Conv2d) for m in parts):
         return None
     space = torch.tensor(inputs.shape[2:])
-    size = torch.stack([(ends - starts).amax(0) for starts, ends in boxes if len(starts)]).amax(0).clamp(min=1)
-    if 2 * size.prod() > space.prod():
-        return None
     places = [torch.minimum(starts, space - size).tolist() for starts, _ in boxes]
     box: Place = (int(size[0]), int(size[1]))
     cost.forwards += 1

@@ -12,8 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pellucid.engine.capture import Capture, Cost, find_layer, first_tensor, replace_first_tensor
+from pellucid.engine.capture import Capture, Cost, find_layer
 from pellucid.engine.hooks import Hooks
+from pellucid.engine.leaves import first_tensor, replace_first_tensor
 from pellucid.errors import LayerError
 
 Edit = Callable[[Tensor], Tensor]

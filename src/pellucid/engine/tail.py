@@ -19,10 +19,11 @@ import torch
 from torch import Tensor, nn
 
 from pellucid.engine.batching import adaptive_batches, default_batch, is_out_of_memory
-from pellucid.engine.capture import Capture, Cost, Runs, find_layer, first_tensor, replace_first_tensor
+from pellucid.engine.capture import Capture, Cost, Runs, find_layer
 from pellucid.engine.differences import Differences
 from pellucid.engine.folding import PAYS, foldable, folded
 from pellucid.engine.hooks import Hooks
+from pellucid.engine.leaves import first_tensor, replace_first_tensor
 from pellucid.engine.perturb import Scores
 from pellucid.engine.replay import Prefix
 from pellucid.engine.run import batch_size

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from pellucid.engine import leave_no_trace, unwrap
 from pellucid.engine.shells import UNSOUND
+from pellucid.numerics.statistics import spearman
 from pellucid.progress import task
 
 SEEDS = (0, 1)
@@ -101,22 +102,6 @@ def _measure_norms(twin: nn.Module, inputs: Tensor) -> None:
 
 def _hangs_on_a_graph(value: object) -> bool:
     return isinstance(value, Tensor) and not value.is_leaf
-
-
-def spearman(a: Tensor, b: Tensor) -> float:
-    """Rank correlation of two maps, flattened; 0 where one of them is flat or not finite. Ties share a rank."""
-    if not (torch.isfinite(a).all() and torch.isfinite(b).all()):
-        return 0.0
-    ranks = [_ranks(t.flatten().double()) for t in (a, b)]
-    centred = [r - r.mean() for r in ranks]
-    norm = centred[0].norm() * centred[1].norm()
-    return float((centred[0] @ centred[1]) / norm) if norm > 0 else 0.0
-
-
-def _ranks(values: Tensor) -> Tensor:
-    _, inverse, counts = torch.unique(values, return_inverse=True, return_counts=True)
-    mean_rank: Tensor = counts.cumsum(0) - (counts - 1) / 2
-    return mean_rank.double()[inverse]
 
 
 def sanity_correlations(

@@ -174,8 +174,7 @@ def _rank(loader: Loader, measure: Measure, table: ScoreTable) -> int:
         for part, loaded in loader.batches(rows):
             scores = torch.full((len(part), len(measure.units)), torch.nan)
             for places, inputs in loader.stacked(loaded):
-                if not forwards:
-                    forwards += capture.quicken(inputs[:1], len(rows))
+                forwards += capture.quicken(inputs[:1], len(rows))
                 scores[places] = measure.scores(capture, inputs).detach().cpu().float()
                 forwards += len(places)
             table.fill(scores)

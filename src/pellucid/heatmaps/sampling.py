@@ -235,6 +235,7 @@ class RISE(SamplingMethod):
         active = still = torch.ones(len(maps.count), dtype=torch.bool, device=job.inputs.device)
         broken = ""
         with masked(job, self.baseline, self.seed) as scorer:
+            scorer.expected = 0 if self.samples == "auto" else self.samples
             grid = tuple(c + 1 for c in cells_per_axis(self.cells, scorer.space))  # one to spare for the shift
             size, orthogonal = self._block_size(math.prod(grid))
             blocks = max(2, self.budget // size if self.samples == "auto" else -(-self.budget // size))

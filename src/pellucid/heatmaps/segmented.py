@@ -107,7 +107,7 @@ class SegmentMethod(PerturbationMethod):
                     "give your own."
                 )
             found = replace(self.solve(segment_game(scorer, labels, self.name), labels), labels=labels.cpu())
-            cost.forwards += scorer.cost.forwards
+            cost.add(scorer.cost)
         return found
 
     def _drawn(self, found: Sequence[Found], t: int, device: torch.device, cost: Cost) -> Attribution:

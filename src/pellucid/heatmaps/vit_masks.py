@@ -142,10 +142,10 @@ class ViTCX(PerturbationMethod):
         z = self.noise * noise.to(job.inputs)[None].expand_as(job.inputs)
         with masked(job, z) as scorer:
             alone, gain = scorer(full, label=self.name), scorer.plain() - scorer.blank()
-            cost.forwards += scorer.cost.forwards
+            cost.add(scorer.cost)
         with masked(job, job.inputs + z) as scorer:
             noisy = scorer(full, label=self.name)
-            cost.forwards += scorer.cost.forwards
+            cost.add(scorer.cost)
         worth = alone - noisy + gain[:, None]  # (N, M, T)
         maps = torch.stack([m.accumulate(w) for m, w in zip(full, worth, strict=True)])
         cover = torch.stack([m.accumulate(torch.ones(most, 1, device=sizes.device)) for m in full]).clamp(min=1e-6)
@@ -223,7 +223,7 @@ class TIS(PerturbationMethod):
             labels = entry.labels(job.space).to(job.inputs.device)
             with masked(job, self.baseline, self.seed) as scorer:
                 scores = scorer([SegmentMasks(k.float(), labels) for k in kept], label=self.name)
-                cost.forwards += scorer.cost.forwards
+                cost.add(scorer.cost)
         shown = kept.to(scores)  # (N, M, cells)
         times = shown.sum(1)[..., None]
         values = shown.transpose(1, 2) @ scores / times.clamp(min=1) - scores.mean(1, keepdim=True)

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
 from pellucid.engine import Capture, Cost, find_layer
-from pellucid.engine.capture import first_tensor, replace_first_tensor
 from pellucid.engine.hooks import Behind, Hooks
+from pellucid.engine.leaves import first_tensor, replace_first_tensor
 from pellucid.errors import LayerError, MethodError
 from pellucid.importance.game import Game, Players
 from pellucid.importance.internals import removed

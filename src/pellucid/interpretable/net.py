@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from pellucid.engine import find_layer
-from pellucid.engine.capture import first_tensor
 from pellucid.engine.hooks import Hooks
+from pellucid.engine.leaves import first_tensor
 from pellucid.errors import ModelError
 from pellucid.interpretable.base import Readable
 from pellucid.interpretable.bcos import BcosHead

@@ -14,12 +14,12 @@ import torch
 from torch import Tensor, nn
 
 from pellucid.engine import default_batch, leave_no_trace, unwrap
+from pellucid.engine.fingerprint import fingerprint
 from pellucid.engine.run import require_values, run_model
 from pellucid.errors import ModelError, TargetError
 from pellucid.explanation import Prediction
 from pellucid.media import CLIP, PICTURE, VOLUME, Medium
 from pellucid.models.clips import ClipPreprocessing
-from pellucid.models.fingerprint import fingerprint
 from pellucid.models.parts import nothing_to_explain, parts
 from pellucid.models.preprocess import Preprocessing
 from pellucid.models.reading import Reading

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pellucid.engine.capture import first_tensor
+from pellucid.engine.leaves import first_tensor
 from pellucid.engine.run import batch_size, joined, run_model
 from pellucid.errors import ModelError, OutOfMemoryError
 from pellucid.models.layouts import Layout

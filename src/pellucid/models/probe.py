@@ -20,8 +20,9 @@ from torch.utils._pytree import tree_flatten, tree_leaves, tree_unflatten
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from pellucid.engine import leave_no_trace
-from pellucid.engine.capture import Runs, first_tensor, replace_first_tensor, require_autograd
+from pellucid.engine.capture import Runs, require_autograd
 from pellucid.engine.hooks import Before, Behind, Hooks
+from pellucid.engine.leaves import first_tensor, replace_first_tensor
 from pellucid.engine.misfit import OUTPUTS_ONLY
 from pellucid.engine.opaque import inside_script, require_layers
 from pellucid.engine.run import guarded_backward, require_values, run_model

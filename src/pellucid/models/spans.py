@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from pellucid.engine import leave_no_trace
-from pellucid.engine.capture import first_tensor
+from pellucid.engine.leaves import first_tensor
 from pellucid.errors import PellucidError
 from pellucid.models.layouts import Layout
 from pellucid.models.probe import hooked

@@ -27,8 +27,9 @@ import torch
 from torch import Tensor, nn
 
 from pellucid.engine.batching import adaptive_batches, default_batch, is_out_of_memory
-from pellucid.engine.capture import Capture, Cost, find_layer, first_tensor, replace_first_tensor, unwrap
+from pellucid.engine.capture import Capture, Cost, find_layer, unwrap
 from pellucid.engine.hooks import End, Hooks
+from pellucid.engine.leaves import first_tensor, replace_first_tensor
 from pellucid.engine.masks import Masks, SegmentMasks
 from pellucid.engine.perturb import MaskScorer, Scores
 from pellucid.engine.run import run_model

@@ -293,6 +293,7 @@ def _heatmap(
             "layer": found.layer.name if found.layer else None,
             "forwards": found.cost.forwards,
             "backwards": found.cost.backwards,
+            "runtime": found.cost.ran.as_dict(),
         },
     )
     return kind_of(model.medium)(
@@ -306,7 +307,7 @@ def _heatmap(
         kind=method.kind,
         signed=method.signed,
         fold=method.channels,
-        notes=[*item.notes, *found.notes, *([] if item.geometry.known else [_NO_WAY_BACK])],
+        notes=[*item.notes, *found.notes, *found.cost.ran.notes, *([] if item.geometry.known else [_NO_WAY_BACK])],
         extras={name: value[row : row + 1].detach().cpu() for name, value in found.extras.items()}
         | ({} if item.seen is None else {"seen": item.seen[None]})
         | marked(target, item.geometry),

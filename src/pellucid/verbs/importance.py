@@ -145,15 +145,17 @@ def importance_of_one(
     found = measure(fitted, asked.estimator, prepare(model, x, [target]), say=say)
     share = Share(item.source["name"], found.values[:, 0], found.low[:, 0], found.high[:, 0])
     layer = measured_layer(model, x, asked.players, target)
+    spent = found.cost
     notes = (
         item.notes
         + found.notes[0]
+        + list(spent.ran.notes)
         + model.reading.notes
         + fused_remarks(model.module, x, output, model.reading)[0]
         + (_order(model, x, target, asked.players) if asked.order else [])
         + ([] if item.geometry.known else ["The regions lie on the model's own input."])
     )
-    passes = {"forwards": found.cost.forwards, "backwards": found.cost.backwards}
+    passes = {"forwards": spent.forwards, "backwards": spent.backwards, "runtime": spent.ran.as_dict()}
     run = {"seed": asked.seed, "layer": layer, "interval": INTERVAL, **passes}
     return Importance(
         features=asked.players.kind,

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from pellucid import storage
+from pellucid.engine.runtimes.asked import Ran
 from pellucid.errors import MediaError, MethodError, ModelError, PellucidError
 from pellucid.importance import Share, measure
 from pellucid.importance.estimators import Permutation
@@ -58,6 +59,7 @@ class _Run:
     lend: int
     say: Say | None
     passes: int = 0
+    ran: Ran = field(default_factory=Ran)
     placed: bool = False
     failed: dict[int, PellucidError] = field(default_factory=dict)
     keys: dict[int, str] = field(default_factory=dict)
@@ -186,11 +188,11 @@ def _measure_batch(run: _Run, items: list[tuple[int, Prepared, list[Tensor]]]) -
         if not fitted.comparable and "labels" in found.pictures:
             values, names, _ = by_place(values, found.pictures["labels"])
         spent = found.cost.forwards + found.cost.backwards
-        run.passes += spent
+        run.passes, run.ran = run.passes + spent, found.cost.ran
         changed = values[:, 1] if len(targets) > 1 else None
         answer = ranked[i][0].label if ranked[i] else ""
         read = IN_DOUBT.notes if doubts[i] else model.reading.notes
-        notes = [*item.notes, *found.notes[0], *read, *fused[i]]
+        notes = [*item.notes, *found.notes[0], *found.cost.ran.notes, *read, *fused[i]]
         run.kept.put(run.keys[position], Row(values[:, 0].contiguous(), names, answer, changed, spent, notes))
 
 
@@ -237,7 +239,8 @@ def _answer(run: _Run, inputs: Any, weights: str, how: dict[str, Any]) -> Import
         "compare": run.asked.compare,
         "count": len(positions),
     }
-    ran = {"seed": seed, "layer": layer, "interval": INTERVAL, "forwards": run.passes, "backwards": 0}
+    ran: dict[str, Any] = {"seed": seed, "layer": layer, "interval": INTERVAL, "forwards": run.passes, "backwards": 0}
+    ran["runtime"] = run.ran.as_dict()
     return Importance(
         features=run.asked.players.kind,
         by=run.asked.estimator.name,
