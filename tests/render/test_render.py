@@ -305,7 +305,7 @@ def test_text_is_cut_and_wrapped_to_its_width():
     assert lines[-1].endswith("…")
     assert max(text_width(line, 8) for line in lines) <= 1.5
     assert ellipsised("short", 1.0, 8) == "short"
-    assert plain("a\nb\t\x07日") == "a b \N{REPLACEMENT CHARACTER}\N{REPLACEMENT CHARACTER}"
+    assert plain("a\nb\t\x07\U0010fffd") == "a b \N{REPLACEMENT CHARACTER}\N{REPLACEMENT CHARACTER}"
 
 
 # Bytes

@@ -23,6 +23,8 @@ from pellucid.cli import (
     verify,
     visualize,
 )
+from pellucid.cli.console import say
+from pellucid.cli.help import command, without_language
 from pellucid.errors import PellucidError
 
 app = typer.Typer(
@@ -52,16 +54,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code; never a traceback (PELLUCID_DEBUG=1 shows it)."""
     try:
         # Usage errors end in SystemExit(2), as the framework prints them; the rest comes back here.
-        app(args=None if arguments is None else list(arguments), standalone_mode=True)
+        given = without_language(sys.argv[1:] if arguments is None else arguments)
+        command(app)(args=given, standalone_mode=True, prog_name="pellucid")
     except SystemExit as stop:
         return stop.code if isinstance(stop.code, int) else 1
     except PellucidError as error:
         if os.environ.get("PELLUCID_DEBUG"):
             raise
-        print(f"pellucid: {error}", file=sys.stderr)
+        say(f"pellucid: {error}", aside=True)
         return 1
     except KeyboardInterrupt:
-        print("pellucid: cancelled.", file=sys.stderr)
+        say("pellucid: cancelled.", aside=True)
         return 130
     except BrokenPipeError:  # the reader of a pipe has gone, as with `| head`
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - lives as long as the process
@@ -70,10 +73,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if os.environ.get("PELLUCID_DEBUG"):
             raise
         reason = str(error).strip().splitlines()
-        print(
+        say(
             f"pellucid: unexpected {type(error).__name__}{': ' + reason[0] if reason else ''}; this is a bug, please "
             "report it with what PELLUCID_DEBUG=1 shows.",
-            file=sys.stderr,
+            aside=True,
         )
         return 1
     return 0

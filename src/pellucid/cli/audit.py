@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from pellucid.cli import options
+from pellucid.cli.console import say
 
 if TYPE_CHECKING:
     from pellucid.results.audit import Audit
@@ -54,12 +55,12 @@ def audit(
         report["results"].append(_entry(found, saved))
         report["failed"] += [{"error": sentence} for sentence in found.samples.failed]
         if not as_json:
-            print(f"{found.name}: {len(found.samples)} pictures, layer {found.samples.layer}")
+            say(f"{found.name}: {len(found.samples)} pictures, layer {found.samples.layer}")
             for line in found.lines():
-                print(f"  {line}")
+                say(f"  {line}")
             for note in found.notes:
-                print(f"  note: {note}")
-            print(f"  page: {saved[-1]}")
+                say(f"  note: {note}")
+            say(f"  page: {saved[-1]}")
 
 
 def _entry(found: Audit, saved: list[str]) -> dict[str, Any]:

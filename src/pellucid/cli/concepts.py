@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from pellucid.cli import options
+from pellucid.cli.console import say
 
 if TYPE_CHECKING:
     from pellucid.verbs.concepts import Concepts
@@ -79,10 +80,10 @@ def concepts(
         )
         if not as_json and sys.stderr.isatty():
             looked = min(limit, len(given))
-            print(
+            say(
                 f"{len(given)} pictures: a forward each (none if their features are known), then {3 * looked} forwards "
                 f"and {looked} backwards for what the concepts do",
-                file=sys.stderr,
+                aside=True,
             )
         with progress():
             found = find(
@@ -125,17 +126,17 @@ def _entry(found: Concepts, saved: list[str]) -> dict[str, Any]:
 def _tell(found: Concepts, saved: list[str], top: int) -> None:
     from pellucid.render.concepts import facts, leading_groups, summary, what
 
-    print(f"{found.record.input['source'] or found.record.input['name']}: {what(found)}")
+    say(f"{found.record.input['source'] or found.record.input['name']}: {what(found)}")
     for line in summary(found):
-        print(f"  {line}")
+        say(f"  {line}")
     for rank, k in enumerate(found.ranking()[: max(1, top)]):
         does = ""
         if found.whole is not None:
             low, high = found.whole.low[k], found.whole.high[k]
             does = f" {found.whole.values[k]:+.3g} [{low:+.3g}, {high:+.3g}]"
         most = leading_groups(found, k)
-        print(f"  {rank + 1:3d}. {found.called(k)}{does}, {facts(found, k)}{f'; most for {most}' if most else ''}")
+        say(f"  {rank + 1:3d}. {found.called(k)}{does}, {facts(found, k)}{f'; most for {most}' if most else ''}")
     for note in found.notes:
-        print(f"  note: {note}")
+        say(f"  note: {note}")
     page = next(path for path in saved if path.endswith(".html"))
-    print(f"  sheet: {saved[-1]}, all concepts: {page}")
+    say(f"  sheet: {saved[-1]}, all concepts: {page}")

@@ -10,7 +10,15 @@ from typing import Any, TypeVar
 
 import typer
 
+from pellucid.language import printable
+
 T = TypeVar("T")
+
+
+def say(text: str, *, aside: bool = False) -> None:
+    """Print a text in the reader's language; `aside`: on stderr, where a program's input does not look."""
+    stream = sys.stderr if aside else sys.stdout
+    print(printable(text, stream), file=stream)
 
 
 @contextmanager
@@ -29,7 +37,7 @@ def progress() -> Iterator[None]:
 
         class Bars:
             def start(self, label: str, total: int | None) -> int:
-                return bars.add_task(label, total=total)
+                return bars.add_task(printable(label, sys.stderr), total=total)
 
             def advance(self, task: int, steps: int) -> None:
                 bars.advance(TaskID(task), steps)

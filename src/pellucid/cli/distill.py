@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from pellucid.cli import options
+from pellucid.cli.console import say
 
 if TYPE_CHECKING:
     from pellucid.models.model import VisionModel
@@ -72,7 +73,7 @@ def distill(
             raise MethodError(f"{into} has no --{given}" + (f": give --{named}." if named else ": leave it out."))
         check_writable(out)
         if not as_json and sys.stderr.isatty():
-            print("one forward a picture, then minutes of fitting at the most", file=sys.stderr)
+            say("one forward a picture, then minutes of fitting at the most", aside=True)
         taught, network = _declared(teacher, model, scores, output)
         with progress():
             found = learn(
@@ -97,10 +98,10 @@ def distill(
             }
         )
         if not as_json:
-            print(f"{found.name}: {into} of {found.card.complexity} {found.card.unit}")
-            print(f"  {found.card.line}")
+            say(f"{found.name}: {into} of {found.card.complexity} {found.card.unit}")
+            say(f"  {found.card.line}")
             for note in [*found.notes, *found.card.notes]:
-                print(f"  note: {note}")
+                say(f"  note: {note}")
         if picture is not None:
             from pellucid.render import figure_png
             from pellucid.storage import write_bytes
@@ -110,11 +111,11 @@ def distill(
             drawn = write_bytes(drawn.with_name(f"{drawn.name}.why.png"), figure_png(found.evidence(picture)))
             report["results"][0]["explained"] = {"picture": picture, "text": str(evidence), "file": str(drawn)}
             if not as_json:
-                print(f"  {picture}: " + str(evidence).replace("\n", "\n  "))
-                print(f"  why: {drawn}")
+                say(f"  {picture}: " + str(evidence).replace("\n", "\n  "))
+                say(f"  why: {drawn}")
         if not as_json:
             page = next(path for path in saved if path.endswith(".html"))
-            print(f"  page: {page}")
+            say(f"  page: {page}")
 
 
 def _declared(

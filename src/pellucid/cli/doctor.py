@@ -10,6 +10,7 @@ from importlib.util import find_spec
 
 from pellucid._version import __version__
 from pellucid.cli import options
+from pellucid.cli.console import say
 
 _CORE = ("torch", "torchvision", "timm", "numpy", "pillow", "scikit-image", "scikit-learn", "matplotlib", "safetensors")
 _EXTRAS = {
@@ -51,7 +52,7 @@ def doctor(as_json: options.Json = False) -> None:
             listed = ", ".join(f"{k} {_said(v)}" for k, v in value.items())
         else:
             listed = ", ".join(map(str, value)) if isinstance(value, list) else _said(value)
-        print(f"{name}: {listed}")
+        say(f"{name}: {listed}")
 
 
 def _said(value: object) -> str:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from pellucid.cli import options
+from pellucid.cli.console import say
 
 if TYPE_CHECKING:
     from pellucid.results import Heatmap, Heatmaps
@@ -94,14 +95,14 @@ def explain(
         files = vision.medium.expand(inputs)
         if not as_json and sys.stderr.isatty():
             for m in methods:
-                print(f"{m.name}: {m.cost} a picture{' and target' if m.uses_target else ''}", file=sys.stderr)
+                say(f"{m.name}: {m.cost} a picture{' and target' if m.uses_target else ''}", aside=True)
         measured = len(files) == 1 and not vision.medium.moving if check is None else check
         taken = names_of_inputs(out, files)
         outcomes = explain_each(vision, files, methods, targets, seed=seed)
         for name, found in with_progress(outcomes):
             if isinstance(found, Exception):
                 report["failed"].append({"input": name, "error": str(found)})
-                print(f"pellucid: {found}", file=sys.stderr)
+                say(f"pellucid: {found}", aside=True)
                 continue
             if measured:
                 try:
@@ -117,12 +118,12 @@ def explain(
             if not as_json:
                 tell(found, saved)
                 if vision.medium.moving and check is None:
-                    print("  not measured: --check does, for about 420 passes of the clip")
+                    say("  not measured: --check does, for about 420 passes of the clip")
     if not report["failed"]:
         return
     if len(files) > 1 and not as_json:
         done = len(files) - len(report["failed"])
-        print(f"{done} of {len(files)} pictures explained; the others are named above.", file=sys.stderr)
+        say(f"{done} of {len(files)} pictures explained; the others are named above.", aside=True)
     raise typer.Exit(1)
 
 
@@ -148,19 +149,19 @@ def tell(found: Heatmaps, saved: list[str]) -> None:
 
     first = found[0]
     answers = ", ".join(f"{p.label} {p.said()}" for p in first.prediction[:3])
-    print(f"{first.record.input['source'] or first.name}: {answers or 'no class scores'}")
+    say(f"{first.record.input['source'] or first.name}: {answers or 'no class scores'}")
     for e in found:
         where = f", layer {e.layer}" if e.layer else ""
-        print(f"  {e.method} for {e.target}{where}")
+        say(f"  {e.method} for {e.target}{where}")
         if vouched := certificate(e.facts):
-            print(f"    {vouched}")
+            say(f"    {vouched}")
         if e.quality is not None:
-            print(f"    {e.quality.line}")
+            say(f"    {e.quality.line}")
         for note in e.notes:
-            print(f"    note: {note}")
+            say(f"    note: {note}")
         for remark in e.remarks:
-            print(f"    {remark}")
-    print(f"  picture: {saved[-1]}")
+            say(f"    {remark}")
+    say(f"  picture: {saved[-1]}")
     for file in saved:
         if file.endswith(".webm"):
-            print(f"  video: {file}")
+            say(f"  video: {file}")

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import sys
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from pellucid.cli import options
+from pellucid.cli.console import say
 
 if TYPE_CHECKING:
     from pellucid.results import Importance
@@ -121,15 +123,15 @@ def importance(
             named, weights, random_weights, labels, device, scores=scores, output=output, task=task
         )
         failed: list[PellucidError] = []
-        say = None if as_json or not sys.stderr.isatty() else lambda text: print(text, file=sys.stderr)
+        aside = None if as_json or not sys.stderr.isatty() else partial(say, aside=True)
         with progress():
             work = out / "work" if several else None
-            found = importance_of_given(vision, given, asked, keep=work, say=say, failed=failed)
+            found = importance_of_given(vision, given, asked, keep=work, say=aside, failed=failed)
         saved = [str(path) for path in found.save(out)]
         report["results"].append(_entry(found, saved))
         report["failed"] += [{"error": str(error)} for error in failed]
         for error in failed:
-            print(f"pellucid: {error}", file=sys.stderr)
+            say(f"pellucid: {error}", aside=True)
         if not as_json:
             _tell(found, saved, top)
     if failed:
@@ -162,34 +164,34 @@ def _tell(found: Importance, saved: list[str], top: int) -> None:
 
     answers = ", ".join(f"{p.label} {p.said()}" for p in found.prediction[:3])
     source = found.record.input["source"] or found.name
-    print(f"{source}: {answers}" if answers else f"{source}: {found.record.input.get('count', 1)} pictures")
+    say(f"{source}: {answers}" if answers else f"{source}: {found.record.input.get('count', 1)} pictures")
     where = f", layer {found.layer}" if found.layer else ""
-    print(f"  {found.features} by {found.by} for {found.target}{where}")
+    say(f"  {found.features} by {found.by} for {found.target}{where}")
     wide = max(len(name) for name in found.names)
     groups = found.shares[1 : _GROUPS + 1]
     parts = [found.shares[0], *groups, *([found.difference] if found.difference is not None else [])]
     for share in parts:
         if found.of_a_set:
-            print(f"  {share.group}: {share.count} picture{'s' * (share.count != 1)}")
+            say(f"  {share.group}: {share.count} picture{'s' * (share.count != 1)}")
         for rank, k in enumerate(share.ranking()[: min(top, _OF_A_GROUP) if any(share is g for g in groups) else top]):
             low, high = float(share.low[k]), float(share.high[k])
             interval = "" if isnan(low) or low == high else f"  [{low:+.3g}, {high:+.3g}]"
             changed = "" if share.changed is None else f"  changes {float(share.changed[k]):.0%} of the answers"
-            print(f"  {rank + 1:4d}. {found.names[k]:{wide}}  {float(share.values[k]):+9.3g}{interval}{changed}")
+            say(f"  {rank + 1:4d}. {found.names[k]:{wide}}  {float(share.values[k]):+9.3g}{interval}{changed}")
     if len(found.shares) - 1 > len(groups):
-        print(f"  and {len(found.shares) - 1 - len(groups)} more groups, in the table")
+        say(f"  and {len(found.shares) - 1 - len(groups)} more groups, in the table")
     if isfinite(found.full):
         gap = found.efficiency_gap
-        print(
+        say(
             f"    score {found.full:.3g} = {found.empty:.3g} without any + {float(found.values.sum()):.3g} from all "
             f"{len(found.names)} (gap {gap:.2g})"
         )
     for i, j, value in found.interactions:
-        print(f"    {found.names[i]} with {found.names[j]}: {value:+.3g} beyond what each adds")
+        say(f"    {found.names[i]} with {found.names[j]}: {value:+.3g} beyond what each adds")
     if found.tree is not None:
-        print("    the score in words:")
-        print("\n".join(f"      {line}" for line in found.tree.words(found.names)))
+        say("    the score in words:")
+        say("\n".join(f"      {line}" for line in found.tree.words(found.names)))
     for note in found.notes:
-        print(f"    note: {note}")
+        say(f"    note: {note}")
     table = next(path for path in saved if path.endswith(".csv"))
-    print(f"  picture: {saved[-1]}, table: {table}")
+    say(f"  picture: {saved[-1]}, table: {table}")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from pellucid.cli import options
+from pellucid.cli.console import say
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -53,14 +54,14 @@ def models(
     if as_json:
         print(json.dumps(found, indent=2))
     elif search:
-        print("\n".join(name for names in found.values() for name in names) or f"No model's name holds {search!r}.")
+        say("\n".join(name for names in found.values() for name in names) or f"No model's name holds {search!r}.")
     else:
         rows = [
             (names[0] if names else f"{source}:FILE", str(len(names) or "any"), SOURCES[source].about)
             for source, names in found.items()
         ]
         _table(("for example", "models", "what"), rows)
-        print("`pellucid models TEXT` lists the names that hold a text; --weights FILE loads weights of your own.")
+        say("`pellucid models TEXT` lists the names that hold a text; --weights FILE loads weights of your own.")
 
 
 def layers(

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from pellucid.cli import options
+from pellucid.cli.console import say
 
 
 def report(
@@ -33,7 +33,7 @@ def report(
         if not as_json:
             size = expected_size(results) / 1e6
             above = f"; above {limit:g} MB the largest are shown as pictures" if size > limit else ""
-            print(f"about {size:.1f} MB{above}", file=sys.stderr)
+            say(f"about {size:.1f} MB{above}", aside=True)
         made = written(results, title=title, limit=limit, home=out.parent)
         made.save(out)
         told.update(file=str(out), bytes=len(made.text.encode()), results=made.count)
@@ -41,5 +41,5 @@ def report(
     if as_json:
         return
     for refused in made.refused:
-        print(f"pellucid: {refused}", file=sys.stderr)
-    print(f"{out}: {made.count} results, {told['bytes'] / 1e6:.1f} MB")
+        say(f"pellucid: {refused}", aside=True)
+    say(f"{out}: {made.count} results, {told['bytes'] / 1e6:.1f} MB")

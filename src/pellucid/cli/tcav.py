@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from pellucid.cli import options
+from pellucid.cli.console import say
 
 
 def tcav(
@@ -76,7 +77,7 @@ def tcav(
         report["files"] = saved
         if not as_json:
             for line, t in zip(lines_of(found), found, strict=True):
-                print(line)
+                say(line)
                 for note in t.notes:
-                    print(f"  note: {note}")
-            print(f"picture: {saved[-1]}, table: {saved[-2]}")
+                    say(f"  note: {note}")
+            say(f"picture: {saved[-1]}, table: {saved[-2]}")

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from pellucid.cli import options
+from pellucid.cli.console import say
 
 
 def verify(
@@ -29,7 +30,7 @@ def verify(
             found = recompute(file, tolerance=tolerance)
         report.update(status=found.status, difference=found.difference, reasons=found.reasons)
     if not as_json:
-        print(f"{file}: {found}")
+        say(f"{file}: {found}")
     if found.status == "different":
         raise typer.Exit(1)
 
@@ -46,6 +47,6 @@ def _page(file: Path, tolerance: float, as_json: bool) -> None:
             entry = {"name": checked.name, "status": found.status, "difference": found.difference}
             report["results"].append(entry | {"reasons": found.reasons})
             if not as_json:
-                print(f"{checked.name}: {found}")
+                say(f"{checked.name}: {found}")
     if any(r["status"] in ("different", "not verified") for r in report["results"]):
         raise typer.Exit(1)

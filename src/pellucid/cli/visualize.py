@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import sys
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from pellucid.cli import options
+from pellucid.cli.console import say
 
 if TYPE_CHECKING:
     from pellucid.models.model import VisionModel
@@ -116,11 +118,11 @@ def visualize(
                     by=by,  # type: ignore[arg-type]
                     seed=seed,
                     seeds=seeds,
-                    say=None if as_json or not sys.stderr.isatty() else lambda text: print(text, file=sys.stderr),
+                    say=None if as_json or not sys.stderr.isatty() else partial(say, aside=True),
                 )
                 told = _units(report, FeatureImages([found]) if isinstance(found, FeatureImage) else found, out)
     if not as_json:
-        print("\n".join(told))
+        say("\n".join(told))
 
 
 def _units(report: dict[str, Any], found: FeatureImages, out: Path) -> list[str]:

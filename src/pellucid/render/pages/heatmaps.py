@@ -10,7 +10,7 @@ from pellucid.explanation import Explanation, Prediction
 from pellucid.render.figure import caption
 from pellucid.render.pages import texts
 from pellucid.render.pages.card import Card
-from pellucid.render.pages.page import folded, paragraph, table
+from pellucid.render.pages.page import folded, paragraph, spoken, table
 from pellucid.render.pages.provenance import drawer
 from pellucid.render.pages.trust import trust
 from pellucid.render.paper.colour import number
@@ -58,7 +58,7 @@ def said(prediction: Sequence[Prediction]) -> str:
         f"<td>{escape(p.said(1))}</td></tr>"
         for p in prediction[:5]
     )
-    return f'<h3>{escape(texts.SAID)}</h3><table class="said">{rows}</table>'
+    return f'<h3>{spoken(texts.SAID)}</h3><table class="said">{rows}</table>'
 
 
 def _share(p: Prediction) -> float:
@@ -76,7 +76,7 @@ def _trusted(e: Explanation, file: str) -> str:
     if e.kind == "channels":
         ranking = folded(texts.VALUES, table((f"channel {k}", number(v)) for k, v in e.ranking()[:20]))
     return (
-        f"<section><h3>{escape(f'{e.method} for {e.target}{where}')}</h3>{trust(e)}"
+        f"<section><h3>{spoken(f'{e.method} for {e.target}{where}')}</h3>{trust(e)}"
         f"{''.join(paragraph(remark, kind='line') for remark in e.remarks)}"
         f"{''.join(paragraph(note, kind='line', warn=True) for note in e.notes)}{table(rows)}{ranking}"
         f"{drawer(e.record, file)}</section>"

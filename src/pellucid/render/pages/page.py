@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from pellucid.language import chosen, translated
 from pellucid.render.viewer.assets import style
 
 if TYPE_CHECKING:
@@ -44,10 +45,10 @@ class Page:
         self._parts.append(markup)
 
     def __str__(self) -> str:
-        title, body = escape(self.title), "\n".join(self._parts)
+        title, body = spoken(self.title), "\n".join(self._parts)
         script = f'<script type="module">{self._script}</script>' if self._script else ""
         return (
-            '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
+            f'<!doctype html>\n<html lang="{chosen()}"><head><meta charset="utf-8">'
             f'<meta http-equiv="Content-Security-Policy" content="{_policy(self._script)}">'
             f'<meta name="viewport" content="width=device-width,initial-scale=1"><title>{title}</title>'
             f"<style>{style()}</style></head><body><header><h1>{title}</h1>{''.join(self._head)}</header>"
@@ -61,15 +62,20 @@ def _policy(script: str) -> str:
     return f"default-src 'none'; img-src data:; media-src data:; style-src 'unsafe-inline'; script-src {runs}"
 
 
+def spoken(text: str) -> str:
+    """A text in the reader's language, escaped."""
+    return escape(translated(text))
+
+
 def article(title: str, *parts: str) -> str:
     """A card of markup under a heading."""
-    return f"<article><h2>{escape(title)}</h2>{''.join(parts)}</article>"
+    return f"<article><h2>{spoken(title)}</h2>{''.join(parts)}</article>"
 
 
 def paragraph(text: str, *, kind: str = "", warn: bool = False) -> str:
     """A text as a paragraph; a warning stands out in colour and by its sign."""
     classes = " ".join(filter(None, (kind, "warn" if warn else "")))
-    return f"<p{f' class={chr(34)}{classes}{chr(34)}' if classes else ''}>{'⚠ ' if warn else ''}{escape(text)}</p>"
+    return f"<p{f' class={chr(34)}{classes}{chr(34)}' if classes else ''}>{'⚠ ' if warn else ''}{spoken(text)}</p>"
 
 
 def table(rows: Mapping[str, Any] | Iterable[tuple[str, Any]]) -> str:
@@ -81,7 +87,7 @@ def table(rows: Mapping[str, Any] | Iterable[tuple[str, Any]]) -> str:
 
 def folded(title: str, markup: str) -> str:
     """What is shown on demand."""
-    return f"<details><summary>{escape(title)}</summary>{markup}</details>"
+    return f"<details><summary>{spoken(title)}</summary>{markup}</details>"
 
 
 def picture(pixels: Pixels, text: str, *, kind: Literal["jpeg", "png"] = "jpeg", wide: int = 0, css: str = "") -> str:

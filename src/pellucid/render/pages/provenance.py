@@ -12,7 +12,7 @@ from pellucid.errors import PellucidError
 from pellucid.explanation import Record
 from pellucid.heatmaps import get_method
 from pellucid.render.pages import texts
-from pellucid.render.pages.page import folded
+from pellucid.render.pages.page import folded, spoken
 
 _LOAD = ("weights", "labels", "scores", "output", "per_frame", "frames")  # options of the same name on both surfaces
 
@@ -27,9 +27,9 @@ def drawer(record: Record, file: str = "") -> str:
     parts = []
     for title, text in ((texts.COMMAND, command(record, file)), (texts.PYTHON, python(record, file))):
         if text:
-            parts.append(f"<h3>{escape(title)}</h3><pre>{escape(text)}</pre>")
+            parts.append(f"<h3>{spoken(title)}</h3><pre>{escape(text)}</pre>")
     said = json.dumps(dataclasses.asdict(record), indent=2, ensure_ascii=False, default=str)
-    return folded(texts.PROVENANCE, "".join(parts) + f"<h3>{escape(texts.RECORD)}</h3><pre>{escape(said)}</pre>")
+    return folded(texts.PROVENANCE, "".join(parts) + f"<h3>{spoken(texts.RECORD)}</h3><pre>{escape(said)}</pre>")
 
 
 def command(record: Record, file: str = "") -> str:

@@ -8,6 +8,7 @@ from html import escape
 from pellucid.evaluation.verdict import SHOWS_MODEL
 from pellucid.explanation import Curve, Explanation, Quality
 from pellucid.render.pages import texts
+from pellucid.render.pages.page import spoken
 from pellucid.render.paper.colour import number
 
 _WIDE, _HIGH = 220, 110
@@ -17,13 +18,13 @@ def trust(e: Explanation) -> str:
     """The trust card of an explanation: verdict, every measured figure in a sentence, the curves beside chance."""
     quality = e.quality
     if quality is None:
-        return f'<div class="trust"><p class="verdict quiet">{escape(texts.UNCHECKED)}</p></div>'
+        return f'<div class="trust"><p class="verdict quiet">{spoken(texts.UNCHECKED)}</p></div>'
     good = "good" if quality.verdict == "faithful" else "bad"
     said = texts.VERDICTS.get(quality.verdict, quality.line)
-    items = "".join(f"<li>{escape(sentence)}</li>" for sentence in sentences(quality))
+    items = "".join(f"<li>{spoken(sentence)}</li>" for sentence in sentences(quality))
     return (
-        f'<div class="trust"><p class="verdict {good}">{escape(said)}</p><ul>{items}</ul>'
-        f'<p class="facts">{escape(quality.line)}</p>{_curves(quality)}</div>'
+        f'<div class="trust"><p class="verdict {good}">{spoken(said)}</p><ul>{items}</ul>'
+        f'<p class="facts">{spoken(quality.line)}</p>{_curves(quality)}</div>'
     )
 
 
@@ -64,7 +65,7 @@ def _curves(quality: Quality) -> str:
                 plots.append(curve_plot(curve, title))
     if not plots:
         return ""
-    return f'<div class="curves">{"".join(plots)}</div><p class="facts">{escape(texts.BAND)}</p>'
+    return f'<div class="curves">{"".join(plots)}</div><p class="facts">{spoken(texts.BAND)}</p>'
 
 
 def curve_plot(curve: Curve, title: str) -> str:

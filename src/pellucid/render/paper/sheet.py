@@ -6,15 +6,19 @@ settings neither change a figure nor are changed by it; no pyplot, so that threa
 
 from __future__ import annotations
 
+import re
+import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.font_manager import FontProperties, fontManager, get_font
+from matplotlib.font_manager import FontProperties, findSystemFonts, fontManager, get_font
 from matplotlib.image import BboxImage
 from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
@@ -22,11 +26,22 @@ from matplotlib.text import Text
 from matplotlib.transforms import Affine2D, Bbox, TransformedBbox
 from numpy.typing import NDArray
 
+from pellucid.language import chosen, translated
+
 _FONT = "DejaVu Sans"  # comes with matplotlib: the same figure everywhere
+_CHINESE_FILES = re.compile(r"(Noto|Source|wqy|msyh|PingFang|simhei|Droid|ArialUnicode)", re.IGNORECASE)
+_CHINESE_FONTS = (
+    "Noto Sans CJK SC", "Noto Sans SC", "Source Han Sans SC", "Source Han Sans CN", "PingFang SC", "Microsoft YaHei",
+    "WenQuanYi Micro Hei", "WenQuanYi Zen Hei", "Noto Sans CJK JP", "Noto Serif CJK JP", "SimHei",
+    "Arial Unicode MS", "Droid Sans Fallback",
+)  # fmt: skip
 INK, QUIET, FAINT, TRACK, PAPER = "#1b1e23", "#666c75", "#9aa0a8", "#e9ebee", "#ffffff"
 WARNING, FOR, AGAINST = "#a34700", "#b2202f", "#2a6cab"
 
 Align = Literal["left", "center", "right"]
+
+_CHINESE = "\u2e80-\u9fff\uff01-\uff60"  # ideographs and the marks among them
+_BREAKS = re.compile(rf"\s*(?:[{_CHINESE}]|[^\s{_CHINESE}]+)[，。；：、！？）]*")
 
 
 @dataclass(frozen=True)
@@ -185,8 +200,8 @@ def leading(size: float) -> float:
 
 
 def plain(text: str) -> str:
-    """The text on one line, characters that the font can't draw replaced."""
-    known = _known()
+    """The text on one line, in the reader's language, characters that no font can draw replaced."""
+    known, text = _known(), _spoken(text)
     return "".join(c if ord(c) in known else "\N{REPLACEMENT CHARACTER}" for c in " ".join(text.split()))
 
 
@@ -203,16 +218,19 @@ def ellipsised(text: str, width: float, size: float, *, bold: bool = False) -> s
 
 
 def wrapped(text: str, width: float, size: float, *, rows: int, bold: bool = False) -> list[str]:
-    """The text broken at spaces into lines at most ``width`` inches wide; the last one is ellipsised."""
+    """The text broken into lines at most ``width`` inches wide; the last one is ellipsised.
+
+    Lines break at spaces, and beside Chinese characters, but not in front of the marks that end a clause.
+    """
     lines: list[str] = []
-    words = text.split()
+    words = _BREAKS.findall(text)
     while words and len(lines) < rows - 1:
         count = 1
-        while count < len(words) and text_width(" ".join(words[: count + 1]), size, bold=bold) <= width:
+        while count < len(words) and text_width("".join(words[: count + 1]).strip(), size, bold=bold) <= width:
             count += 1
-        lines.append(ellipsised(" ".join(words[:count]), width, size, bold=bold))
+        lines.append(ellipsised("".join(words[:count]).strip(), width, size, bold=bold))
         words = words[count:]
-    return [*lines, ellipsised(" ".join(words), width, size, bold=bold)] if words else lines
+    return [*lines, ellipsised("".join(words).strip(), width, size, bold=bold)] if words else lines
 
 
 def text_width(text: str, size: float, *, bold: bool = False) -> float:
@@ -224,8 +242,14 @@ def text_width(text: str, size: float, *, bold: bool = False) -> float:
 
 @lru_cache(maxsize=32)
 def _font(size: float, bold: bool) -> FontProperties:
+    family = [_FONT, *filter(None, [_chinese_font()])]
     return FontProperties(
-        family=_FONT, style="normal", variant="normal", weight="bold" if bold else "normal", stretch="normal", size=size
+        family=family,
+        style="normal",
+        variant="normal",
+        weight="bold" if bold else "normal",
+        stretch="normal",
+        size=size,
     )
 
 
@@ -236,7 +260,8 @@ def _widths(bold: bool) -> dict[str, float]:
 
 def _measure(character: str, bold: bool) -> float:
     """The advance of a character, in units of the font size; kept for the next time."""
-    font: Any = get_font(fontManager.findfont(_font(10.0, bold)))
+    family = _FONT if ord(character) in _charmap(_FONT) else _chinese_font() or _FONT
+    font: Any = get_font(fontManager.findfont(FontProperties(family=family, weight="bold" if bold else "normal")))
     font.set_size(100.0, 72)
     width = float(font.load_char(ord(character)).linearHoriAdvance) / 65536 / 100
     _widths(bold)[character] = width
@@ -245,5 +270,42 @@ def _measure(character: str, bold: bool) -> float:
 
 @lru_cache(maxsize=1)
 def _known() -> frozenset[int]:
-    font: Any = get_font(fontManager.findfont(_font(10.0, False)))
+    return frozenset().union(*map(_charmap, filter(None, [_FONT, _chinese_font()])))
+
+
+@lru_cache(maxsize=4)
+def _charmap(family: str) -> frozenset[int]:
+    font: Any = get_font(fontManager.findfont(FontProperties(family=family)))
     return frozenset(font.get_charmap())
+
+
+@lru_cache(maxsize=1)
+def _chinese_font() -> str | None:
+    """The name of an installed font with Chinese glyphs, those of the mainland first.
+
+    matplotlib's list of fonts is of the day when it first ran, so files that came later are added to it.
+    """
+    listed = {Path(font.fname).name for font in fontManager.ttflist}
+    for file in findSystemFonts():
+        if _CHINESE_FILES.match(name := Path(file).name) and name not in listed:
+            with suppress(OSError, RuntimeError):  # not a font after all
+                fontManager.addfont(file)
+    installed = {font.name for font in fontManager.ttflist}
+    return next((name for name in _CHINESE_FONTS if name in installed), None)
+
+
+def _spoken(text: str) -> str:
+    """The text in the reader's language, or in English where no installed font can draw that, which is said once."""
+    if chosen() == "en" or _chinese_font():
+        return translated(text)
+    _say_once()
+    return text
+
+
+@lru_cache(maxsize=1)
+def _say_once() -> None:
+    print(
+        "pellucid: no installed font has Chinese glyphs, so figures stay in English: install one, such as the package "
+        "fonts-noto-cjk.",
+        file=sys.stderr,
+    )

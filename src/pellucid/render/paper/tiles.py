@@ -12,6 +12,7 @@ import numpy as np
 
 from pellucid.explanation import Explanation
 from pellucid.heatmaps.enough import certificate
+from pellucid.language import translated
 from pellucid.render.paper.colour import limits, number
 from pellucid.render.paper.display import Display, display, display_error, display_geometry, ground_pixels, spread
 from pellucid.render.paper.marks import mark_asked
@@ -28,6 +29,7 @@ from pellucid.render.paper.sheet import (
     Column,
     Sheet,
     leading,
+    plain,
     text_width,
     wrapped,
 )
@@ -104,7 +106,7 @@ def _error(sheet: Sheet, error: Display, e: Explanation, at: Column) -> float:
 def banner(sheet: Sheet, text: str, at: Column, height: float) -> None:
     """A sentence across the middle of what is ``height`` inches high."""
     width = max(at.picture[0], 1.6)
-    lines = wrapped(text, width - 0.2, TEXT, rows=5, bold=True)
+    lines = wrapped(plain(text), width - 0.2, TEXT, rows=5, bold=True)
     tall = len(lines) * leading(TEXT) + 0.12
     y = at.y + max(0.0, (height - tall) / 2)
     sheet.box(at.x, y, width, tall, colour=PAPER, alpha=0.93)
@@ -124,10 +126,11 @@ def colour_bar(sheet: Sheet, shown: Display, at: Column) -> float:
     left = f"≤ {number(low)}" if clipped and low else number(low)
     right = f"≥ {number(high)}" if clipped else number(high)
     if shown.signed:
-        sheet.line(f"{left} against", at.x, y, SMALL, colour=AGAINST)
-        if text_width(f"{left} against", SMALL) < at.width / 2 - 0.1:
+        against = f"{left} {translated('against')}"
+        sheet.line(against, at.x, y, SMALL, colour=AGAINST)
+        if text_width(against, SMALL) < at.width / 2 - 0.1:
             sheet.line("0", at.x + at.width / 2, y, SMALL, colour=QUIET, align="center")
-        sheet.line(f"for {right}", at.x + at.width, y, SMALL, colour=FOR, align="right")
+        sheet.line(f"{translated('for')} {right}", at.x + at.width, y, SMALL, colour=FOR, align="right")
     else:
         sheet.line(left, at.x, y, SMALL, colour=QUIET)
         sheet.line(right, at.x + at.width, y, SMALL, colour=QUIET, align="right")

@@ -9,6 +9,7 @@ from importlib.resources import files
 
 import numpy as np
 
+from pellucid.language import chosen, translated
 from pellucid.render.viewer.texts import VIEWER
 
 COLOUR_MAPS = ("inferno", "viridis", "cividis", "RdBu_r", "PuOr")
@@ -24,9 +25,13 @@ def style() -> str:
     return _text("page.css") + _text("viewer.css")
 
 
-@cache
 def script() -> str:
     """The viewer, and what pages can do beside it, as one module that imports nothing."""
+    return _script(chosen())
+
+
+@cache
+def _script(_language: str) -> str:
     written: dict[str, str] = {}
     _link("view", written)
     _link("pages", written)
@@ -45,7 +50,8 @@ def _link(name: str, written: dict[str, str]) -> None:
 def _made(name: str) -> str:
     """Modules that are data."""
     if name == "texts":
-        return f"export const TEXTS = {json.dumps(VIEWER, ensure_ascii=False)};\n"
+        texts = {name: translated(text) for name, text in VIEWER.items()}
+        return f"export const TEXTS = {json.dumps(texts, ensure_ascii=False)};\n"
     if name == "tables":
         return f"export const TABLES = {json.dumps({m: _table(m) for m in COLOUR_MAPS})};\n"
     return ""

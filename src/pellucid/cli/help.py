@@ -1,0 +1,65 @@
+"""The help of every command in the reader's language, and the option that names it, which any command takes."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from importlib import import_module
+
+import typer
+
+from pellucid.errors import PellucidError
+from pellucid.language import choose, chosen, printable
+
+_FLAG = "--lang"
+_PANELS = {"ARGUMENTS": "Arguments", "OPTIONS": "Options", "COMMANDS": "Commands", "ERRORS": "Error"}
+
+
+def without_language(arguments: Sequence[str]) -> list[str]:
+    """The arguments without `--lang`, wherever it stands; from now on what is printed is in that language.
+
+    Raises:
+        PellucidError: a language that is not known.
+    """
+    language, rest = _taken(arguments)
+    try:
+        choose(language)
+        chosen()  # what the environment says is looked at too
+    except PellucidError:
+        choose("en")
+        raise
+    return rest
+
+
+def command(app: typer.Typer) -> Callable[..., object]:
+    """The command line, its help in the language chosen."""
+    whole = typer.main.get_command(app)
+    if chosen() != "en":
+        for each in (whole, *getattr(whole, "commands", {}).values()):
+            each.help = printable(" ".join((each.help or "").partition("\n\n")[0].split()))
+            for parameter in each.params:
+                if getattr(parameter, "help", None):
+                    parameter.help = printable(parameter.help)
+    if chosen() != "en" or "typer.rich_utils" in sys.modules:  # which is loaded to draw help, and not before
+        panels = import_module("typer.rich_utils")
+        for name, title in _PANELS.items():
+            setattr(panels, f"{name}_PANEL_TITLE", printable(title))
+    return whole
+
+
+def _taken(arguments: Sequence[str]) -> tuple[str | None, list[str]]:
+    """What `--lang` says, and the other arguments; behind `--` nothing is an option."""
+    language: str | None = None
+    rest: list[str] = []
+    left = list(arguments)
+    while left:
+        word = left.pop(0)
+        if word == "--":
+            return language, [*rest, word, *left]
+        if word == _FLAG:
+            language = left.pop(0) if left else ""
+        elif word.startswith(f"{_FLAG}="):
+            language = word.partition("=")[2]
+        else:
+            rest.append(word)
+    return language, rest

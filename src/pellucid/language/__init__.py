@@ -1,0 +1,10 @@
+"""What a reader meets, in the reader's language: English, the source, or Chinese.
+
+Sentences are written in English where they arise, records and JSON keep them so, and they are put into another
+language only where they are shown: on the terminal, in figures, on pages.
+"""
+
+from pellucid.language.choice import LANGUAGES, choose, chosen
+from pellucid.language.speech import printable, translated
+
+__all__ = ["LANGUAGES", "choose", "chosen", "printable", "translated"]

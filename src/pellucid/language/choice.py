@@ -1,0 +1,46 @@
+"""Which language is shown: chosen in so many words, or by PELLUCID_LANG, or by the system's locale."""
+
+from __future__ import annotations
+
+import os
+
+from pellucid.errors import PellucidError
+
+LANGUAGES = {"en": "English", "zh": "中文"}
+_LOCALE = ("LC_ALL", "LC_MESSAGES", "LANG")  # in the order of POSIX: the first that is set decides
+
+_chosen: list[str] = []
+
+
+def choose(language: str | None) -> None:
+    """Show everything in this language from now on; None: what the environment says.
+
+    Raises:
+        PellucidError: a language that is not known.
+    """
+    _chosen[:] = [] if language is None else [_known(language, "--lang")]
+
+
+def chosen() -> str:
+    """The language shown, `en` or `zh`.
+
+    Raises:
+        PellucidError: PELLUCID_LANG names a language that is not known (an unknown locale means English).
+    """
+    if _chosen:
+        return _chosen[0]
+    if named := os.environ.get("PELLUCID_LANG"):
+        return _known(named, "PELLUCID_LANG")
+    found = next(filter(None, map(os.environ.get, _LOCALE)), "")
+    return _code(found) if _code(found) in LANGUAGES else "en"
+
+
+def _code(name: str) -> str:
+    """`zh` of zh, zh-CN, zh_CN.UTF-8; Chinese is written in simplified characters."""
+    return name.partition(".")[0].replace("_", "-").partition("-")[0].lower()
+
+
+def _known(name: str, asked: str) -> str:
+    if (code := _code(name)) in LANGUAGES:
+        return code
+    raise PellucidError(f"{asked} names no language that is known ({name}): take {' or '.join(LANGUAGES)}.")

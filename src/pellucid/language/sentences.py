@@ -1,0 +1,137 @@
+"""Which sentences the source shows: found by reading its syntax, so that none is forgotten in the catalogue.
+
+`python -m pellucid.language.sentences zh` adds what is new to the catalogue, without a translation, and drops what is
+gone. A sentence is a text or an f-string of two words or more that is no docstring. An f-string's values become gaps.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+import sys
+from collections.abc import Callable, Collection, Iterator
+from itertools import count
+from pathlib import Path
+
+_ROOM = Path(__file__).parent
+_SOURCE = _ROOM.parent
+_TWO_WORDS = re.compile(r"[A-Za-z]{2,}[,;:]? (?:[A-Za-z]|\{\w)|\b[A-Za-z] [A-Za-z]{2,}")
+_NAMES = re.compile(r"[a-z0-9_]+(\s+[a-z0-9_]+){20,}")  # a list of functions
+_CODE = re.compile(
+    r"[<>]\w|[{;]\s*[a-z-]+:\S|^(lambda|const|export|from|import|default-src|DejaVu)\b|^result = "  # scripts, styles
+    r"|arXiv|^[A-Z]\w+ (&|et al|\d{4})"  # papers
+)
+_QUOTED = r'((?:".*"\n?)+)'
+_ENTRY = re.compile(rf"^msgid {_QUOTED}msgstr {_QUOTED}", re.MULTILINE)
+_HEAD = """msgid ""
+msgstr ""
+"Language: {}\\n"
+"Content-Type: text/plain; charset=utf-8\\n"
+"Plural-Forms: nplurals=1; plural=0;\\n"
+"""
+# Words that stand alone: on the head of a table, on a figure, in a line.
+_WORDS = (
+    "Arguments", "Options", "Commands", "Error", "Usage", "installed", "unknown", "method", "family", "needs",
+    "cost", "paper", "layer", "class", "default", "models", "what", "faithful", "meaningless", "unproven",
+    "for", "against", "same", "different", "picture", "pictures", "frame", "frames", "never", "channels",
+    "superpixels", "patches", "regions", "tokens", "layers", "colours", "frequencies", "properties",
+    "gradients", "outputs", "attention", "functions", "nothing", "insertion", "deletion", "random", "concepts",
+    "none", "map", "beside", "show", "swipe", "blink", "difference", "opacity", "threshold", "sign", "both",
+    "scale", "shared", "smooth", "zoom", "boundary", "slice", "plane", "play", "pause", "outlines", "original",
+    "Summary", "Values",
+    "layer {0}", "{0} channels", "channels-first {0} x {1}", "channels-last {0} x {1}", "tokens {0} x {1}",
+    "insertion {0}", "deletion {0}",
+)  # fmt: skip
+_UNSHOWN = ("language",)  # rooms whose texts are no sentences for a reader
+
+
+def sentences(root: Path = _SOURCE) -> dict[str, str]:
+    """Every sentence, with the place where it stands first."""
+    found = dict.fromkeys(_WORDS, "words")
+    for file in sorted(root.rglob("*.py")):
+        place = file.relative_to(root)
+        if place.parts[0] not in _UNSHOWN:
+            for line, text in in_source(file.read_text(encoding="utf-8"), commands=_commands(place)):
+                found.setdefault(text, f"{place.as_posix()}:{line}")
+    return found
+
+
+def in_source(source: str, commands: Collection[str] = ()) -> Iterator[tuple[int, str]]:
+    """(line, sentence) of one file, docstrings and code left out, but for the functions that are `commands`."""
+    tree = ast.parse(source)
+    inner: set[int] = set()  # statements that are only a text, and the parts of f-strings
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
+            inner.add(id(node.value))
+        if isinstance(node, ast.JoinedStr):
+            inner.update(id(part) for part in node.values)
+        if isinstance(node, ast.Attribute) and node.attr == "split":  # a list of names, written as a text
+            inner.add(id(node.value))
+    docs = {id(text) for text in _help(tree, commands)}
+    for node in ast.walk(tree):
+        if id(node) in inner and id(node) not in docs:
+            continue
+        text = _template(node)
+        if id(node) in docs:
+            text = first_paragraph(text)
+        text = text.strip()
+        if _TWO_WORDS.search(text) and not _CODE.search(text) and not _NAMES.fullmatch(text):
+            yield getattr(node, "lineno", 0), text
+
+
+def first_paragraph(text: str) -> str:
+    """What the help of a command shows of its docstring."""
+    return " ".join(text.strip().partition("\n\n")[0].split())
+
+
+def _commands(place: Path) -> tuple[str, ...]:
+    """The functions of a file that are commands: a command has its file's name, and the listings are one file."""
+    return ("methods", "models", "layers") if place.stem == "listings" else (place.stem,) * (place.parts[0] == "cli")
+
+
+def _help(tree: ast.Module, commands: Collection[str]) -> Iterator[ast.Constant]:
+    """The docstrings of commands, which `--help` shows."""
+    for node in tree.body:
+        if isinstance(node, ast.FunctionDef) and node.name in commands:
+            first = node.body[0]
+            if isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant):
+                yield first.value
+
+
+def _template(node: ast.AST) -> str:
+    """A text with its gaps numbered, those of an f-string and those that `str.format` fills."""
+    if isinstance(node, ast.Constant):
+        numbers = count()
+        return (
+            re.sub(r"\{(?::[^{}]*)?\}", lambda _: f"{{{next(numbers)}}}", node.value)
+            if isinstance(node.value, str)
+            else ""
+        )
+    if not isinstance(node, ast.JoinedStr):
+        return ""
+    gaps = count()
+    return "".join(str(part.value) if isinstance(part, ast.Constant) else f"{{{next(gaps)}}}" for part in node.values)
+
+
+def update(language: str) -> tuple[int, int]:
+    """Bring a catalogue in step with the source; how many sentences it holds, and how many lack a translation."""
+    from babel.messages.pofile import denormalize, normalize
+
+    file = _ROOM / f"{language}.po"
+    old = dict(_entries(file.read_text(encoding="utf-8"), denormalize)) if file.exists() else {}
+    found = sorted(sentences().items(), key=lambda pair: (pair[1].partition(":")[0], pair[0]))
+    blocks = [_HEAD.format(language)]
+    for text, place in found:
+        target = normalize(old.get(text, ""), width=0)
+        blocks.append(f"#. {place.partition(':')[0]}\nmsgid {normalize(text, width=0)}\nmsgstr {target}\n")
+    file.write_text("\n".join(blocks), encoding="utf-8")
+    return len(found), sum(not old.get(text) for text, _ in found)
+
+
+def _entries(text: str, read: Callable[[str], str]) -> Iterator[tuple[str, str]]:
+    for found in _ENTRY.finditer(text):
+        yield read(found[1]), read(found[2])
+
+
+if __name__ == "__main__":
+    print("{} sentences, {} without a translation".format(*update(sys.argv[1])))

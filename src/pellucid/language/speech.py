@@ -1,0 +1,103 @@
+"""A text in the language chosen, put together from the sentences that the catalogue knows.
+
+Texts arrive as they were composed: sentences one after the other, a sentence quoting an error, a list of facts. So a
+text is looked up whole, then as a sentence with gaps (whose values are looked up in turn), then piece by piece. What
+is not known stays as it is: labels, names of files and methods, numbers, and a library's own errors.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import TextIO
+
+from pellucid.language.catalogue import catalogue
+from pellucid.language.choice import chosen
+from pellucid.language.template import Template
+
+# Where a text is taken apart, coarse to fine, and what stands there in Chinese.
+_SEAMS = (("\n", "\n"), (". ", "。"), ("; ", "；"), (": ", "："), (", ", "，"), (" (", "（"), (" · ", " · "))
+_ENDS = {".": "。", ":": "：", ";": "；", ",": "，", "?": "？", ")": "）"}
+_PROSE = re.compile(r"[A-Za-z]{2,} [a-z]{2,} [a-z]{2,} [a-z]{2,}")  # four words in a row: no name, no label
+_told: set[str] = set()
+
+
+def translated(text: str) -> str:
+    """The text in the language chosen; in English, the text itself."""
+    language = chosen()
+    return text if language == "en" or not text else _translated(text, language)
+
+
+def printable(text: str, stream: TextIO | None = None) -> str:
+    """`translated`, or the text itself where the terminal cannot show Chinese, which is said once."""
+    shown = translated(text)
+    stream = stream or sys.stdout
+    encoding = getattr(stream, "encoding", None) or "utf-8"
+    try:
+        shown.encode(encoding)
+    except UnicodeEncodeError:
+        if encoding not in _told:
+            _told.add(encoding)
+            print(f"pellucid: this terminal ({encoding}) cannot show Chinese; English is printed.", file=sys.stderr)
+        return text
+    return shown
+
+
+@lru_cache(maxsize=4096)
+def _translated(text: str, language: str) -> str:
+    core = text.strip()
+    lead, _, tail = text.partition(core) if core else (text, "", "")
+    return f"{lead}{_core(core, language) or core}{tail}"
+
+
+@lru_cache(maxsize=65536)
+def _core(text: str, language: str) -> str | None:
+    """The text's translation, or None if nothing of it is known; remembered, since pieces come again."""
+    if not text:
+        return None
+    known = catalogue(language)
+    return (
+        known.plain.get(text)
+        or _filled(text, known.sentences, language)
+        or _without_end(text, language)
+        or _in_pieces(text, language)
+        or _filled(text, known.phrases, language)
+    )
+
+
+def _filled(text: str, templates: Sequence[Template], language: str) -> str | None:
+    """A sentence that is known by its gaps."""
+    for template in templates:
+        values = template.values(text)
+        if values is None:
+            continue
+        shown = [_translated(value, language) for value in values]
+        if not any(map(_PROSE.search, shown)):  # prose left in a gap: another sentence was meant
+            return template.filled(shown)
+    return None
+
+
+def _without_end(text: str, language: str) -> str | None:
+    """A clause that is known without the mark at its end."""
+    end = _ENDS.get(text[-1])
+    inner = _core(text[:-1], language) if end else None
+    return f"{inner}{end}" if inner else None
+
+
+def _in_pieces(text: str, language: str) -> str | None:
+    """The parts of a text, joined as Chinese joins them where both sides are Chinese."""
+    for seam, joint in _SEAMS:
+        if seam not in text:
+            continue
+        parts = text.split(seam)
+        found = [_core(part, language) for part in parts]
+        if not any(found):
+            continue
+        shown = [new or old for new, old in zip(found, parts, strict=True)]
+        out = shown[0]
+        for k in range(1, len(parts)):
+            out += (joint if found[k - 1] or found[k] else seam) + shown[k]
+        return out.replace("。。", "。")
+    return None

@@ -1,0 +1,170 @@
+"""What a reader meets in Chinese: every sentence has a translation, gaps keep their values, JSON stays English."""
+
+import io
+import json
+import re
+import sys
+
+import pytest
+
+import pellucid as pl
+from pellucid.cli import main
+from pellucid.language import choose, chosen, printable, translated
+from pellucid.language.catalogue import catalogue
+from pellucid.language.sentences import in_source, sentences
+from pellucid.language.template import Template
+
+LOCALE = ("PELLUCID_LANG", "LC_ALL", "LC_MESSAGES", "LANG")
+HAN = re.compile("[一-鿿]")
+
+
+@pytest.fixture(autouse=True)
+def english_again(monkeypatch):
+    for name in LOCALE:
+        monkeypatch.delenv(name, raising=False)
+    yield
+    choose(None)
+
+
+@pytest.fixture
+def chinese(english_again):
+    choose("zh")
+
+
+def known():
+    found = catalogue("zh")
+    return {**found.plain, **{t.source: t.target for t in (*found.sentences, *found.phrases)}}
+
+
+def test_every_sentence_of_the_source_is_in_the_catalogue():
+    missing = [f"{place}: {text}" for text, place in sentences().items() if text not in known()]
+    assert not missing, "\n".join(missing)  # python -m pellucid.language.sentences zh, then translate
+
+
+def test_the_catalogue_holds_no_sentence_that_is_gone():
+    assert not set(known()) - set(sentences())
+
+
+def test_a_translation_keeps_every_gap():
+    gaps = re.compile(r"\{\w+\}")
+    assert not [s for s, t in known().items() if sorted(gaps.findall(s)) != sorted(gaps.findall(t))]
+
+
+def test_sentences_are_found_in_all_their_spellings():
+    source = '''
+"""No docstring."""
+def verb(x):
+    """The help.
+
+    Not this."""
+    raise ValueError(f"There is no {x!r}: take {x + 1:.2f}." if x else "nothing at all")
+names = "one two three".split()
+told = "{} of {}, or so".format(1, 2)
+'''
+    assert {text for _, text in in_source(source, ("verb",))} == {
+        "The help.", "There is no {0}: take {1}.", "nothing at all", "{0} of {1}, or so",
+    }  # fmt: skip
+
+
+def test_a_template_is_recognised_and_filled_in_another_order():
+    template = Template("{0} of {1} pictures.", "{1} 张图片中的 {0} 张。")
+    assert template.values("3 of 10 pictures.") == ("3", "10")
+    assert template.filled(("3", "10")) == "10 张图片中的 3 张。"
+    assert template.values("3 of 10 clips.") is None
+
+
+@pytest.mark.parametrize(
+    ("variables", "language"),
+    [
+        ({}, "en"),
+        ({"LANG": "zh_CN.UTF-8"}, "zh"),
+        ({"LANG": "de_DE.UTF-8"}, "en"),
+        ({"LANG": "zh_CN.UTF-8", "LC_ALL": "C"}, "en"),
+        ({"LANG": "zh_CN.UTF-8", "PELLUCID_LANG": "en"}, "en"),
+        ({"PELLUCID_LANG": "zh-Hans"}, "zh"),
+    ],
+)
+def test_the_environment_chooses(monkeypatch, variables, language):
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    assert chosen() == language
+
+
+def test_an_unknown_language_is_one_sentence(monkeypatch, capsys):
+    assert main(["--lang", "tlh", "doctor"]) == 1
+    assert capsys.readouterr().err == "pellucid: --lang names no language that is known (tlh): take en or zh.\n"
+    monkeypatch.setenv("PELLUCID_LANG", "tlh")
+    assert main(["methods"]) == 1
+    assert "PELLUCID_LANG names no language" in capsys.readouterr().err
+
+
+def test_a_sentence_made_of_sentences(chinese):
+    line = (
+        "not faithful: insertion 0.18 vs random 0.15 +- 0.01; "
+        "changes with the weights (correlation -0.06 when they are shuffled)"
+    )
+    shown = translated(line)
+    assert shown.startswith("不忠实：")
+    assert "；" in shown
+    assert re.findall(r"-?\d\.\d+", shown) == ["0.18", "0.15", "0.01", "-0.06"]
+    assert not re.search(r"[a-z]{4}", shown)
+
+
+def test_what_is_not_known_stays_as_it_is(chinese):
+    for text in (
+        "tiger cat 39%",
+        "",
+        "  ",
+        "/data/a; b.png",
+        "RuntimeError: mat1 and mat2 do not fit",
+    ):
+        assert translated(text) == text
+
+
+def test_a_label_in_chinese_stands_beside_latin(chinese):
+    assert translated("grad-cam for 虎斑猫, layer bn2") == "grad-cam，目标 虎斑猫，层 bn2"
+
+
+def test_errors_are_chinese_on_the_terminal_and_english_in_json(capsys):
+    assert main(["explain", "sample:nothing", "--lang", "zh"]) == 1
+    told = capsys.readouterr()
+    assert told.err.startswith("pellucid：没有样例 'nothing'")
+    assert not told.out
+    assert main(["--lang=zh", "explain", "sample:nothing", "--json"]) == 1
+    told = capsys.readouterr()
+    assert json.loads(told.out)["error"].startswith("There is no sample 'nothing'")
+    assert HAN.search(told.err)
+
+
+def test_behind_two_dashes_nothing_is_an_option(capsys):
+    assert main(["explain", "--", "--lang"]) == 1
+    assert "There is no file or folder --lang" in capsys.readouterr().err
+
+
+def test_help_is_chinese_and_english_again(capsys):
+    main(["explain", "--help", "--lang", "zh"])
+    assert "显示模型看向哪里" in capsys.readouterr().out
+    main(["explain", "--help"])
+    told = capsys.readouterr().out
+    assert "Show where a model looked" in told
+    assert not HAN.search(told)
+
+
+def test_a_terminal_that_cannot_show_chinese_gets_english_and_one_remark(chinese, capsys):
+    terminal = io.TextIOWrapper(io.BytesIO(), encoding="latin-1")
+    assert [printable("not faithful", terminal) for _ in range(2)] == ["not faithful"] * 2
+    assert capsys.readouterr().err.count("cannot show Chinese") == 1
+    assert printable("not faithful", sys.stdout) == "不忠实"
+
+
+def test_records_stay_english(chinese, tmp_path, embedded_model):
+    found = pl.explain(embedded_model, "sample:cat")
+    found.save(tmp_path)
+    assert not HAN.search((tmp_path / "cat.grad-cam.json").read_text(encoding="utf-8"))
+    assert pl.verify(tmp_path / "cat.grad-cam.json", model=embedded_model).status == "same"
+
+
+def test_a_page_says_its_language(chinese, embedded_model):
+    page = pl.explain(embedded_model, "sample:cat").html()
+    assert '<html lang="zh">' in page
+    assert "模型" in page
