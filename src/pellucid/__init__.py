@@ -100,6 +100,7 @@ _ROOMS = (
     "media",
     "models",
     "render",
+    "results",
     "storage",
     "testing",
 )

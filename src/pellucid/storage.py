@@ -193,8 +193,8 @@ def _refuse(constant: str) -> None:
     raise ValueError(f"{constant} is no JSON")
 
 
-def save(explanation: Explanation, path: Path) -> list[Path]:
-    """Write an explanation to `path` with the endings .npz and .json; returns both paths."""
+def parts(explanation: Explanation) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
+    """The arrays of an explanation by name, and all else as plain values."""
     arrays = {"attribution": explanation.attribution.numpy()}
     arrays |= {f"extra.{name}": value.numpy() for name, value in explanation.extras.items()}
     meta: dict[str, Any] = {
@@ -212,7 +212,12 @@ def save(explanation: Explanation, path: Path) -> list[Path]:
         "quality": explanation.quality.as_dict() if explanation.quality else None,
         "record": dataclasses.asdict(explanation.record),
     }
-    return write_artefact(path, FORMAT, arrays, meta)
+    return arrays, meta
+
+
+def save(explanation: Explanation, path: Path) -> list[Path]:
+    """Write an explanation to `path` with the endings .npz and .json; returns both paths."""
+    return write_artefact(path, FORMAT, *parts(explanation))
 
 
 def load(path: Path | str) -> tuple[Explanation, list[str]]:

@@ -11,6 +11,7 @@ import typer
 
 from pellucid.cli import (
     audit,
+    batch,
     concepts,
     distill,
     doctor,
@@ -41,6 +42,7 @@ app.command("audit")(audit.audit)
 app.command("concepts")(concepts.concepts)
 app.command("tcav")(tcav.tcav)
 app.command("distill")(distill.distill)
+app.add_typer(batch.app, name="batch")
 app.command("methods")(listings.methods)
 app.command("models")(listings.models)
 app.command("layers")(listings.layers)

@@ -1,5 +1,6 @@
 """What users hold: results with their verbs `show` and `save`. One file a kind."""
 
+from pellucid._room import called_as_verb
 from pellucid.results.base import Result
 from pellucid.results.concepts import Concepts
 from pellucid.results.heatmap import Heatmap, Heatmaps, Session, VideoHeatmap, VolumeHeatmap, check
@@ -21,3 +22,5 @@ __all__ = [
     "slug",
     "unused",
 ]
+
+called_as_verb(__name__)

@@ -60,7 +60,12 @@ class Importance(Answer, Result):
         stem = Path(folder) / self.stem(folder)
         table, picture = stem.with_name(f"{stem.name}.csv"), stem.with_name(f"{stem.name}.png")
         files = {table: self.table().csv().encode(), picture: self.png()}
-        return storage.write_artefact(stem.with_name(f"{stem.name}.npz"), FORMAT, _arrays(self), _meta(self), files)
+        return storage.write_artefact(stem.with_name(f"{stem.name}.npz"), FORMAT, *parts(self), files)
+
+
+def parts(answer: Answer) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
+    """The arrays of an importance by name, and all else as plain values."""
+    return _arrays(answer), _meta(answer)
 
 
 def _meta(answer: Answer) -> dict[str, Any]:

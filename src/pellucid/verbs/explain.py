@@ -180,7 +180,7 @@ def _for_batch(target: Target, items: list[Prepared]) -> Target:
 def _explained(model: VisionModel, items: list[Prepared], *how: Any) -> Iterator[tuple[str, Heatmaps | PellucidError]]:
     """A batch; where what is asked for is not in one of its pictures, that one says so, and the others go on."""
     try:
-        yield from _explain_batch(model, items, *how)
+        yield from explain_batch(model, items, *how)
     except AbsentError as absent:
         if len(items) == 1:
             yield items[0].source["name"], absent
@@ -189,7 +189,7 @@ def _explained(model: VisionModel, items: list[Prepared], *how: Any) -> Iterator
             yield from _explained(model, [item], *how)
 
 
-def _explain_batch(
+def explain_batch(
     model: VisionModel,
     items: list[Prepared],
     methods: Sequence[Method],
@@ -197,6 +197,7 @@ def _explain_batch(
     seed: int,
     memory: Memory | None = None,
 ) -> Iterator[tuple[str, Heatmaps]]:
+    """Explain inputs of one size together: `(name, explanations)` of each, those of one target after the other."""
     weights = model.fingerprint()
     x = torch.stack([item.x for item in items]).to(model.device, model.dtype)
     output = model.outputs(x)
@@ -246,7 +247,7 @@ def _each_as_read(
     found: dict[int, tuple[str, Heatmaps]] = {}
     for doubt in (False, True):
         rows = [i for i, each in enumerate(doubts) if each == doubt]
-        found |= zip(rows, _explain_batch(model, [items[i] for i in rows], *how), strict=True)
+        found |= zip(rows, explain_batch(model, [items[i] for i in rows], *how), strict=True)
     yield from (found[i] for i in range(len(items)))
 
 
