@@ -20,6 +20,9 @@ from pellucid.cli import app, main
 from pellucid.heatmaps import METHODS
 from pellucid.importance import FEATURES
 from pellucid.models import sources
+from pellucid.models.sources import SOURCES
+from pellucid.models.targets import TARGETS
+from pellucid.verbs.kinds import REQUESTS
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -119,7 +122,14 @@ def workplace(tmp_path, monkeypatch, embedded_model):
     monkeypatch.chdir(tmp_path)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
-    with restored(METHODS), restored(FEATURES), torch.random.fork_rng(devices=[]):
+    with (
+        restored(METHODS),
+        restored(FEATURES),
+        restored(TARGETS),
+        restored(SOURCES),
+        restored(REQUESTS),
+        torch.random.fork_rng(devices=[]),
+    ):
         torch.manual_seed(0)
         yield
     torch.set_num_threads(threads)

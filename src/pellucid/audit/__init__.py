@@ -9,8 +9,8 @@ from pellucid.audit.findings import Findings
 from pellucid.audit.reasons import Reliance
 from pellucid.audit.review import Review
 from pellucid.audit.samples import SampleTable
-from pellucid.audit.slices import Slice
+from pellucid.audit.slices import WeakSlice
 
-__all__ = ["Findings", "Reliance", "Review", "SampleTable", "Slice"]
+__all__ = ["Findings", "Reliance", "Review", "SampleTable", "WeakSlice"]
 
 called_as_verb(__name__)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pellucid.audit.reasons import Reliance
 from pellucid.audit.review import Review
 from pellucid.audit.samples import SampleTable
-from pellucid.audit.slices import Slice
+from pellucid.audit.slices import WeakSlice
 from pellucid.explanation import Brief, Record
 
 _SURE = 0.05  # slices up to this p-value are said
@@ -33,7 +33,7 @@ class Findings(Brief):
     sources: list[str]
     labels: list[str]
     reasons: list[Reliance]
-    slices: list[Slice]
+    slices: list[WeakSlice]
     review: Review
     record: Record
     notes: list[str]
@@ -49,7 +49,7 @@ class Findings(Brief):
         return [r for r in self.reasons if r.relied]
 
     @property
-    def sure_slices(self) -> list[Slice]:
+    def sure_slices(self) -> list[WeakSlice]:
         """Slices that err more often beyond chance."""
         return [s for s in self.slices if s.p <= _SURE]
 

@@ -22,7 +22,7 @@ Bools = NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
-class Slice:
+class WeakSlice:
     """Samples that share something.
 
     Attributes:
@@ -129,7 +129,7 @@ def _extended(
     return found
 
 
-def find(columns: Columns, wrong: Bools, known: Bools, seed: int = 0) -> list[Slice]:
+def find(columns: Columns, wrong: Bools, known: Bools, seed: int = 0) -> list[WeakSlice]:
     """Slices that err more often, the surest first: searched on one random half, tested on the other.
 
     Args:
@@ -150,11 +150,11 @@ def find(columns: Columns, wrong: Bools, known: Bools, seed: int = 0) -> list[Sl
     if not slices:
         return []
     p = adjusted([s.p for s in slices], "bh")
-    again = [Slice(**{**s.__dict__, "p": float(q)}) for s, q in zip(slices, p, strict=True)]
+    again = [WeakSlice(**{**s.__dict__, "p": float(q)}) for s, q in zip(slices, p, strict=True)]
     return sorted(again, key=lambda s: (s.p, -s.gap))
 
 
-def _tested(columns: Columns, literals: tuple[int, ...], wrong: Bools, test: NDArray[np.int64]) -> Slice | None:
+def _tested(columns: Columns, literals: tuple[int, ...], wrong: Bools, test: NDArray[np.int64]) -> WeakSlice | None:
     inside = np.logical_and.reduce(columns.values[:, list(literals)], axis=1)
     here, errors = inside[test], wrong[test]
     size, bad, count, total = int(here.sum()), int((here & errors).sum()), len(test), int(errors.sum())
@@ -164,4 +164,4 @@ def _tested(columns: Columns, literals: tuple[int, ...], wrong: Bools, test: NDA
     name = " and ".join(columns.names[j] for j in literals)
     members = tuple(int(i) for i in np.flatnonzero(inside))
     p = float(hypergeom.sf(bad - 1, count, total, size))
-    return Slice(name, literals, members, size, bad / size, (total - bad) / (count - size), gap, low, high, p)
+    return WeakSlice(name, literals, members, size, bad / size, (total - bad) / (count - size), gap, low, high, p)

@@ -16,7 +16,7 @@ from pellucid.audit.findings import Findings
 from pellucid.audit.reasons import Reliance
 from pellucid.audit.review import Calibration, Confusion, Review
 from pellucid.audit.samples import SampleTable, arrays
-from pellucid.audit.slices import Slice
+from pellucid.audit.slices import WeakSlice
 from pellucid.results.base import Result
 from pellucid.results.shown import names_of_inputs, slug, unused
 
@@ -112,7 +112,7 @@ def read_audit(artefact: storage.Artefact) -> Audit:
             for i, r in enumerate(meta["reasons"])
         ]
         slices = [
-            Slice(**{**s, "members": tuple(s["members"]), "literals": tuple(s["literals"])}) for s in meta["slices"]
+            WeakSlice(**{**s, "members": tuple(s["members"]), "literals": tuple(s["literals"])}) for s in meta["slices"]
         ]
         return Audit(
             samples, meta["sources"], meta["labels"], reasons, slices, _review(meta["review"]),
