@@ -61,16 +61,19 @@ def explain(
     window: options.Window = None,
     runtime: options.Runtime = "auto",
     precision: options.Precision = "f32",
+    per_slice: options.PerSlice = None,
+    keep_identifiers: options.KeepIdentifiers = False,
 ) -> None:
     """Show where a model looked, and measure whether the answer can be trusted."""
     from pellucid.cli.console import document
 
     report: dict[str, Any] = {"format": "pellucid-report/1", "results": [], "failed": []}
     with document(report, as_json), options.running(runtime, precision):
-        from pellucid.media import SCHEMES, expand
+        from pellucid.media import SCHEMES, VOLUMES, expand
 
         inputs = options.in_window(inputs, window)
-        files = expand(inputs, clips=None, schemes=SCHEMES)  # what is missing is said before anything heavy is loaded
+        # what is missing is said before anything heavy is loaded
+        files = expand(inputs, clips=None, schemes={*SCHEMES, *VOLUMES})
 
         from pellucid.storage import check_writable
 
@@ -89,7 +92,7 @@ def explain(
         vision = options.load_model(
             named, weights, random_weights, labels, device, per_frame=per_frame, frames=frames, scores=scores,
             output=output,
-            task=task,
+            task=task, per_slice=per_slice,
         )  # fmt: skip
         methods = with_guarantee(methods, vision, calibration, targets[0], guarantee)
         files = vision.medium.expand(inputs)
@@ -113,7 +116,7 @@ def explain(
                 except ModelError as failure:  # what was found is saved nevertheless
                     for e in found:
                         e.notes.append(f"Its quality could not be measured ({failure}).")
-            saved = [str(path) for path in found.save_panel(out, taken)]
+            saved = [str(path) for path in found.save_panel(out, taken, keep_identifiers=keep_identifiers)]
             report["results"] += [entry(e, saved) for e in found]
             if not as_json:
                 tell(found, saved)

@@ -63,6 +63,17 @@ Runtime = Annotated[
 Precision = Annotated[
     str, typer.Option("--precision", help="Of their sums: f32, or bf16, which is quicker and rough.", show_default=True)
 ]
+PerSlice = Annotated[
+    str | None,
+    typer.Option("--per-slice", help="An image model on the slices of a volume; its scores pooled: mean or max."),
+]
+KeepIdentifiers = Annotated[
+    bool,
+    typer.Option(
+        "--keep-identifiers",
+        help="Written DICOM keeps patient, study and references, so that a viewer lays it over the study.",
+    ),
+]
 
 DEFAULT_MODEL = "efficientnet-lite0"
 

@@ -6,7 +6,7 @@ digits), what a person types for them (inputs), what opens them again (address),
 their frames are taken (sampling); and the exact map between the model's input and the original (geometry). Nothing here
 knows a model."""
 
-from pellucid.media.address import SCHEMES, STILLS, address, scheme
+from pellucid.media.address import SCHEMES, STILLS, VOLUMES, address, scheme
 from pellucid.media.clip import Caps, Clip, Footage, FramesInMemory
 from pellucid.media.folders import Box, Origin, Pictures, PictureSet, read_folder
 from pellucid.media.footage import is_video, open_clip, read_clip
@@ -30,6 +30,7 @@ __all__ = [
     "STILLS",
     "SUITES",
     "VOLUME",
+    "VOLUMES",
     "Box",
     "Caps",
     "Clip",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Collection, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
@@ -15,6 +16,7 @@ from pellucid.errors import MediaError
 from pellucid.media.address import address, scheme, windowed
 from pellucid.media.digits import DIGITS, digit, load_digits
 from pellucid.media.image import refuse_url
+from pellucid.media.magic import is_dicom
 from pellucid.media.samples import PREFIX, SAMPLES, sample_path
 
 SUFFIXES = frozenset(
@@ -53,7 +55,7 @@ class Wanted:
     whole: frozenset[str] = frozenset()
 
 
-ANY = Wanted(SUFFIXES | VIDEOS, "picture or video")
+ANY = Wanted(SUFFIXES | VIDEOS | {".nii", ".gz"}, "picture or video")
 """Where the model is not yet known."""
 
 
@@ -123,8 +125,8 @@ def _expand(item: str, wanted: Wanted) -> list[str]:
             files = [os.path.join(path, name) for name in os.listdir(path) if not name.startswith(".")]
         except OSError as error:
             raise MediaError(f"The folder {item} can't be listed; check its permissions.") from error
-        if not _ending(files, wanted.endings) and _ending(files, wanted.whole):
-            return [path]  # numbered frames
+        if not _ending(files, wanted.endings) and (_ending(files, wanted.whole) or (wanted is ANY and _slices(files))):
+            return [path]  # numbered frames, slices
         otherwise = f"The folder {item} holds no {wanted.noun}; name a folder or a glob that does."
         return _matching(files, wanted.endings, otherwise)
     if os.path.lexists(path):
@@ -148,6 +150,15 @@ def _matching(paths: Sequence[str], kinds: Collection[str], otherwise: str) -> l
 
 def _ending(paths: Sequence[str], kinds: Collection[str]) -> list[str]:
     return [p for p in paths if os.path.splitext(p)[1].lower() in kinds and os.path.isfile(p)]
+
+
+def _slices(paths: Sequence[str]) -> bool:
+    """Whether some of the files are DICOM, whatever they are called."""
+    for path in filter(os.path.isfile, paths):
+        with suppress(OSError), open(path, "rb") as file:
+            if is_dicom(file.read(132)):
+                return True
+    return False
 
 
 def _digits(item: str) -> list[str]:

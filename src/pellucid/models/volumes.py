@@ -37,6 +37,8 @@ def per_slice(
     loaded = bare if isinstance(bare, VisionModel) else wrap(bare)
     preprocess = SlicePreprocess(spatial=loaded.pictures, count=slices, orientation=orientation, window=window)
     pooled = PerFrame(loaded.module, pool, loaded.reading)
+    named = loaded.source and isinstance(pool, str) and (slices, orientation, window) == (16, "SPL", None)
+    source = {**loaded.source, "per_slice": pool} if named else {}
     return replace(
-        loaded, module=pooled, preprocess=preprocess, source={}, reading=replace(loaded.reading, output=None)
+        loaded, module=pooled, preprocess=preprocess, source=source, reading=replace(loaded.reading, output=None)
     )

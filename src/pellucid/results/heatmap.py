@@ -10,9 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pellucid import storage
+from pellucid.errors import MediaError
 from pellucid.evaluation.check import Explained, Session, by_picture, check
 from pellucid.explanation import Quality
-from pellucid.media import Medium
+from pellucid.media import Medium, Volume
 from pellucid.results.base import Result
 from pellucid.results.shown import file_names, names_of_inputs, slug, unused
 
@@ -121,11 +122,70 @@ class VolumeHeatmap(Heatmap):
 
         return peak_of(self)
 
-    def exported(self, folder: Path, stem: str) -> list[Path]:
-        """Write what viewers open: the sheet of slices."""
+    @property
+    def volume(self) -> Volume:
+        """The volume explained; where it is not at hand an empty one on its grid."""
+        if isinstance(self.picture, Volume):
+            return self.picture
+        about = self.record.input
+        blank = np.zeros(self.geometry.source_size, np.float32)
+        return Volume(blank, self.affine, self.name, "", about["sha256"])
+
+    def nifti(self) -> bytes:
+        """The map on the volume's own grid as NIfTI (`.nii.gz`), single precision, NaN where nothing was seen.
+
+        Raises:
+            MediaError: nibabel is missing.
+        """
+        from pellucid.media.nifti_writing import nifti_bytes
+
+        return nifti_bytes(self.heatmap()[0].numpy(), self.volume)
+
+    def dicom(self, kind: str = "parametric-map", *, keep_identifiers: bool = False) -> bytes:
+        """The map as a DICOM object.
+
+        Args:
+            kind: `parametric-map` (each value as it is), `segmentation` (the share of the strongest value), `labelmap`
+                (where it is at least half of that), or `capture` (the figure).
+            keep_identifiers: patient, study and references of the source, so that a viewer lays the map over it. Else
+                names are empty and identifiers are replaced, the same each time.
+
+        Raises:
+            MediaError: highdicom is missing, the volume is sheared, or there is no such kind.
+        """
+        from pellucid.media import dicom_writing as writing
+
+        about = self.record
+        key = f"{about.input['sha256']} {about.model['weights']} {about.method} {about.target} {about.run.get('seed')}"
+        wording = writing.Wording(self.method, self.target, about.model["name"], key, keep_identifiers)
+        values = self.heatmap()[0].numpy()
+        if kind == "capture":
+            return writing.secondary_capture(self._drawn(), self.volume, wording)
+        if kind == "parametric-map":
+            return writing.parametric_map(values, self.volume, wording)
+        if kind in ("segmentation", "labelmap"):
+            return writing.segmentation(
+                values, self.volume, wording, "labelmap" if kind == "labelmap" else "fractional"
+            )
+        raise MediaError(f"There is no object {kind!r}: parametric-map, segmentation, labelmap or capture.")
+
+    def _drawn(self) -> NDArray[np.uint8]:
+        from io import BytesIO
+
+        from PIL import Image
+
+        return np.asarray(Image.open(BytesIO(Heatmaps([self]).png())).convert("RGB"))
+
+    def exported(self, folder: Path, stem: str, *, keep_identifiers: bool = False) -> list[Path]:
+        """Write what viewers open: a sheet of slices, NIfTI, and of a DICOM series DICOM objects."""
         from pellucid.render.save import figure_png
 
-        return [storage.write_bytes(folder / f"{stem}.slices.png", figure_png(self.slices()))]
+        files = {".slices.png": figure_png(self.slices()), ".nii.gz": self.nifti()}
+        if self.record.input.get("kind") == "dicom" and isinstance(self.picture, Volume):
+            kinds = {"parametric-map": "pm", "segmentation": "seg", "labelmap": "labelmap", "capture": "sc"}
+            for kind, ending in kinds.items():
+                files[f".{ending}.dcm"] = self.dicom(kind, keep_identifiers=keep_identifiers)
+        return [storage.write_bytes(folder / f"{stem}{ending}", data) for ending, data in files.items()]
 
     def slices(self) -> Figure:
         """Slices from the lowest to the highest that the model saw, each under the map."""
@@ -177,8 +237,11 @@ class Heatmaps(list[Heatmap], Result):
         taken = names_of_inputs(folder, [e.record.input["source"] for e in self])
         return [file for group in self.by_picture() for file in group.save_panel(Path(folder), taken)]
 
-    def save_panel(self, folder: Path, taken: set[str]) -> list[Path]:
-        """`save` for the explanations of one picture, under a name that is not in `taken`; the panel comes last."""
+    def save_panel(self, folder: Path, taken: set[str], *, keep_identifiers: bool = False) -> list[Path]:
+        """`save` for the explanations of one picture, under a name that is not in `taken`; the panel comes last.
+
+        `keep_identifiers` is of DICOM objects (see `VolumeHeatmap.dicom`).
+        """
         stem = unused(slug(self[0].name), taken)
         files: list[Path] = []
         for e, name in zip(self, file_names(self), strict=True):
@@ -186,7 +249,7 @@ class Heatmaps(list[Heatmap], Result):
             if isinstance(e, VideoHeatmap) and e.kind == "map" and e.picture is not None:
                 files.append(storage.write_bytes(folder / f"{stem}.{name}.webm", e.video()))
             if isinstance(e, VolumeHeatmap) and e.kind == "map":
-                files += e.exported(folder, f"{stem}.{name}")
+                files += e.exported(folder, f"{stem}.{name}", keep_identifiers=keep_identifiers)
         return [*files, storage.write_bytes(folder / f"{stem}.png", self.png())]
 
     def on_page(self, file: str = "") -> Card:

@@ -43,6 +43,7 @@ def load(
     scores: str | None = None,
     output: str | int | None = None,
     task: str | None = None,
+    per_slice: str | None = None,
 ) -> VisionModel:
     """Load a model by name.
 
@@ -54,6 +55,7 @@ def load(
         labels: class names, or a file of them (one a line, or a JSON list).
         device: where to put it; by default the CPU.
         per_frame: make an image model one of clips: how the scores of frames are pooled (see `per_frame`).
+        per_slice: make an image model one of volumes: how the scores of slices are pooled (see `pellucid.per_slice`).
         frames: another sampling plan than the video model's own (see `Plan`).
         scores, output, task: what its output means, see `wrap`.
 
@@ -91,6 +93,10 @@ def load(
         preprocess = asked.preprocessing(module, usual) or preprocess
         module = asked.adapted(module)
     loaded = VisionModel(_to(module.eval(), device), preprocess, check_labels(known), name, spec, reading, asked)
+    if per_slice is not None:
+        from pellucid.models.volumes import per_slice as sliced
+
+        return sliced(loaded, per_slice)
     if per_frame is not None:
         return _per_frame(loaded, per_frame, Plan.parse(8 if frames is None else frames))
     return loaded if frames is None else replace(loaded, preprocess=_planned(loaded, frames), source=spec)

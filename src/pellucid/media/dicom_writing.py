@@ -1,0 +1,306 @@
+"""Maps as DICOM objects that viewers open: Parametric Map, Segmentation, Secondary Capture. Extra `medical`.
+
+Without `keep` the objects name nobody: patient and study are empty, and every identifier that they must hold (of the
+study, the frame of reference, the pictures that they refer to) is a number made of the true one, the same each time.
+With it they carry the source's, so that a viewer lays them over the study.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from hashlib import sha256
+from io import BytesIO
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw
+
+from pellucid._version import __version__
+from pellucid.errors import MediaError
+from pellucid.media.orientation import codes, from_lps, spacing, turn_to, turned, turned_affine
+from pellucid.media.series import Slice
+from pellucid.media.volume import Volume
+
+BANNER = "AI explanation, not for diagnosis"
+_MAKER = "Pellucid"
+_COPIED = (
+    *("PatientName", "PatientID", "PatientBirthDate", "PatientSex", "StudyDate", "StudyTime", "AccessionNumber"),
+    *("StudyID", "ReferringPhysicianName"),
+)
+_MOMENTS = ("Content", "InstanceCreation", "Series")
+_UIDS = ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID", "FrameOfReferenceUID")
+
+
+@dataclass(frozen=True)
+class Wording:
+    """What an object says of itself.
+
+    Attributes:
+        method, target, model: of the explanation.
+        key: what the run is known by: the same key and values give the same object.
+        keep: whether the identifiers of patient and study are kept.
+    """
+
+    method: str
+    target: str
+    model: str
+    key: str
+    keep: bool = False
+
+    def uid(self, *parts: str) -> str:
+        """A number made of the run and of what it is for."""
+        return made_uid(self.key, *parts)
+
+
+def made_uid(*parts: str) -> str:
+    """A UID that is always the same for the same texts, and tells nothing of them."""
+    return f"2.25.{int(sha256('/'.join(('pellucid', *parts)).encode()).hexdigest()[:30], 16)}"
+
+
+def parametric_map(values: NDArray[Any], volume: Volume, wording: Wording) -> bytes:
+    """A Parametric Map of values `(I, J, K)`, each number as it is (single precision; NaN where nothing was seen)."""
+    hd = _highdicom()
+    frames, sources, places = _laid_out(values, volume, wording)
+    finite = frames[np.isfinite(frames)]
+    low, high = (float(finite.min()), float(finite.max())) if finite.size else (0.0, 1.0)
+    mapping = hd.pm.RealWorldValueMapping(
+        lut_label="1",
+        lut_explanation=f"{wording.method}, {wording.target}"[:64],
+        unit=hd.sr.CodedConcept("1", "UCUM", "no units"),
+        value_range=(low, max(high, np.nextafter(low, np.inf))),
+        slope=1.0,
+        intercept=0.0,
+    )
+    with _dated():
+        made = hd.pm.ParametricMap(
+            source_images=sources,
+            pixel_array=frames,
+            real_world_value_mappings=[mapping],
+            plane_positions=places,
+            contains_recognizable_visual_features=False,
+            window_center=(low + high) / 2,
+            window_width=max(high - low, 1e-6),
+            content_label="AI_EXPLANATION",
+            content_description=BANNER,
+            **_common(wording, "pm"),
+        )
+    return _finished(made, volume, wording, f"{wording.method} for {wording.target}")
+
+
+def segmentation(
+    values: NDArray[Any], volume: Volume, wording: Wording, kind: Literal["fractional", "labelmap"] = "fractional"
+) -> bytes:
+    """A Segmentation: the share of the strongest value (`fractional`, 255 steps), or where it is half of that."""
+    hd = _highdicom()
+    frames, sources, places = _laid_out(values, volume, wording)
+    top = float(np.nanmax(frames, initial=0.0))
+    share = np.nan_to_num(frames / top if top > 0 else np.zeros_like(frames)).clip(0, 1)
+    codes_ = hd.sr.CodedConcept("111111", "99PELLUCID", "Evidence for an answer of a model")
+    about = hd.seg.SegmentDescription(
+        segment_number=1,
+        segment_label=f"{wording.method}, {wording.target}"[:64],
+        segmented_property_category=hd.sr.CodedConcept("49755003", "SCT", "Morphologically Abnormal Structure"),
+        segmented_property_type=codes_,
+        algorithm_type=hd.seg.SegmentAlgorithmTypeValues.AUTOMATIC,
+        algorithm_identification=_algorithm(hd, wording),
+    )
+    with _dated():
+        made = hd.seg.Segmentation(
+            source_images=sources,
+            pixel_array=share if kind == "fractional" else (share >= 0.5).astype(np.uint8),
+            segmentation_type=kind.upper(),
+            segment_descriptions=[about],
+            plane_positions=places,
+            omit_empty_frames=False,
+            content_label="AI_EXPLANATION",
+            content_description=BANNER,
+            **_common(wording, kind),
+        )
+    return _finished(made, volume, wording, f"{wording.method} for {wording.target}, {kind}")
+
+
+def secondary_capture(pixels: NDArray[np.uint8], volume: Volume, wording: Wording) -> bytes:
+    """A figure `(H, W, 3)` as a Secondary Capture, with what it is burned in at the foot."""
+    hd = _highdicom()
+    _, sources, _ = _laid_out(np.zeros(volume.size, np.float32), volume, wording)
+    with _dated():
+        made = hd.sc.SCImage.from_ref_dataset(
+            ref_dataset=sources[0],
+            pixel_array=_burned(pixels),
+            photometric_interpretation="RGB",
+            bits_allocated=8,
+            coordinate_system="PATIENT",
+            patient_orientation=("L", "P"),
+            series_instance_uid=wording.uid("sc", "series"),
+            series_number=9003,
+            sop_instance_uid=wording.uid("sc", "instance"),
+            instance_number=1,
+            manufacturer=_MAKER,
+        )
+    made.PatientOrientation = ""  # of several planes
+    made.BurnedInAnnotation = "NO"  # nothing that names the patient
+    made.DerivationDescription = f"{BANNER}: {wording.method} for {wording.target}, {wording.model}"[:1024]
+    return _finished(made, volume, wording, f"{wording.method} for {wording.target}")
+
+
+def _burned(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    height, width = pixels.shape[:2]
+    tall = max(24, height // 24)
+    canvas = Image.new("RGB", (width, height + tall), "black")
+    canvas.paste(Image.fromarray(np.ascontiguousarray(pixels)), (0, 0))
+    draw = ImageDraw.Draw(canvas)
+    draw.text((tall // 3, height + tall // 6), BANNER, fill=(255, 196, 60), font_size=int(tall * 0.6))
+    return np.asarray(canvas)
+
+
+def _laid_out(
+    values: NDArray[Any], volume: Volume, wording: Wording
+) -> tuple[NDArray[np.float32], list[Any], list[Any]]:
+    """The map slice by slice, the data sets that it refers to, and where each slice lies."""
+    hd = _highdicom()
+    if tuple(values.shape) != volume.size:
+        raise MediaError(f"A map of {tuple(values.shape)} is not on the volume's grid {volume.size}.")
+    stack = volume.made_from if volume.origin.get("kind") == "dicom" else None
+    if stack is not None and any(s.frame is not None for s in stack):
+        stack = None
+    if stack is None:
+        turn = turn_to(volume.affine, "SPL")
+        affine = turned_affine(volume.affine, volume.size, turn)
+        frames = np.ascontiguousarray(turned(values, turn), np.float32)
+        sources = [_stand_in(affine, k, frames.shape, volume, wording) for k in range(len(frames))]
+    else:
+        frames = np.ascontiguousarray(values, np.float32)
+        sources = [_source(s, wording) for s in stack]
+    positions = [hd.PlanePositionSequence("PATIENT", list(s.ImagePositionPatient)) for s in sources]
+    return frames, sources, positions
+
+
+def _source(one: Slice, wording: Wording) -> Any:
+    """What a written object needs to know of a slice, and no more."""
+    from pydicom.dataset import Dataset
+
+    found, true = Dataset(), one.file.dataset
+    found.SOPClassUID, found.Modality = true.SOPClassUID, one.file.modality
+    found.Rows, found.Columns = one.size
+    for name in ("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing"):
+        setattr(found, name, true.get(name))
+    found.SliceThickness = one.file.tag("SliceThickness", 1.0)
+    _identified(found, true, wording)
+    return found
+
+
+def _stand_in(affine: NDArray[Any], k: int, size: Sequence[int], volume: Volume, wording: Wording) -> Any:
+    """A slice of a volume that was no DICOM series, as if it had been one; nothing refers to it afterwards."""
+    from pydicom.dataset import Dataset
+
+    lps = from_lps(affine)
+    apart, down, along = spacing(affine)
+    cosines = lps[:3, :3] / [apart, down, along]
+    if not np.allclose(cosines.T @ cosines, np.eye(3), atol=1e-4):
+        raise MediaError(f"This volume ({codes(affine)}) is sheared, which DICOM cannot hold: write NIfTI.")
+    found = Dataset()
+    found.SOPClassUID, found.Modality = "1.2.840.10008.5.1.4.1.1.7", "OT"
+    found.Rows, found.Columns = size[1], size[2]
+    found.ImagePositionPatient = _short((lps @ [k, 0, 0, 1])[:3])
+    found.ImageOrientationPatient = _short([*cosines[:, 2], *cosines[:, 1]])
+    found.PixelSpacing, found.SliceThickness = _short([down, along]), _short([apart])[0]
+    fake = Dataset()
+    for name in _UIDS:
+        own = (str(k),) if name == "SOPInstanceUID" else ()
+        setattr(fake, name, made_uid(volume.sha256, name, *own))
+    _identified(found, fake, wording)
+    return found
+
+
+def _short(numbers: Sequence[float] | NDArray[Any]) -> list[str]:
+    """Decimal strings of sixteen letters at most, as DICOM writes numbers."""
+    from pydicom.valuerep import format_number_as_ds
+
+    return [format_number_as_ds(float(n)) for n in numbers]
+
+
+def _identified(found: Any, true: Any, wording: Wording) -> None:
+    for name in _COPIED:
+        setattr(found, name, true.get(name, "") if wording.keep else "")
+    for name in _UIDS:
+        value = str(true.get(name, "") or made_uid(name))
+        setattr(found, name, value if wording.keep else made_uid(value))
+    found.PositionReferenceIndicator = ""
+
+
+def _common(wording: Wording, kind: str) -> dict[str, Any]:
+    return {
+        "series_instance_uid": wording.uid(kind, "series"),
+        "series_number": {"pm": 9000, "fractional": 9001, "labelmap": 9002}[kind],
+        "sop_instance_uid": wording.uid(kind, "instance"),
+        "instance_number": 1,
+        "manufacturer": _MAKER,
+        "manufacturer_model_name": _MAKER,
+        "software_versions": __version__,
+        "device_serial_number": "0",
+    }
+
+
+def _algorithm(hd: Any, wording: Wording) -> Any:
+    family = hd.sr.CodedConcept("123110", "DCM", "Artificial Intelligence")
+    return hd.AlgorithmIdentificationSequence(
+        name=f"{_MAKER} {wording.method}"[:64], family=family, version=__version__, parameters={"model": wording.model}
+    )
+
+
+def _finished(made: Any, volume: Volume, wording: Wording, description: str) -> bytes:
+    """The object as bytes: without dates of this moment, and without references where there is nothing to refer to."""
+    made.SeriesDescription = f"AI explanation: {description}"[:64]
+    date, time = str(made.get("StudyDate") or "19000101"), str(made.get("StudyTime") or "000000")
+    dimensions = wording.uid(str(made.SOPInstanceUID), "dimensions")
+    fixed = {f"{what}Date": date for what in _MOMENTS} | {f"{what}Time": time for what in _MOMENTS}
+    _settled(
+        made,
+        fixed
+        | {"ContributionDateTime": date + time, "DimensionOrganizationUID": dimensions}
+        | {"DateOfSecondaryCapture": date, "TimeOfSecondaryCapture": time},
+    )
+    if volume.origin.get("kind") != "dicom":
+        _unreferred(made)
+    buffer = BytesIO()
+    made.save_as(buffer, enforce_file_format=True)
+    return buffer.getvalue()
+
+
+def _settled(dataset: Any, fixed: dict[str, str]) -> None:
+    """Write fixed values over those that the library takes from the clock or draws at random."""
+    for element in dataset:
+        if element.keyword in fixed:
+            element.value = fixed[element.keyword]
+        elif element.VR == "SQ":
+            for item in element.value:
+                _settled(item, fixed)
+
+
+def _unreferred(dataset: Any) -> None:
+    for name in ("ReferencedSeriesSequence", "SourceImageSequence", "DerivationImageSequence"):
+        if name in dataset:
+            delattr(dataset, name)
+    for element in dataset:
+        if element.VR == "SQ":
+            for item in element.value:
+                _unreferred(item)
+
+
+def _dated() -> Any:
+    from pellucid.media.dicom import quiet
+
+    return quiet()
+
+
+def _highdicom() -> Any:
+    try:
+        import highdicom
+        import highdicom.pm
+        import highdicom.sc
+        import highdicom.seg
+    except ImportError:
+        raise MediaError('Writing DICOM needs highdicom: pip install "pellucid[medical]".') from None
+    return highdicom
