@@ -20,7 +20,7 @@ from PIL import Image, ImageDraw
 from pellucid._version import __version__
 from pellucid.errors import MediaError
 from pellucid.media.orientation import codes, from_lps, spacing, turn_to, turned, turned_affine
-from pellucid.media.series import Slice
+from pellucid.media.series import SeriesSlice
 from pellucid.media.volume import Volume
 
 BANNER = "AI explanation, not for diagnosis"
@@ -177,7 +177,7 @@ def _laid_out(
     return frames, sources, positions
 
 
-def _source(one: Slice, wording: Wording) -> Any:
+def _source(one: SeriesSlice, wording: Wording) -> Any:
     """What a written object needs to know of a slice, and no more."""
     from pydicom.dataset import Dataset
 

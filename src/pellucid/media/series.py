@@ -27,7 +27,7 @@ _EVEN = 0.02  # of the spacing: by how much slices may stray
 
 
 @dataclass(frozen=True, eq=False)
-class Slice:
+class SeriesSlice:
     """One slice: where it lies, and how its values are had.
 
     Attributes:
@@ -145,7 +145,7 @@ def _series(path: Path) -> str:
         return ""
 
 
-def _slices(file: DicomFile) -> list[Slice]:
+def _slices(file: DicomFile) -> list[SeriesSlice]:
     """The slices in a file, with the positions of its own or of its functional groups."""
     file.check(MAX_VOXELS)
     per_frame, shared = file.tag("PerFrameFunctionalGroupsSequence"), file.tag("SharedFunctionalGroupsSequence")
@@ -158,7 +158,7 @@ def _slices(file: DicomFile) -> list[Slice]:
     return [_slice(file, k, [frame, *(shared or [])]) for k, frame in enumerate(per_frame)]
 
 
-def _slice(file: DicomFile, frame: int | None, holders: Sequence[Any]) -> Slice:
+def _slice(file: DicomFile, frame: int | None, holders: Sequence[Any]) -> SeriesSlice:
     position = _found(holders, "PlanePositionSequence", "ImagePositionPatient")
     orientation = _found(holders, "PlaneOrientationSequence", "ImageOrientationPatient")
     pixels = _found(holders, "PixelMeasuresSequence", "PixelSpacing")
@@ -176,7 +176,7 @@ def _slice(file: DicomFile, frame: int | None, holders: Sequence[Any]) -> Slice:
     groups = next(
         (h["PixelValueTransformationSequence"][0] for h in holders if "PixelValueTransformationSequence" in h), None
     )
-    return Slice(file, frame, corner, rows, columns, groups)
+    return SeriesSlice(file, frame, corner, rows, columns, groups)
 
 
 def _found(holders: Sequence[Any], sequence: str, keyword: str) -> Any:
@@ -188,7 +188,7 @@ def _found(holders: Sequence[Any], sequence: str, keyword: str) -> Any:
     return None
 
 
-def _stack(slices: list[Slice], label: str) -> tuple[list[Slice], list[str]]:
+def _stack(slices: list[SeriesSlice], label: str) -> tuple[list[SeriesSlice], list[str]]:
     """The slices of one even stack, from the lowest along their normal to the highest."""
     notes = []
     kinds = Counter((s.size, tuple(np.round(np.concatenate([s.rows, s.columns]), 3))) for s in slices)
@@ -227,7 +227,7 @@ def _stack(slices: list[Slice], label: str) -> tuple[list[Slice], list[str]]:
     return slices, notes
 
 
-def _volume(stack: list[Slice], files: list[DicomFile], notes: list[str], label: str) -> Volume:
+def _volume(stack: list[SeriesSlice], files: list[DicomFile], notes: list[str], label: str) -> Volume:
     first, size = stack[0], stack[0].size
     if len(stack) * size[0] * size[1] > MAX_VOXELS:
         raise MediaError(f"{label} holds more than {MAX_VOXELS:,} voxels: shrink it.")
