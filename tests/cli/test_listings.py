@@ -72,7 +72,8 @@ def test_models(run):
     assert found["embedded"] == ["efficientnet-lite0"]
     assert found["timm"] == [f"timm:{n}" for n in timm.list_models()]
     listed = torchvision.models.list_models
-    names = [*listed(module=torchvision.models), *listed(module=torchvision.models.video)]
+    kinds = (torchvision.models, torchvision.models.video, torchvision.models.detection)
+    names = [name for kind in kinds for name in listed(module=kind)]
     assert found["torchvision"] == [f"torchvision:{n}" for n in names]
     ran = run("models")
     assert "efficientnet-lite0" in ran.out

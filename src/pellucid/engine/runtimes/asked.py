@@ -20,7 +20,7 @@ PRECISIONS = ("f32", "bf16")
 
 
 @dataclass(frozen=True)
-class Asked:
+class RuntimeRequest:
     """Which runtime, and in which precision its sums are taken.
 
     Attributes:
@@ -56,12 +56,12 @@ class Ran:
         return {name: value for name, value in told.items() if value}
 
 
-_ASKED: ContextVar[Asked | None] = ContextVar("asked", default=None)
+_ASKED: ContextVar[RuntimeRequest | None] = ContextVar("asked", default=None)
 
 
-def asked() -> Asked:
+def asked() -> RuntimeRequest:
     """What is asked for here."""
-    return _ASKED.get() or Asked()
+    return _ASKED.get() or RuntimeRequest()
 
 
 @contextmanager
@@ -89,7 +89,7 @@ def runtime(name: str = AUTO, precision: str = "f32") -> Iterator[None]:
         raise ModelError(f"The runtime {name} is not installed: pip install 'pellucid[{EXTRAS[name]}]'.")
     if name == "onnx" and precision == "bf16":
         raise ModelError("The runtime onnx has no bf16 on a processor: choose openvino or torch for it.")
-    token = _ASKED.set(Asked(name, precision))
+    token = _ASKED.set(RuntimeRequest(name, precision))
     try:
         yield
     finally:

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from pellucid.engine.folding import PAYS, foldable
 from pellucid.engine.runtimes import shelf
-from pellucid.engine.runtimes.asked import AUTO, TORCH, Asked, Ran, asked, installed
+from pellucid.engine.runtimes.asked import AUTO, TORCH, Ran, RuntimeRequest, asked, installed
 from pellucid.engine.runtimes.converted import (
     PROOF,
     ConversionError,
@@ -52,7 +52,7 @@ class _Known:
     pace: dict[Place, float] = field(default_factory=dict)  # seconds of one input
     wanted: dict[Place, int] = field(default_factory=dict)  # passes that were asked for so far
     held: OrderedDict[Hashable, tuple[object, Converted]] = field(default_factory=OrderedDict)  # of weights in a state
-    refused: dict[tuple[Place, Asked], tuple[object, str]] = field(default_factory=dict)
+    refused: dict[tuple[Place, RuntimeRequest], tuple[object, str]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -96,7 +96,7 @@ def choose(module: nn.Module, x: Tensor, place: Place, passes: int, fresh: int) 
     """
     want, known = asked(), _of(module)
     known.wanted[place] = known.wanted.get(place, 0) + fresh
-    by_name = want != Asked()
+    by_name = want != RuntimeRequest()
     name = "openvino" if want.name == AUTO else want.name
     if name == TORCH or (not by_name and (installed(name) is None or passes < _READY)):
         return Decision()
