@@ -164,6 +164,8 @@ def test_random_masks_are_scored_once_and_the_global_state_is_left_alone(x):
     inner = STEPS - 1
     assert sum(shown.batches) == 2 + BLOCK + 2 * inner
     perturbed.curves(torch.arange(CELLS).flip(0))
+    assert sum(shown.batches) == 2 + BLOCK + 2 * inner  # the same pictures, the other way round
+    perturbed.curves(torch.randperm(CELLS, generator=torch.Generator().manual_seed(1)))
     assert sum(shown.batches) == 2 + BLOCK + 4 * inner
     truth = torch.zeros(14, 14)
     truth.view(-1)[corner] = 1

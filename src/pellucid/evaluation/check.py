@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from pellucid.engine import Capture
 from pellucid.engine.runtimes.converted import Converted
 from pellucid.errors import ModelError, PellucidError, StorageError
-from pellucid.evaluation.faithfulness import Perturbed, cell_grid, cell_ranking, frame_grid
+from pellucid.evaluation.faithfulness import Blends, Perturbed, cell_grid, cell_ranking, frame_grid
 from pellucid.evaluation.sanity import sanity_correlations
 from pellucid.evaluation.verdict import diagnose, judge
 from pellucid.explanation import Curve, Explanation, Quality
@@ -46,25 +46,39 @@ class Session:
     x: Tensor
     seed: int = 0
     weights: str = ""
+    _targets: list[Target] = field(default_factory=list, repr=False)
+    _blends: dict[bool, Blends] = field(default_factory=dict, repr=False)
     _perturbed: dict[tuple[Target, bool], Perturbed] = field(default_factory=dict, repr=False)
     _quick: dict[tuple[str, ...], tuple[Converted | None, int]] = field(default_factory=dict, repr=False)
 
+    def expect(self, targets: Iterable[Target]) -> None:
+        """Targets that will be asked about: what is shown to the model is scored for all of them in one pass."""
+        new = [t for t in dict.fromkeys(targets) if t not in self._targets]
+        if new:
+            self._targets, self._blends = [*self._targets, *new], {}
+
     def perturbed(self, target: Target, *, frames: bool = False) -> Perturbed:
-        """The perturbed scores of a target; those of random masks are measured once per picture and target.
+        """The perturbed scores of a target; a masked picture is measured once, for all targets.
 
         With `frames` whole frames of a clip are shown and hidden, rather than cells of space (and time).
         """
         if (target, frames) not in self._perturbed:
+            self.expect([target])
             grid = (frame_grid if frames else cell_grid)(self.x.shape[2:])
-            self._perturbed[target, frames] = Perturbed(partial(self._score, target), self.x, self.seed, grid)
+            if frames not in self._blends:
+                self._blends[frames] = Blends(partial(self._score, tuple(self._targets)), self.x, grid)
+            self._perturbed[target, frames] = Perturbed(
+                None, self.x, self.seed, grid, self._blends[frames], self._targets.index(target)
+            )
         return self._perturbed[target, frames]
 
-    def _score(self, target: Target, inputs: Tensor) -> Tensor:
-        with Capture(self.model.module, watch=target.layers) as capture, torch.no_grad():
+    def _score(self, targets: tuple[Target, ...], inputs: Tensor) -> Tensor:
+        watch = tuple(dict.fromkeys(name for t in targets for name in t.layers))
+        with Capture(self.model.module, watch=watch) as capture, torch.no_grad():
             self._quicken(capture, len(inputs))
             output = capture.forward(inputs)
-            repeated = target.select(torch.zeros(len(inputs), dtype=torch.long))
-            return repeated.probability(output, capture.watched)
+            rows = torch.zeros(len(inputs), dtype=torch.long)
+            return torch.stack([t.select(rows).probability(output, capture.watched) for t in targets], 1)
 
     def _quicken(self, capture: Capture, passes: int) -> None:
         """Another runtime, where it pays; asked for again whenever twice as many passes have run."""
@@ -126,6 +140,7 @@ def check(explanations: Iterable[Explained]) -> None:
         sanity: dict[int, float | None] = dict.fromkeys(map(id, sound))
         if "layers" in opens(session.model.module):  # a black box has no weights to shuffle
             sanity |= zip(map(id, sound), _sanity(session, sound), strict=True)
+        session.expect(e.explained for e in sound if e.explained is not None and e.kind != "channels")
         for e in group:
             e.quality = _judged(e, session, sanity.get(id(e)), sound=id(e) in sanity)
 

@@ -28,7 +28,7 @@ CERTAIN = 0.005  # p-value from which on no more masked pictures are asked for
 HOPELESS = {1: 0.5, 2: 0.3, 4: 0.15}  # blocks of masked pictures -> p-value from which on more would not help
 BLOCKS = 8  # at most
 
-Score = Callable[[Tensor], Tensor]  # inputs (M, C, *space) -> scores (M,)
+Score = Callable[[Tensor], Tensor]  # inputs (M, C, *space) -> scores (M,), or (M, targets)
 
 
 def frame_grid(space: Sequence[int]) -> tuple[int, ...]:
@@ -63,29 +63,70 @@ def cell_values(attribution: Tensor, grid: Sequence[int]) -> Tensor:
     return fine[0, 0]
 
 
+class Blends:
+    """One picture between itself and its blur: what the model says of each blend, for all targets at once.
+
+    Each mask is shown to the model once, whichever map, method or target asks for it.
+
+    Args:
+        score: inputs `(M, C, *space)` -> scores `(M, targets)`.
+        x: the picture as the model takes it, `(1, C, *space)`.
+        grid: of the cells that masks are drawn on.
+    """
+
+    def __init__(self, score: Score, x: Tensor, grid: Sequence[int]) -> None:
+        self.score, self.x, self.grid = score, x, tuple(grid)
+        self.blurred = blur(x, torch.Generator(), sigma=0.1)
+        self._known: dict[bytes, Tensor] = {}
+
+    def __call__(self, masks: Tensor) -> Tensor:
+        """Scores `(M, targets)` of the picture where `masks (M, cells)` is true, its blur elsewhere."""
+        names = [row.numpy().tobytes() for row in masks]
+        new = {name: row for row, name in enumerate(names) if name not in self._known}
+        rows = list(new.values())
+
+        def run(start: int, stop: int) -> None:
+            low = masks[rows[start:stop]].reshape(-1, 1, *self.grid).to(self.x)
+            mask = interpolate(low, size=self.x.shape[2:], mode="nearest-exact")
+            scores = self.score(torch.lerp(self.blurred, self.x, mask)).float().cpu()
+            self._known |= zip(list(new)[start:stop], scores, strict=True)
+
+        adaptive_batches(run, len(rows), default_batch(self.x), label="insertion and deletion")
+        return torch.stack([self._known[name] for name in names])
+
+
 @dataclass
 class Perturbed:
-    """One picture's perturbed scores; those of the random masks are measured once and kept.
+    """One picture's perturbed scores for one target; those of the random masks are measured once and kept.
 
     Args:
         score: inputs `(M, C, *space)` -> scores `(M,)`; probabilities where the target has them.
         x: the picture as the model takes it, `(1, C, *space)`.
         seed: of the random masks.
         grid: of the cells; by default that of `cell_grid`.
+        blends: scores of this picture on this grid that several targets share, in place of `score`.
+        column: of the target in them.
     """
 
-    score: Score
+    score: Score | None
     x: Tensor
     seed: int = 0
     grid: tuple[int, ...] = ()
+    blends: Blends | None = None
+    column: int = 0
     _blocks: list[tuple[Tensor, Tensor]] = field(default_factory=list, init=False, repr=False)
-    _ends: Tensor | None = field(default=None, init=False, repr=False)
 
     def __post_init__(self) -> None:
         self.grid = self.grid or cell_grid(self.x.shape[2:])
         self.shown = steps_shown(math.prod(self.grid))
         self.steps = len(self.shown) - 1
-        self.blurred = blur(self.x, torch.Generator(), sigma=0.1)
+        if self.blends is None:
+            self.blends = Blends(self._one_target, self.x, self.grid)
+        self.blurred = self.blends.blurred
+
+    def _one_target(self, inputs: Tensor) -> Tensor:
+        assert self.score is not None
+        return self.score(inputs)[:, None]
 
     def curves(self, order: Tensor) -> tuple[Curve, Curve]:
         """Insertion and deletion of one order of the cells `(cells,)`, with those of random masks beside it."""
@@ -127,9 +168,8 @@ class Perturbed:
 
     def _both_ends(self) -> Tensor:
         """The scores of the blur and of the picture."""
-        if self._ends is None:
-            self._ends = self.score(torch.cat([self.blurred, self.x])).float().cpu()
-        return self._ends
+        cells = math.prod(self.grid)
+        return self._scores(torch.stack([torch.zeros(cells, dtype=torch.bool), torch.ones(cells, dtype=torch.bool)]))
 
     def _inserted(self, orders: Tensor) -> Tensor:
         """Scores `(orders, steps + 1)` as the cells of each order `(orders, cells)` are shown on the blur."""
@@ -142,15 +182,8 @@ class Perturbed:
 
     def _scores(self, masks: Tensor) -> Tensor:
         """Scores `(M,)` of the picture where `masks (M, cells)` is true and of its blur elsewhere."""
-        out = torch.empty(len(masks))
-
-        def run(start: int, stop: int) -> None:
-            low = masks[start:stop].reshape(-1, 1, *self.grid).to(self.x)
-            mask = interpolate(low, size=self.x.shape[2:], mode="nearest-exact")
-            out[start:stop] = self.score(torch.lerp(self.blurred, self.x, mask)).float().cpu()
-
-        adaptive_batches(run, len(masks), default_batch(self.x), label="insertion and deletion")
-        return out
+        assert self.blends is not None
+        return self.blends(masks)[:, self.column]
 
 
 def _curve(scores: Tensor, random: Tensor, variance: Tensor) -> Curve:
