@@ -68,6 +68,12 @@ class Method(ABC):
     channels: ClassVar[Literal["sum", "max"]] = "sum"  # how the channel axis is folded for display
     kind: ClassVar[Literal["map", "channels"]] = "map"
 
+    def __init_subclass__(cls, **settings: Any) -> None:
+        """What a class says it needs holds for it, entered under a name or not."""
+        super().__init_subclass__(**settings)
+        if "needs" in vars(cls):
+            cls.required = needed(cls.needs)
+
     def attribute(self, model: ModelLike, inputs: Tensor, target: TargetLike = None) -> Tensor:
         """Explain `target` on a batch.
 
