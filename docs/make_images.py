@@ -15,7 +15,16 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 import pellucid as pl
-from pellucid.heatmaps import RISE, CompleteRegion, IntegratedGradients, LayerCAM, NecessaryRegion, SufficientRegion
+from pellucid.heatmaps import (
+    LRP,
+    RISE,
+    CompleteRegion,
+    DeepLIFT,
+    IntegratedGradients,
+    LayerCAM,
+    NecessaryRegion,
+    SufficientRegion,
+)
 from pellucid.render import figure_png
 
 
@@ -75,6 +84,13 @@ def rectified(model: pl.VisionModel) -> pl.Heatmaps:
 def smoothed(model: pl.VisionModel) -> pl.Heatmaps:
     """Gradients averaged over random copies."""
     return pl.explain(model, "sample:rocket", method="smooth-grad,smooth-grad-squared,var-grad,expected-gradients")
+
+
+def relevance(model: pl.VisionModel) -> pl.Heatmaps:
+    """The score itself, led back by rules."""
+    return pl.explain(
+        model, "sample:rocket", method=[LRP(), LRP(composite="epsilon-gamma-box"), DeepLIFT(baseline="blur")]
+    )
 
 
 def channels(model: pl.VisionModel) -> pl.Heatmaps:
@@ -174,9 +190,9 @@ def video_overlay(_model: pl.VisionModel) -> pl.VideoHeatmap:
 PICTURES: dict[str, Callable[[pl.VisionModel], Drawn]] = {
     f.__name__: f
     for f in (
-        coffee, enough, ways, cams, gradients, rectified, smoothed, channels, depth, contrast, superpixels,
-        local_tree, importance_channels, importance_folder, units, espresso, layers, atlas, concepts, tree, why,
-        video_motion,
+        coffee, enough, ways, cams, gradients, rectified, smoothed, relevance, channels, depth, contrast,
+        superpixels, local_tree, importance_channels, importance_folder, units, espresso, layers, atlas,
+        concepts, tree, why, video_motion,
     )
 }  # fmt: skip
 

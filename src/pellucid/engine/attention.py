@@ -57,44 +57,16 @@ class _Reader:
             self._found.weights.append(out)
         return out
 
-    def _scaled_dot_product(
-        self,
-        query: Tensor,
-        key: Tensor,
-        value: Tensor,
-        attn_mask: Tensor | None = None,
-        dropout_p: float = 0.0,
-        is_causal: bool = False,
-        scale: float | None = None,
-        enable_gqa: bool = False,
-    ) -> Tensor:
+    def _scaled_dot_product(self, *args: Any, **kwargs: Any) -> Tensor:
         with torch.no_grad():
-            fused = nn.functional.scaled_dot_product_attention(
-                query, key, value, attn_mask, dropout_p, is_causal, scale=scale, enable_gqa=enable_gqa
-            )
-        if enable_gqa:
-            groups = query.shape[-3] // key.shape[-3]
-            key, value = key.repeat_interleave(groups, -3), value.repeat_interleave(groups, -3)
-        if is_causal:
-            attn_mask = torch.ones(query.shape[-2], key.shape[-2], dtype=torch.bool, device=query.device).tril()
-        if attn_mask is not None and attn_mask.dtype == torch.bool:
-            attn_mask = query.new_zeros(attn_mask.shape).masked_fill(~attn_mask, -math.inf)
-        return _proven(self._attend(query, key, value, attn_mask, scale), fused)
+            fused = nn.functional.scaled_dot_product_attention(*args, **kwargs)
+        out, weights = attended(*args, **kwargs)
+        self._keep(weights)
+        return proven(out, fused)
 
-    def _attend(
-        self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, scale: float | None = None
-    ) -> Tensor:
-        """`softmax(q k' scale + mask) v`, over `(..., L, D)`; 0 for a query whose keys are all masked, as in torch."""
-        logits = query @ key.mT * (1 / math.sqrt(query.shape[-1]) if scale is None else scale)
-        if mask is None:
-            weights = logits.softmax(-1)
-        else:
-            logits = logits + mask
-            nowhere = (logits == -math.inf).all(-1, keepdim=True)
-            weights = logits.masked_fill(nowhere, 0.0).softmax(-1).masked_fill(nowhere, 0.0)
+    def _keep(self, weights: Tensor) -> None:
         if weights.ndim == 4:
             self._found.weights.append(weights)
-        return weights @ value
 
     def _multi_head(self, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor | None]:
         """Torch's own function, but what it says of its weights is what its answer is computed from."""
@@ -105,14 +77,45 @@ class _Reader:
         a = SimpleNamespace(**given.arguments)
         batched = a.query.ndim == 3
         q, k, v = _projected(a, batched)
-        out = self._attend(q, k, v, _mask(a, q, k))
-        weights = self._found.weights[-1]
+        out, weights = attended(q, k, v, _mask(a, q, k))
+        self._keep(weights)
         out = nn.functional.linear(out.permute(2, 0, 1, 3).flatten(2), a.out_proj_weight, a.out_proj_bias)
-        out = _proven(out if batched else out.squeeze(1), fused)
+        out = proven(out if batched else out.squeeze(1), fused)
         if not a.need_weights:
             return out, None
         shown = weights.mean(1) if a.average_attn_weights else weights
         return out, shown if batched else shown.squeeze(0)
+
+
+def attended(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attn_mask: Tensor | None = None,
+    dropout_p: float = 0.0,
+    is_causal: bool = False,
+    scale: float | None = None,
+    enable_gqa: bool = False,
+) -> tuple[Tensor, Tensor]:
+    """`softmax(q k' scale + mask) v` over `(..., L, D)`, as torch's function of these arguments, and its weights.
+
+    0 for a query whose keys are all masked, as in torch.
+    """
+    if enable_gqa:
+        groups = query.shape[-3] // key.shape[-3]
+        key, value = key.repeat_interleave(groups, -3), value.repeat_interleave(groups, -3)
+    if is_causal:
+        attn_mask = torch.ones(query.shape[-2], key.shape[-2], dtype=torch.bool, device=query.device).tril()
+    if attn_mask is not None and attn_mask.dtype == torch.bool:
+        attn_mask = query.new_zeros(attn_mask.shape).masked_fill(~attn_mask, -math.inf)
+    logits = query @ key.mT * (1 / math.sqrt(query.shape[-1]) if scale is None else scale)
+    if attn_mask is None:
+        weights = logits.softmax(-1)
+    else:
+        logits = logits + attn_mask
+        nowhere = (logits == -math.inf).all(-1, keepdim=True)
+        weights = logits.masked_fill(nowhere, 0.0).softmax(-1).masked_fill(nowhere, 0.0)
+    return weights @ value, weights
 
 
 _MULTI_HEAD = inspect.signature(nn.functional.multi_head_attention_forward)
@@ -153,7 +156,7 @@ def _mask(a: Any, q: Tensor, k: Tensor) -> Tensor | None:
     return total
 
 
-def _proven(out: Tensor, fused: Tensor) -> Tensor:
+def proven(out: Tensor, fused: Tensor) -> Tensor:
     """`out`, if it is what torch itself answers.
 
     Raises:

@@ -16,7 +16,7 @@ from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import Any, Self
 
@@ -28,7 +28,7 @@ from torch.utils.weak import WeakIdKeyDictionary
 from pellucid.engine.functions import Function, Functions, Replacement
 from pellucid.errors import MethodError
 
-_TINY = 1e-6  # below it a value carries relevance as if it were this large
+_TINY = 1e-12  # below it a value carries relevance as if it were this large (in half precision, 1e-4)
 
 
 def words(text: str) -> frozenset[str]:
@@ -44,12 +44,16 @@ MOVES = words("""
     rot90 unfold fold im2col col2im pixel_shuffle pixel_unshuffle channel_shuffle unflatten pad constant_pad_nd
     reflection_pad replication_pad dropout dropout1d dropout2d dropout3d feature_dropout alpha_dropout identity
     alias detach requires_grad get setitem copy lift lift_fresh broadcast_to broadcast_tensors masked_fill scatter
-    scatter_add index_add index_copy index_put atleast_1d atleast_2d atleast_3d diagonal tril triu
-    adaptive_max_pool1d adaptive_max_pool2d adaptive_max_pool3d max_pool1d max_pool2d max_pool3d
-    max_pool2d_with_indices amax max min amin topk sort median kthvalue as_strided native_dropout unsafe_view
-    unsafe_split_with_sizes
+    scatter_add index_add index_copy index_put atleast_1d atleast_2d atleast_3d diagonal tril triu as_strided
+    native_dropout unsafe_view unsafe_split_with_sizes
 """)
-"""What only moves values or picks some of them: the gradient moves relevance the same way back."""
+"""What only moves values: the gradient moves relevance the same way back."""
+
+SELECTING = words("""
+    adaptive_max_pool1d adaptive_max_pool2d adaptive_max_pool3d max_pool1d max_pool2d max_pool3d
+    max_pool2d_with_indices amax max min amin topk sort median kthvalue
+""")
+"""What picks some of the values: the gradient gives relevance to those."""
 
 LINEAR = words("""
     add sub rsub subtract neg negative positive sum mean avg_pool1d avg_pool2d avg_pool3d adaptive_avg_pool1d
@@ -58,7 +62,7 @@ LINEAR = words("""
 """)
 """What is linear and without a bias: gradient times input is each summand's own share."""
 
-PLAIN = MOVES | LINEAR
+PLAIN = MOVES | SELECTING | LINEAR
 
 _OPERATORS = {
     "iadd": "add", "radd": "add", "isub": "sub", "imul": "mul", "rmul": "mul", "itruediv": "div", "truediv": "div",
@@ -125,7 +129,8 @@ def _opened(function: types.FunctionType) -> Function:
 
 def carrier(y: Tensor) -> Tensor:
     """What relevance is carried by: the value itself, or a tiny one in the place of 0."""
-    return torch.where(y.abs() < _TINY, _TINY, y)
+    tiny = 1e-4 if y.dtype == torch.float16 else _TINY
+    return torch.where(y.abs() < tiny, tiny, y)
 
 
 @dataclass
@@ -195,21 +200,23 @@ class RuleTable:
     Attributes:
         rules: name of a function (see `name_of`) -> its rule.
         first: the rule of the first layer with weights, in place of the table's.
-        unruled: functions that need a rule: where they have none, a note names them. None: all but `PLAIN`.
+        plain: functions whose gradient is their rule.
+        unruled: functions that need a rule: where they have none, a note names them. None: all that are not plain.
     """
 
     rules: Mapping[str, Rule]
     first: Rule | None = None
+    plain: frozenset[str] = PLAIN
     unruled: frozenset[str] | None = None
 
     def misses(self, name: str) -> bool:
         """Whether a function needs a rule and has none."""
-        return name not in self.rules and (name not in PLAIN if self.unruled is None else name in self.unruled)
+        return name not in self.rules and (name not in self.plain if self.unruled is None else name in self.unruled)
 
     def with_rules(self, **changed: Rule | None) -> RuleTable:
         """The table with other rules; None takes one out."""
         rules = {name: rule for name, rule in {**self.rules, **changed}.items() if rule is not None}
-        return RuleTable(rules, self.first, self.unruled)
+        return replace(self, rules=rules)
 
 
 class _Rerouted(torch.autograd.Function):
@@ -254,7 +261,11 @@ class Propagation:
         self.notes: Any = (
             WeakIdKeyDictionary()
         )  # answer -> (its version, what a rule wants to know when it is read again)
-        self.first_seen = False
+        self.first_seen = False  # a layer with weights was met
+        self.ways_back = 0  # how many rules have led back in this backward pass
+        self.inputs: list[Any] = []  # of a reference pass: what each rule was given, in order
+        self.reference: Iterator[Any] | None = None
+        self.branched = False  # the pass and its reference are not of the same functions
         self._found: dict[Function, Replacement | None] = {}
 
     def __enter__(self) -> Self:
@@ -339,13 +350,22 @@ class Propagation:
 
         def accounted(g: Tensor) -> Sequence[Tensor]:
             found = back(g)
+            self.ways_back += 1
             taken = (carrier(value).double() * g).sum()
             given = sum((carrier(x.detach()).double() * h).sum() for x, h in zip(sources, found, strict=True))
-            self.absorbed = self.absorbed + (taken - given).detach().cpu()
+            self.absorb(taken - given)
             return found
 
         answer: Tensor = _Rerouted.apply(accounted, value, *sources)
         return answer
+
+    def absorb(self, relevance: Tensor) -> None:
+        """Count relevance that goes on to no input."""
+        self.absorbed = self.absorbed + relevance.detach().cpu()
+
+    def begin(self) -> None:
+        """A backward pass of another score begins."""
+        self.absorbed, self.ways_back = torch.zeros((), dtype=torch.float64), 0
 
     def said(self) -> list[str]:
         """A note on what has no rule."""

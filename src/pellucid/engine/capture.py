@@ -319,13 +319,16 @@ class Capture:
         """What parts of a batch gave, as one."""
         return joined(parts, count, batch_size(self.module))
 
-    def gradients(self, scores: Sequence[Tensor]) -> list[dict[str, Tensor]]:
-        """For each score `(N,)`, its gradient to every captured activation, in one shared graph."""
+    def gradients(self, scores: Sequence[Tensor], *, last: bool = True) -> list[dict[str, Tensor]]:
+        """For each score `(N,)`, its gradient to every captured activation, in one shared graph.
+
+        The graph is freed behind the `last` of them.
+        """
         # A layer may be cut at several runs, and a batch may have been run in parts.
         parts = [(self.activations, self._cut)] if self.input_gradient or not self._parts else self._parts
         cuts = [[cut.get(name, [a]) for name, a in activations.items()] for activations, cut in parts]
         wrt, found = [run for cut in cuts for runs in cut for run in runs], []
-        for per_score in gradients(scores, wrt, needed=self.input_gradient):
+        for per_score in gradients(scores, wrt, needed=self.input_gradient, last=last):
             slopes = iter(per_score)
             each = [self._read([[next(slopes) for _ in runs] for runs in cut]) for cut in cuts]
             found.append(each[0] if len(each) == 1 else self._whole(each, len(scores[0])))
@@ -429,19 +432,23 @@ _NOT_IN_GRAPH = (
 )
 
 
-def gradients(scores: Sequence[Tensor], wrt: Sequence[Tensor], *, needed: bool = False) -> list[tuple[Tensor, ...]]:
+def gradients(
+    scores: Sequence[Tensor], wrt: Sequence[Tensor], *, needed: bool = False, last: bool = True
+) -> list[tuple[Tensor, ...]]:
     """Gradient of each score `(N,)`, summed over the batch, to each tensor of `wrt`.
 
     Samples must not influence each other (evaluation mode sees to that), so the gradient of the sum is each
-    sample's own. The graph is kept between the scores and freed with the last one. What a score does not depend on
-    has a gradient of zero; with `needed`, a score that depends on nothing of `wrt` is an error.
+    sample's own. The graph is kept between the scores and freed with the last one, if it is the `last`. What a score
+    does not depend on has a gradient of zero; with `needed`, a score that depends on nothing of `wrt` is an error.
     """
     results = []
     for k, score in enumerate(scores):
         if not score.requires_grad:
             raise TargetError(f"{_NO_WAY_BACK}." if needed else _NOT_IN_GRAPH)
         with guarded_backward():
-            grads = torch.autograd.grad(score.sum(), wrt, retain_graph=k < len(scores) - 1, allow_unused=True)
+            grads = torch.autograd.grad(
+                score.sum(), wrt, retain_graph=k < len(scores) - 1 or not last, allow_unused=True
+            )
         if needed and all(g is None for g in grads):
             raise TargetError(f"{_NO_WAY_BACK}, or explain a layer behind the cut, for instance with grad-cam.")
         results.append(tuple(torch.zeros_like(w) if g is None else g for g, w in zip(grads, wrt, strict=True)))

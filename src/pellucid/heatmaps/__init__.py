@@ -19,10 +19,12 @@ from pellucid.heatmaps.cam import (
     SaliencyTubes,
     XGradCAM,
 )
+from pellucid.heatmaps.deep_lift import DeepLIFT, DeepLIFTSHAP
 from pellucid.heatmaps.drise import DRISE
 from pellucid.heatmaps.enough import CompleteRegion, NecessaryRegion, SufficientRegion
 from pellucid.heatmaps.gradient import InputXGradient, Saliency
 from pellucid.heatmaps.lime import LIME
+from pellucid.heatmaps.lrp import CPLRP, LRP, AttnLRP, ExcitationBackprop
 from pellucid.heatmaps.mask_optimisation import ExtremalPerturbation, IGOSPlusPlus, MeaningfulPerturbation
 from pellucid.heatmaps.masked_cam import ISCAM, SSCAM, GroupCAM, ScoreCAM
 from pellucid.heatmaps.noise import ExpectedGradients, SmoothGrad, SmoothGradSquared, VarGrad
@@ -41,10 +43,12 @@ from pellucid.heatmaps.vit_masks import TIS, ViTCX
 __all__ = [
     "AISE",
     "CAM",
+    "CPLRP",
     "DRISE",
     "HSIC",
     "ISCAM",
     "LIME",
+    "LRP",
     "LSTMLRP",
     "METHODS",
     "RISE",
@@ -54,14 +58,18 @@ __all__ = [
     "AblationCAM",
     "AttentionRelevance",
     "AttentionRollout",
+    "AttnLRP",
     "Attribution",
     "ChannelRelevance",
     "CompleteRegion",
     "ContrastiveExcitationBackprop",
     "DeconvNet",
+    "DeepLIFT",
+    "DeepLIFTSHAP",
     "EigenCAM",
     "EigenGradCAM",
     "ElementwiseGradCAM",
+    "ExcitationBackprop",
     "ExpectedGradients",
     "ExtremalPerturbation",
     "FeatureAblation",
@@ -101,6 +109,6 @@ __all__ = [
     "method",
 ]
 
-_FAMILIES = ("cam", "gradient", "path", "perturbation", "region", "mask", "attention", "recurrent")
+_FAMILIES = ("cam", "gradient", "propagation", "path", "perturbation", "region", "mask", "attention", "recurrent")
 METHODS.extend("pellucid.methods")
 METHODS.order(lambda cls: _FAMILIES.index(cls.family) if cls.family in _FAMILIES else len(_FAMILIES))

@@ -8,7 +8,6 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
-from itertools import pairwise
 from typing import Any
 
 from torch import Tensor
@@ -59,11 +58,10 @@ def led_back(job: Job, rules: RuleTable, name: str, *, strict: bool = False) -> 
                 "input-x-gradient or integrated-gradients."
             )
         led = Led([], [s.detach() for s in scores], run)
-        for s in scores:  # each target's backward pass begins with what the one before has absorbed
-            s.register_hook(lambda _g: led.absorbed.append(run.absorbed))  # type: ignore[no-untyped-call]
-        led.gradients = [g["input"].float() for g in capture.gradients(scores)]
-        marks = [*led.absorbed, run.absorbed]
-        led.absorbed = [after - before for before, after in pairwise(marks)]
+        for k, s in enumerate(scores):
+            s.register_hook(lambda _g: run.begin())  # type: ignore[no-untyped-call]
+            led.gradients += [g["input"].float() for g in capture.gradients([s], last=k == len(scores) - 1)]
+            led.absorbed.append(run.absorbed)
     return led
 
 
@@ -81,13 +79,17 @@ class RuleMethod(Method):
     def rules(self) -> RuleTable:
         """The table."""
 
-    def combine(self, x: Tensor, g: Tensor) -> Tensor:
-        """The attribution `(N, C, *space)` from the input and what the rules led back to it."""
+    def combine(self, x: Tensor, g: Tensor, score: Tensor) -> Tensor:
+        """The attribution `(N, C, *space)` from the input, what the rules led back, and the score `(N, 1, ...)`."""
         return g
 
     def facts(self, led: Led, k: int, values: Tensor) -> dict[str, list[float]]:
         """What is measured of the map of target `k`."""
         return {}
+
+    def said(self, facts: dict[str, list[float]]) -> list[str]:
+        """Notes on these figures."""
+        return []
 
     def pass_key(self) -> Hashable:
         """Runs alone."""
@@ -105,6 +107,8 @@ class RuleMethod(Method):
         cost = Cost(len(job.inputs), len(job.inputs) * len(job.targets))
         found = []
         for k, g in enumerate(led.gradients):
-            values = self.combine(x, g)
-            found.append(Attribution(values, notes=led.run.said(), facts=self.facts(led, k, values), cost=cost))
+            score = led.scores[k].float().reshape(-1, *[1] * (x.ndim - 1))
+            values = self.combine(x, g, score)
+            facts = self.facts(led, k, values)
+            found.append(Attribution(values, notes=[*led.run.said(), *self.said(facts)], facts=facts, cost=cost))
         return found

@@ -1,0 +1,205 @@
+"""Differences from a reference in place of gradients: multipliers `dy/dx` whose products with `dx` sum to `dy` exactly.
+
+Two passes: the first, on the reference, notes what each of these functions was given; in the second, on the input, each
+rule finds what its function was given then. The batch is never doubled, so no rule needs to know which axis it is.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from pellucid.engine.backward import Call, Rule
+from pellucid.engine.rules.rectifiers import RECTIFIERS, follows
+
+_SAME = 1e-4  # of the larger value: a smaller difference has no slope of its own, the gradient's is taken
+BRANCHED = (
+    "The network computes otherwise for the reference than for the input (a branch of its own code), so their "
+    "differences cannot be led back: use integrated-gradients."
+)
+
+
+class DifferenceRule(Rule):
+    """Base: pairs each call with its like in the reference pass."""
+
+    def __call__(self, call: Call) -> Any:
+        """In the reference pass the function's own answer, noted; then the answer led back by differences."""
+        live, run = call.live(), call.run
+        if not live or not self.fits(call, live):
+            return None
+        if run.reference is None:
+            run.inputs.append((call.name, [call.args[k].detach().clone() for k in live]))
+            return call.answer()
+        name, before = next(run.reference, ("", []))
+        if name != call.name or [t.shape for t in before] != [call.args[k].shape for k in live]:
+            run.branched = True
+            return None
+        return self.led(call, live, before)
+
+    def fits(self, call: Call, live: Sequence[int]) -> bool:
+        """Whether the rule is for such a call."""
+        return True
+
+    @abstractmethod
+    def led(self, call: Call, live: Sequence[int], before: Sequence[Tensor]) -> Any:
+        """The answer, led back; `before` is what the arguments at `live` were in the reference pass."""
+
+
+def _apart(x: Tensor, before: Tensor) -> tuple[Tensor, Tensor]:
+    """Where two values differ, and by how much; 1 elsewhere, to divide by."""
+    away = x - before
+    apart = (away.abs() > _SAME * torch.maximum(x.abs(), before.abs())) & away.isfinite()
+    return apart, torch.where(apart, away, 1.0)
+
+
+@dataclass(frozen=True)
+class Rescale(DifferenceRule):
+    """`g dy / dx`, elementwise (Shrikumar et al. 2017, arXiv:1704.02685, sec. 3.5.1); the gradient where `dx` is 0."""
+
+    def fits(self, call: Call, live: Sequence[int]) -> bool:
+        """Functions of one value; of names that may be rectifiers, those that are."""
+        return len(live) == 1 and (call.name not in RECTIFIERS or follows(call) is not None)
+
+    def led(self, call: Call, live: Sequence[int], before: Sequence[Tensor]) -> Any:
+        """The secant."""
+        (place,) = live
+        given = list(call.args)
+        given[place] = before[0]
+        with torch.no_grad():
+            reference = call.answer(*given)
+        x = call.args[place].detach()
+        y, back = call.pulled(live)
+        apart, away = _apart(x, before[0])
+        secant = (y - reference) / away
+        return call.rerouted(y, live, lambda g: (torch.where(apart, g * secant, back(g)[0]),))
+
+
+@dataclass(frozen=True)
+class Halved(DifferenceRule):
+    """`d(ab) = da (b + b') / 2 + db (a + a') / 2`: a product's way back at the mean of its factors."""
+
+    def fits(self, call: Call, live: Sequence[int]) -> bool:
+        """Products of two factors."""
+        return len(live) == 2
+
+    def led(self, call: Call, live: Sequence[int], before: Sequence[Tensor]) -> Any:
+        """The product, led back from half way."""
+        with torch.no_grad():
+            y = call.answer()
+        middle = list(call.args)
+        for place, old in zip(live, before, strict=True):
+            middle[place] = (call.args[place].detach() + old) / 2
+        _, back = Call(call.function, call.name, tuple(middle), call.kwargs, call.run).pulled(live)
+        return call.rerouted(y, live, back)
+
+
+@dataclass(frozen=True)
+class SoftmaxDifference(DifferenceRule):
+    """Softmax as `s = e^(x - L)`: a secant of `e`, and `dL = sum w dx` of the log-sum `L` by the mean of old and new
+    weights that makes it exact. (`L` is convex, so its change lies between what the old and the new weights say.)
+    """
+
+    def led(self, call: Call, live: Sequence[int], before: Sequence[Tensor]) -> Any:
+        """The weights, led back."""
+        dim, old = call.argument(1, "dim"), before[0]
+        with torch.no_grad():
+            x = call.args[0].detach()
+            y, was = call.answer(), old.softmax(dim)
+            away = (x - old).nan_to_num(nan=0.0, posinf=0.0, neginf=0.0)
+            logs = x.logsumexp(dim, keepdim=True) - old.logsumexp(dim, keepdim=True)
+            low, high = ((s * away).sum(dim, keepdim=True) for s in (was, y))
+            part = torch.where(high > low, (logs - low) / torch.where(high > low, high - low, 1.0), 0.5).clamp(0, 1)
+            weights = part * y + (1 - part) * was
+            apart, step = _apart(away - logs, torch.zeros_like(away))
+            secant = torch.where(apart, (y - was) / step, y)
+
+        def back(g: Tensor) -> tuple[Tensor]:
+            sent = g * secant
+            return (sent - weights * sent.sum(dim, keepdim=True),)
+
+        return call.rerouted(y, [0], back)
+
+
+_INDEXED: dict[str, Any] = {
+    "max_pool1d": functional.max_pool1d_with_indices,
+    "max_pool2d": functional.max_pool2d_with_indices,
+    "max_pool3d": functional.max_pool3d_with_indices,
+    "adaptive_max_pool1d": functional.adaptive_max_pool1d_with_indices,
+    "adaptive_max_pool2d": functional.adaptive_max_pool2d_with_indices,
+    "adaptive_max_pool3d": functional.adaptive_max_pool3d_with_indices,
+}
+MAX_POOLS = tuple(_INDEXED)
+
+
+@dataclass(frozen=True)
+class MaxPoolDifference(DifferenceRule):
+    """`dy` goes to the window's winner, the input's where the maximum has grown, else the reference's.
+
+    Its own difference is at least as large, so the multiplier `dy / dx` lies in [0, 1], window by window: exact where
+    windows overlap too.
+    """
+
+    def led(self, call: Call, live: Sequence[int], before: Sequence[Tensor]) -> Any:
+        """The pooled values, led back."""
+        pool = _INDEXED[call.name]
+        named = {k: v for k, v in call.kwargs.items() if k != "return_indices"}
+        x, old = call.args[0].detach(), before[0]
+        with torch.no_grad():
+            (y, mine), (reference, its) = (pool(t, *call.args[1:], **named) for t in (x, old))
+        flat = x.ndim - int(call.name[-2])
+        away = (x - old).flatten(flat)
+        winner = torch.where(y > reference, mine, its).flatten(flat)
+        step, own = (y - reference).flatten(flat), away.gather(-1, winner)
+        same = (mine == its).flatten(flat).to(step)
+        share = torch.where(own != 0, step / torch.where(own != 0, own, 1.0), same)
+
+        def back(g: Tensor) -> tuple[Tensor]:
+            sent = torch.zeros_like(away).scatter_add(-1, winner, g.flatten(flat) * share)
+            return (sent.reshape(x.shape),)
+
+        return call.rerouted(y, [0], back)
+
+
+@dataclass(frozen=True)
+class Expanded(Rule):
+    """Normalisations and quotients, written out in functions that have rules of their own."""
+
+    def __call__(self, call: Call) -> Any:
+        """The formula."""
+        x = call.args[0]
+        with call.run.inside():
+            if call.name in ("div", "rsub"):
+                return x * call.args[1].reciprocal() if 1 in call.live() else None
+            if call.name == "normalize":
+                p, dim = call.argument(1, "p", 2.0), call.argument(2, "dim", 1)
+                if p != 2.0:
+                    return None
+                return x * (x.square().sum(dim, keepdim=True) + 1e-24).rsqrt()
+            if call.name == "group_norm":
+                grouped = x.reshape(len(x), call.argument(1, "num_groups"), -1)
+                found = _standard(grouped, (2,), call.argument(4, "eps", 1e-5)).reshape(x.shape)
+                weight, bias = call.argument(2, "weight"), call.argument(3, "bias")
+                shape = (-1, *[1] * (x.ndim - 2))
+                weight, bias = (None if t is None else t.reshape(shape) for t in (weight, bias))
+            else:
+                dims = tuple(range(x.ndim - len(call.argument(1, "normalized_shape")), x.ndim))
+                weight, bias = call.argument(2, "weight"), call.argument(3, "bias")
+                if call.name == "rms_norm":
+                    eps, bias = call.argument(3, "eps"), None
+                    eps = torch.finfo(x.dtype).eps if eps is None else eps
+                    found = x * (x.square().mean(dims, keepdim=True) + eps).rsqrt()
+                else:
+                    found = _standard(x, dims, call.argument(4, "eps", 1e-5))
+            found = found if weight is None else found * weight
+            return found if bias is None else found + bias
+
+
+def _standard(x: Tensor, dims: tuple[int, ...], eps: float) -> Tensor:
+    centred = x - x.mean(dims, keepdim=True)
+    return centred * (centred.square().mean(dims, keepdim=True) + eps).rsqrt()

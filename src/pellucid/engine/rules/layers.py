@@ -1,0 +1,314 @@
+"""Layers with weights, and the normalisation behind them: how relevance of `y = W x + b` is shared among the inputs.
+
+Every rule here is `R_x = sum over terms of x' * W'^T (share R_y / (z + eps sign z))`, `z` the sum of `W' x' + b'` over
+the terms: input, weights and bias by their signs, by their squares, or as ones. A layer whose answer a batch
+normalisation reads is one layer with it, found by what was computed, not by names or order; so a rule answers the same
+whether the normalisation is folded into the weights or not.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pellucid.engine.backward import Call, Rule, carrier
+
+CONVOLUTIONS = ("conv1d", "conv2d", "conv3d", "conv_transpose1d", "conv_transpose2d", "conv_transpose3d")
+DENSE = ("linear", "addmm")
+
+Term = tuple[Tensor, Tensor, Tensor | None]
+"""(input, weights, bias) as they count."""
+
+
+def stable(z: Tensor, epsilon: float) -> Tensor:
+    """`z`, moved away from 0 by `epsilon`."""
+    return z + epsilon * torch.where(z < 0, -1.0, 1.0)
+
+
+class Affine:
+    """A call of a layer with weights.
+
+    Attributes:
+        x: input; weight, bias: of the layer, detached; y: its answer.
+    """
+
+    def __init__(self, call: Call) -> None:
+        self.call = call
+        places = {"addmm": (1, 2, 0)}.get(call.name, (0, 1, 2))
+        given = [call.argument(p, n) for p, n in zip(places, ("input", "weight", "bias"), strict=True)]
+        self.place, self._places = places[0], places
+        self.x, self.weight = given[0], given[1].detach()
+        self.bias = None if given[2] is None else given[2].detach()
+
+    @staticmethod
+    def fits(call: Call) -> bool:
+        """Whether the input alone depends on the picture."""
+        return call.live() == [1 if call.name == "addmm" else 0]
+
+    def run(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        """The layer with another input and other weights."""
+        given, named = list(self.call.args), dict(self.call.kwargs)
+        for place, name, value in zip(self._places, ("input", "weight", "bias"), (x, weight, bias), strict=True):
+            if len(given) > place:
+                given[place] = (
+                    torch.zeros((), dtype=x.dtype, device=x.device) if value is None and place == 0 else value
+                )
+            elif name in named or value is not None:
+                named[name] = value
+        answer: Tensor = self.call.function(*given, **named)
+        return answer
+
+    def folded(self, scale: Tensor, shift: Tensor) -> tuple[Tensor, Tensor]:
+        """Weights and bias of the layer with `scale y + shift` `(C,)` behind it."""
+        w = self.weight
+        if self.call.name.startswith("conv_transpose"):
+            groups = self.call.argument(6, "groups", 1)
+            per_row = scale.reshape(groups, 1, -1).expand(-1, len(w) // groups, -1).reshape(w.shape[:2])
+            weight = w * per_row.reshape(*per_row.shape, *[1] * (w.ndim - 2))
+        elif self.call.name == "addmm":
+            weight = w * scale
+        else:
+            weight = w * scale.reshape(-1, *[1] * (w.ndim - 1))
+        return weight, shift if self.bias is None else self.bias * scale + shift
+
+
+class AffineRule(Rule):
+    """Base: how a layer with weights hands on relevance."""
+
+    def __call__(self, call: Call) -> Any:
+        """The layer's answer; the first layer of a pass may have a rule of its own."""
+        if not Affine.fits(call):
+            return None
+        layer, run = Affine(call), call.run
+        rule = self if run.first_seen or run.table.first is None else run.table.first
+        run.first_seen = True
+        assert isinstance(rule, AffineRule)
+        y, back = call.pulled([layer.place])
+        answer = call.rerouted(y, [layer.place], lambda g: (rule.back(layer, y, g, None, back),))
+        run.notes[answer] = (answer._version, layer, rule, back)
+        return answer
+
+    def normalised(self, layer: Affine, call: Call, scale: Tensor, shift: Tensor, back: Any) -> Any:
+        """The answer of a batch normalisation behind the layer, as one layer with it."""
+        with torch.no_grad():
+            y = call.answer()
+        norm = (scale, shift)
+        return call.run.rerouted(y, [layer.x], lambda g: (self.back(layer, y, g, norm, back),))
+
+    def back(
+        self,
+        layer: Affine,
+        y: Tensor,
+        g: Tensor,
+        norm: tuple[Tensor, Tensor] | None,
+        plain: Callable[[Tensor], tuple[Tensor, ...]],
+    ) -> Tensor:
+        """The gradient to the input.
+
+        Args:
+            layer: the layer; y: what it answered, behind its normalisation if there is one.
+            g: the gradient at `y`.
+            norm: scale and shift of that normalisation.
+            plain: the plain way back through the layer without it.
+        """
+        weight, bias = (layer.weight, layer.bias) if norm is None else layer.folded(*norm)
+        return self.shared(layer, weight, bias, y, carrier(y) * g)
+
+    def shared(self, layer: Affine, weight: Tensor, bias: Tensor | None, y: Tensor, R: Tensor) -> Tensor:
+        """The gradient to the input whose relevance is this rule's share of `R`."""
+        x = layer.x.detach()
+        found = torch.zeros_like(x)
+        for share, epsilon, terms in self.groups(x, weight, bias, y):
+            leaves = [t[0].detach().clone().requires_grad_() for t in terms]
+            z = sum(layer.run(leaf, w, b) for leaf, (_, w, b) in zip(leaves, terms, strict=True))
+            assert isinstance(z, Tensor)
+            sent = share * R / stable(z.detach(), epsilon)
+            for leaf, h in zip(leaves, torch.autograd.grad(z, leaves, sent), strict=True):
+                found += leaf.detach() * h
+        return found / carrier(x)
+
+    @abstractmethod
+    def groups(
+        self, x: Tensor, w: Tensor, b: Tensor | None, y: Tensor
+    ) -> Iterator[tuple[Tensor | float, float, Sequence[Term]]]:
+        """Groups of terms, each with the share of the relevance that it is given, and its stabiliser."""
+
+
+def signs(x: Tensor, plus: Tensor, minus: Tensor, bias: Tensor | None) -> list[Term]:
+    """The positive inputs with `plus` and the bias, the negative ones, if there are any, with `minus`."""
+    if not bool((x < 0).any()):
+        return [(x, plus, bias)]
+    return [(x.clamp(min=0), plus, bias), (x.clamp(max=0), minus, None)]
+
+
+def _part(b: Tensor | None, **bounds: float) -> Tensor | None:
+    return None if b is None else b.clamp(**bounds)
+
+
+@dataclass(frozen=True)
+class Epsilon(AffineRule):
+    """`R_j = sum_k x_j w_jk / (z_k + eps sign z_k) R_k` (Bach et al. 2015): in proportion to what each adds."""
+
+    epsilon: float = 1e-6
+
+    def back(
+        self,
+        layer: Affine,
+        y: Tensor,
+        g: Tensor,
+        norm: tuple[Tensor, Tensor] | None,
+        plain: Callable[[Tensor], tuple[Tensor, ...]],
+    ) -> Tensor:
+        """The plain way back of a gradient that is damped where `z` is small: no further forward pass."""
+        sent = g * carrier(y) / stable(y, self.epsilon)
+        if norm is not None:
+            sent = sent * norm[0].reshape(-1, *[1] * (y.ndim - 2))
+        return plain(sent)[0]
+
+    def groups(
+        self, x: Tensor, w: Tensor, b: Tensor | None, y: Tensor
+    ) -> Iterator[tuple[Tensor | float, float, Sequence[Term]]]:
+        """All of it at once."""
+        yield 1.0, self.epsilon, [(x, w, b)]
+
+
+@dataclass(frozen=True)
+class Gamma(AffineRule):
+    """As epsilon, with `w + gamma w+` for what speaks for a unit's sign (Montavon et al. 2019, table 10.1)."""
+
+    gamma: float = 0.25
+    epsilon: float = 1e-6
+
+    def groups(
+        self, x: Tensor, w: Tensor, b: Tensor | None, y: Tensor
+    ) -> Iterator[tuple[Tensor | float, float, Sequence[Term]]]:
+        """Units that are positive, and units that are negative."""
+        up, down = w + self.gamma * w.clamp(min=0), w + self.gamma * w.clamp(max=0)
+        b_up, b_down = (None if b is None else b + self.gamma * b.clamp(**k) for k in ({"min": 0}, {"max": 0}))
+        yield (y > 0).to(y), self.epsilon, signs(x, up, down, b_up)
+        if bool((y < 0).any()):
+            yield (y < 0).to(y), self.epsilon, signs(x, down, up, b_down)
+
+
+@dataclass(frozen=True)
+class AlphaBeta(AffineRule):
+    """`alpha` times the shares of what excites, less `beta` times those of what inhibits (Bach et al. 2015, eq. 60)."""
+
+    alpha: float = 2.0
+    beta: float = 1.0
+    epsilon: float = 1e-6
+
+    def groups(
+        self, x: Tensor, w: Tensor, b: Tensor | None, y: Tensor
+    ) -> Iterator[tuple[Tensor | float, float, Sequence[Term]]]:
+        """What excites, and what inhibits."""
+        up, down = w.clamp(min=0), w.clamp(max=0)
+        yield self.alpha, self.epsilon, signs(x, up, down, _part(b, min=0))
+        if self.beta:
+            yield -self.beta, self.epsilon, signs(x, down, up, _part(b, max=0))
+
+
+@dataclass(frozen=True)
+class ZPlus(AlphaBeta):
+    """Only what excites counts, `alpha = 1, beta = 0` (Montavon et al. 2017, arXiv:1512.02479)."""
+
+    alpha: float = 1.0
+    beta: float = 0.0
+
+
+@dataclass(frozen=True)
+class WSquare(AffineRule):
+    """`R_j = sum_k w_jk^2 / sum_i w_ik^2 R_k`, whatever the input (Montavon et al. 2017)."""
+
+    epsilon: float = 1e-9
+
+    def groups(
+        self, x: Tensor, w: Tensor, b: Tensor | None, y: Tensor
+    ) -> Iterator[tuple[Tensor | float, float, Sequence[Term]]]:
+        """Squared weights of ones."""
+        yield 1.0, self.epsilon, [(torch.ones_like(x), w.square(), None)]
+
+
+@dataclass(frozen=True)
+class Flat(AffineRule):
+    """`R_j = sum_k R_k / (inputs of k)`: alike over all that a unit reads (Lapuschkin et al. 2017)."""
+
+    epsilon: float = 1e-9
+
+    def groups(
+        self, x: Tensor, w: Tensor, b: Tensor | None, y: Tensor
+    ) -> Iterator[tuple[Tensor | float, float, Sequence[Term]]]:
+        """Ones of ones."""
+        yield 1.0, self.epsilon, [(torch.ones_like(x), torch.ones_like(w), None)]
+
+
+@dataclass(frozen=True)
+class ZBox(AffineRule):
+    """`x w - low w+ - high w-` for inputs that lie in a box (Montavon et al. 2017, eq. for the first layer).
+
+    The box is the input's own: each channel's least and greatest value in each picture.
+    """
+
+    epsilon: float = 1e-6
+
+    def groups(
+        self, x: Tensor, w: Tensor, b: Tensor | None, y: Tensor
+    ) -> Iterator[tuple[Tensor | float, float, Sequence[Term]]]:
+        """What the input is above the darkest, and below the brightest."""
+        dims = tuple(range(2, x.ndim)) or (1,)
+        low, high = x.amin(dims, keepdim=True).expand_as(x), x.amax(dims, keepdim=True).expand_as(x)
+        down, up = _part(b, min=0), _part(b, max=0)
+        yield (
+            1.0,
+            self.epsilon,
+            [
+                (x, w, b),
+                (low, -w.clamp(min=0), None if down is None else -down),
+                (high, -w.clamp(max=0), None if up is None else -up),
+            ],
+        )
+
+
+@dataclass(frozen=True)
+class BatchNormalised(Rule):
+    """A batch normalisation in evaluation mode: one layer with what feeds it, else its own plain scale."""
+
+    def __call__(self, call: Call) -> Any:
+        """The normalisation's answer; None where it takes its statistics from the batch."""
+        if call.live() != [0]:
+            return None
+        x = call.args[0]
+        line = _line(call)
+        if line is None:
+            return None
+        scale, shift = line
+        known = call.run.notes.get(x)
+        if known is not None and known[0] == x._version:
+            _, layer, rule, back = known
+            return rule.normalised(layer, call, scale, shift, back)
+        with torch.no_grad():
+            y = call.answer()
+        factor = scale.reshape(-1, *[1] * (x.ndim - 2))
+        return call.rerouted(y, [0], lambda g: (g * factor,))
+
+
+def _line(call: Call) -> tuple[Tensor, Tensor] | None:
+    """Scale and shift `(C,)` of a normalisation, read from its answers; None where they depend on its input."""
+    x = call.args[0].detach()
+    with torch.enable_grad():
+        zero = torch.zeros((2, x.shape[1], *[1] * (x.ndim - 2)), dtype=x.dtype, device=x.device)
+        zero[1] = 1.0
+        zero.requires_grad_()
+        try:
+            y = call.answer(zero, *call.args[1:])
+        except (ValueError, RuntimeError):  # statistics of one value a channel
+            return None
+        (scale,) = torch.autograd.grad(y.sum(), zero)
+    scale, shift = scale.reshape(2, -1), y.detach().reshape(2, -1)
+    straight = torch.allclose(shift[1] - shift[0], scale[0], rtol=1e-3, atol=1e-5 * float(1 + shift.abs().max()))
+    return (scale[0], shift[0]) if straight and torch.equal(scale[0], scale[1]) else None

@@ -1,0 +1,122 @@
+"""DeepLIFT: captum where it is exact, completeness where it is not, closed forms of each rule."""
+
+import copy
+
+import pytest
+import timm
+import torch
+from captum.attr import DeepLift as Captum
+from torch import nn
+from torch.nn import functional
+
+from helpers.nets import noise, seeded, settled
+from pellucid.errors import MethodError
+from pellucid.heatmaps import DeepLIFT, DeepLIFTSHAP, get_method
+from pellucid.testing import check_method
+
+
+@pytest.mark.parametrize("name", ["deep-lift", "deep-lift-shap"])
+def test_the_contract(name):
+    check_method(get_method(name))
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+@pytest.mark.parametrize("pooled", [False, True])
+def test_captum_agrees_where_it_is_exact(pooled):
+    """Logits, batch 1, every `nn.ReLU` used once; windows that do not overlap, and no rectifier next to them."""
+    body = [nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Conv2d(4, 4, 3), nn.ReLU()]
+    head = [nn.Linear(400, 8), nn.ReLU(), nn.Linear(8, 3)]
+    if pooled:
+        body, head = [nn.Conv2d(3, 4, 3), nn.MaxPool2d(2)], [nn.Linear(144, 3)]
+    net = seeded(lambda: nn.Sequential(*body, nn.Flatten(), *head)).eval()
+    x, reference = noise(1, 3, 14, 14), noise(1, 3, 14, 14, seed=1)
+    expected = Captum(copy.deepcopy(net)).attribute(x.clone(), reference, target=1)
+    found = DeepLIFT(baseline=reference).attribute(net, x, 1)
+    torch.testing.assert_close(found, expected.detach(), rtol=1e-3, atol=1e-5 * float(expected.abs().max()))
+
+
+BENDS = {
+    "relu": functional.relu,
+    "gelu": functional.gelu,
+    "silu": functional.silu,
+    "relu6": lambda h: functional.relu6(3 * h),
+    "hardswish": functional.hardswish,
+    "sigmoid": torch.sigmoid,
+    "exp of a square": lambda h: (-h.square()).exp(),
+    "softmax": lambda h: h.softmax(-1),
+    "softmax far apart": lambda h: (30 * h).softmax(-1),
+    "layer norm": lambda h: functional.layer_norm(h, (8,)),
+    "group norm": lambda h: functional.group_norm(h, 3),
+    "rms norm": lambda h: functional.rms_norm(h, (8,)),
+    "normalize": lambda h: functional.normalize(h, dim=-1),
+    "product": lambda h: h * h.flip(-1),
+    "gate": lambda h: h * h.mean(1, keepdim=True).sigmoid(),
+    "glu": lambda h: functional.glu(torch.cat([h, h.flip(1)], -1)),
+    "quotient": lambda h: h / (1 + h.exp()),
+    "attention": lambda h: functional.scaled_dot_product_attention(h, h, h),
+    "einsum": lambda h: torch.einsum("nij,nkj->nik", h, h) @ h,
+    "overlapping maxima": lambda h: functional.max_pool1d(h, 3, 1, 1),
+    "overlapping maxima in two dimensions": lambda h: functional.max_pool2d(h[:, None], 3, 1, 1)[:, 0],
+    "the largest": lambda h: functional.adaptive_max_pool1d(h, 1).expand(-1, -1, 8),
+}
+
+
+class Bends(nn.Module):
+    def __init__(self, bend):
+        super().__init__()
+        self.bend, self.first, self.last = bend, nn.Linear(6, 8), nn.Linear(8, 2)
+
+    def forward(self, x):
+        return self.last(self.bend(self.first(x))).mean(1)
+
+
+@pytest.mark.parametrize("name", BENDS)
+def test_it_is_complete_through_every_function(name):
+    net, x, reference = seeded(lambda: Bends(BENDS[name])).eval(), noise(2, 6, 6), noise(2, 6, 6, seed=1)
+    (found,) = DeepLIFT(baseline=reference).explain(net, x, [1])
+    change = net(x)[:, 1] - net(reference)[:, 1]
+    torch.testing.assert_close(found.values.flatten(1).sum(1), change, rtol=1e-3, atol=1e-5)
+    assert found.notes == []
+
+
+def test_secants_by_hand():
+    net = nn.Sequential(nn.Flatten(), nn.Linear(2, 1, bias=False), nn.ReLU()).eval()
+    with torch.no_grad():
+        net[1].weight.copy_(torch.tensor([[1.0, 2.0]]))
+    x, reference = torch.tensor([[[1.0, 1.0]]]), torch.tensor([[[-1.0, -1.0]]])
+    # The pre-activation goes from -3 to 3, the answer from 0 to 3: the secant is one half.
+    assert DeepLIFT(baseline=reference).attribute(net, x, 0).flatten().tolist() == [1.0, 2.0]
+
+
+@pytest.mark.parametrize("name", ["resnet18", "test_convnext", "test_efficientnet", "test_vit"])
+def test_it_is_complete_on_whole_networks(name):
+    net = settled(seeded(lambda: timm.create_model(name, num_classes=7)))
+    side = 160 if name == "test_vit" else 64
+    x = noise(1, 3, side, side)
+    (found,) = DeepLIFT(baseline="blur").explain(net, x, [3])
+    assert found.facts["completeness_gap"][0] < 1e-3
+    assert found.notes == []
+
+
+def test_shap_is_the_mean_over_references():
+    net, x, references = seeded(lambda: Bends(torch.tanh)).eval(), noise(2, 6, 6), noise(3, 6, 6, seed=1)
+    expected = sum(DeepLIFT(baseline=r[None].expand_as(x)).attribute(net, x, 1) for r in references) / 3
+    (found,) = DeepLIFTSHAP(baseline=references).explain(net, x, [1])
+    torch.testing.assert_close(found.values, expected)
+    assert max(found.facts["completeness_gap"]) < 1e-3
+    assert (found.cost.forwards, found.cost.backwards) == (2 * (1 + 2 * 3), 2 * 3)
+
+
+class Branches(nn.Module):
+    def forward(self, x):
+        return torch.tanh(x).flatten(1)[:, :2] if x.mean() > 0 else torch.sigmoid(x).flatten(1)[:, :2]
+
+
+def test_a_network_that_takes_another_branch_for_the_reference_is_refused():
+    with pytest.raises(MethodError, match="computes otherwise for the reference"):
+        DeepLIFT(baseline=-torch.ones(1, 1, 4)).attribute(Branches(), torch.ones(1, 1, 4), 0)
+
+
+def test_references_of_another_size_are_refused():
+    with pytest.raises(MethodError, match="References are"):
+        DeepLIFTSHAP(baseline=noise(3, 5, 5)).attribute(seeded(lambda: Bends(torch.tanh)), noise(1, 6, 6), 1)
