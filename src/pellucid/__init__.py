@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from pellucid.models.layers import layers
     from pellucid.models.model import VisionModel
     from pellucid.models.preprocess import Preprocess
+    from pellucid.models.sliding import SlidingWindow
     from pellucid.models.sources import load, per_frame, wrap
     from pellucid.models.targets import Class, Contrast, PerSample, Step, Target, TopClass, Unit
     from pellucid.models.volume_preprocess import VolumePreprocess
@@ -63,6 +64,7 @@ _HOMES = {
     "pellucid.models.layers": ("layers",),
     "pellucid.models.model": ("VisionModel",),
     "pellucid.models.volume_preprocess": ("VolumePreprocess",),
+    "pellucid.models.sliding": ("SlidingWindow",),
     "pellucid.models.volumes": ("per_slice",),
     "pellucid.models.preprocess": ("Preprocess",),
     "pellucid.models.blackbox": ("to_onnx",),
@@ -131,6 +133,7 @@ __all__ = [
     "Picture",
     "Plan",
     "Preprocess",
+    "SlidingWindow",
     "Step",
     "StorageError",
     "Target",

@@ -26,7 +26,9 @@ from pellucid.heatmaps.activations import (
     weight_dims,
 )
 from pellucid.heatmaps.base import Attribution, Method, method
+from pellucid.heatmaps.sliding import through_windows
 from pellucid.models.layers import Layer
+from pellucid.models.sliding import SlidingWindow
 from pellucid.models.targets import Class, Contrast, PerSample, Target, TopClass
 from pellucid.scoring.job import Job
 
@@ -54,6 +56,11 @@ class ActivationGradientCAM(Method):
         notes = [*layer.notes, *map_notes(values, self.signed, self.name, None if G.any() else layer)]
         return Attribution(values, layer, notes=notes)
 
+    def windowed(self, job: Job, target: Target, A: Tensor, G: Tensor, layer: Layer) -> Attribution:
+        """The attribution of a network that slides over a volume, from all its windows side by side."""
+        values = self.combine(A, G)
+        return Attribution(values, layer, notes=map_notes(values, self.signed, self.name))
+
     def pass_key(self) -> Hashable:
         """All CAMs of one layer share a pass."""
         return (ActivationGradientCAM, self.layer)
@@ -62,6 +69,8 @@ class ActivationGradientCAM(Method):
     def run(cls, methods: Sequence[ActivationGradientCAM], job: Job) -> list[list[Attribution]]:
         """One pass for all methods and targets."""
         need_gradient = any(m.needs_gradient for m in methods)
+        if isinstance(job.module, SlidingWindow):
+            return through_windows(methods, job, ActivationGradientCAM.windowed, need_gradient=need_gradient)
         layer = choose_layer(methods[0].layer, job, need_gradient)
         activation, gradients = activation_and_gradients(job, layer, need_gradient)
         A = layer.layout.to_map(activation).float()
