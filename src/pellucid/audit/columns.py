@@ -81,12 +81,20 @@ def describe(
         _scaled(samples.embedding)
     )
     for k in range(kinds.max() + 1):
-        add(f"like pictures, group {k + 1}", kinds == k, "like pictures")
+        add(f"like pictures, group {k + 1} ({_what(kinds == k, numbers, samples, labels)})", kinds == k, "like pictures")
     for name, texts in (given or {}).items():
         found, counts = np.unique(np.array(list(texts), str), return_counts=True)
         for value in found[np.argsort(-counts, kind="stable")][:_MOST_VALUES]:
             add(f"{name} {value}", np.array(list(texts), str) == value, name)
     return Columns(tuple(names), np.stack(values, 1) if values else np.zeros((len(samples), 0), bool), tuple(sources))
+
+
+def _what(inside: NDArray[np.bool_], numbers: NDArray[np.float64], samples: SampleTable, labels: Sequence[str]) -> str:
+    """What a group of pictures is, in a few words: its most frequent answer, and the property that sets it apart."""
+    answer = int(np.bincount(samples.answers[inside]).argmax())
+    away = (numbers[inside].mean(0) - numbers.mean(0)) / np.maximum(numbers.std(0), 1e-12)
+    j = int(np.abs(away).argmax())
+    return f"mostly {labels[answer]}, {'much' if away[j] > 0 else 'little'} {(*PROPERTIES, *EVIDENCE)[j]}"
 
 
 def _scaled(rows: NDArray[np.float32]) -> NDArray[np.float64]:

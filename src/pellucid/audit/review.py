@@ -12,7 +12,7 @@ from pellucid.audit.columns import evidence_figures
 from pellucid.audit.samples import SampleTable
 from pellucid.numerics.proportions import calibration_error
 
-_SAME = 4.0  # grey levels that thumbnails of one picture may differ by, on average
+_SAME, _OF_CONTRAST = 4.0, 0.15  # how far thumbnails of one picture may differ: in grey levels, of their contrast
 _ALIKE = 0.98  # cosine of the embeddings of two files of one picture
 _BLOCK = 1024
 _DRAWS = 300
@@ -110,7 +110,7 @@ def duplicates(samples: SampleTable) -> tuple[tuple[int, int], ...]:
         alike = rows[start : start + _BLOCK] @ rows.T
         for i, j in np.argwhere(alike > _ALIKE):
             a, b = start + int(i), int(j)
-            if a < b and float(np.abs(thumbs[a] - thumbs[b]).mean()) <= _SAME:
+            if a < b and np.abs(thumbs[a] - thumbs[b]).mean() <= min(_SAME, _OF_CONTRAST * thumbs[a].std()):
                 found.append((a, b))
     return tuple(found)
 

@@ -5,6 +5,8 @@ Only imported when a figure is drawn, since it imports matplotlib.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from matplotlib.figure import Figure
 
 from pellucid.audit.findings import Findings
@@ -17,13 +19,17 @@ _WIDE, _SIDE = 7.0, 2.4  # inches: the words, the curve
 
 
 def draw(found: Findings, title: str) -> Figure:
-    """The sheet."""
-    calibrated = found.review.calibration
+    """The sheet of an audit."""
+    return draw_lines(title, list(found.lines()), found.notes, found.review.calibration)
+
+
+def draw_lines(title: str, lines: Sequence[str], notes: Sequence[str], calibrated: Calibration | None) -> Figure:
+    """A sheet of sentences, with the curve beside them where there is one."""
     sheet = Sheet(2 * MARGIN + _WIDE + (GAP + 0.5 + _SIDE if calibrated else 0))
     y = head(sheet, title, "", Column(MARGIN, MARGIN, _WIDE, (0, 0)), _WIDE)
-    for line in found.lines():
+    for line in lines:
         y += 0.04 + sheet.paragraph(line, MARGIN, y, _WIDE, TEXT, colour=INK)
-    for note in found.notes:
+    for note in notes:
         y += 0.04 + sheet.paragraph(note, MARGIN, y, _WIDE, TEXT, colour=WARNING)
     low = reliability(sheet, calibrated, MARGIN + _WIDE + GAP, MARGIN) if calibrated else y
     return sheet.finish(max(y, low) + MARGIN)

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from html import escape
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
 from pellucid.audit.findings import Findings
+from pellucid.audit.paired import Paired
 from pellucid.audit.reasons import Reliance
 from pellucid.audit.review import Calibration
+from pellucid.audit.samples import SampleTable
 from pellucid.errors import MediaError
+from pellucid.explanation import Record
 from pellucid.media import read_image
 from pellucid.render.pages.card import Card
 from pellucid.render.pages.page import figure_svg, folded, paragraph, picture
@@ -62,17 +66,59 @@ def _section(title: str, *parts: str) -> str:
     return f'<section class="concept"><h3>{escape(title)}</h3>{"".join(parts)}</section>'
 
 
-def _row(found: Findings, members: Sequence[int], reason: Reliance | None = None) -> str:
+class TwoTables(Protocol):
+    """What a comparison's page is made of; see `results.comparison`."""
+
+    first: SampleTable
+    second: SampleTable
+    sources: list[str]
+    labels: list[str]
+    paired: Paired
+    record: Record
+    notes: list[str]
+
+
+def comparison_card(found: TwoTables, title: str, *, file: str = "") -> Card:
+    """A comparison as a part of a page: the summary, then pictures, each as it was before and as it is now."""
+    lines = list(found.paired.lines())
+    parts = [paragraph(line) for line in lines] + [paragraph(note, warn=True) for note in found.notes]
+    moved = np.argsort(np.nan_to_num(found.paired.agreement, nan=1.0), kind="stable")[:_SHOWN]
+    for name, members in (
+        ("Right before, wrong now", found.paired.lost),
+        ("Wrong before, right now", found.paired.won),
+        *((s.name, s.members) for s in found.paired.worse_slices),
+        ("Whose evidence moved most", moved.tolist()),
+    ):
+        if members:
+            tables = ((found.first, "before"), (found.second, "now"))
+            rows = [_row(View(t, found.sources, found.labels, when), members) for t, when in tables]
+            parts.append(_section(name, *rows))
+    parts.append(drawer(found.record, file))
+    return Card(title, lines[0], "".join(parts), found.paired.verdict, found.paired.verdict != "worse")
+
+
+@dataclass(frozen=True)
+class View:
+    """A table whose pictures are shown; `when` stands before each answer."""
+
+    samples: SampleTable
+    sources: Sequence[str]
+    labels: Sequence[str]
+    when: str = ""
+
+
+def _row(found: View | Findings, members: Sequence[int], reason: Reliance | None = None) -> str:
     """The first few pictures of a finding, under their maps, with answer and truth below."""
     shown = [_card(found, i, reason) for i in members[:_SHOWN]]
     more = len(members) - len(shown)
     return f'<div class="row">{"".join(shown)}</div>' + (paragraph(f"and {more} more, in the table") if more else "")
 
 
-def _card(found: Findings, i: int, reason: Reliance | None) -> str:
+def _card(found: View | Findings, i: int, reason: Reliance | None) -> str:
     s = found.samples
     truth = found.labels[int(s.truth[i])] if s.truth[i] >= 0 else ""
-    said = f"{found.labels[int(s.answers[i])]}" + (f", in truth {truth}" if truth and s.wrong[i] else "")
+    when = f"{found.when}: " if isinstance(found, View) and found.when else ""
+    said = f"{when}{found.labels[int(s.answers[i])]}" + (f", in truth {truth}" if truth and s.wrong[i] else "")
     pixels = _seen(found, i)
     values = np.asarray(Image.fromarray(s.maps[i]).resize((_SIDE, _SIDE), Image.Resampling.BICUBIC))
     drawn = overlay(pixels, values, signed=True, limits=limits(values, signed=True)).copy()
@@ -82,7 +128,7 @@ def _card(found: Findings, i: int, reason: Reliance | None) -> str:
     return f"<figure>{both}<figcaption>{escape(said)}</figcaption></figure>"
 
 
-def _seen(found: Findings, i: int) -> Pixels:
+def _seen(found: View | Findings, i: int) -> Pixels:
     """What the model saw of a picture; of one that cannot be opened, its thumbnail."""
     try:
         image = read_image(found.sources[i]).pil()

@@ -1,0 +1,72 @@
+"""`pellucid compare`: what changed from one model to another, on the same pictures."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from pellucid.cli import options
+
+
+class FailIf(StrEnum):
+    """What makes the command exit with 1."""
+
+    WORSE = "worse"
+    CHANGED = "changed"
+
+
+def compare(
+    first: Annotated[str, typer.Argument(metavar="BEFORE", help="A model: see `pellucid models`.")],
+    second: Annotated[str, typer.Argument(metavar="NOW", help="Another, of the same classes.")],
+    pictures: Annotated[str, typer.Argument(metavar="FOLDER", help="Pictures (sub-folders or labels.csv: classes).")],
+    fail_if: Annotated[
+        FailIf | None,
+        typer.Option("--fail-if", help="Exit with 1 if it is worse, or if any answer has changed: for releases."),
+    ] = None,
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for page, table, values and record.")] = Path(
+        "pellucid-out"
+    ),
+    as_json: options.Json = False,
+    seed: Annotated[int, typer.Option("--seed", help="Of whatever is random.")] = 0,
+    device: options.Device = None,
+) -> None:
+    """Say what changed from one model to another: answers, slices, calibration, evidence; paired, and tested."""
+    from pellucid.cli.console import document, progress
+
+    report: dict[str, Any] = {"format": "pellucid-report/1", "results": [], "failed": []}
+    with document(report, as_json):
+        from pellucid.media import read_folder
+        from pellucid.storage import check_writable
+
+        read_folder(pictures)
+        check_writable(out)
+
+        from pellucid.verbs.compare import compare as run
+
+        models = [options.load_model(name, None, False, None, device) for name in (first, second)]
+        with progress():
+            found = run(models[0], models[1], pictures, keep=out / "work", seed=seed)
+            saved = [str(path) for path in found.save(out)]
+        report["results"].append(
+            {
+                "input": found.record.input["source"] or found.name,
+                "models": list(found.names),
+                "pictures": len(found.first),
+                "verdict": found.paired.verdict,
+                "changed": len(found.paired.changed),
+                "lines": list(found.lines()),
+                "notes": found.notes,
+                "files": saved,
+            }
+        )
+        if not as_json:
+            print(f"{found.caption}, {len(found.first)} pictures")
+            for line in [*found.lines(), *(f"note: {note}" for note in found.notes)]:
+                print(f"  {line}")
+            print(f"  page: {saved[-1]}")
+    bad = found.paired.verdict == "worse" or (fail_if is FailIf.CHANGED and found.paired.changed)
+    if fail_if is not None and bad:
+        raise typer.Exit(1)
