@@ -41,12 +41,14 @@ if TYPE_CHECKING:
     from pellucid.results.activations import Activations
     from pellucid.results.atlas import AtlasSheet
     from pellucid.results.audit import Audit
+    from pellucid.results.comparison import Comparison
     from pellucid.results.distilled import Distilled
     from pellucid.results.features import FeatureImage, FeatureImages
     from pellucid.results.tcav import ConceptTests
     from pellucid.verbs.activations import activations
     from pellucid.verbs.atlas import atlas
     from pellucid.verbs.audit import audit
+    from pellucid.verbs.compare import compare
     from pellucid.verbs.concepts import concepts
     from pellucid.verbs.distill import distill
     from pellucid.verbs.explain import explain
@@ -75,6 +77,8 @@ _HOMES = {
     "pellucid.results.activations": ("Activations",),
     "pellucid.results.atlas": ("AtlasSheet",),
     "pellucid.results.audit": ("Audit",),
+    "pellucid.results.comparison": ("Comparison",),
+    "pellucid.verbs.compare": ("compare",),
     "pellucid.results.features": ("FeatureImage", "FeatureImages"),
     "pellucid.results.tcav": ("ConceptTests",),
     "pellucid.verbs.activations": ("activations",),
@@ -114,6 +118,7 @@ __all__ = [
     "Class",
     "Clip",
     "ClipPreprocess",
+    "Comparison",
     "ConceptTests",
     "Concepts",
     "Contrast",
@@ -150,6 +155,7 @@ __all__ = [
     "activations",
     "atlas",
     "audit",
+    "compare",
     "concepts",
     "distill",
     "explain",

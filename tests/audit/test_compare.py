@@ -4,13 +4,13 @@ import json
 
 import numpy as np
 import pytest
+from test_audit import saved, table
 
 import pellucid as pl
 from helpers.reliant import CLASSES, trained, world
-from pellucid.audit.paired import aligned, compare
 from pellucid.audit.columns import Columns
+from pellucid.audit.paired import aligned, compare
 from pellucid.errors import DataError
-from test_audit import saved, table
 
 
 @pytest.fixture(scope="module")

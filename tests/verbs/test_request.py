@@ -16,6 +16,7 @@ from pellucid.models.targets import as_target
 from pellucid.verbs.activations import ActivationsRequest
 from pellucid.verbs.atlas import AtlasRequest
 from pellucid.verbs.audit import AuditRequest
+from pellucid.verbs.compare import CompareRequest
 from pellucid.verbs.concepts import ConceptsRequest
 from pellucid.verbs.distill import DistillRequest
 from pellucid.verbs.explain import ExplainRequest
@@ -43,6 +44,7 @@ ASKED = [
     ),
     ActivationsRequest(layer=("a", "b"), by="relevance", target=as_target(1)),
     AtlasRequest(size=4, projection="pca"),
+    CompareRequest(seed=3),
     AuditRequest(layer="4", given={"site": ("a", "b")}),
     ConceptsRequest(by=get_dictionary("nmf", count=4), words=("stripe",)),
     DistillRequest(into="linear", teacher="cnn"),

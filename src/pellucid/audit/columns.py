@@ -81,7 +81,9 @@ def describe(
         _scaled(samples.embedding)
     )
     for k in range(kinds.max() + 1):
-        add(f"like pictures, group {k + 1} ({_what(kinds == k, numbers, samples, labels)})", kinds == k, "like pictures")
+        add(
+            f"like pictures, group {k + 1} ({_what(kinds == k, numbers, samples, labels)})", kinds == k, "like pictures"
+        )
     for name, texts in (given or {}).items():
         found, counts = np.unique(np.array(list(texts), str), return_counts=True)
         for value in found[np.argsort(-counts, kind="stable")][:_MOST_VALUES]:

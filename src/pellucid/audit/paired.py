@@ -100,7 +100,8 @@ class Paired:
         yield f"The evidence lies where it lay with a correlation of {float(np.nanmean(self.agreement)):.2f}."
         mean, low, high = self.border
         if low > 0 or high < 0:
-            yield f"{abs(mean):.1%} {'more' if mean > 0 else 'less'} of it lies at the border [{low:+.1%}, {high:+.1%}]."
+            more = "more" if mean > 0 else "less"
+            yield f"{abs(mean):.1%} {more} of it lies at the border [{low:+.1%}, {high:+.1%}]."
 
 
 def aligned(second: SampleTable, first_labels: Sequence[str], second_labels: Sequence[str]) -> SampleTable:

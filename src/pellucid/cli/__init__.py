@@ -12,6 +12,7 @@ import typer
 from pellucid.cli import (
     audit,
     batch,
+    compare,
     concepts,
     distill,
     doctor,
@@ -39,6 +40,7 @@ app.command("explain")(explain.explain)
 app.command("importance")(importance.importance)
 app.command("visualize")(visualize.visualize)
 app.command("audit")(audit.audit)
+app.command("compare")(compare.compare)
 app.command("concepts")(concepts.concepts)
 app.command("tcav")(tcav.tcav)
 app.command("distill")(distill.distill)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from numpy.typing import NDArray
 
 from pellucid import storage
 from pellucid.audit.paired import Paired, WorseSlice
@@ -132,12 +134,7 @@ def read_comparison(artefact: storage.Artefact) -> Comparison:
     """An artefact as the comparison that it holds."""
     with storage.reading(artefact):
         meta, found = artefact.meta, artefact.arrays
-        tables = [
-            SampleTable(
-                **{n.partition(".")[2]: a for n, a in found.items() if n.startswith(f"{which}.")}, layer=layer
-            )
-            for which, layer in zip(("first", "second"), meta["layers"], strict=True)
-        ]
+        tables = [_table(found, which, k, meta["layers"]) for k, which in enumerate(("first", "second"))]
         told = meta["paired"]
         sure = [
             None if c is None else Calibration(**{**c, "bins": tuple(tuple(b) for b in c["bins"])})
@@ -160,3 +157,8 @@ def read_comparison(artefact: storage.Artefact) -> Comparison:
             tables[0], tables[1], meta["sources"], meta["labels"], (meta["names"][0], meta["names"][1]), paired,
             storage.record_from(meta), meta["notes"],
         )  # fmt: skip
+
+
+def _table(found: Mapping[str, NDArray[Any]], which: str, number: int, layers: Sequence[str]) -> SampleTable:
+    rows: dict[str, Any] = {n.partition(".")[2]: a for n, a in found.items() if n.startswith(f"{which}.")}
+    return SampleTable(**rows, layer=layers[number])

@@ -14,8 +14,7 @@ from pellucid.audit import paired
 from pellucid.audit.columns import describe
 from pellucid.audit.review import review
 from pellucid.audit.samples import SampleTable, arrays, build
-from pellucid.errors import DataError, StorageError
-from pellucid.explanation import Record
+from pellucid.errors import DataError
 from pellucid.media import Pictures, PictureSet, read_folder
 from pellucid.models.model import VisionModel
 from pellucid.results.comparison import FORMAT, Comparison
@@ -105,16 +104,13 @@ def requested(models: tuple[VisionModel, VisionModel], pictures: Any, asked: Com
 
 
 def recompute(artefact: Artefact, model: Any, given: Any) -> Again:
-    """Both stored tables made again from their record; `model` is a pair, where the record cannot load them."""
+    """Both stored tables made again from their record; `model`: a pair, or one that stands for both."""
     stored, told = opened(artefact), list[str]()
     about = stored.record
     pictures = reopened(about, given)
-    if model is not None and not (isinstance(model, tuple | list) and len(model) == 2):
-        raise StorageError("This result is of two models: give both, as pl.verify(file, model=(first, second)).")
-    records = [about, Record(**{**vars(about), "model": about.method["parameters"]["second"]})]
-    models = [
-        reloaded(r, None if model is None else model[k], pictures, told) for k, r in enumerate(records)
-    ]
+    pair = model if isinstance(model, tuple | list) else (model, model)
+    records = (about, replace(about, model=about.method["parameters"]["second"]))
+    models = [reloaded(r, m, pictures, told) for r, m in zip(records, pair, strict=True)]
     again = requested((models[0], models[1]), pictures, CompareRequest(seed=about.run["seed"]))
     found = {
         f"{which}.{name}": torch.from_numpy(value)

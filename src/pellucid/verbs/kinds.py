@@ -1,6 +1,6 @@
 """Every kind of result that there is: importing a verb enters its maker in `REQUESTS`."""
 
-from pellucid.verbs import activations, atlas, audit, concepts, distill, explain, importance, tcav, visualize
+from pellucid.verbs import activations, atlas, audit, compare, concepts, distill, explain, importance, tcav, visualize
 from pellucid.verbs.request import REQUESTS
 
 __all__ = [
@@ -8,6 +8,7 @@ __all__ = [
     "activations",
     "atlas",
     "audit",
+    "compare",
     "concepts",
     "distill",
     "explain",

@@ -91,14 +91,14 @@ def comparison_card(found: TwoTables, title: str, *, file: str = "") -> Card:
     ):
         if members:
             tables = ((found.first, "before"), (found.second, "now"))
-            rows = [_row(View(t, found.sources, found.labels, when), members) for t, when in tables]
+            rows = [_row(ShownTable(t, found.sources, found.labels, when), members) for t, when in tables]
             parts.append(_section(name, *rows))
     parts.append(drawer(found.record, file))
     return Card(title, lines[0], "".join(parts), found.paired.verdict, found.paired.verdict != "worse")
 
 
 @dataclass(frozen=True)
-class View:
+class ShownTable:
     """A table whose pictures are shown; `when` stands before each answer."""
 
     samples: SampleTable
@@ -107,17 +107,17 @@ class View:
     when: str = ""
 
 
-def _row(found: View | Findings, members: Sequence[int], reason: Reliance | None = None) -> str:
+def _row(found: ShownTable | Findings, members: Sequence[int], reason: Reliance | None = None) -> str:
     """The first few pictures of a finding, under their maps, with answer and truth below."""
     shown = [_card(found, i, reason) for i in members[:_SHOWN]]
     more = len(members) - len(shown)
     return f'<div class="row">{"".join(shown)}</div>' + (paragraph(f"and {more} more, in the table") if more else "")
 
 
-def _card(found: View | Findings, i: int, reason: Reliance | None) -> str:
+def _card(found: ShownTable | Findings, i: int, reason: Reliance | None) -> str:
     s = found.samples
     truth = found.labels[int(s.truth[i])] if s.truth[i] >= 0 else ""
-    when = f"{found.when}: " if isinstance(found, View) and found.when else ""
+    when = f"{found.when}: " if isinstance(found, ShownTable) and found.when else ""
     said = f"{when}{found.labels[int(s.answers[i])]}" + (f", in truth {truth}" if truth and s.wrong[i] else "")
     pixels = _seen(found, i)
     values = np.asarray(Image.fromarray(s.maps[i]).resize((_SIDE, _SIDE), Image.Resampling.BICUBIC))
@@ -128,7 +128,7 @@ def _card(found: View | Findings, i: int, reason: Reliance | None) -> str:
     return f"<figure>{both}<figcaption>{escape(said)}</figcaption></figure>"
 
 
-def _seen(found: View | Findings, i: int) -> Pixels:
+def _seen(found: ShownTable | Findings, i: int) -> Pixels:
     """What the model saw of a picture; of one that cannot be opened, its thumbnail."""
     try:
         image = read_image(found.sources[i]).pil()
