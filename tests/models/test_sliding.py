@@ -10,6 +10,7 @@ from torch import nn
 import pellucid as pl
 from pellucid.errors import ModelError
 from pellucid.models.sliding import SlidingWindow
+from pellucid.models.window_memory import WindowMemory, current, remembering
 
 
 class Segmenter(nn.Module):
@@ -150,3 +151,47 @@ def test_bad_settings_get_one_sentence():
         SlidingWindow(net, (8, 8))(volume(8, 8, 8))
     with pytest.raises(ModelError, match="must answer"):
         SlidingWindow(nn.Conv3d(1, 2, 3, stride=2), (8, 8, 8))(volume(8, 8, 8))
+
+
+def share(answer):
+    """The share of class 1, summed without rounding."""
+    return answer.double().softmax(1)[:, 1].flatten(1).mean(1)
+
+
+@pytest.mark.parametrize(("method", "settings", "saved"), [
+    ("shapley", {"segments": "grid", "samples": 4}, 0.5),
+    ("occlusion", {"window": 4, "stride": 4}, 0.5),
+    ("rise", {"samples": 16}, 0.0),
+])  # fmt: skip
+def test_windows_that_a_mask_leaves_as_they_are_are_not_run_again(method, settings, saved):
+    net, x = Segmenter().eval(), volume(24, 16, 16)
+    known = pl.heatmaps.METHODS[method].__dataclass_fields__
+    chosen = pl.heatmaps.get_method(method, **{k: v for k, v in settings.items() if k in known})
+    with remembering() as memory:
+        quick = chosen.attribute(SlidingWindow(net, (8, 8, 8)), x, share)
+    with remembering(Forgetful()) as plain:
+        slow = chosen.attribute(SlidingWindow(net, (8, 8, 8)), x, share)
+    torch.testing.assert_close(quick, slow, atol=1e-5 * float(slow.abs().max()), rtol=1e-5)
+    assert plain.run == plain.asked == memory.asked
+    assert 1 - memory.run / memory.asked >= saved, f"{memory.run} of {memory.asked} windows"
+
+
+class Forgetful(WindowMemory):
+    """Runs every window."""
+
+    def answer(self, windows, network, batch):
+        self.asked, self.run = self.asked + len(windows), self.run + len(windows)
+        return network(windows)
+
+
+def test_a_memory_forgets_the_oldest_and_answers_the_same():
+    net, x = Segmenter().eval(), volume(24, 16, 16)
+    slid = SlidingWindow(net, (8, 8, 8), batch=3)
+    with torch.no_grad():
+        plain = slid(x)
+        with remembering(WindowMemory(limit=20_000)) as small:
+            torch.testing.assert_close(slid(x.repeat(2, 1, 1, 1, 1)), plain.repeat(2, 1, 1, 1, 1))
+            torch.testing.assert_close(slid(x), plain)
+    assert small._size <= 20_000
+    assert small.run < small.asked
+    assert current() is None

@@ -18,6 +18,7 @@ from torch.overrides import _get_current_function_mode
 
 from pellucid.errors import ModelError
 from pellucid.models.adapters import Adapter
+from pellucid.models.window_memory import current
 
 Place = tuple[slice, ...]
 
@@ -109,9 +110,12 @@ class SlidingWindow(Adapter):
 
     def answers(self, x: Tensor, places: Sequence[Place]) -> Iterator[tuple[list[Place], Tensor]]:
         """Windows and what the network answers to them, `(n * N, K, *window)`, `batch` at a time."""
-        for start in range(0, len(places), self.batch):
-            some = list(places[start : start + self.batch])
-            answer = self.module(torch.cat([x[inside(place)] for place in some]))
+        memory = None if torch.is_grad_enabled() else current()
+        step = self.batch if memory is None else 1
+        for start in range(0, len(places), step):
+            some = list(places[start : start + step])
+            windows = torch.cat([x[inside(place)] for place in some])
+            answer = self.module(windows) if memory is None else memory.answer(windows, self.module, self.batch)
             if not isinstance(answer, Tensor) or tuple(answer.shape[2:]) != self.window:
                 got = tuple(answer.shape) if isinstance(answer, Tensor) else type(answer).__name__
                 raise ModelError(

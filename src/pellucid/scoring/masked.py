@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -17,7 +17,9 @@ from pellucid.engine.capture import Capture
 from pellucid.engine.masks import SegmentMasks
 from pellucid.engine.perturb import MaskScorer, Scorer, Scores
 from pellucid.errors import MethodError
+from pellucid.models.sliding import SlidingWindow
 from pellucid.models.targets import Target
+from pellucid.models.window_memory import remembering
 from pellucid.numerics.games import UnfinishedError, Value
 from pellucid.scoring.job import Job
 from pellucid.scoring.tokens import token_scorer
@@ -62,10 +64,15 @@ def masked(
     """
     ground = None if is_dropped(baseline) else open_baseline(baseline, job.inputs, _seeded(seed))
     targets = freeze(job)
-    with _scorer(job, ground, scores(targets)) as scorer:
+    with _remembered(job), _scorer(job, ground, scores(targets)) as scorer:
         scorer.memory = job.memory
         scorer.cost.forwards += len(job.inputs)  # the pass that fixed the targets
         yield scorer
+
+
+def _remembered(job: Job) -> AbstractContextManager[object]:
+    """Of a network that slides over volumes: windows that a mask does not change are not run again."""
+    return remembering() if isinstance(job.module, SlidingWindow) else nullcontext()
 
 
 def is_dropped(baseline: str | Tensor) -> bool:
