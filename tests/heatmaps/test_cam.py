@@ -33,7 +33,9 @@ from pellucid.models.layers import best_layer
 from pellucid.models.targets import Class, Contrast, PerSample, TopClass
 
 CAMS = {
-    name: cls for name, cls in METHODS.items() if issubclass(cls, ActivationGradientCAM) and "clip" not in cls.needs
+    name: cls
+    for name, cls in METHODS.items()
+    if issubclass(cls, ActivationGradientCAM) and "clip" not in cls.needs and "region" not in cls.needs
 }
 BUT_CAM = {name: cls for name, cls in CAMS.items() if cls is not CAM}
 

@@ -117,5 +117,6 @@ def explain(name, net, x, target):
 ON_TOKENS = [name for name, cls in METHODS.items() if "tokens" in cls.needs]
 ON_CLIPS = [name for name, cls in METHODS.items() if "clip" in cls.needs or "recurrent" in cls.needs]
 ON_BOXES = [name for name, cls in METHODS.items() if "a box" in cls.needs]
-ON_CNNS = [name for name in METHODS if name not in (*ON_TOKENS, *ON_CLIPS, *ON_BOXES)]
+ON_REGIONS = [name for name, cls in METHODS.items() if "a region" in cls.needs]
+ON_CNNS = [name for name in METHODS if name not in (*ON_TOKENS, *ON_CLIPS, *ON_BOXES, *ON_REGIONS)]
 ERRORS = {"error": MineError("mine"), "cancel": KeyboardInterrupt()}

@@ -17,7 +17,7 @@ from pellucid.engine.masks import grid_labels
 from pellucid.errors import AbsentError, MethodError, ModelError, PellucidError, TargetError
 from pellucid.heatmaps import get_method
 from pellucid.models.detection.detections import Detections, overlaps, padded
-from pellucid.models.targets import Box, as_target
+from pellucid.models.targets import BoxTarget, as_target
 from pellucid.testing import check_target
 
 RED_BOX, BLUE_BOX = (8.0, 16.0, 16.0, 24.0), (24.0, 0.0, 34.0, 8.0)
@@ -279,6 +279,8 @@ def test_in_a_folder_the_rest_goes_on(tmp_path):
     model = replace(planted(), preprocess=pl.Preprocess(input_size=(32, 32), mean=(0, 0, 0), std=(1, 1, 1)))
     from pellucid.verbs.explain import explain_each
 
-    outcomes = dict(explain_each(model, [tmp_path / "a.png", tmp_path / "b.png"], [get_method("occlusion")], [Box(0)]))
+    outcomes = dict(
+        explain_each(model, [tmp_path / "a.png", tmp_path / "b.png"], [get_method("occlusion")], [BoxTarget(0)])
+    )
     assert isinstance(outcomes["b"], AbsentError)
     assert len(outcomes["a"]) == 1

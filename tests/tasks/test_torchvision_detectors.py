@@ -9,7 +9,7 @@ import pellucid as pl
 from pellucid.errors import PellucidError
 from pellucid.heatmaps import get_method
 from pellucid.models.detection.detections import overlaps
-from pellucid.models.targets import Box
+from pellucid.models.targets import BoxTarget
 
 PLAIN = {"weights": None, "weights_backbone": None}
 SMALL = {**PLAIN, "min_size": 96, "max_size": 160}
@@ -96,7 +96,7 @@ def test_gradients_of_two_boxes_are_finite_and_differ(name):
         with pytest.raises(PellucidError, match="gradient"):
             saliency.attribute(model, x, "box:0/left")
     else:
-        left = saliency.attribute(model, x, Box(0, part="left"))
+        left = saliency.attribute(model, x, BoxTarget(0, part="left"))
         assert bool(left.any())
 
 
@@ -104,8 +104,8 @@ def test_a_side_moves_as_its_gradient_says():
     """One stage: the derivative of the left side along a direction equals finite differences."""
     net, x = made("ssdlite320_mobilenet_v3_large").double(), noise(1, 3, 320, 320).double()
     model = pl.wrap(net)
-    bound = model.frozen(model.bound(Box(0, part="bottom"), x), x, model.outputs(x))
-    gradient = get_method("input-x-gradient").attribute(model, x, Box(0, part="bottom")) / x
+    bound = model.frozen(model.bound(BoxTarget(0, part="bottom"), x), x, model.outputs(x))
+    gradient = get_method("input-x-gradient").attribute(model, x, BoxTarget(0, part="bottom")) / x
     direction = torch.sign(gradient)
     with torch.no_grad():
         ahead, behind = (float(bound(model.module(x + step * direction))) for step in (1e-6, -1e-6))

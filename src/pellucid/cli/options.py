@@ -53,7 +53,7 @@ Task = Annotated[
     str | None,
     typer.Option(
         "--task",
-        help="What the model answers: classes, labels, values, boxes, or boxes:HEAD (yolox, yolo); else found.",
+        help="What the model answers: classes, labels, values, boxes, boxes:yolox, regions ...; else found.",
     ),
 ]
 

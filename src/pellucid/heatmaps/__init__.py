@@ -32,6 +32,7 @@ from pellucid.heatmaps.path import IntegratedGradients
 from pellucid.heatmaps.perturbation import FeatureAblation, Occlusion
 from pellucid.heatmaps.rectified import DeconvNet, GuidedBackprop, GuidedGradCAM
 from pellucid.heatmaps.recurrent import LSTMLRP, ContrastiveExcitationBackprop, StateAblation, StateGradient
+from pellucid.heatmaps.region_cam import SegGradCAM, SegXResCAM
 from pellucid.heatmaps.sampling import RISE
 from pellucid.heatmaps.sensitivity import HSIC, Sobol
 from pellucid.heatmaps.shapley import KernelSHAP, Owen, Shapley
@@ -93,6 +94,8 @@ __all__ = [
     "Saliency",
     "SaliencyTubes",
     "ScoreCAM",
+    "SegGradCAM",
+    "SegXResCAM",
     "Shapley",
     "SmoothGrad",
     "SmoothGradSquared",

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pellucid.errors import MethodError
 from pellucid.heatmaps.base import Attribution, method
 from pellucid.heatmaps.sampling import RISE
-from pellucid.models.targets import Box, Target
+from pellucid.models.targets import BoxTarget, Target
 from pellucid.scoring.job import Job
 
 
@@ -23,9 +23,9 @@ class DRISE(RISE):
     """RISE whose score of a mask is the greatest similarity of a candidate under it to the box. `(N, *space)`.
 
     The similarity is overlap times the cosine of the class probabilities times objectness, over all candidates before
-    any is suppressed (see `Box`, part `similarity`). A detector without objectness has that of its most likely class in
-    its place. Far from the object a detector finds the box under most masks, so the paper's sum never comes near zero
-    there; the covariance (`centred`, the default) does.
+    any is suppressed (see `BoxTarget`, part `similarity`). A detector without objectness has that of its most likely
+    class in its place. Far from the object a detector finds the box under most masks, so the paper's sum never comes
+    near zero there; the covariance (`centred`, the default) does.
 
     Args:
         cells, p, samples, tolerance, max_samples, centred, baseline, seed: see `RISE`; 16 cells and 5000 masks at the
@@ -44,7 +44,7 @@ class DRISE(RISE):
 
 
 def _similar(target: Target) -> Target:
-    if not isinstance(target, Box):
+    if not isinstance(target, BoxTarget):
         raise MethodError(
             "d-rise asks why a detector sees a box, and this target is none: name one such as box:0, or use rise."
         )

@@ -321,9 +321,14 @@ def _heatmap(
     )
 
 
+_MOSTLY = 0.5  # of a pixel that lies in a region
+
+
 def marked(target: Target, geometry: Geometry) -> dict[str, Tensor]:
-    """What to draw over the original picture for a frozen target: `box` `(1, 4)`, in the picture's pixels."""
+    """What to draw over the original picture for a frozen target: `box` `(1, 4)`, or `region` `(1, H, W)`."""
     marks = target.marks()
+    if "region" in marks:
+        marks["region"] = geometry.to_source(marks["region"].float()).nan_to_num() > _MOSTLY
     if "box" in marks:
         marks["box"] = torch.tensor([geometry.source_box(row) for row in marks["box"].tolist()])
     return marks

@@ -15,7 +15,7 @@ from torchvision.ops import clip_boxes_to_image
 from pellucid.models.adapters import Adapter
 from pellucid.models.detection.detections import Answered, Detections
 from pellucid.models.detection.heads import HEADS
-from pellucid.models.detection.task import Boxes
+from pellucid.models.detection.task import BoxTask
 from pellucid.models.preprocess import Preprocess
 
 
@@ -30,7 +30,7 @@ class HeadDetector(Adapter):
     def __init__(self, module: nn.Module, head: str) -> None:
         super().__init__(module)
         self.head = HEADS.key(head)
-        self.task = Boxes()
+        self.task = BoxTask()
 
     def forward(self, x: Tensor) -> Detections:
         """Detections of pictures `(N, 3, h, w)`."""
@@ -48,7 +48,7 @@ class TorchvisionDetector(Adapter):
 
     def __init__(self, module: nn.Module) -> None:
         super().__init__(module)
-        self.task = Boxes()
+        self.task = BoxTask()
 
     def forward(self, x: Tensor) -> Detections:
         """Detections of pictures `(N, 3, h, w)` in [0, 1], as the detector takes them."""

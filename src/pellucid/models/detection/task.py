@@ -15,7 +15,7 @@ from pellucid.models.parts import lists_boxes, speaks_of_boxes
 from pellucid.models.preprocess import Preprocess
 from pellucid.models.reading import Reading
 from pellucid.models.targets import ClassTarget, Target, TopClass
-from pellucid.models.targets.boxes import Box
+from pellucid.models.targets.boxes import BoxTarget
 from pellucid.models.targets.classes import label_of
 from pellucid.models.task import Labels, Task, task_kind
 
@@ -24,7 +24,7 @@ _SHOWN = 20  # boxes that a result names
 
 @task_kind("boxes", "detection")
 @dataclass(frozen=True)
-class Boxes(Task):
+class BoxTask(Task):
     """Boxes, each of one class: `Detections`, or boxes, labels and scores for each picture.
 
     Attributes:
@@ -48,7 +48,7 @@ class Boxes(Task):
 
     def asked(self, target: Target) -> Target:
         """The top class is the most certain box."""
-        return Box(target.rank) if type(target) is TopClass else target
+        return BoxTarget(target.rank) if type(target) is TopClass else target
 
     def check(self, target: Target, module: nn.Module, inputs: Tensor, output: Any) -> None:
         """A class alone is no box."""

@@ -10,7 +10,7 @@ import torch
 from pellucid.errors import ModelError
 from pellucid.media import Plan
 from pellucid.models.clips import ClipPreprocess
-from pellucid.models.detection.task import Boxes
+from pellucid.models.detection.task import BoxTask
 from pellucid.models.preprocess import Preprocess
 from pellucid.models.sources.hub import unreachable
 from pellucid.models.sources.imagenet import imagenet_preprocess
@@ -34,10 +34,14 @@ def _names() -> list[str]:
     import torchvision
 
     models = torchvision.models
-    return [n for home in (models, models.video, models.detection) for n in models.list_models(module=home)]
+    return [
+        n
+        for home in (models, models.video, models.detection, models.segmentation)
+        for n in models.list_models(module=home)
+    ]
 
 
-@source("torchvision", "torchvision's classifiers and detectors; weights from its own server", _names)
+@source("torchvision", "torchvision's classifiers, detectors and segmenters; weights from its own server", _names)
 def build(name: str, classes: int | None, pretrained: bool) -> Built:
     """An architecture of torchvision, with the preprocessing that its weights were measured with."""
     import torchvision
@@ -48,7 +52,7 @@ def build(name: str, classes: int | None, pretrained: bool) -> Built:
         hint = (
             f"did you mean {', '.join(f'torchvision:{n}' for n in near)}?" if near else "`pellucid models` lists them."
         )
-        raise ModelError(f"torchvision has no classifier or detector {name!r}; {hint}")
+        raise ModelError(f"torchvision has no classifier, detector or segmenter {name!r}; {hint}")
     published = torchvision.models.get_model_weights(name)
     if tag and tag not in published.__members__:
         raise ModelError(f"torchvision:{name} has no weights {tag!r}; it has {', '.join(published.__members__)}.")
@@ -56,8 +60,9 @@ def build(name: str, classes: int | None, pretrained: bool) -> Built:
     options: dict[str, Any] = {} if classes is None else {"num_classes": classes}
     try:
         with torch.random.fork_rng(devices=[]):
-            if name in torchvision.models.list_models(module=torchvision.models.detection):
-                options["weights_backbone"] = None  # those of the detector hold it
+            inner = (torchvision.models.detection, torchvision.models.segmentation)
+            if any(name in torchvision.models.list_models(module=home) for home in inner):
+                options["weights_backbone"] = None  # those of the whole hold it
             module = torchvision.models.get_model(name, weights=weights if pretrained else None, **options)
     except OSError as error:
         raise ModelError(unreachable(f"torchvision:{name}")) from error
@@ -65,5 +70,5 @@ def build(name: str, classes: int | None, pretrained: bool) -> Built:
     if type(preset).__name__ == "VideoClassification":
         return module, ClipPreprocess.from_torchvision(preset, VIDEO.get(name, Plan("rate", 16, 15))), labels
     if type(preset).__name__ == "ObjectDetection":
-        return module, Boxes().preprocessing(module, None) or imagenet_preprocess((224, 224), 3), labels
+        return module, BoxTask().preprocessing(module, None) or imagenet_preprocess((224, 224), 3), labels
     return module, Preprocess.from_torchvision(preset), labels

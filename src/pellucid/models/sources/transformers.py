@@ -30,7 +30,7 @@ def _names() -> list[str]:
     return list(HF)
 
 
-@source("hf", "classifiers of transformers (extra `hf`), of pictures and clips: a folder or hub name", _names)
+@source("hf", "classifiers and segmenters of transformers (extra `hf`), also of clips: a folder or hub name", _names)
 def build(name: str, classes: int | None, pretrained: bool) -> Built:
     """A classifier of transformers: an architecture, a folder that `save_pretrained` wrote, or a name on the hub.
 
@@ -48,6 +48,9 @@ def build(name: str, classes: int | None, pretrained: bool) -> Built:
         )
     config = _config(transformers, name)
     kind = str(config.model_type)
+    saved = [str(name) for name in config.architectures or ()]
+    if kind not in HF and any(name.endswith("ForSemanticSegmentation") for name in saved):
+        return _build_image(transformers, name, config, classes, pretrained, dense=True)
     if kind not in HF and kind in transformers.models.auto.modeling_auto.MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES:
         return _build_image(transformers, name, config, classes, pretrained)
     if kind not in HF:
@@ -80,12 +83,12 @@ def build(name: str, classes: int | None, pretrained: bool) -> Built:
 
 
 def _build_image(
-    transformers: Any, name: str, config: Any, classes: int | None, pretrained: bool
+    transformers: Any, name: str, config: Any, classes: int | None, pretrained: bool, *, dense: bool = False
 ) -> tuple[nn.Module, Preprocess, Sequence[str] | None]:
-    """A classifier of pictures, with the labels and the processor saved beside it."""
+    """A classifier of pictures, or of places in them, with the labels and the processor saved beside it."""
     if classes is not None:
         config.num_labels = classes
-    cls = transformers.AutoModelForImageClassification
+    cls = transformers.AutoModelForSemanticSegmentation if dense else transformers.AutoModelForImageClassification
     try:
         module = cls.from_pretrained(name, config=config) if pretrained else cls.from_config(config)
         settings = processor_settings(name) or transformers.AutoImageProcessor.from_pretrained(name).to_dict()

@@ -10,21 +10,23 @@ from pellucid.models.targets.base import (
     split_targets,
     target,
 )
-from pellucid.models.targets.boxes import Box
+from pellucid.models.targets.boxes import BoxTarget
 from pellucid.models.targets.classes import Class, ClassTarget, Contrast, PerSample, TopClass, resolve_class
 from pellucid.models.targets.function import Function
+from pellucid.models.targets.regions import RegionTarget
 from pellucid.models.targets.steps import Step
 from pellucid.models.targets.units import Unit
 
 __all__ = [
     "TARGETS",
-    "Box",
+    "BoxTarget",
     "Class",
     "ClassTarget",
     "Contrast",
     "Function",
     "Labels",
     "PerSample",
+    "RegionTarget",
     "Step",
     "Target",
     "TargetLike",

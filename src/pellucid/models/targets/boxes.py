@@ -47,7 +47,7 @@ class Asked:
 
 @target("box", form="box:N or box:LABEL[@X0,Y0,X1,Y1][/PART]")
 @dataclass(frozen=True)
-class Box(Target):
+class BoxTarget(Target):
     """One box of a detector.
 
     Its score is how sure the detector is of the box, wherever it went: the greatest product, over all candidates, of
@@ -84,13 +84,13 @@ class Box(Target):
         if self.at is not None and not (self.at[0] < self.at[2] and self.at[1] < self.at[3]):
             raise TargetError(f"A box is written x0,y0,x1,y1, its left top corner first; {_shown(self.at)} is empty.")
 
-    def bind(self, module: nn.Module, inputs: Tensor, labels: Labels) -> Box:
+    def bind(self, module: nn.Module, inputs: Tensor, labels: Labels) -> BoxTarget:
         """The label resolved; a place without a picture is one on the input itself."""
         index = None if self.label is None else resolve_class(self.label, labels)
         places = self.places or (() if self.at is None else (self.at,) * len(inputs))
         return replace(self, index=index, places=places)
 
-    def placed(self, geometries: Sequence[Geometry]) -> Box:
+    def placed(self, geometries: Sequence[Geometry]) -> BoxTarget:
         """The place on each picture's input.
 
         Raises:
@@ -110,7 +110,7 @@ class Box(Target):
             places.append(place)
         return replace(self, places=tuple(places))
 
-    def freeze(self, output: Any) -> Box:
+    def freeze(self, output: Any) -> BoxTarget:
         """The boxes of the untouched pictures that are meant, fixed."""
         if self.boxes:
             return self
@@ -119,7 +119,7 @@ class Box(Target):
             asked = [self._asked(found, n, each) for n, each in enumerate(found.answered())]
         return replace(self, boxes=tuple(asked))
 
-    def select(self, rows: Tensor) -> Box:
+    def select(self, rows: Tensor) -> BoxTarget:
         """The boxes of these samples."""
         chosen = rows.tolist()
         return replace(
@@ -234,7 +234,7 @@ class Box(Target):
         return f"box:{which}{at}{f'/{self.part}' if self.part else ''}"
 
     @classmethod
-    def read(cls, text: str) -> Box | None:
+    def read(cls, text: str) -> BoxTarget | None:
         """As `spec` writes it; `box` alone is `box:0`."""
         if text.partition(":")[0].partition("/")[0] != "box":
             return None

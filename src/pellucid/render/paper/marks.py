@@ -1,8 +1,11 @@
-"""What is drawn over a picture besides a map: the boxes that a detector answers, and the one that is asked for."""
+"""What is drawn over a picture besides a map: boxes that a detector answers, and the box or region asked for."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
 
 from pellucid.explanation import Explanation, Prediction
 from pellucid.render.paper.display import Pictured, display_geometry
@@ -13,6 +16,8 @@ Frame = tuple[float, float, float, float]
 
 _ASKED, _OTHER = 1.5, 0.7  # points
 _SAME = 0.01  # pixels
+_EDGE = 1 / 240  # of the longer side: the edge of a region
+_POINT, _RING = 2e-4, 0.025  # of the picture: what is but a place; of the longer side: the ring around it
 ASKED_COLOUR = "#ffd400"
 
 
@@ -32,6 +37,42 @@ def is_asked(answer: Prediction, boxes: Sequence[Sequence[float]]) -> bool:
     """Whether an answer is one of the boxes that are explained."""
     place = answer.place
     return place is not None and any(all(abs(a - b) <= _SAME for a, b in zip(place, box, strict=True)) for box in boxes)
+
+
+def with_edge(pixels: NDArray[np.uint8], e: Explanation) -> NDArray[np.uint8]:
+    """A picture `(H, W, 3)` of the whole source with the edge of the region that is explained; else as it is."""
+    region = e.extras.get("region")
+    if region is None or region.shape[-2:] != e.geometry.source_size[-2:]:
+        return pixels
+    whole = region[0].numpy().astype(bool)
+    rows, columns = (np.arange(n) * m // n for n, m in zip(pixels.shape[:2], whole.shape, strict=True))
+    inside = whole[rows][:, columns]
+    if whole.sum() < _POINT * whole.size:  # a place: a ring around it
+        y, x = (np.argwhere(whole).mean(0) + 0.5) / whole.shape * pixels.shape[:2]
+        down, across = np.indices(inside.shape)
+        inside = np.hypot(down + 0.5 - y, across + 0.5 - x) < max(inside.shape) * _RING
+    wide = max(1, round(max(inside.shape) * _EDGE))
+    kept = _shrunk(inside, wide)
+    shown = pixels.copy()
+    shown[_grown(inside, wide) & ~kept] = _rgb(INK)
+    shown[inside & ~kept] = _rgb(ASKED_COLOUR)
+    return shown
+
+
+def _grown(places: NDArray[np.bool_], by: int) -> NDArray[np.bool_]:
+    """Places and all up to `by` steps away from them."""
+    for _ in range(by):
+        wider = np.pad(places, 1)
+        places = wider[1:-1, 1:-1] | wider[:-2, 1:-1] | wider[2:, 1:-1] | wider[1:-1, :-2] | wider[1:-1, 2:]
+    return places
+
+
+def _shrunk(places: NDArray[np.bool_], by: int) -> NDArray[np.bool_]:
+    return ~_grown(~places, by)
+
+
+def _rgb(colour: str) -> list[int]:
+    return [int(colour[i : i + 2], 16) for i in (1, 3, 5)]
 
 
 def mark_asked(sheet: Sheet, e: Explanation, frame: Frame) -> None:

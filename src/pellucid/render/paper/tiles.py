@@ -15,7 +15,7 @@ from pellucid.heatmaps.enough import certificate
 from pellucid.language import translated
 from pellucid.render.paper.colour import limits, number
 from pellucid.render.paper.display import Display, display, display_error, display_geometry, ground_pixels, spread
-from pellucid.render.paper.marks import mark_asked
+from pellucid.render.paper.marks import mark_asked, with_edge
 from pellucid.render.paper.overlay import overlay
 from pellucid.render.paper.sheet import (
     AGAINST,
@@ -70,7 +70,7 @@ def remarks(sheet: Sheet, e: Explanation, at: Column) -> float:
 def _map(sheet: Sheet, shown: Display, at: Column, e: Explanation) -> float:
     """The overlay, its colour bar, and what was done for display; where they end."""
     width, height = at.fit(shown.values.shape)
-    sheet.image(shown.image(), at.x, at.y, width, height)
+    sheet.image(with_edge(shown.image(), e), at.x, at.y, width, height)
     mark_asked(sheet, e, (at.x, at.y, width, height))
     if shown.problem:
         banner(sheet, shown.problem, at, height)

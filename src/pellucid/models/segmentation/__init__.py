@@ -1,0 +1,1 @@
+"""Segmentation networks: a score of each class at each place."""

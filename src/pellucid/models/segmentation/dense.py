@@ -1,0 +1,87 @@
+"""The dense scores in an output, `(N, C, h, w)`, and masks of places that can be compared and written down."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pellucid.errors import TargetError
+from pellucid.models.parts import described, taken
+
+_NAMED = ("out", "logits")  # torchvision, transformers
+
+
+@dataclass(frozen=True)
+class Mask:
+    """Places of a grid `(h, w)`; two masks of the same places are equal."""
+
+    size: tuple[int, int]
+    bits: bytes
+
+    @classmethod
+    def of(cls, places: Tensor) -> Mask:
+        """From bool `(h, w)`."""
+        height, width = places.shape
+        return cls((height, width), np.packbits(places.detach().cpu().numpy()).tobytes())
+
+    def places(self) -> Tensor:
+        """Bool `(h, w)`."""
+        count = self.size[0] * self.size[1]
+        bits = np.unpackbits(np.frombuffer(self.bits, np.uint8), count=count)
+        return torch.from_numpy(bits.astype(bool)).reshape(self.size)
+
+
+def dense_scores(output: Any, part: str | None = None) -> Tensor:
+    """The scores of classes at places, `(N, C, h, w)`.
+
+    Args:
+        output: a tensor, or what holds one by the name `part`, `out` or `logits`.
+
+    Raises:
+        TargetError: there is none.
+    """
+    found = find_dense(output, part)
+    if found is None:
+        raise TargetError(
+            f"The model answers {described(output)}, and no scores of classes at places, (N, C, h, w): name the part "
+            "that holds them, pl.wrap(module, task='regions', output=...)."
+        )
+    return found
+
+
+def find_dense(output: Any, part: str | None = None) -> Tensor | None:
+    """As `dense_scores`; None where there is none."""
+    if isinstance(output, Tensor):
+        return output if output.ndim == 4 else None
+    for name in (part,) if part is not None else _NAMED:
+        tensor = taken(output, name)
+        if tensor is not None and tensor.ndim == 4:
+            return tensor
+    return None
+
+
+def names_dense(output: Any) -> bool:
+    """Whether an output holds scores of places under a name that libraries use for them alone."""
+    by_name = isinstance(output, Mapping) and ("out" in output or hasattr(output, "to_tuple"))
+    return by_name and find_dense(output) is not None
+
+
+def winners(scores: Tensor) -> Tensor:
+    """The class of each place, `(N, h, w)`; of one column, 1 where its logit is positive."""
+    return (scores[:, 0] > 0).long() if scores.shape[1] == 1 else scores.argmax(1)
+
+
+def pieces(places: Tensor) -> list[Tensor]:
+    """The connected pieces of bool `(h, w)`, the largest first."""
+    from scipy.ndimage import label
+
+    found, _ = label(places.cpu().numpy(), structure=np.ones((3, 3)))
+    numbers = torch.from_numpy(np.asarray(found).astype(np.int64))
+    counts = torch.bincount(numbers.flatten())[1:]
+    order = counts.argsort(descending=True, stable=True)
+    return [numbers == int(k) + 1 for k in order]
