@@ -25,7 +25,7 @@ from pellucid.models.targets import TARGETS
 from pellucid.verbs.kinds import REQUESTS
 
 ROOT = Path(__file__).parents[2]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+PAGES = [ROOT / "README.md", ROOT / "README.zh-CN.md", *sorted((ROOT / "docs").rglob("*.md"))]
 REGISTERED = dict(METHODS)  # a page may register a method of its own
 
 FENCE = re.compile(r"(?P<slow><!-- slow -->\n)?^```(?P<kind>\w+)\n(?P<text>.*?)^```$", re.M | re.S)
