@@ -16,10 +16,10 @@ from pathlib import Path
 _ROOM = Path(__file__).parent
 _SOURCE = _ROOM.parent
 _TWO_WORDS = re.compile(r"[A-Za-z]{2,}[,;:]? (?:[A-Za-z]|\{\w)|\b[A-Za-z] [A-Za-z]{2,}")
-_NAMES = re.compile(r"[a-z0-9_]+(\s+[a-z0-9_]+){20,}")  # a list of functions
+_NAMES = re.compile(r"[a-z0-9_]+(\s+[a-z0-9_]+){15,}")  # a list of functions
 _CODE = re.compile(
     r"[<>]\w|[{;]\s*[a-z-]+:\S|^(lambda|const|export|from|import|default-src|DejaVu)\b|^result = "  # scripts, styles
-    r"|arXiv|^[A-Z]\w+ (&|et al|\d{4})"  # papers
+    r"|arXiv|^[A-Z]\w+(, \w+)* (&|et al|\d{4})"  # papers
 )
 _QUOTED = r'((?:".*"\n?)+)'
 _ENTRY = re.compile(rf"^msgid {_QUOTED}msgstr {_QUOTED}", re.MULTILINE)
@@ -40,6 +40,7 @@ _WORDS = (
     "scale", "shared", "smooth", "zoom", "boundary", "slice", "plane", "play", "pause", "outlines", "original",
     "Summary", "Values",
     "layer {0}", "{0} channels", "channels-first {0} x {1}", "channels-last {0} x {1}", "tokens {0} x {1}",
+    "1 forward", "1 forward + 1 backward",
     "insertion {0}", "deletion {0}",
 )  # fmt: skip
 _UNSHOWN = ("language",)  # rooms whose texts are no sentences for a reader
