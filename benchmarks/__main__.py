@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import torch
 
-from benchmarks import coverage, features, heatmaps, interpretable, perturbation, report, trust, video
+from benchmarks import batch, coverage, features, heatmaps, interpretable, perturbation, report, trust, video
 from benchmarks.timing import machine, source_digest
 
 _SUITES = {
@@ -19,6 +19,7 @@ _SUITES = {
     "video": video,
     "coverage": coverage,
     "trust": trust,
+    "batch": batch,
 }
 
 

@@ -125,12 +125,12 @@ def test_what_fails_is_a_row_and_takes_nobody_along(folder, monkeypatch):
 
     real = room.explain_batch
 
-    def fails(model, ready, methods, *rest):
+    def fails(model, ready, methods, *rest, **known):
         if any(item.source["source"].endswith("2.png") for item in ready) and any(
             m.name == "occlusion" for m in methods
         ):
             raise PellucidError("It does not like this one.")
-        return real(model, ready, methods, *rest)
+        return real(model, ready, methods, *rest, **known)
 
     monkeypatch.setattr(room, "explain_batch", fails)
     rows = doing.rows(items)
@@ -146,11 +146,11 @@ def test_memory_that_runs_out_halves_the_batch(folder, monkeypatch):
 
     doing, real, sizes = work(asked("grad-cam")), room.explain_batch, []
 
-    def tight(model, ready, *rest):
+    def tight(model, ready, *rest, **known):
         sizes.append(len(ready))
         if len(ready) > 2:
             raise torch.OutOfMemoryError("too many")
-        return real(model, ready, *rest)
+        return real(model, ready, *rest, **known)
 
     monkeypatch.setattr(room, "explain_batch", tight)
     rows = doing.rows([Item(str(folder / f"{k}.png")) for k in (0, 2, 4, 6, 0, 2, 4, 6)])
@@ -164,7 +164,7 @@ def test_a_batch_is_filled_across_pictures(folder, monkeypatch):
 
     sizes, real = [], room.explain_batch
     monkeypatch.setattr(
-        room, "explain_batch", lambda m, ready, *rest: sizes.append(len(ready)) or real(m, ready, *rest)
+        room, "explain_batch", lambda m, given, *how, **known: sizes.append(len(given)) or real(m, given, *how, **known)
     )
     doing = work(asked("grad-cam"))
     doing.size = 4

@@ -7,6 +7,7 @@ from dataclasses import MISSING, fields
 import pytest
 import torch
 
+import pellucid as pl
 from pellucid.concepts import get_dictionary
 from pellucid.errors import StorageError
 from pellucid.features import Settings, parse_objective
@@ -99,6 +100,15 @@ def test_what_is_no_data_is_refused_in_one_sentence(asked, what):
 def test_what_is_no_request_is_refused(values):
     with pytest.raises(StorageError, match="request of"):
         Request.of_values(values)
+
+
+def test_it_runs_as_the_verb_does():
+    from helpers.batch_entry import small
+
+    picture = torch.rand(3, 32, 32, generator=torch.Generator().manual_seed(0))
+    asked = Request.of_values({"verb": "explain", "method": {"method": ["grad-cam", {}]}, "target": {"target": "two"}})
+    alone = pl.explain(small(), picture, "grad-cam", "two")
+    torch.testing.assert_close(asked.run(small(), picture).attribution, alone.attribution)
 
 
 SAME = [ActivationsRequest, AtlasRequest, ConceptsRequest, DistillRequest, TcavRequest]

@@ -63,7 +63,7 @@ def batch(
     by: Annotated[str, typer.Option("--by", help="Of importance: the estimator.")] = "shapley",
     layer: Annotated[str | None, typer.Option("--layer", help="Module path; default: the best is found.")] = None,
     seed: Annotated[int, typer.Option("--seed", help="Of whatever is random.")] = 0,
-    engine: Annotated[str, typer.Option("--engine", help="local: processes of this machine.")] = "local",
+    engine: Annotated[str, typer.Option("--engine", help="local, or ray: a cluster that shares DIR.")] = "local",
     workers: Workers = 1,
     limit: Annotated[int | None, typer.Option("--limit", min=1, help="The first so many inputs.")] = None,
     precision: Annotated[str, typer.Option("--precision", help="Of maps: float16, with a scale; float32.")] = "float16",
@@ -94,9 +94,9 @@ def batch(
     }  # fmt: skip
     if precision not in ("float16", "float32"):
         raise typer.BadParameter("float16 or float32", param_hint="--precision")
-    if engine != "local":
-        raise typer.BadParameter("local", param_hint="--engine")
-    _drive(BatchJob.of(out, asked, Manifest.of(inputs, limit), precision=precision, **spec), workers, as_json)
+    if engine not in ("local", "ray"):
+        raise typer.BadParameter("local or ray", param_hint="--engine")
+    _drive(BatchJob.of(out, asked, Manifest.of(inputs, limit), precision=precision, **spec), workers, as_json, engine)
 
 
 def _is_entry(model: str) -> bool:
@@ -188,7 +188,7 @@ def export(
     print(f"{export(folder, file, where=where, maps=maps)} rows: {file}")
 
 
-def _drive(batch: BatchJob, workers: int, as_json: bool) -> None:
+def _drive(batch: BatchJob, workers: int, as_json: bool, engine: str = "local") -> None:
     """Run, with a line now and then; exit code 1 where rows failed, 130 where it was stopped."""
     terminal = sys.stderr.isatty()
 
@@ -196,7 +196,7 @@ def _drive(batch: BatchJob, workers: int, as_json: bool) -> None:
         if terminal and not as_json:
             print(f"\r\033[K{progress.line}", end="", file=sys.stderr, flush=True)
 
-    found = batch.run(workers, tell)
+    found = batch.run(workers, tell, engine)
     if terminal and not as_json:
         print(file=sys.stderr)
     if as_json:

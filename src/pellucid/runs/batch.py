@@ -18,6 +18,7 @@ from pellucid.keep.files import write_text_durably
 from pellucid.keep.journal import Journal
 from pellucid.keep.key import Keys
 from pellucid.keep.shards import arrow, read_columns, write_shard
+from pellucid.runs.cluster import Cluster
 from pellucid.runs.local import Chunk, Pool
 from pellucid.runs.manifest import Item, Manifest
 from pellucid.runs.work import WorkOrder
@@ -165,12 +166,20 @@ class BatchJob:
             "version": __version__,
         }
 
-    def run(self, workers: int = 1, tell: Callable[[Progress], None] = lambda progress: None) -> Progress:
+    def run(
+        self,
+        workers: int = 1,
+        tell: Callable[[Progress], None] = lambda progress: None,
+        engine: str = "local",
+        **cluster: Any,
+    ) -> Progress:
         """Explain what has no row yet.
 
         Args:
             workers: processes.
             tell: is told now and then how far it is.
+            engine: `local`, or `ray`: a cluster whose nodes share the folder.
+            cluster: settings of `cluster.Cluster`.
 
         Returns:
             How far it came; not `complete` if it was stopped with Ctrl-C.
@@ -183,19 +192,20 @@ class BatchJob:
         with journal.driving():
             journal.clean()
             run = _Run(self, journal, tell)
-            pool = Pool(
-                self.plan,
-                journal.shards,
-                count=workers,
-                threads=max(1, (os.cpu_count() or 1) // workers),
-                begun=run.begun,
-                done=run.done,
-                died=run.died,
-                tries=run.tries,
-            )
+            common: dict[str, Any] = {
+                "count": workers,
+                "threads": max(1, (os.cpu_count() or 1) // workers),
+                "begun": run.begun,
+                "done": run.done,
+            }
             run.progress.running = True
             try:
-                pool.run(run.chunks(), run.tick)
+                if engine == "ray":
+                    Cluster(self.plan, journal.shards, **common, **cluster).run(run.chunks(), run.tick)
+                else:
+                    Pool(self.plan, journal.shards, **common, died=run.died, tries=run.tries).run(
+                        run.chunks(), run.tick
+                    )
             finally:
                 run.progress.running = False
                 run.tell(now=True)

@@ -214,7 +214,8 @@ class Pool:
             if self._lost >= TRIES:
                 raise ModelError(
                     f"The process that loads the model died ({_ending(worker.process.exitcode)}): there may be too "
-                    "little memory for it; try fewer --workers."
+                    "little memory for it (try fewer --workers), or a script of yours runs a batch outside of "
+                    "`if __name__ == '__main__':`, which each process reads again."
                 )
             return
         if worker.chunk is None:

@@ -204,7 +204,8 @@ class Work:
         requests = [r for r in asked if isinstance(r, ExplainRequest)]
         methods = _distinct([r.method for r in requests])
         targets = _distinct([r.target for r in requests])
-        found = explain_batch(self.model, [o for _, o in ready], methods, targets, requests[0].seed)
+        inputs, seed = [o for _, o in ready], requests[0].seed
+        found = explain_batch(self.model, inputs, methods, targets, seed, weights=self.weights)
         rows: list[Row] = []
         for (item, opened), (_, results) in zip(ready, found, strict=True):
             if requests[0].check:

@@ -196,14 +196,18 @@ def explain_batch(
     targets: Sequence[Target],
     seed: int,
     memory: Memory | None = None,
+    weights: str | None = None,
 ) -> Iterator[tuple[str, Heatmaps]]:
-    """Explain inputs of one size together: `(name, explanations)` of each, those of one target after the other."""
-    weights = model.fingerprint()
+    """Explain inputs of one size together: `(name, explanations)` of each, those of one target after the other.
+
+    `weights` is the model's fingerprint, where it is known not to have changed.
+    """
+    weights = weights or model.fingerprint()
     x = torch.stack([item.x for item in items]).to(model.device, model.dtype)
     output = model.outputs(x)
     doubts = model.doubts(output, len(x))
     if any(doubts) and not all(doubts):  # each picture's scores are read as they would be without the others
-        yield from _each_as_read(model, items, doubts, methods, targets, seed, memory)
+        yield from _each_as_read(model, items, doubts, methods, targets, seed, memory, weights)
         return
     model = model.settled(x, output)
     predictions = model.ranked(output, count=len(x))

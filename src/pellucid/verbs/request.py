@@ -118,6 +118,15 @@ class Request(ABC):
             raise StorageError(f"A request of {verb!r} has no setting {unknown[0]!r}.")
         return kind(**{name: restored(value) for name, value in values.items() if name != "verb"})
 
+    def run(self, model: Any, inputs: Any) -> Any:
+        """The result for a loaded model and what the verb takes as its inputs.
+
+        Raises:
+            PellucidError: as the verb.
+        """
+        maker = next(m for m in REQUESTS.values() if m.request is type(self))
+        return maker.run(model, inputs, self)
+
     @property
     def key(self) -> str:
         """The id of the request: a hash of all of it."""
