@@ -65,7 +65,7 @@ def test_what_was_recognised_names_the_task():
 
 
 def test_wrong_tasks_are_named():
-    with pytest.raises(ModelError, match="no task 'label': choose classes, labels"):
+    with pytest.raises(ModelError, match="no task 'label': did you mean 'labels'"):
         pl.wrap(Fixed(1.0), task="label")
     with pytest.raises(ModelError, match="'labels' are 'sigmoid' or 'probabilities', not 'softmax'"):
         pl.wrap(Fixed(1.0), task="labels", scores="softmax")

@@ -19,6 +19,7 @@ from pellucid.engine.run import require_values, run_model
 from pellucid.errors import ModelError, TargetError
 from pellucid.explanation import Prediction
 from pellucid.media import CLIP, PICTURE, VOLUME, Medium
+from pellucid.media.image import read_image
 from pellucid.models.clips import ClipPreprocessing
 from pellucid.models.parts import nothing_to_explain, parts
 from pellucid.models.preprocess import Preprocessing
@@ -179,7 +180,13 @@ class VisionModel:
 
     def bound(self, target: Target, inputs: Tensor) -> Target:
         """A target for this model and these inputs: names resolved, the output read as this model's is."""
-        return self.answering.asked(target).read_by(self.reading).bind(self.module, inputs, self.labels)
+        read = self.answering.asked(target).read_by(self.reading).met(self._answer_to)
+        return read.bind(self.module, inputs, self.labels)
+
+    def _answer_to(self, source: str) -> Any:
+        """What it answers to a picture by its source."""
+        x, _ = self.pictures(read_image(source))
+        return self.outputs(x[None].to(self.device, self.dtype))
 
     def frozen(self, target: Target, inputs: Tensor, output: Any) -> Target:
         """A bound target with what it takes from the output fixed to what that says of the untouched inputs.

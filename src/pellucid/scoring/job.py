@@ -56,7 +56,6 @@ def prepare(model: ModelLike, inputs: Tensor, targets: Sequence[TargetLike]) -> 
         TargetError: targets that don't fit the model or the batch.
     """
     module = unwrap(model.module if isinstance(model, VisionModel) else model)
-    labels = model.labels if isinstance(model, VisionModel) else None
     if not isinstance(module, nn.Module):
         raise ModelError(f"The model is a {type(model).__name__}; give a torch.nn.Module or a VisionModel.")
     if not isinstance(inputs, Tensor) or inputs.ndim < 3 or not inputs.is_floating_point() or not len(inputs):
@@ -66,8 +65,11 @@ def prepare(model: ModelLike, inputs: Tensor, targets: Sequence[TargetLike]) -> 
         raise ModelError("The input holds NaN or infinity: clean it before explaining it.")
     inputs = inputs.clone() if inputs.is_inference() else inputs
     reading = model.reading if isinstance(model, VisionModel) else Reading()
-    task = model.answering if isinstance(model, VisionModel) else task_of(module) or Scores()
-    asked = tuple(task.asked(as_target(t)).read_by(reading).bind(module, inputs, labels) for t in targets)
+    if isinstance(model, VisionModel):
+        asked = tuple(model.bound(as_target(t), inputs) for t in targets)
+    else:
+        task = task_of(module) or Scores()
+        asked = tuple(task.asked(as_target(t)).read_by(reading).bind(module, inputs, None) for t in targets)
     medium = model.medium if isinstance(model, VisionModel) and inputs.ndim == 2 + model.medium.axes else None
     return Job(module, inputs, asked, reading=reading, medium=medium)
 

@@ -141,8 +141,8 @@ def wrap(
             percent. Default: recognised (see docs/guide.md, "What an output means").
         output: which part of the output holds the scores, by name or number: "logits", 1, "heads.0". Default: found.
         task: what kind of answer it gives: `classes` of which one is true, `labels` of which several may be, `values`,
-            `boxes` or `regions`. `boxes:HEAD` reads the raw output of a known detector: yolox, yolo, ssd, fastestdet.
-            Default: found.
+            `boxes`, `regions` or an `embedding`. `boxes:HEAD` reads the raw output of a known detector: yolox, yolo,
+            ssd, fastestdet. Default: found.
     """
     if isinstance(module, VisionModel):
         raise ModelError("This model is wrapped already: use it as it is.")

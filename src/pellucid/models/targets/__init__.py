@@ -11,8 +11,18 @@ from pellucid.models.targets.base import (
     target,
 )
 from pellucid.models.targets.boxes import BoxTarget
-from pellucid.models.targets.classes import Class, ClassTarget, Contrast, PerSample, TopClass, resolve_class
+from pellucid.models.targets.classes import (
+    Class,
+    ClassTarget,
+    Contrast,
+    LabelTarget,
+    PerSample,
+    TopClass,
+    ValueTarget,
+    resolve_class,
+)
 from pellucid.models.targets.function import Function
+from pellucid.models.targets.pairs import PairTarget, RankTarget
 from pellucid.models.targets.regions import RegionTarget
 from pellucid.models.targets.steps import Step
 from pellucid.models.targets.units import Unit
@@ -24,14 +34,18 @@ __all__ = [
     "ClassTarget",
     "Contrast",
     "Function",
+    "LabelTarget",
     "Labels",
+    "PairTarget",
     "PerSample",
+    "RankTarget",
     "RegionTarget",
     "Step",
     "Target",
     "TargetLike",
     "TopClass",
     "Unit",
+    "ValueTarget",
     "as_target",
     "parse_target",
     "resolve_class",

@@ -69,6 +69,10 @@ class Target(ABC):
         """What the choice of a layer depends on: all targets on the output share one."""
         return "output"
 
+    def met(self, answer: Callable[[str], Any]) -> Target:
+        """This target with what the model answers to other pictures that it speaks of, by their sources."""
+        return self
+
     def placed(self, geometries: Sequence[Geometry]) -> Target:
         """This target with places given in the original pictures' pixels brought to the model's input."""
         return self

@@ -128,7 +128,7 @@ class Class(ClassTarget):
         return str(self.index)
 
     @classmethod
-    def read(cls, text: str) -> Class:
+    def read(cls, text: str) -> Class | None:
         """A number or a label: any text at all."""
         return cls(index_or_label(text))
 
@@ -138,6 +138,52 @@ class Class(ClassTarget):
         if isinstance(value, Tensor | np.ndarray) and value.ndim == 0 and _whole(value):
             value = int(value)
         return cls(int(value)) if _is_index(value) else None
+
+
+@target("label", form="label:LABEL")
+@dataclass(frozen=True)
+class LabelTarget(Class):
+    """One label of several that may be true together: `label:effusion`; a number is a label's number."""
+
+    def spec(self) -> str:
+        """`label:LABEL`."""
+        return f"label:{self.index}"
+
+    @classmethod
+    def read(cls, text: str) -> LabelTarget | None:
+        """`label:LABEL`."""
+        word, colon, name = text.partition(":")
+        return cls(index_or_label(name)) if word == "label" and colon and name.strip() else None
+
+    @classmethod
+    def of(cls, value: Any) -> Class | None:
+        """None: a bare number is a class."""
+        return None
+
+
+@target("value", form="value:NAME")
+@dataclass(frozen=True)
+class ValueTarget(Class):
+    """One of the numbers that a model measures, by its name or number: `value:steering`."""
+
+    def probability(self, output: Any, watched: Mapping[str, Tensor]) -> Tensor:
+        """The number itself."""
+        return self(output)
+
+    def spec(self) -> str:
+        """`value:NAME`."""
+        return f"value:{self.index}"
+
+    @classmethod
+    def read(cls, text: str) -> ValueTarget | None:
+        """`value:NAME`."""
+        word, colon, name = text.partition(":")
+        return cls(index_or_label(name)) if word == "value" and colon and name.strip() else None
+
+    @classmethod
+    def of(cls, value: Any) -> Class | None:
+        """None: a bare number is a class."""
+        return None
 
 
 @target("classes")
