@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import torch
 
-from benchmarks import batch, coverage, features, heatmaps, interpretable, perturbation, report, trust, video
+from benchmarks import audit, batch, coverage, features, heatmaps, interpretable, perturbation, report, trust, video
 from benchmarks.timing import machine, source_digest
 
 _SUITES = {
@@ -20,6 +20,7 @@ _SUITES = {
     "coverage": coverage,
     "trust": trust,
     "batch": batch,
+    "audit": audit,
 }
 
 

@@ -4,10 +4,10 @@ import json
 
 import numpy as np
 import pytest
+from benchmarks.reliances import CAUSES, CLASSES, trained, world
 from PIL import Image
 
 import pellucid as pl
-from helpers.reliant import CAUSES, CLASSES, trained, world
 from pellucid.audit.review import duplicates, mislabelled, review
 from pellucid.audit.samples import GRID, SampleTable, arrays, build
 from pellucid.cli import main

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from pellucid.audit.columns import Columns
-from pellucid.audit.slices import best_slices, find, score
+from pellucid.audit.slices import WeakSlice, best_slices, distinct, find, score
 from pellucid.numerics.proportions import calibration_error, difference, interval, mcnemar
 from pellucid.numerics.statistics import adjusted
 
@@ -59,6 +59,15 @@ def test_a_slice_is_tested_on_the_half_that_it_was_not_found_on():
     order = np.random.default_rng(0).permutation(400)
     wrong[order[200:]] = False
     assert all(s.p == 1 for s in find(columns, wrong, known, 0))
+
+
+def test_of_slices_that_are_nearly_one_the_first_is_kept():
+    def group(*members):
+        return WeakSlice("", (), members, 1, 1.0, 0.0, 1.0, 0.0, 1.0, 0.0)
+
+    first, nearly, half, other = group(*range(10)), group(*range(1, 10)), group(*range(5, 20)), group(*range(20, 30))
+    assert distinct([first, nearly, half, other]) == [first, half, other]
+    assert distinct([]) == []
 
 
 def test_benjamini_hochberg_is_that_of_statsmodels():

@@ -12,7 +12,7 @@ from scipy.stats import binom
 from pellucid.audit.columns import Columns, evidence_figures
 from pellucid.audit.review import Calibration
 from pellucid.audit.samples import SampleTable
-from pellucid.audit.slices import best_slices
+from pellucid.audit.slices import best_slices, distinct
 from pellucid.errors import DataError
 from pellucid.numerics.proportions import mcnemar
 from pellucid.numerics.statistics import adjusted, row_mean
@@ -79,8 +79,8 @@ class Paired:
 
     @property
     def worse_slices(self) -> tuple[WorseSlice, ...]:
-        """Slices that got worse beyond chance."""
-        return tuple(s for s in self.slices if s.p <= _LEVEL)
+        """Slices that got worse beyond chance; of those that are nearly the same the surest."""
+        return tuple(distinct([s for s in self.slices if s.p <= _LEVEL]))
 
     def lines(self) -> Iterator[str]:
         """The summary, a sentence each; the verdict first."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations
+from typing import Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +20,17 @@ LEAST = 10  # samples of a slice, in the half where it is searched
 _TESTED = 12
 
 Bools = NDArray[np.bool_]
+
+
+class HasMembers(Protocol):
+    """Anything that is about some samples."""
+
+    @property
+    def members(self) -> tuple[int, ...]:
+        """Numbers of the samples."""
+
+
+S = TypeVar("S", bound=HasMembers)
 
 
 @dataclass(frozen=True)
@@ -127,6 +139,16 @@ def _extended(
             if all(part in kept for part in combinations(longer, len(literals))):
                 found[longer] = inside & values[:, j]
     return found
+
+
+def distinct(found: Sequence[S], most: float = 0.5) -> list[S]:
+    """Slices that are not nearly one that stands before them: of the samples of both, at most half are in both."""
+    kept: list[S] = []
+    for s in found:
+        own = set(s.members)
+        if all(len(own & set(k.members)) <= most * len(own | set(k.members)) for k in kept):
+            kept.append(s)
+    return kept
 
 
 def find(columns: Columns, wrong: Bools, known: Bools, seed: int = 0) -> list[WeakSlice]:

@@ -1,0 +1,111 @@
+"""The suite for `audit`: planted reasons are named, clean networks left alone, planted slices found."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+import pellucid as pl
+from benchmarks.reliances import CAUSES, trained, world
+from benchmarks.report import Section, at_least, at_most, single
+from pellucid.audit.columns import Columns
+from pellucid.audit.slices import best_slices, find
+from pellucid.models.model import VisionModel
+
+
+@dataclass(frozen=True)
+class Size:
+    """How much work to spend."""
+
+    planted: int  # networks of each cause
+    clean: int
+    tables: int
+
+
+FULL = Size(planted=5, clean=8, tables=40)
+QUICK = Size(planted=1, clean=2, tables=10)
+
+
+def _reasons(size: Size, _device: str) -> Iterator[Section]:
+    """Small networks of three shapes, each with its own seed."""
+    section = Section(
+        "What a network rests on",
+        "Networks of three convolutions learn three shapes whose class is also told by a cue, right with a chance of "
+        "0.95. A network counts as named if a class is said to rest on something, and nothing that is said is anything "
+        "but the planted cue. Audits of 300 new pictures each.",
+    )
+    named, total, seconds = 0, 0, []
+    for cause in CAUSES:
+        kinds, right = set(), 0
+        for seed in range(size.planted):
+            found, spent = _audited(trained(cause, seed), cause, seed)
+            seconds.append(spent)
+            kinds |= set(found)
+            right += set(found) == {cause}
+        named, total = named + right, total + size.planted
+        wrong = ", ".join(sorted(kinds - {cause}))
+        note = f"of {size.planted}" + (f"; also named: {wrong}" if wrong else "")
+        section.rows.append(single(f"{cause}: rightly named", 100 * right / size.planted, " %", None, note))
+    section.rows.append(single("rightly named in all", 100 * named / total, " %", at_least(90), f"of {total}"))
+    alarms = sum(bool(_audited(trained(None, seed), None, seed)[0]) for seed in range(size.clean))
+    section.rows.append(
+        single("clean networks accused", 100 * alarms / size.clean, " %", at_most(5), f"of {size.clean}")
+    )
+    section.rows.append(single("processor time of an audit", float(np.median(seconds)), " s"))
+    yield section
+
+
+def _audited(model: VisionModel, cause: str | None, seed: int) -> tuple[list[str], float]:
+    """The kinds of parts that classes are said to rest on, and the processor time."""
+    begun = time.process_time()
+    found = pl.audit(model, world(cause, 300, seed))
+    return [r.kind for r in found.wrong_reasons], time.process_time() - begun
+
+
+def _slices(size: Size, _device: str) -> Iterator[Section]:
+    """Tables of literals with a planted conjunction, 5 % of the samples, and tables without."""
+    hits, plain, alarms = [], [], 0
+    for seed in range(size.tables):
+        columns, wrong, inside = _table(seed, 0.8)
+        order = sorted(find(columns, wrong, np.ones(len(wrong), bool), seed), key=lambda s: s.p)
+        hits.append(_precision(order[0].members if order else (), inside))
+        first = best_slices(columns.values, wrong, columns.sources, top=1)
+        plain.append(_precision(_members(columns, first[0][0]) if first else (), inside))
+        columns, wrong, _ = _table(1000 + seed, 0.1)
+        alarms += any(s.p < 0.05 for s in find(columns, wrong, np.ones(len(wrong), bool), seed))
+    section = Section(
+        "Slices",
+        "1,000 samples of 20 literals; where the first two meet, a twentieth, 80 % are wrong, elsewhere 10 %. Precision "
+        "at 10: of ten random samples of the first slice, how many are of the planted one.",
+    )
+    section.rows = [
+        single("precision at 10", float(np.mean(hits)), "", at_least(0.73), f"of {size.tables} tables"),
+        single("precision at 10 of SliceLine, searched on all and not tested", float(np.mean(plain)), ""),
+        single("tables without a slice in which one is claimed", 100 * alarms / size.tables, " %", at_most(10)),
+    ]
+    yield section
+
+
+def _table(seed: int, rate: float) -> tuple[Columns, np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(seed)
+    values = rng.random((1000, 20)) < 0.22
+    inside = values[:, 0] & values[:, 1]
+    wrong = rng.random(1000) < np.where(inside, rate, 0.1)
+    names = tuple(f"c{j}" for j in range(20))
+    return Columns(names, values, names), wrong, inside
+
+
+def _members(columns: Columns, literals: tuple[int, ...]) -> tuple[int, ...]:
+    return tuple(np.flatnonzero(columns.values[:, list(literals)].all(axis=1)).tolist())
+
+
+def _precision(members: tuple[int, ...], inside: np.ndarray) -> float:
+    """The expected share among ten random members."""
+    return float(inside[list(members)].mean()) if members else 0.0
+
+
+TITLE = "Where a model goes wrong, and why"
+SECTIONS: dict[str, Callable[[Size, str], Iterator[Section]]] = {"reasons": _reasons, "slices": _slices}
