@@ -78,8 +78,8 @@ def _slices(size: Size, _device: str) -> Iterator[Section]:
         alarms += any(s.p < 0.05 for s in find(columns, wrong, np.ones(len(wrong), bool), seed))
     section = Section(
         "Slices",
-        "1,000 samples of 20 literals; where the first two meet, a twentieth, 80 % are wrong, elsewhere 10 %. Precision "
-        "at 10: of ten random samples of the first slice, how many are of the planted one.",
+        "1,000 samples of 20 literals; where the first two meet, a twentieth, 80 % are wrong, elsewhere 10 %. "
+        "Precision at 10: of ten random samples of the first slice, how many are of the planted one.",
     )
     section.rows = [
         single("precision at 10", float(np.mean(hits)), "", at_least(0.73), f"of {size.tables} tables"),
