@@ -9,8 +9,9 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
+import torch
 from matplotlib.figure import Figure
 from PIL import Image
 
@@ -52,6 +53,30 @@ def contrast(model: pl.VisionModel) -> pl.Heatmaps:
     """Why a tabby rather than a lynx?"""
     methods = ["hires-cam", IntegratedGradients(max_steps=100)]
     return pl.explain(model, "sample:cat", method=methods, target="tabby>lynx", check=True)
+
+
+def boxes(model: pl.VisionModel) -> pl.Heatmaps:
+    """What two boxes of a toy detector go by: one around what is bright, one around what is dark."""
+    plain = pl.Preprocess(input_size=(96, 144), resize=(96, 144), mean=(0, 0, 0), std=(1, 1, 1))
+    toy = pl.wrap(_bright_and_dark, labels=["bright", "dark"], transform=plain, name="bright and dark")
+    return pl.explain(toy, "sample:coffee", RISE(samples=2048), ["box:bright", "box:dark", "box:bright/left"])
+
+
+def _bright_and_dark(batch: torch.Tensor) -> list[dict[str, list[Any]]]:
+    """A box around what is bright and one around what is dark; a score is how much of its box is so."""
+    answers: list[dict[str, list[Any]]] = []
+    for picture in batch.mean(1):
+        found: dict[str, list[Any]] = {"boxes": [], "labels": [], "scores": []}
+        for label, places in enumerate([picture > 0.75, picture < 0.12]):
+            rows, columns = places.nonzero(as_tuple=True)
+            if len(rows) > 20:
+                y, x = (torch.quantile(at.float(), torch.tensor([0.05, 0.95])).tolist() for at in (rows, columns))
+                inside = places[int(y[0]) : int(y[1]) + 1, int(x[0]) : int(x[1]) + 1]
+                found["boxes"].append([x[0], y[0], x[1], y[1]])
+                found["labels"].append(label)
+                found["scores"].append(float(inside.float().mean()))
+        answers.append(found)
+    return answers
 
 
 def enough(model: pl.VisionModel) -> pl.Heatmaps:
@@ -190,7 +215,7 @@ def video_overlay(_model: pl.VisionModel) -> pl.VideoHeatmap:
 PICTURES: dict[str, Callable[[pl.VisionModel], Drawn]] = {
     f.__name__: f
     for f in (
-        coffee, enough, ways, cams, gradients, rectified, smoothed, relevance, channels, depth, contrast,
+        coffee, boxes, enough, ways, cams, gradients, rectified, smoothed, relevance, channels, depth, contrast,
         superpixels, local_tree, importance_channels, importance_folder, units, espresso, layers, atlas,
         concepts, tree, why, video_motion,
     )
