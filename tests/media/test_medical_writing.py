@@ -12,7 +12,7 @@ import pellucid as pl
 from helpers import dicom as made
 from pellucid.errors import MediaError
 from pellucid.media import Volume, read_volume
-from pellucid.media.dicom_writing import Wording, parametric_map, secondary_capture, segmentation
+from pellucid.media.dicom_writing import Wording, parametric_map, secondary_capture, segmentation, structured_report
 from pellucid.media.nifti_writing import nifti_bytes
 
 nibabel = pytest.importorskip("nibabel")
@@ -112,6 +112,21 @@ def test_a_capture_has_its_sentence_burned_in(folder):
     assert "not for diagnosis" in dataset.DerivationDescription
 
 
+def test_a_report_holds_what_was_measured(folder):
+    volume, numbers = read_volume(folder), {"sanity": 0.125, "rotation": 0.75, "distance": 3.5}
+    data = structured_report(numbers, volume, WORDING)
+    assert structured_report(numbers, volume, WORDING) == data
+    report = highdicom.sr.srread(io.BytesIO(data))
+    assert report.ContentTemplateSequence[0].TemplateIdentifier == "1500"
+    (group,) = report.content.get_image_measurement_groups()
+    found = {m.name.meaning: (m.value, m.unit.value) for m in group.get_measurements()}
+    assert found["sanity of the map"] == (0.125, "1")
+    assert found["distance of the map"] == (3.5, "mm")
+    assert not any(s.encode() in data.lower() for s in made.SECRETS)
+    with pytest.raises(MediaError, match="Nothing was measured"):
+        structured_report({}, volume, WORDING)
+
+
 def test_identifiers_are_replaced_unless_they_are_kept(folder, values):
     volume = read_volume(folder)
     kept = Wording("grad-cam", "effusion", "a net", "key", keep=True)
@@ -203,7 +218,12 @@ def test_a_run_writes_all_of_it_and_nothing_of_the_patient(folder, tmp_path):
     back = np.frombuffer(stored.FloatPixelData, np.float32).reshape(5, 8, 10)
     np.testing.assert_array_equal(back[::-1], e.heatmap()[0].numpy())
     with pytest.raises(MediaError, match="no object"):
-        e.dicom("report")
+        e.dicom("print")
+    e.reliability()
+    report = opened(e.dicom("report"))
+    assert report.Modality == "SR"
+    assert {f.name.rpartition("grad-cam")[2] for f in e.save(tmp_path / "told")} >= {".sr.dcm"}
+    assert made.leaks(tmp_path / "told") == []
 
 
 def test_the_command_line_writes_identifiers_only_where_it_is_told(folder, tmp_path):

@@ -7,7 +7,7 @@ With it they carry the source's, so that a viewer lays them over the study.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from io import BytesIO
@@ -143,6 +143,55 @@ def secondary_capture(pixels: NDArray[np.uint8], volume: Volume, wording: Wordin
     made.BurnedInAnnotation = "NO"  # nothing that names the patient
     made.DerivationDescription = f"{BANNER}: {wording.method} for {wording.target}, {wording.model}"[:1024]
     return _finished(made, volume, wording, f"{wording.method} for {wording.target}")
+
+
+def structured_report(numbers: Mapping[str, float], volume: Volume, wording: Wording) -> bytes:
+    """A structured report (TID 1500) with what was measured of a map.
+
+    Raises:
+        MediaError: nothing was measured.
+    """
+    if not numbers:
+        raise MediaError("Nothing was measured of this map: call check() or reliability() before it is reported.")
+    hd = _highdicom()
+    _, sources, _ = _laid_out(np.zeros(volume.size, np.float32), volume, wording)
+    sr, none = hd.sr, hd.sr.CodedConcept("1", "UCUM", "no units")
+    device = sr.DeviceObserverIdentifyingAttributes(
+        uid=made_uid(_MAKER, __version__), name=_MAKER, model_name=wording.model[:64] or _MAKER
+    )
+    observer = sr.ObserverContext(sr.CodedConcept("121007", "DCM", "Device"), device)
+    algorithm = sr.AlgorithmIdentification(name=f"{_MAKER} {wording.method}"[:64], version=__version__)
+    measured = [
+        sr.Measurement(
+            name=sr.CodedConcept(f"1112{k:02d}", "99PELLUCID", f"{name} of the map"),
+            value=float(np.float32(value)),
+            unit=sr.CodedConcept("mm", "UCUM", "millimeter") if name == "distance" else none,
+            algorithm_id=algorithm,
+        )
+        for k, (name, value) in enumerate(sorted(numbers.items()))
+    ]
+    tracking = sr.TrackingIdentifier(uid=wording.uid("sr", "tracking"), identifier=wording.target[:64] or "map")
+    group = sr.MeasurementsAndQualitativeEvaluations(
+        tracking_identifier=tracking,
+        finding_type=sr.CodedConcept("111111", "99PELLUCID", "Evidence for an answer of a model"),
+        measurements=measured,
+    )
+    report = sr.MeasurementReport(
+        observation_context=sr.ObservationContext(observer_device_context=observer),
+        procedure_reported=sr.CodedConcept("363679005", "SCT", "Imaging procedure"),
+        imaging_measurements=[group],
+    )
+    with _dated():
+        made = sr.Comprehensive3DSR(
+            evidence=sources,
+            content=report,
+            series_instance_uid=wording.uid("sr", "series"),
+            series_number=9004,
+            sop_instance_uid=wording.uid("sr", "instance"),
+            instance_number=1,
+            manufacturer=_MAKER,
+        )
+    return _finished(made, volume, wording, f"{BANNER}: {wording.method} for {wording.target}")
 
 
 def _burned(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -301,6 +350,7 @@ def _highdicom() -> Any:
         import highdicom.pm
         import highdicom.sc
         import highdicom.seg
+        import highdicom.sr
     except ImportError:
         raise MediaError('Writing DICOM needs highdicom: pip install "pellucid[medical]".') from None
     return highdicom

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 from pellucid import storage
 from pellucid.errors import MediaError
 from pellucid.evaluation.check import Explained, Session, by_picture, check
+from pellucid.evaluation.reliability import READERS, ReliabilityCard
+from pellucid.evaluation.reliability import reliability as measure_reliability
 from pellucid.explanation import Quality
 from pellucid.media import Medium, Volume
 from pellucid.results.base import Result
@@ -33,6 +35,8 @@ class Heatmap(Explained):
     far they can be trusted; `show()` and `save()` draw and store them.
     """
 
+    card: ReliabilityCard | None = field(default=None, repr=False)
+
     def check(self) -> Quality:
         """Measure insertion, deletion, dependence on the weights and the completeness gap; kept as `quality`.
 
@@ -46,6 +50,20 @@ class Heatmap(Explained):
         check([self])
         assert self.quality is not None
         return self.quality
+
+    def reliability(self, mask: NDArray[np.bool_] | None = None) -> ReliabilityCard:
+        """Whether the map stays where it is under noise and a small rotation, and lies on a mask; kept in `remarks`.
+
+        Costs two further explanations. `mask` is true where a finding lies, on the original's grid.
+
+        Raises:
+            StorageError: read from disk, so the model is not at hand.
+            MediaError: the mask is of another size or empty.
+        """
+        card = self.card = measure_reliability(self, mask)
+        told = ("Repeated: ", "Beside the mask: ", READERS)
+        self.remarks = [*(r for r in self.remarks if not r.startswith(told)), *card.lines()]
+        return card
 
     def figure(self) -> Figure:
         """The picture beside its overlay, as a matplotlib figure."""
@@ -146,7 +164,8 @@ class VolumeHeatmap(Heatmap):
 
         Args:
             kind: `parametric-map` (each value as it is), `segmentation` (the share of the strongest value), `labelmap`
-                (where it is at least half of that), or `capture` (the figure).
+                (where it is at least half of that), `capture` (the figure), or `report` (the figures measured by
+                `check`, `reliability`: a structured report, TID 1500).
             keep_identifiers: patient, study and references of the source, so that a viewer lays the map over it. Else
                 names are empty and identifiers are replaced, the same each time.
 
@@ -167,7 +186,19 @@ class VolumeHeatmap(Heatmap):
             return writing.segmentation(
                 values, self.volume, wording, "labelmap" if kind == "labelmap" else "fractional"
             )
-        raise MediaError(f"There is no object {kind!r}: parametric-map, segmentation, labelmap or capture.")
+        if kind == "report":
+            return writing.structured_report(self.measured(), self.volume, wording)
+        raise MediaError(f"There is no object {kind!r}: parametric-map, segmentation, labelmap, capture or report.")
+
+    def measured(self) -> dict[str, float]:
+        """The figures of `check` and `reliability`, those that were measured, by name."""
+        found = dict(self.card.numbers()) if self.card is not None else {}
+        if (q := self.quality) is not None:
+            areas = {"insertion": q.insertion, "deletion": q.deletion}
+            found |= {name: curve.auc for name, curve in areas.items() if curve is not None}
+            figures = {"sanity": q.sanity, "agreement": q.agreement, "completeness gap": q.completeness_gap}
+            found |= {name: value for name, value in figures.items() if value is not None}
+        return found
 
     def _drawn(self) -> NDArray[np.uint8]:
         from io import BytesIO
@@ -183,6 +214,8 @@ class VolumeHeatmap(Heatmap):
         files = {".slices.png": figure_png(self.slices()), ".nii.gz": self.nifti()}
         if self.record.input.get("kind") == "dicom" and isinstance(self.picture, Volume):
             kinds = {"parametric-map": "pm", "segmentation": "seg", "labelmap": "labelmap", "capture": "sc"}
+            if self.measured():
+                kinds["report"] = "sr"
             for kind, ending in kinds.items():
                 files[f".{ending}.dcm"] = self.dicom(kind, keep_identifiers=keep_identifiers)
         return [storage.write_bytes(folder / f"{stem}{ending}", data) for ending, data in files.items()]
@@ -212,6 +245,9 @@ class Heatmaps(list[Heatmap], Result):
     def check(self) -> list[Quality]:
         """`Heatmap.check` for all, sharing what can be shared."""
         check(self)
+        for e in self:
+            if isinstance(e, VolumeHeatmap) and e.kind == "map":
+                e.reliability()  # beside every medical map
         return [e.quality for e in self if e.quality is not None]
 
     @property
