@@ -12,7 +12,8 @@ from helpers.cases import bright_model, bright_net, pixels, save
 from pellucid import storage
 from pellucid.features import Settings
 from pellucid.heatmaps import IntegratedGradients
-from pellucid.verbs.verify import Verification, _compared
+from pellucid.verbs.verify import Verification
+from pellucid.verbs.verify import compared as outcome
 
 NAME = "timm:test_resnet"  # 0.5 million weights
 
@@ -171,7 +172,7 @@ def test_another_shape_is_different_without_a_number(loaded, picture, tmp_path):
 
 
 def compared(a, b, reasons=()):
-    return _compared({"map": a}, {"map": b}, 1e-3, list(reasons))
+    return outcome({"map": a}, {"map": b}, 1e-3, list(reasons))
 
 
 def test_comparing():
@@ -187,9 +188,9 @@ def test_comparing():
 
 def test_of_several_arrays_the_one_that_differs_most_counts():
     a, b = torch.tensor([1.0, 2.0]), torch.tensor([100.0, 0.0])
-    found = _compared({"x": a, "y": b}, {"x": a.clone(), "y": torch.tensor([100.0, 10.0])}, 1e-3, [])
+    found = outcome({"x": a, "y": b}, {"x": a.clone(), "y": torch.tensor([100.0, 10.0])}, 1e-3, [])
     assert found == Verification("different", 0.1)
-    found = _compared({"x": b, "y": a}, {"x": b.clone(), "y": torch.tensor([1.0, torch.nan])}, 1e-3, [])
+    found = outcome({"x": b, "y": a}, {"x": b.clone(), "y": torch.tensor([1.0, torch.nan])}, 1e-3, [])
     assert found.status == "different"
 
 

@@ -5,11 +5,11 @@ import json
 import numpy as np
 import pytest
 from benchmarks.reliances import CAUSES, CLASSES, trained, world
-from PIL import Image
 
 import pellucid as pl
+from helpers.audits import saved, table
 from pellucid.audit.review import duplicates, mislabelled, review
-from pellucid.audit.samples import GRID, SampleTable, arrays, build
+from pellucid.audit.samples import arrays, build
 from pellucid.cli import main
 from pellucid.errors import DataError, MediaError, ModelError
 
@@ -81,24 +81,6 @@ def test_a_row_costs_one_forward_and_one_backward(marked):
     assert sum(passes) <= 40 + 3  # and the first picture, to find out how the output reads
 
 
-def table(count=40, seed=0):
-    """Samples of two classes, all answered rightly with 0.9."""
-    rng = np.random.default_rng(seed)
-    truth = np.arange(count) % 2
-    p = np.where(np.eye(2)[truth] > 0, 0.9, 0.1).astype(np.float32)
-    return SampleTable(
-        positions=np.arange(count),
-        scores=np.log(p),
-        probabilities=p,
-        embedding=rng.standard_normal((count, 6)).astype(np.float32),
-        maps=rng.random((count, GRID, GRID)).astype(np.float32),
-        properties=rng.random((count, 7)).astype(np.float32),
-        boxes=np.tile(np.array([0, 0, 1, 1], np.float32), (count, 1)),
-        thumbs=rng.integers(0, 256, (count, 24, 24, 3), dtype=np.uint8),
-        truth=truth,
-    )
-
-
 def test_planted_duplicates_are_found_and_labels_that_contradict():
     s = table()
     for a, b in ((3, 30), (4, 8)):
@@ -129,14 +111,6 @@ def test_the_calibration_of_a_known_model():
     assert c.error == pytest.approx(0.05)
     assert c.low <= c.error <= c.high
     assert c.bins == (pytest.approx((0.9, 0.95, 40)),)
-
-
-def saved(data, folder, labelled=True):
-    for i in range(len(data)):
-        home = folder / data.classes[data.labels[i]] if labelled else folder
-        home.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(data.pixels[i]).save(home / f"{i}.png")
-    return folder
 
 
 def test_files_that_are_broken_are_named_and_the_rest_goes_on(marked, tmp_path):

@@ -5,9 +5,9 @@ import json
 import numpy as np
 import pytest
 from benchmarks.reliances import CLASSES, trained, world
-from test_audit import saved, table
 
 import pellucid as pl
+from helpers.audits import saved, table
 from pellucid.audit.columns import Columns
 from pellucid.audit.paired import aligned, compare
 from pellucid.errors import DataError
