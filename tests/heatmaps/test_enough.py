@@ -221,3 +221,14 @@ def test_what_vouches_for_a_region_is_said():
     assert line.startswith("6.2% of the input; score 1.00 so, 1.00 with all, 0.00 with none; none of the")
     assert "nor can any single cell be missed" in line
     assert certificate({"completeness_gap": 0.1}) == ""
+
+
+def test_a_region_is_cut_finer_once_its_cells_are_known():
+    """What is planted in a quarter of a cell is found there; the sides of a coarse answer are."""
+    net = Reads([((3, 5),), ((3, 4), (0, 0))])
+    coarse = SufficientRegion(cells=4).explain(net, BRIGHT, [1])[0]
+    fine = SufficientRegion(cells=4, finer=2).explain(net, BRIGHT, [1])[0]
+    assert coarse.facts["area"] == [1 / 16]
+    assert fine.facts["area"] == [1 / 64]
+    assert torch.equal(fine.values[0], cells((3, 5)))
+    assert fine.facts["proven"] == [1.0]

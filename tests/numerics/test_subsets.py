@@ -92,3 +92,20 @@ def test_only_what_is_allowed_is_taken():
     found = smallest(additive(weights, 6.5), [torch.arange(6)], budget=64, among=allowed)
     assert found.members.tolist() == [False, False, False, True, False, True]
     assert found.proven
+
+
+def test_whole_groups_first_then_their_elements():
+    """The best group holds what is needed; the rest of it is cut away, and every set is counted once."""
+    weights = torch.zeros(64)
+    weights[[40, 42]] = 1.0
+    asked = []
+
+    def test(sets):
+        asked.extend(row.numpy().tobytes() for row in sets)
+        return additive(weights, 1.5)(sets)
+
+    found = smallest(test, [torch.arange(64)], budget=200, groups=torch.arange(64) // 8)
+    assert found.members.nonzero()[:, 0].tolist() == [40, 42]
+    assert len(asked) == len(set(asked)) == found.tried
+    plain = smallest(additive(weights, 1.5), [torch.arange(64)], budget=200)
+    assert torch.equal(found.members, plain.members)

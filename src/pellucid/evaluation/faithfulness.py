@@ -24,9 +24,11 @@ from pellucid.evaluation.chance import STEPS, Agreement, agreement, mask_pairs, 
 from pellucid.explanation import Curve
 
 CELLS = 14  # along the longer space axis of a picture
-CERTAIN = 0.005  # p-value from which on no more masked pictures are asked for
-HOPELESS = {1: 0.5, 2: 0.3, 4: 0.15}  # blocks of masked pictures -> p-value from which on more would not help
-BLOCKS = 8  # at most
+# After 1, 2, ... blocks of masked pictures: the p-value from which on the verdict is certain, and that from which on
+# more would not help. Of 48 maps of photographs and 160 blind ones, three seeds each, all blocks say the same of 99 %.
+CERTAIN = (0.004, 0.004, 0.005, 0.006, 0.007, 0.009, 0.012)
+HOPELESS = (0.5, 0.25, 0.15, 0.11, 0.08, 0.06, 0.045)
+BLOCKS = len(CERTAIN) + 1  # at most
 
 Score = Callable[[Tensor], Tensor]  # inputs (M, C, *space) -> scores (M,), or (M, targets)
 
@@ -142,14 +144,13 @@ class Perturbed:
         alone, whatever was asked before.
         """
         values = cell_values(attribution, self.grid).cpu()
-        count = 1
-        while True:
+        for count in range(1, BLOCKS + 1):
             blocks = [self._block(k) for k in range(count)]
             masks, scores = (torch.cat(parts, dim=1) for parts in zip(*blocks, strict=True))
             found = agreement(values, masks, scores)
-            if count == BLOCKS or not CERTAIN < found.p_value <= HOPELESS[count]:
-                return found
-            count *= 2
+            if count == BLOCKS or not CERTAIN[count - 1] < found.p_value <= HOPELESS[count - 1]:
+                break
+        return found
 
     def _block(self, k: int) -> tuple[Tensor, Tensor]:
         """Masks `(2, pairs, cells)` and their scores `(2, pairs)`."""

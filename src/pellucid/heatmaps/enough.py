@@ -7,7 +7,7 @@ Kroening et al., ReX, 2024-2026). A region is a set of cells of a grid; what it 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -17,7 +17,7 @@ from torch import Tensor
 from pellucid.engine.capture import Cost
 from pellucid.errors import MethodError
 from pellucid.heatmaps.base import method
-from pellucid.heatmaps.region_search import Margins, RegionMethod, Searches
+from pellucid.heatmaps.region_search import Margins, Question, RegionMethod, Searches
 from pellucid.models.targets import TargetLike
 from pellucid.numerics.subsets import Smallest, first
 from pellucid.scoring.job import ModelLike, prepare
@@ -37,6 +37,7 @@ class SufficientRegion(RegionMethod):
     Args:
         cells: grid cells on the longest axis, the others in proportion, or a number for each axis: (16, 1, 1) are
             frames of a clip, (1, 14, 14) tubes; None: 14 for two axes, at most 6 on each of three.
+        finer: parts that a cell is cut into along each axis once the coarse region is found; 1: none.
         keep: see above; None: the answer.
         budget: regions tried at most, for each that is found.
         baseline: what shows where a cell is hidden: a name such as `zero` (see the page on baselines), or a tensor.
@@ -64,12 +65,12 @@ class SufficientRegion(RegionMethod):
         """Regions that are looked for."""
         return self.many
 
-    def search(self, test: Margins, orders: Sequence[Tensor], free: Tensor) -> Smallest:
+    def search(self, question: Question, free: Tensor) -> Smallest:
         """The smallest that passes; or the first cells of the first map, so many as were calibrated."""
         if self.share is None:
-            return super().search(test, orders, free)
-        members = first(orders[0], [round(self.share * len(free))], len(free))
-        return Smallest(members[0], float(test(members)[0]), 1, 0, False, False)
+            return super().search(question, free)
+        members = first(question.orders[0], [round(self.share * len(free))], len(free))
+        return Smallest(members[0], float(question.margins(members)[0]), 1, 0, False, False)
 
     def margin(self, shown: Margins) -> Margins:
         """The region alone."""
@@ -88,7 +89,7 @@ class NecessaryRegion(RegionMethod):
     """The smallest region without which the answer is another, all else shown: 1 inside, 0 outside. `(N, *grid)`.
 
     Args:
-        cells, keep, budget, baseline, seed: as of `sufficient`.
+        cells, finer, keep, budget, baseline, seed: as of `sufficient`.
     """
 
     question: ClassVar[str] = "changes the answer when it is hidden"
@@ -114,7 +115,7 @@ class CompleteRegion(RegionMethod):
     """The smallest region that keeps the answer alone and changes it when hidden: 1 inside, 0 outside. `(N, *grid)`.
 
     Args:
-        cells, keep, budget, baseline, seed: as of `sufficient`.
+        cells, finer, keep, budget, baseline, seed: as of `sufficient`.
     """
 
     question: ClassVar[str] = "keeps the answer on its own and changes it when it is hidden"

@@ -58,6 +58,7 @@ class RegionMethod(PerturbationMethod):
     question: ClassVar[str]
 
     cells: int | tuple[int, ...] | None = None
+    finer: int = 1
     keep: float | None = None
     budget: int = 600
     baseline: str | Tensor = "zero"
@@ -66,6 +67,8 @@ class RegionMethod(PerturbationMethod):
     def __post_init__(self) -> None:
         if self.keep is not None and not 0 < self.keep < 1:
             raise MethodError(f"The share to keep lies between 0 and 1, such as 0.9; got {self.keep}.")
+        if self.finer < 1:
+            raise MethodError(f"A cell is cut into 1 or more parts along each axis; got finer={self.finer}.")
         if self.budget < 8:
             raise MethodError(f"{self.budget} regions are too few for a search: give a budget of 8 or more.")
 
@@ -76,7 +79,7 @@ class RegionMethod(PerturbationMethod):
     def pass_key(self) -> Hashable:
         """One search after the other on one memory of scores."""
         ground = self.baseline if isinstance(self.baseline, str) else id(self.baseline)
-        return RegionMethod, self.cells, self.keep, ground, self.seed
+        return RegionMethod, self.cells, self.finer, self.keep, ground, self.seed
 
     @classmethod
     def run(cls, methods: Sequence[Any], job: Job) -> list[list[Attribution]]:
@@ -94,9 +97,10 @@ class RegionMethod(PerturbationMethod):
         """By how much a region passes."""
         raise MethodError(f"{self.name} cannot run.")
 
-    def search(self, test: Margins, orders: Sequence[Tensor], free: Tensor) -> Smallest:
+    def search(self, question: Question, free: Tensor) -> Smallest:
         """The smallest region among the free cells that passes."""
-        return smallest(test, orders, budget=self.budget, among=free)
+        test = self.margin(question.margins)
+        return smallest(test, question.orders, budget=self.budget, among=free, groups=question.groups)
 
     @property
     def regions(self) -> int:
@@ -139,6 +143,7 @@ class Question:
         ends: those scores `(2, 3)` of the baseline and of the input.
         keep: the share of the score that is to be kept; None: the answer.
         orders: of the cells, by the maps that the search begins with.
+        groups: the coarser cell that each cell is a part of; None: there are none.
     """
 
     scorer: MaskScorer
@@ -147,6 +152,7 @@ class Question:
     ends: Tensor
     keep: float | None
     orders: list[Tensor]
+    groups: Tensor | None = None
 
     def scores(self, shown: Tensor) -> Tensor:
         """Score, probability and lead `(M, 3)` of sets `(M, K)` of cells."""
@@ -204,7 +210,13 @@ class Searches:
         with masked(asked, self.ground, self.settings.seed, _leads) as scorer:
             given = self.settings.cells
             grid = cells_per_axis(_default(scorer.space) if given is None else given, scorer.space)
+            parts = [
+                self.settings.finer if g > 1 and g * self.settings.finer <= s else 1
+                for g, s in zip(grid, scorer.space, strict=True)
+            ]
+            coarse, grid = grid, tuple(g * k for g, k in zip(grid, parts, strict=True))
             labels = grid_labels(scorer.space, grid).to(scorer.inputs.device)
+            groups = None if coarse == grid else grid_labels(grid, coarse).flatten()
             ends = torch.cat([scorer.blank(), scorer.plain()]).cpu()
             questions = []
             for t, found in enumerate(maps):
@@ -213,7 +225,7 @@ class Searches:
                 part = ends[:, 3 * t : 3 * t + 3]
                 decides = part[1, 2] > 0 and not part[0, 2] > 0
                 keep = _HALF if self.settings.keep is None and not decides else self.settings.keep
-                questions.append(Question(scorer, labels, 3 * t, part, keep, orders))
+                questions.append(Question(scorer, labels, 3 * t, part, keep, orders, groups))
             yield questions, grid
             self.cost.forwards += scorer.cost.forwards
 
@@ -267,12 +279,12 @@ def _search(method: RegionMethod, question: Question, grid: tuple[int, ...]) -> 
     count = math.prod(grid)
     free = torch.ones(count, dtype=torch.bool)
     regions = torch.zeros(method.regions, count, dtype=torch.bool)
-    test, notes = method.margin(question.margins), []
+    notes = []
     if method.keep is None and question.ends[0, 2] > 0:
         notes.append(_GIVEN_AWAY)
-    search = best = method.search(test, question.orders, free)
+    search = best = method.search(question, free)
     for k in range(method.regions):
-        search = method.search(test, question.orders, free) if k else best
+        search = method.search(question, free) if k else best
         if search.members is None or not search.members.any():
             break
         regions[k], free = search.members, free & ~search.members

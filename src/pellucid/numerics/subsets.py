@@ -94,7 +94,9 @@ class Tried:
         return all(row.numpy().tobytes() in self.margins for row in sets)
 
 
-def smallest(test: Test, orders: Sequence[Tensor], *, budget: int, among: Tensor | None = None) -> Smallest:
+def smallest(
+    test: Test, orders: Sequence[Tensor], *, budget: int, among: Tensor | None = None, groups: Tensor | None = None
+) -> Smallest:
     """The smallest set found that passes `test`.
 
     Args:
@@ -102,6 +104,8 @@ def smallest(test: Test, orders: Sequence[Tensor], *, budget: int, among: Tensor
         orders: of the elements `(K,)`, each its own idea of which matter most, first to last.
         budget: how many sets are tried at most.
         among: `(K,)`, bool: the elements that may be taken; None: all.
+        groups: `(K,)`, the group of each element, numbered from 0: half of the budget is for sets of whole groups, the
+            best of which is then cut element by element.
     """
     size = len(orders[0])
     among = torch.ones(size, dtype=torch.bool) if among is None else among
@@ -109,16 +113,41 @@ def smallest(test: Test, orders: Sequence[Tensor], *, budget: int, among: Tensor
     tried(torch.stack([torch.zeros_like(among), among]))
     if tried.best is None or int(tried.best.sum()):
         allowed = [order[among[order]] for order in orders]
-        for order in allowed:
-            _bisect(tried, order)
-        ranking = consensus(allowed)
-        while tried.best is not None and tried.left > 0:
-            before = tried.best
-            _shrink(tried)
-            if tried.best is before and not _exchange(tried, ranking, among):
-                break
+        if groups is not None:
+            _in_groups(tried, orders, among, groups)
+        if tried.best is not None and not torch.equal(tried.best, among):
+            allowed = [order[tried.best[order]] for order in orders]
+        _narrow(tried, allowed, among, consensus([order[among[order]] for order in orders]))
         _exhaust(tried, among)
     return _found(tried, among)
+
+
+def _narrow(tried: Tried, orders: Sequence[Tensor], among: Tensor, ranking: Tensor) -> None:
+    """From what is first in the orders to what cannot be made smaller by one removal or exchange."""
+    for order in orders:
+        _bisect(tried, order)
+    while tried.best is not None and tried.left > 0:
+        before = tried.best
+        _shrink(tried)
+        if tried.best is before and not _exchange(tried, ranking, among):
+            return
+
+
+def _in_groups(tried: Tried, orders: Sequence[Tensor], among: Tensor, groups: Tensor) -> None:
+    """The same search over whole groups, each in its place by the mean rank of its elements."""
+    count = int(groups.max()) + 1
+    members = groups.bincount(minlength=count)
+    free = torch.zeros(count, dtype=torch.long).index_add_(0, groups, among.long()) == members
+    coarse = Tried(lambda sets: tried(sets[:, groups]), count, tried.budget // 2)
+    coarse(torch.stack([torch.zeros_like(free), free]))
+    ranked = []
+    for order in orders:
+        rank = torch.zeros(count, dtype=torch.float64)
+        rank.index_add_(0, groups[order], torch.arange(len(order), dtype=torch.float64))
+        by_rank = (rank / members).argsort(stable=True)
+        ranked.append(by_rank[free[by_rank]])
+    if free.any():
+        _narrow(coarse, ranked, free, consensus(ranked))
 
 
 def _found(tried: Tried, among: Tensor) -> Smallest:
