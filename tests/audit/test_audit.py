@@ -155,6 +155,16 @@ def test_what_cannot_be_audited_is_one_sentence(marked, tmp_path):
         pl.audit(marked, data)
 
 
+@pytest.mark.parametrize("count", [1, 2, 3, 20])
+def test_a_few_pictures_are_audited_as_far_as_they_go(marked, count):
+    data = world("mark", count)
+    found = pl.audit(marked, data)
+    assert len(found.samples) == count
+    assert list(found.lines())
+    assert any("fewer than 100" in n for n in found.notes)
+    assert found.csv().count("\n") == count + 1
+
+
 def test_one_class_is_no_wrong_reason(marked):
     data = world("mark", 90)
     data.pixels, data.labels = data.pixels[data.labels == 1], data.labels[data.labels == 1]

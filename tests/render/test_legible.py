@@ -16,6 +16,7 @@ import torch
 import pellucid as pl
 from helpers.render_cases import explanation
 from helpers.sheets import boxes, illegible, texts
+from pellucid.audit.review import Calibration
 from pellucid.explanation import Prediction, Quality
 from pellucid.importance.result import Share
 from pellucid.interpretable.additive import Additive
@@ -249,6 +250,16 @@ def test_tests_of_concepts():
     figure = replace(found, tests=rows, layer=DEEP).figure()
     assert illegible(figure) == []
     assert any(t.startswith(f"{number(12345.6)}, p 1.2e-05") for t in texts(figure))
+
+
+def test_audits_and_comparisons():
+    found = kept("sample-c.audit")
+    found.record.model["name"] = LONG
+    sure = Calibration(0.123, 0.05, 0.2, ((0.05, 0.1, 3), (0.55, 0.4, 900), (0.99, 1.0, 12)))
+    figure = replace(found, notes=NOTES, review=replace(found.review, calibration=sure)).figure()
+    assert illegible(figure) == []
+    assert "Calibration error 12.3% [5.0%, 20.0%]." in texts(figure)
+    assert illegible(replace(kept("sample-c.comparison"), names=(LONG, LONG), notes=NOTES).figure()) == []
 
 
 def test_concepts():

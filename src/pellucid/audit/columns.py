@@ -77,18 +77,24 @@ def describe(
         add(f"true class {labels[int(k)]}", samples.truth == k, "true class")
     for k in np.unique(samples.answers):
         add(f"answered {labels[int(k)]}", samples.answers == k, "answer")
-    kinds = KMeans(min(_KINDS, max(2, len(samples) // 20)), n_init=3, random_state=seed).fit_predict(
-        _scaled(samples.embedding)
-    )
+    kinds = _kinds(samples, seed)
     for k in range(kinds.max() + 1):
-        add(
-            f"like pictures, group {k + 1} ({_what(kinds == k, numbers, samples, labels)})", kinds == k, "like pictures"
-        )
+        what = _what(kinds == k, numbers, samples, labels)
+        add(f"like pictures, group {k + 1} ({what})", kinds == k, "like pictures")
     for name, texts in (given or {}).items():
         found, counts = np.unique(np.array(list(texts), str), return_counts=True)
         for value in found[np.argsort(-counts, kind="stable")][:_MOST_VALUES]:
             add(f"{name} {value}", np.array(list(texts), str) == value, name)
     return Columns(tuple(names), np.stack(values, 1) if values else np.zeros((len(samples), 0), bool), tuple(sources))
+
+
+def _kinds(samples: SampleTable, seed: int) -> NDArray[np.int64]:
+    """Which group of like pictures each sample is in, `(N,)`; one group where there are few."""
+    count = min(_KINDS, len(samples) // 20)
+    if count < 2:
+        return np.zeros(len(samples), np.int64)
+    found: NDArray[np.int64] = KMeans(count, n_init=3, random_state=seed).fit_predict(_scaled(samples.embedding))
+    return found
 
 
 def _what(inside: NDArray[np.bool_], numbers: NDArray[np.float64], samples: SampleTable, labels: Sequence[str]) -> str:
