@@ -223,3 +223,19 @@ def test_rows_without_a_path_and_of_another_medium_fail(folder, tmp_path):
         ("failed", "The manifest names no input in this row."),
         ("done", None),
     ]
+
+
+def test_inputs_come_from_an_object_store(folder, tmp_path):
+    import fsspec
+
+    with fsspec.open("memory://bucket/0.png", "wb") as file:
+        file.write((folder / "0.png").read_bytes())
+    path = manifest(tmp_path / "list.csv", [{"path": "memory://bucket/0.png"}, {"path": "memory://bucket/none.png"}])
+    gone, there = work(asked("grad-cam")).rows(list(Manifest.of([path])))
+    (here,) = work(asked("grad-cam")).rows([Item(str(folder / "0.png"))])
+    assert (there["status"], there["input"]) == ("done", "memory://bucket/0.png")
+    assert there["map"] == here["map"]
+    assert there["sha256"] == here["sha256"]
+    assert json.loads(there["meta"])["record"]["input"]["source"] == "memory://bucket/0.png"
+    assert (gone["status"], gone["input"]) == ("failed", "memory://bucket/none.png")
+    assert "memory://bucket/none.png can't be fetched" in gone["error"]

@@ -20,6 +20,7 @@ from pellucid.models.sources import load
 from pellucid.models.targets import as_target
 from pellucid.results.rows import row_of
 from pellucid.runs.manifest import Item
+from pellucid.runs.remote import fetched, is_remote
 from pellucid.verbs.explain import ExplainRequest, explain_batch, explained, sampled
 from pellucid.verbs.importance import importance_of_one
 from pellucid.verbs.importance_request import ImportanceRequest
@@ -148,7 +149,13 @@ class Work:
         try:
             if not item.source:
                 raise MediaError("The manifest names no input in this row.")
-            return feed_of(self.model).prepared(self.model, item.source)
+            feed = feed_of(self.model)
+            if not is_remote(item.source):
+                return feed.prepared(self.model, item.source)
+            with fetched(item.source) as file:
+                found = feed.prepared(self.model, file)
+            found.source["source"] = item.source
+            return found
         except PellucidError as error:
             return str(error)
         except Exception as error:

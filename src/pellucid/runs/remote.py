@@ -1,0 +1,39 @@
+"""Inputs in an object store (`s3://`, `gs://`, `memory://`, ...), fetched through fsspec when their turn comes."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from pellucid.errors import MediaError
+
+
+def is_remote(source: str) -> bool:
+    """Whether a source is an address in an object store."""
+    return "://" in source
+
+
+@contextmanager
+def fetched(source: str) -> Iterator[str]:
+    """A file that holds what the store has under an address, as long as it is needed.
+
+    Raises:
+        MediaError: there is nothing, it cannot be reached, or what reads such addresses is not installed.
+    """
+    try:
+        import fsspec
+    except ImportError as error:
+        raise MediaError(f'{source} is in an object store: pip install "pellucid[batch]".') from error
+    try:
+        with fsspec.open(source, "rb") as file:
+            data = file.read()
+    except Exception as error:  # each store has errors of its own
+        raise MediaError(f"{source} can't be fetched ({type(error).__name__}: {error}).") from error
+    with tempfile.TemporaryDirectory(prefix="pellucid-") as folder:
+        path = Path(folder, os.path.basename(source) or hashlib.sha256(source.encode()).hexdigest()[:8])
+        path.write_bytes(data)
+        yield str(path)

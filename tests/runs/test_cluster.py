@@ -1,0 +1,63 @@
+"""The cluster engine: the same rows as on one machine, on Ray where it is installed."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from pellucid.errors import ModelError, StorageError
+from runs.test_batch import HELPERS, all_rows, job, pictures
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_without_ray_it_is_said_what_to_install(tmp_path, monkeypatch):
+    import builtins
+
+    real = builtins.__import__
+
+    def without(name, *rest):
+        if name.partition(".")[0] == "ray":
+            raise ImportError(name)
+        return real(name, *rest)
+
+    monkeypatch.setattr(builtins, "__import__", without)
+    with pytest.raises(StorageError, match=r'needs Ray: pip install "pellucid\[ray\]"'):
+        job(tmp_path / "out", pictures(tmp_path / "in", 2)).run(engine="ray")
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    ray = pytest.importorskip("ray", reason="the extra ray is not installed")
+    os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT / "src"), HELPERS])
+    ray.init(num_cpus=4, log_to_driver=False, include_dashboard=False)
+    yield ray
+    ray.shutdown()
+
+
+@pytest.mark.slow
+def test_rows_are_those_of_the_local_engine(cluster, tmp_path):
+    folder = pictures(tmp_path / "in", 60)
+    (folder / "broken.png").write_bytes(b"no picture")
+    far = job(tmp_path / "ray", folder).run(2, engine="ray", block=16)
+    near = job(tmp_path / "local", folder).run()
+    assert (far.done, far.failed, far.complete) == (near.done, near.failed, near.complete) == (60, 1, True)
+    assert {row["id"] for row in all_rows(tmp_path / "ray")} == {row["id"] for row in all_rows(tmp_path / "local")}
+    assert job(tmp_path / "ray", folder).run(2, engine="ray").fresh == 0
+
+
+@pytest.mark.slow
+def test_what_one_engine_began_the_other_ends(cluster, tmp_path):
+    folder = pictures(tmp_path / "in", 30)
+    job(tmp_path / "out", folder).run()
+    pictures(tmp_path / "in", 50)  # the same, and more
+    found = job(tmp_path / "out", folder).run(2, engine="ray", block=16)
+    assert found.complete
+    rows = all_rows(tmp_path / "out")
+    assert len(rows) == len({row["input"] for row in rows}) == 50
+
+
+@pytest.mark.slow
+def test_a_model_that_cannot_be_built_is_said_in_one_sentence(cluster, tmp_path):
+    with pytest.raises(ModelError, match="nothing"):
+        job(tmp_path / "out", pictures(tmp_path / "in", 2), entry="nothing").run(engine="ray")
