@@ -307,3 +307,31 @@ def test_ctrl_c_writes_what_is_begun_and_a_resume_goes_on(tmp_path):
     assert found.complete
     assert found.fresh == 150 - some.inputs
     assert len({row["id"] for row in all_rows(out)}) == 150
+
+
+def test_an_id_that_stands_twice_in_a_long_manifest_is_said_when_it_is_met(tmp_path, monkeypatch):
+    from pellucid.runs import manifest
+    from pellucid.runs.batch import _Run
+
+    folder = pictures(tmp_path / "in", 3)
+    path = folder / "list.csv"
+    path.write_text("path,id\n0000.png,a\n0001.png,b\n0002.png,a\n")
+    with pytest.raises(pl.MediaError, match="has an id twice"):
+        job(tmp_path / "out", path)
+    monkeypatch.setattr(manifest, "AT_ONCE", 2)
+    (tmp_path / "out").mkdir()
+    run = _Run(job(tmp_path / "out", path), Journal(tmp_path / "out"), print)
+    with pytest.raises(pl.MediaError, match="has an id twice"):
+        list(run.chunks())
+
+
+def test_an_input_that_is_named_again_has_its_row_once(tmp_path):
+    from pellucid.runs.batch import _Run
+
+    folder = pictures(tmp_path / "in", 3)
+    path = folder / "list.csv"
+    path.write_text("path\n0000.png\n0001.png\n0000.png\n")
+    (tmp_path / "out").mkdir()
+    run = _Run(job(tmp_path / "out", path), Journal(tmp_path / "out"), print)
+    assert [[Path(item.source).name for item in chunk] for chunk in run.chunks()] == [["0000.png", "0001.png"]]
+    assert run.progress.repeated == 1

@@ -19,6 +19,8 @@ from pellucid.media.inputs import natural
 PATHS = ("path", "input", "file", "file_name", "filename", "image", "uri", "source")
 """What the column of a manifest may be called that names the input."""
 TABLES = (".parquet", ".csv", ".json")
+AT_ONCE = 1_000_000  # rows whose ids are compared before the work begins
+TWICE = "The manifest {} has an id twice: each row needs its own, or leave out the column."
 
 
 @dataclass(frozen=True)
@@ -170,9 +172,9 @@ class ManifestFile:
         return found
 
     def check(self) -> None:
-        """Raises MediaError where it has no column of paths, or an id stands twice."""
+        """Raises MediaError where it has no column of paths, or an id stands twice (of a million rows at most)."""
         self.column()
-        if "id" not in self.columns():
+        if "id" not in self.columns() or self.count() > AT_ONCE:  # of more, the driver notices when it comes to one
             return
         if self.path.endswith(".parquet"):
             pa = arrow()
@@ -182,9 +184,7 @@ class ManifestFile:
             seen = [item.given_id for item in self]
             twice = len(set(seen)) < len(seen)
         if twice:
-            raise MediaError(
-                f"The manifest {self.path} has an id twice: each row needs its own, or leave out the column."
-            )
+            raise MediaError(TWICE.format(self.path))
 
     def count(self) -> int:
         """How many rows."""
