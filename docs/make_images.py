@@ -118,6 +118,12 @@ def relevance(model: pl.VisionModel) -> pl.Heatmaps:
     )
 
 
+def newer_cams(model: pl.VisionModel) -> pl.Heatmaps:
+    """Class activation maps since 2019."""
+    methods = "fem,kpca-cam,shapley-cam,smooth-grad-cam++,integrated-grad-cam,relevance-cam"
+    return pl.explain(model, "sample:motorcycle", method=methods)
+
+
 def channels(model: pl.VisionModel) -> pl.Heatmaps:
     """One number for each channel of a layer."""
     return pl.Heatmaps([pl.explain(model, "sample:coffee", method="channel-relevance")])
@@ -215,9 +221,9 @@ def video_overlay(_model: pl.VisionModel) -> pl.VideoHeatmap:
 PICTURES: dict[str, Callable[[pl.VisionModel], Drawn]] = {
     f.__name__: f
     for f in (
-        coffee, boxes, enough, ways, cams, gradients, rectified, smoothed, relevance, channels, depth, contrast,
-        superpixels, local_tree, importance_channels, importance_folder, units, espresso, layers, atlas,
-        concepts, tree, why, video_motion,
+        coffee, boxes, enough, ways, cams, gradients, rectified, smoothed, relevance, newer_cams, channels,
+        depth, contrast, superpixels, local_tree, importance_channels, importance_folder, units, espresso,
+        layers, atlas, concepts, tree, why, video_motion,
     )
 }  # fmt: skip
 

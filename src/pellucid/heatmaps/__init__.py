@@ -6,6 +6,7 @@ Each method is a formula with its paper and its cost, and one verb: `attribute(m
 from pellucid.heatmaps.adaptive import AISE
 from pellucid.heatmaps.attention import AttentionRelevance, AttentionRollout
 from pellucid.heatmaps.base import METHODS, Attribution, Method, explain_all, get_method, method
+from pellucid.heatmaps.bent_paths import IDGI, XRAI, BlurIG, GuidedIG, IntegratedDecisionGradients
 from pellucid.heatmaps.cam import (
     CAM,
     ChannelRelevance,
@@ -27,6 +28,14 @@ from pellucid.heatmaps.lime import LIME
 from pellucid.heatmaps.lrp import CPLRP, LRP, AttnLRP, ExcitationBackprop
 from pellucid.heatmaps.mask_optimisation import ExtremalPerturbation, IGOSPlusPlus, MeaningfulPerturbation
 from pellucid.heatmaps.masked_cam import ISCAM, SSCAM, GroupCAM, ScoreCAM
+from pellucid.heatmaps.newer_cams import (
+    FEM,
+    KPCACAM,
+    IntegratedGradCAM,
+    RelevanceCAM,
+    ShapleyCAM,
+    SmoothGradCAMPlusPlus,
+)
 from pellucid.heatmaps.noise import ExpectedGradients, SmoothGrad, SmoothGradSquared, VarGrad
 from pellucid.heatmaps.path import IntegratedGradients
 from pellucid.heatmaps.perturbation import FeatureAblation, Occlusion
@@ -46,8 +55,11 @@ __all__ = [
     "CAM",
     "CPLRP",
     "DRISE",
+    "FEM",
     "HSIC",
+    "IDGI",
     "ISCAM",
+    "KPCACAM",
     "LIME",
     "LRP",
     "LSTMLRP",
@@ -56,11 +68,13 @@ __all__ = [
     "SSCAM",
     "STEP",
     "TIS",
+    "XRAI",
     "AblationCAM",
     "AttentionRelevance",
     "AttentionRollout",
     "AttnLRP",
     "Attribution",
+    "BlurIG",
     "ChannelRelevance",
     "CompleteRegion",
     "ContrastiveExcitationBackprop",
@@ -79,9 +93,12 @@ __all__ = [
     "GroupCAM",
     "GuidedBackprop",
     "GuidedGradCAM",
+    "GuidedIG",
     "HiResCAM",
     "IGOSPlusPlus",
     "InputXGradient",
+    "IntegratedDecisionGradients",
+    "IntegratedGradCAM",
     "IntegratedGradients",
     "KernelSHAP",
     "LayerCAM",
@@ -91,13 +108,16 @@ __all__ = [
     "Occlusion",
     "Owen",
     "ReciproCAM",
+    "RelevanceCAM",
     "Saliency",
     "SaliencyTubes",
     "ScoreCAM",
     "SegGradCAM",
     "SegXResCAM",
     "Shapley",
+    "ShapleyCAM",
     "SmoothGrad",
+    "SmoothGradCAMPlusPlus",
     "SmoothGradSquared",
     "Sobol",
     "StateAblation",
