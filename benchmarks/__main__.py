@@ -8,7 +8,19 @@ from dataclasses import replace
 
 import torch
 
-from benchmarks import audit, batch, coverage, features, heatmaps, interpretable, perturbation, report, trust, video
+from benchmarks import (
+    audit,
+    batch,
+    coverage,
+    features,
+    heatmaps,
+    interpretable,
+    perturbation,
+    report,
+    runtime,
+    trust,
+    video,
+)
 from benchmarks.timing import machine, source_digest
 
 _SUITES = {
@@ -21,6 +33,7 @@ _SUITES = {
     "trust": trust,
     "batch": batch,
     "audit": audit,
+    "runtime": runtime,
 }
 
 

@@ -23,7 +23,7 @@ def _command() -> list[str]:
     return [str(script)] if script.exists() else _ENTRY
 
 
-def _seconds(command: list[str], folder: str) -> tuple[float, float]:
+def seconds(command: list[str], folder: str) -> tuple[float, float]:
     """Seconds on the wall, and of the processor."""
     start, used = time.perf_counter(), _children()
     subprocess.run(command, cwd=folder, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
@@ -46,12 +46,12 @@ def processes(repeats: int) -> Section:
     explain = [*_command(), "explain", "sample:cat", "--no-check"]
     with tempfile.TemporaryDirectory() as folder:
         for command in (bare, explain, [*_command(), "--help"]):
-            _seconds(command, folder)
-        helped = [_seconds([*_command(), "--help"], folder) for _ in range(repeats)]
+            seconds(command, folder)
+        helped = [seconds([*_command(), "--help"], folder) for _ in range(repeats)]
         rounds = []
         for k in range(repeats):
             first, second = (bare, explain) if k % 2 == 0 else (explain, bare)
-            a, b = _seconds(first, folder), _seconds(second, folder)
+            a, b = seconds(first, folder), seconds(second, folder)
             rounds.append((a, b) if k % 2 == 0 else (b, a))
     theirs, ours = zip(*rounds, strict=True)
     ratios = [(o[0] / t[0], o[1] / t[1]) for t, o in rounds]
