@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -71,10 +71,18 @@ def _difference(a: dict[str, Any], b: dict[str, Any]) -> float:
     return float((a["map"] - b["map"]).abs().max() / a["map"].abs().max())
 
 
-def _row(what: str, before: list[float], after: list[float], limit: float | None, note: str = "") -> Row:
-    """How many times less an earlier build's processor time is now, each round beside its own."""
-    ratios = [b / a for b, a in zip(before, after, strict=True)]
-    return Row(what, Spread.of(ratios), " x", at_least(limit) if limit else None, note=note)
+Took = dict[str, float]
+"""Seconds, by `wall` and `cpu`."""
+
+
+def _row(what: str, before: Sequence[Any], after: Sequence[Any], limit: float | None, note: str = "") -> Row:
+    """How many times less time a job takes now, each round beside its own."""
+    wall, cpu = ([b[clock] / a[clock] for b, a in zip(before, after, strict=True)] for clock in ("wall", "cpu"))
+    return Row(what, Spread.of(wall), " x", at_least(limit) if limit else None, Spread.of(cpu), note)
+
+
+def _took(what: str, each: Sequence[Any]) -> Row:
+    return Row(what, Spread.of([t["wall"] for t in each]), " s", None, Spread.of([t["cpu"] for t in each]))
 
 
 def _rise(name: str, said: str, masks: int, rounds: int, limits: tuple[float, float, float]) -> Section:
@@ -86,18 +94,17 @@ def _rise(name: str, said: str, masks: int, rounds: int, limits: tuple[float, fl
             took["first"].append(_job(_now(), cache, *asked, "f32"))
             took["second"].append(_job(_now(), cache, *asked, "f32"))
             took["bf16"].append(_job(_now(), cache, *asked, "bf16"))
-    cpu = {kind: [t["cpu"] for t in each] for kind, each in took.items()}
     before, second, rough = took["before"][0], took["second"][0], took["bf16"][0]
     grown = median(t["peak"] for t in took["second"]) - median(t["peak"] for t in took["before"])
     ran = " ".join(second["ran"].get(k, "") for k in ("name", "version", "precision"))
     rows = [
-        _row(f"{said}: first run, with the conversion", cpu["before"], cpu["first"], limits[0]),
-        _row(f"{said}: second run, conversion kept", cpu["before"], cpu["second"], limits[1], note=ran),
-        _row(f"{said}: bf16, first run", cpu["before"], cpu["bf16"], limits[2], note=" ".join(rough["ran"]["notes"])),
+        _row(f"{said}: first run, with the conversion", took["before"], took["first"], limits[0]),
+        _row(f"{said}: second run, conversion kept", took["before"], took["second"], limits[1], note=ran),
+        _row(f"{said}: bf16, first run", took["before"], took["bf16"], limits[2], note=" ".join(rough["ran"]["notes"])),
         Row(f"{said}: largest difference of the map", Spread.of([_difference(before, second)]), "", at_most(1e-3)),
         Row(f"{said}: the same in bf16", Spread.of([_difference(before, rough)]), ""),
-        Row(f"{said}: before", Spread.of(cpu["before"]), " s"),
-        Row(f"{said}: now", Spread.of(cpu["second"]), " s"),
+        _took(f"{said}: before", took["before"]),
+        _took(f"{said}: now", took["second"]),
         Row(f"{said}: peak memory, now less before", Spread.of([grown]), " MB"),
     ]
     return Section(f"RISE, {masks} masks, {said}", _ABOUT, rows)
@@ -125,18 +132,18 @@ def _vit(size: Size, _device: str) -> Iterator[Section]:
 def _explain(size: Size, _device: str) -> Iterator[Section]:
     """The whole command, its check with it."""
     command = [sys.executable, "-c", "from pellucid.cli import run; run()", "explain", "sample:cat"]
-    before, first, second = [], [], []
+    before, first, second = list[Took](), list[Took](), list[Took]()
     with tempfile.TemporaryDirectory() as folder:
         for _ in range(size.rounds):
             with tempfile.TemporaryDirectory() as cache:
                 for source, kept in ((_before(), before), (_now(), first), (_now(), second)):
                     os.environ |= {"PYTHONPATH": str(source), "PELLUCID_CACHE": cache}
-                    kept.append(seconds(command, folder)[1])
+                    kept.append(dict(zip(("wall", "cpu"), seconds(command, folder), strict=True)))
     rows = [
         _row("first run", before, first, None),
         _row("second run", before, second, 2.0, note="importing torch and timm is in it"),
-        Row("before", Spread.of(before), " s"),
-        Row("now", Spread.of(second), " s"),
+        _took("before", before),
+        _took("now", second),
     ]
     yield Section("`pellucid explain sample:cat` with its check", "Processor time of the whole process.", rows)
 
@@ -147,13 +154,13 @@ def _importance(size: Size, _device: str) -> Iterator[Section]:
         with tempfile.TemporaryDirectory() as folder:
             asked = ("importance", "efficientnet-lite0", str(size.pictures), "f32")
             old, new = _job(_before(), Path(folder), *asked), _job(_now(), Path(folder), *asked)
-            before.append(old["cpu"])
-            after.append(new["cpu"])
+            before.append(old)
+            after.append(new)
             differences.append(_difference(old, new))
     rows = [
         _row("first run", before, after, 2.5, note=new["ran"].get("name", "")),
         Row("largest difference", Spread.of(differences), "", at_most(1e-3)),
-        Row("now", Spread.of(after), " s"),
+        _took("now", after),
     ]
     yield Section(f"Importance of superpixels by shapley, {size.pictures} sample pictures", _ABOUT, rows)
 

@@ -429,7 +429,12 @@ def test_rough_sums_only_when_asked_for_and_measured():
 
 @pytest.mark.parametrize(
     ("name", "precision", "said"),
-    [("tensorrt", "f32", "auto, torch"), ("auto", "f8", "f32 or bf16"), ("onnx", "bf16", "choose openvino")],
+    [
+        ("tensorrt", "f32", "auto, torch"),
+        ("auto", "f8", "f32 or bf16"),
+        ("onnx", "bf16", "choose openvino"),
+        ("torch", "bf16", "openvino"),
+    ],
 )
 def test_what_there_is_not_is_said(name, precision, said):
     with pytest.raises(ModelError, match=said), pl.runtime(name, precision):
@@ -444,6 +449,8 @@ def test_without_openvino_everything_works_as_ever(monkeypatch):
     net, x = settled(Small()), noise(1, 3, 16, 16)
     found = get_method("rise", samples=128).explain(net, x, [1])[0]
     assert (found.cost.ran.name, found.cost.ran.why) == ("torch", "")
+    with pl.runtime("auto", "bf16"):
+        assert get_method("rise", samples=128).explain(net, x, [1])[0].cost.ran.why == "bf16 needs openvino"
     with pytest.raises(ModelError, match=r"pip install 'pellucid\[fast\]'"), pl.runtime("openvino"):
         pass
 
@@ -459,3 +466,18 @@ def test_the_record_holds_it_and_another_runtime_reproduces_it(tmp_path, embedde
     assert verified.status == "within tolerance", verified
     with pl.runtime("torch"):
         assert pl.explain(embedded_model, "sample:cat", rise).record.run["runtime"]["name"] == "torch"
+
+
+@pytest.mark.slow
+def test_a_rough_result_is_verified_as_rough(tmp_path, monkeypatch, embedded_model):
+    from pellucid.verbs import verify
+
+    with pl.runtime("openvino", "bf16"):
+        e = pl.explain(embedded_model, "sample:cat", get_method("rise", samples=32))
+    if e.record.run["runtime"]["precision"] == "f32":
+        pytest.skip("this processor has no bf16")
+    assert any("rank correlation" in note for note in e.notes)
+    file = next(f for f in e.save(tmp_path) if f.suffix == ".json")
+    assert pl.verify(file).status in ("same", "within tolerance")
+    monkeypatch.setattr(verify, "_precision_of", lambda stored: verify.nullcontext())
+    assert pl.verify(file).difference > 1e-4  # in single precision it is another

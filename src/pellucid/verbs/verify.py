@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import torch
 from torch import Tensor
 
 from pellucid import storage
+from pellucid.engine.runtimes.asked import AUTO, asked, runtime
 from pellucid.errors import MediaError, StorageError
 from pellucid.media import VOLUME, Clip, Picture, Volume, open_clip, read_image, read_volume
 from pellucid.models.targets import TargetLike
@@ -64,7 +66,16 @@ def verify(
     if target is not None and not maker.targeted:
         raise StorageError("This result has no target that could be given: leave out target=.")
     wanted = {} if target is None else {"target": target}
-    return again_compared(stored, maker.recompute(stored, model, inputs, **wanted), tolerance, stored.tampered)
+    with _precision_of(stored):
+        again = maker.recompute(stored, model, inputs, **wanted)
+    return again_compared(stored, again, tolerance, stored.tampered)
+
+
+def _precision_of(stored: storage.Artefact) -> AbstractContextManager[None]:
+    """Inside, sums are as rough as they were; which runtime takes them makes no difference beyond the tolerance."""
+    run = stored.meta.get("record", {}).get("run", {})
+    precision = run.get("runtime", {}).get("precision", "f32")
+    return nullcontext() if precision in ("f32", asked().precision) else runtime(AUTO, precision)
 
 
 def again_compared(stored: storage.Artefact, again: Again, tolerance: float, reasons: Sequence[str]) -> Verification:

@@ -87,8 +87,8 @@ def runtime(name: str = AUTO, precision: str = "f32") -> Iterator[None]:
         raise ModelError(f"There is no precision {precision!r}: choose {' or '.join(PRECISIONS)}.")
     if name in PACKAGES and installed(name) is None:
         raise ModelError(f"The runtime {name} is not installed: pip install 'pellucid[{EXTRAS[name]}]'.")
-    if name == "onnx" and precision == "bf16":
-        raise ModelError("The runtime onnx has no bf16 on a processor: choose openvino or torch for it.")
+    if name in ("onnx", TORCH) and precision == "bf16":
+        raise ModelError(f"The runtime {name} takes no sums in bf16 here: choose openvino for it.")
     token = _ASKED.set(RuntimeRequest(name, precision))
     try:
         yield

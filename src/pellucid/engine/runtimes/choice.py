@@ -98,8 +98,10 @@ def choose(module: nn.Module, x: Tensor, place: Place, passes: int, fresh: int) 
     known.wanted[place] = known.wanted.get(place, 0) + fresh
     by_name = want != RuntimeRequest()
     name = "openvino" if want.name == AUTO else want.name
-    if name == TORCH or (not by_name and (installed(name) is None or passes < _READY)):
+    if name == TORCH or (not by_name and passes < _READY):
         return Decision()
+    if installed(name) is None:
+        return Decision(ran=Ran(why=f"{want.precision} needs {name}" if by_name else ""))
     if unfit := _unfit(module, x, name):
         return Decision(ran=Ran(why=unfit if by_name else ""))
     state = _state(module)
