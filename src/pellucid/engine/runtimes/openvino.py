@@ -75,7 +75,9 @@ class OpenVinoProgram:
 
     def __call__(self, x: Tensor) -> list[Tensor]:
         """The answers to inputs `(N, C, *space)`, read where they lie; the cores take turns at small parts of them."""
-        parts = x.detach().contiguous().split(max(1, _PART // max(1, x[0].nbytes)))
+        size = max(1, _PART // max(1, x[0].nbytes))
+        whole = x.detach().contiguous()
+        parts = [whole[k : k + size] for k in range(0, len(whole), size)]
         streams = len(self._requests)
         answers = [answer for k in range(0, len(parts), streams) for answer in self._together(parts[k : k + streams])]
         found = list(zip(*answers, strict=True))
