@@ -18,6 +18,7 @@ from benchmarks import (
     perturbation,
     report,
     runtime,
+    studio,
     trust,
     video,
 )
@@ -34,6 +35,7 @@ _SUITES = {
     "batch": batch,
     "audit": audit,
     "runtime": runtime,
+    "studio": studio,
 }
 
 

@@ -36,6 +36,7 @@ python -m benchmarks interpretable --markdown docs/benchmarks.md    # about ten 
 python -m benchmarks trust --markdown docs/benchmarks.md            # about a quarter of an hour
 python -m benchmarks audit --markdown docs/benchmarks.md            # about ten minutes
 python -m benchmarks runtime --markdown docs/benchmarks.md          # about an hour; PELLUCID_BEFORE as it says
+python -m benchmarks studio --markdown docs/benchmarks.md           # about five minutes
 ```
 
 `PELLUCID_DATA` names a folder of labelled pictures and weights; without one the pointing game is left out, and other

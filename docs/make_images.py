@@ -1,12 +1,18 @@
 """Make every picture in the documentation with Pellucid itself: `python docs/make_images.py [NAME ...]`.
 
 The photos are CC0 or public domain files inside scikit-image; the model is the embedded one. Clips are generated, and
-explained on networks trained on them. Nothing is downloaded.
+explained on networks trained on them. Pages are shown by Debian's Chromium. Nothing is downloaded.
 """
 
 import io
+import re
+import shutil
+import socket
+import subprocess
 import sys
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -228,6 +234,67 @@ PICTURES: dict[str, Callable[[pl.VisionModel], Drawn]] = {
 }  # fmt: skip
 
 
+@contextmanager
+def page_of(width: int, height: int) -> Iterator[Any]:
+    """A page of headless Chromium."""
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as api:
+        browser = api.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
+        yield browser.new_page(viewport={"width": width, "height": height})
+        browser.close()
+
+
+def few_colours(png: bytes) -> bytes:
+    """The picture in 200 colours."""
+    buffer = io.BytesIO()
+    Image.open(io.BytesIO(png)).convert("RGB").quantize(200, dither=Image.Dither.NONE).save(
+        buffer, "PNG", optimize=True
+    )
+    return buffer.getvalue()
+
+
+def report(model: pl.VisionModel) -> bytes:
+    """The report that `make demo` writes, as it opens."""
+    found = pl.explain(model, "sample:cat", method=["grad-cam", "hires-cam", "layer-cam"], check=True)
+    with tempfile.TemporaryDirectory() as folder, page_of(1180, 900) as page:
+        file = Path(folder) / "report.html"
+        file.write_text(found.html())
+        page.goto(f"file://{file}")
+        page.locator(".pv-pane").last.wait_for()
+        box = page.locator(".pv-picture").first.bounding_box()
+        page.mouse.move(box["x"] + 0.52 * box["width"], box["y"] + 0.62 * box["height"])
+        return few_colours(page.screenshot())
+
+
+def studio(_: pl.VisionModel) -> bytes:
+    """A result in the studio."""
+    with tempfile.TemporaryDirectory() as folder, socket.socket() as door:
+        door.bind(("127.0.0.1", 0))
+        port = door.getsockname()[1]
+        door.close()
+        command = [sys.executable, "-m", "pellucid", "studio", folder, "--port", str(port)]
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        try:
+            assert process.stdout is not None
+            found = re.search(r"http\S+", process.stdout.readline())
+            assert found is not None
+            with page_of(1180, 900) as page:
+                page.goto(found[0])
+                page.select_option("[name=sample]", "cat", timeout=150_000)
+                page.check("input[value='layer-cam']")
+                page.fill("[name=target]", "tabby,lynx")
+                page.click("button.go")
+                page.frame_locator("iframe").locator(".pv-pane").last.wait_for(timeout=150_000)
+                page.wait_for_timeout(1000)
+                return few_colours(page.screenshot())
+        finally:
+            process.terminate()
+
+
+PAGES: dict[str, Callable[[pl.VisionModel], bytes]] = {"report": report, "studio": studio}
+
+
 def dithered(panel: Image.Image) -> Image.Image:
     """The panel in the 256 colours that suit it best."""
     palette = panel.quantize(256, method=Image.Quantize.MAXCOVERAGE, kmeans=2)
@@ -258,7 +325,12 @@ def main(names: list[str]) -> None:
     """Make the pictures named, or all."""
     IMAGES.mkdir(exist_ok=True)
     model = pl.load()
-    for name in names or [*PICTURES, *VIDEOS]:
+    for name in names or [*PICTURES, *VIDEOS, *PAGES]:
+        if name in PAGES:
+            path = IMAGES / f"{name}.png"
+            path.write_bytes(PAGES[name](model))
+            print(f"{path.name}: {path.stat().st_size // 1000} kB")
+            continue
         if name in VIDEOS:
             path = IMAGES / f"{name}.webm"
             path.write_bytes(VIDEOS[name](model).video())

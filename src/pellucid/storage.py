@@ -6,10 +6,8 @@ import dataclasses
 import hashlib
 import json
 import math
-import os
-import secrets
 from collections.abc import Collection, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from io import BytesIO
 from pathlib import Path
@@ -21,40 +19,12 @@ from numpy.typing import NDArray
 
 from pellucid.errors import StorageError
 from pellucid.explanation import Explanation, Prediction, Quality, Record
+from pellucid.files import Files, write_together
+from pellucid.files import check_writable as check_writable  # noqa: PLC0414 - known by this name elsewhere
+from pellucid.files import write_bytes as write_bytes  # noqa: PLC0414
 from pellucid.media.geometry import Geometry
 
 FORMAT = "pellucid-explanation/1"
-
-Files = Mapping[Path, bytes]
-
-
-def write_bytes(path: Path, data: bytes) -> Path:
-    """Write a file in one step: to a temporary name in the same folder, then renamed.
-
-    Raises:
-        StorageError: the folder can't be written to.
-    """
-    return _write_together({path: data})[0]
-
-
-def _write_together(files: Files) -> list[Path]:
-    """`write_bytes` for files that belong together: none is renamed before all are written."""
-    path = Path()
-    try:
-        with ExitStack() as stack:
-            temporaries = {}
-            for path, data in files.items():
-                path.parent.mkdir(parents=True, exist_ok=True)
-                temporaries[path] = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
-                stack.callback(temporaries[path].unlink, missing_ok=True)
-                temporaries[path].write_bytes(data)
-            for path, temporary in temporaries.items():
-                os.replace(temporary, path)
-    except OSError as error:
-        raise StorageError(
-            f"Cannot write {path}: {error.strerror or error}; choose a folder you may write to with --out."
-        ) from error
-    return list(files)
 
 
 def strict(value: Any) -> Any:
@@ -64,13 +34,6 @@ def strict(value: Any) -> Any:
     if isinstance(value, dict):
         return {k: strict(v) for k, v in value.items()}
     return [strict(v) for v in value] if isinstance(value, list | tuple) else value
-
-
-def check_writable(folder: Path) -> None:
-    """Fail before the work rather than after it, if `folder` cannot be written to."""
-    probe = folder / f".pellucid-{secrets.token_hex(4)}"
-    write_bytes(probe, b"")
-    probe.unlink(missing_ok=True)
 
 
 def _digest(data: bytes) -> str:
@@ -116,7 +79,7 @@ def write_artefact(
     sealed = strict({"format": format, **meta, "arrays": about})
     sealed["sha256"] = _seal(sealed)
     text = json.dumps(sealed, indent=2, ensure_ascii=False, allow_nan=False)
-    return _write_together({_with(stem, ".npz"): data, _with(stem, ".json"): text.encode(), **(files or {})})
+    return write_together({_with(stem, ".npz"): data, _with(stem, ".json"): text.encode(), **(files or {})})
 
 
 def read_artefact(path: Path | str, formats: Collection[str]) -> Artefact:

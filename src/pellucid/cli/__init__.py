@@ -21,6 +21,7 @@ from pellucid.cli import (
     listings,
     more,
     report,
+    studio,
     tcav,
     verify,
     visualize,
@@ -51,6 +52,7 @@ app.command("layers")(listings.layers)
 app.command("more")(more.more)
 app.command("report")(report.report)
 app.command("verify")(verify.verify)
+app.command("studio")(studio.studio)
 app.command("doctor")(doctor.doctor)
 
 

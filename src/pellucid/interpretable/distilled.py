@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from pellucid import storage
 from pellucid.errors import StorageError
 from pellucid.explanation import Record
+from pellucid.files import Files
 from pellucid.interpretable.additive import Additive
 from pellucid.interpretable.base import Readable
 from pellucid.interpretable.bcos import BcosHead
@@ -100,7 +101,7 @@ class Surrogate:
         return [int(i) for i in order[:most] if np.isfinite(values[i])]
 
 
-def to_files(surrogate: Surrogate, path: Path, files: storage.Files | None = None) -> list[Path]:
+def to_files(surrogate: Surrogate, path: Path, files: Files | None = None) -> list[Path]:
     """Write it as `.npz` and `.json`, with further files that belong to it."""
     s = surrogate
     arrays: dict[str, NDArray[Any]] = {"X": s.X, "answers": s.answers, "truth": s.truth, "held": s.held}

@@ -1,0 +1,49 @@
+"""Files written whole or not at all."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Mapping
+from contextlib import ExitStack
+from pathlib import Path
+
+from pellucid.errors import StorageError
+
+Files = Mapping[Path, bytes]
+
+
+def write_bytes(path: Path, data: bytes) -> Path:
+    """Write a file in one step: to a temporary name in the same folder, then renamed.
+
+    Raises:
+        StorageError: the folder can't be written to.
+    """
+    return write_together({path: data})[0]
+
+
+def write_together(files: Files) -> list[Path]:
+    """`write_bytes` for files that belong together: none is renamed before all are written."""
+    path = Path()
+    try:
+        with ExitStack() as stack:
+            temporaries = {}
+            for path, data in files.items():
+                path.parent.mkdir(parents=True, exist_ok=True)
+                temporaries[path] = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+                stack.callback(temporaries[path].unlink, missing_ok=True)
+                temporaries[path].write_bytes(data)
+            for path, temporary in temporaries.items():
+                os.replace(temporary, path)
+    except OSError as error:
+        raise StorageError(
+            f"Cannot write {path}: {error.strerror or error}; choose a folder you may write to with --out."
+        ) from error
+    return list(files)
+
+
+def check_writable(folder: Path) -> None:
+    """Fail before the work rather than after it, if `folder` cannot be written to."""
+    probe = folder / f".pellucid-{secrets.token_hex(4)}"
+    write_bytes(probe, b"")
+    probe.unlink(missing_ok=True)

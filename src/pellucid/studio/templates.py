@@ -1,0 +1,38 @@
+"""Pages out of templates; every value is escaped, every text goes through `_`, where a catalogue can take it."""
+
+from __future__ import annotations
+
+import time
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+
+def translated(text: str) -> str:
+    """A text in the language of the page."""
+    return text
+
+
+@cache
+def _environment() -> Environment:
+    made = Environment(
+        loader=FileSystemLoader(Path(__file__).with_name("pages")),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    made.globals["_"] = translated
+    made.filters["moment"] = _moment
+    return made
+
+
+def render(name: str, **values: Any) -> str:
+    """A template with its values."""
+    return _environment().get_template(name).render(**values)
+
+
+def _moment(seconds: float) -> str:
+    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(seconds)) if seconds else ""
