@@ -75,7 +75,7 @@ class OpenVinoProgram:
 
     def __call__(self, x: Tensor) -> list[Tensor]:
         """The answers to inputs `(N, C, *space)`, read where they lie; the cores take turns at small parts of them."""
-        size = max(1, _PART // max(1, x[0].nbytes))
+        size = max(1, min(_PART // max(1, x[0].nbytes), -(-len(x) // len(self._requests))))
         whole = x.detach().contiguous()
         parts = [whole[k : k + size] for k in range(0, len(whole), size)]
         streams = len(self._requests)
