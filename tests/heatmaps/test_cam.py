@@ -35,7 +35,10 @@ from pellucid.models.targets import Class, Contrast, PerSample, TopClass
 CAMS = {
     name: cls
     for name, cls in METHODS.items()
-    if issubclass(cls, ActivationGradientCAM) and "clip" not in cls.needs and "region" not in cls.needs
+    if issubclass(cls, ActivationGradientCAM)
+    and "clip" not in cls.needs
+    and "region" not in cls.needs
+    and "box" not in cls.needs
 }
 BUT_CAM = {name: cls for name, cls in CAMS.items() if cls is not CAM}
 

@@ -12,7 +12,7 @@ from PIL import Image
 
 import pellucid as pl
 from helpers.detectors import DIM, RED, BusySquares, Squares, listed, scene
-from helpers.traces import ERRORS, ON_BOXES, state
+from helpers.traces import ERRORS, state
 from pellucid.engine.masks import grid_labels
 from pellucid.errors import AbsentError, MethodError, ModelError, PellucidError, TargetError
 from pellucid.heatmaps import get_method
@@ -184,6 +184,40 @@ def test_d_rise_is_its_definition():
     assert torch.allclose(found, total / (len(drawn) * 0.4), atol=1e-5)
 
 
+class Convolved(torch.nn.Module):
+    """A convolution, a rectifier and another in front of `Squares`."""
+
+    def __init__(self):
+        super().__init__()
+        self.body = torch.nn.Sequential(torch.nn.Conv2d(3, 6, 3, padding=1), torch.nn.ReLU())
+        self.head = torch.nn.Conv2d(6, 3, 3, padding=1)
+
+    def forward(self, x):
+        return Squares()((6 * self.head(self.body(x)) + 2).sigmoid())
+
+
+def test_odam_and_ssgrad_cam_are_their_formulas():
+    torch.manual_seed(0)
+    net, x = Convolved().eval(), torch.rand(1, 3, 32, 32)
+    model = pl.wrap(net, task="boxes")
+    A = net.body(x).detach().requires_grad_()
+    found = Squares()((6 * net.head(A) + 2).sigmoid())
+    box = found.answered()[0]
+    k = int((found.boxes[0] - box.boxes[0]).abs().sum(1).argmin())
+    (G,) = torch.autograd.grad(found.classes[0, k, int(box.labels[0])], A)
+    given = {"layer": "body.1"}
+    odam = get_method("odam", **given).attribute(model, x, "box:0/class")
+    assert torch.allclose(odam, (G * A).sum(1).relu(), atol=1e-8)
+    assert odam.any()
+    share = G.abs() / G.abs().amax((2, 3), keepdim=True)
+    held = (G.mean((2, 3), keepdim=True) * share * A).sum(1).relu()
+    assert torch.allclose(get_method("ssgrad-cam", **given).attribute(model, x, "box:0/class"), held, atol=1e-8)
+    other = get_method("odam", **given).attribute(model, x, "box:1/class")
+    assert not torch.allclose(other / other.max(), odam / odam.max(), atol=0.1)
+    with pytest.raises(MethodError, match="explains one box"):
+        get_method("odam", **given).attribute(model, x, lambda y: y.objectness.amax(1))
+
+
 def test_d_rise_asks_for_a_box():
     with pytest.raises(MethodError, match="d-rise asks why a detector sees a box"):
         get_method("d-rise", samples=8).attribute(planted(), scene(), lambda y: y.objectness.amax(1))
@@ -227,7 +261,7 @@ def test_players_and_checks_serve_boxes(tmp_path):
     assert verified.status == "same", verified
 
 
-@pytest.mark.parametrize("name", [*ON_BOXES, "occlusion", "saliency", "rise"])
+@pytest.mark.parametrize("name", ["d-rise", "occlusion", "saliency", "rise"])
 def test_no_trace_is_left_on_a_detector(name):
     """After success, and after an error or a cancel in the first, the middle and the last pass."""
     net, x = BusySquares().train(), scene()

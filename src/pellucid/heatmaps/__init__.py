@@ -24,6 +24,7 @@ from pellucid.heatmaps.deep_lift import DeepLIFT, DeepLIFTSHAP
 from pellucid.heatmaps.drise import DRISE
 from pellucid.heatmaps.enough import CompleteRegion, NecessaryRegion, SufficientRegion
 from pellucid.heatmaps.gradient import InputXGradient, Saliency
+from pellucid.heatmaps.instance_cam import ODAM, SSGradCAM
 from pellucid.heatmaps.lime import LIME
 from pellucid.heatmaps.lrp import CPLRP, LRP, AttnLRP, ExcitationBackprop
 from pellucid.heatmaps.mask_optimisation import ExtremalPerturbation, IGOSPlusPlus, MeaningfulPerturbation
@@ -64,6 +65,7 @@ __all__ = [
     "LRP",
     "LSTMLRP",
     "METHODS",
+    "ODAM",
     "RISE",
     "SSCAM",
     "STEP",
@@ -109,6 +111,7 @@ __all__ = [
     "Owen",
     "ReciproCAM",
     "RelevanceCAM",
+    "SSGradCAM",
     "Saliency",
     "SaliencyTubes",
     "ScoreCAM",
