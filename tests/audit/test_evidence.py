@@ -112,6 +112,15 @@ def test_a_mark_is_what_is_the_same_in_all_and_not_in_others():
     assert fixed_marks(everywhere, x, others) == []
 
 
+def test_the_core_of_an_object_is_no_mark():
+    """Bright discs of several sizes about one place: their common core is the same in all, and has no edge."""
+    x, others = 0.3 * noise(40), 0.3 * noise(40, 1)
+    y, z = torch.meshgrid(torch.arange(24), torch.arange(32), indexing="ij")
+    for i in range(40):
+        x[i, :, (y - 12) ** 2 + (z - 16) ** 2 <= (3 + i % 4) ** 2] = 0.9
+    assert fixed_marks(torch.ones(24, 32, dtype=torch.bool), x, others) == []
+
+
 def test_maps_of_two_kinds_are_two_groups():
     rng = np.random.default_rng(0)
     maps = 0.02 * rng.random((60, 14, 14)).astype(np.float32)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy.ndimage import binary_dilation
 from scipy.ndimage import label as joined
 from scipy.stats import ttest_1samp
 from torch import Tensor
@@ -26,6 +27,7 @@ _PAIRS = 40  # pictures of a class that are exchanged with others
 _EFFECT = 0.1  # of the class's probability, that must leave and come
 _LEVEL = 0.01  # of all tests together
 _FIXED = 0.8  # share of a region's difference from other classes that is the same in all pictures of this one
+_EDGE = 0.1  # of a mark's difference from other classes, that may be left right beside it
 _MARKS = 3  # pieces that are tried of a region
 _MAIN = 0.7  # share of the largest effect from which on the more specific part is named
 _ORDER = ("mark", "border", "background", "colour", "texture")
@@ -175,8 +177,9 @@ def fixed_marks(region: Tensor, x: Tensor, others: Tensor) -> list[Tensor]:
     """The marks in a region, each `(H, W)`: places at which pictures `x` all hold the same, and others do not.
 
     What is the same in a class and lies at one place is no object that was photographed. Of the square deviation of
-    the class from the mean of the others, at least 0.8 is that of its mean. The largest three that are no larger than a
-    seventh of the picture.
+    the class from the mean of the others, at least 0.8 is that of its mean. And a mark has an edge: beside it the class
+    is like the others, within a tenth. The core of an object that lies at about the same place in some pictures has
+    none. The largest three that are no larger than a seventh of the picture.
     """
     mean, usual = x.mean(0), others.mean(0)
     away = (x - usual).square().sum(1).mean(0)
@@ -186,7 +189,15 @@ def fixed_marks(region: Tensor, x: Tensor, others: Tensor) -> list[Tensor]:
     pieces, count = joined(inside.cpu().numpy(), np.ones((3, 3)))
     sizes = np.bincount(pieces.ravel(), minlength=count + 1)[1:]
     order = [int(k) for k in np.argsort(-sizes, kind="stable")[:_MARKS] if 4 <= sizes[k] <= 0.15 * pieces.size]
-    return [torch.from_numpy(pieces == k + 1) for k in order]
+    differs = same.cpu().numpy()
+    found = [pieces == k + 1 for k in order]
+    return [torch.from_numpy(piece) for piece in found if _has_edge(piece, differs)]
+
+
+def _has_edge(piece: NDArray[np.bool_], differs: NDArray[np.float32]) -> bool:
+    """Whether two pixels beside a piece the class differs from others by less than a tenth of what it does inside."""
+    around = binary_dilation(piece, np.ones((3, 3)), iterations=2) & ~piece
+    return float(differs[around].mean()) < _EDGE * float(differs[piece].mean())
 
 
 @torch.no_grad()
