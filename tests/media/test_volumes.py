@@ -249,7 +249,8 @@ def series(folder, count=6, spacing=5.0, order=None, uid="1.2.3", **tags):
         made.write(
             folder / f"{file:03d}.dcm", stored, SeriesInstanceUID=uid, ImageOrientationPatient=tags.get("iop", AXIAL),
             ImagePositionPatient=[-20, -30, 40 + spacing * float(k)], PixelSpacing=[0.5, 0.75], RescaleSlope=1,
-            RescaleIntercept=-1000.0 - 0.5 * k if tags.get("own") else -1024, InstanceNumber=int(rng.integers(1, 99)),
+            RescaleIntercept=-1000.0 - 0.5 * k if tags.get("own") else -1024,
+            StudyInstanceUID="1.2.7", FrameOfReferenceUID="1.2.8", InstanceNumber=int(rng.integers(1, 99)),
             **{n: v for n, v in tags.items() if n[0].isupper()},
         )  # fmt: skip
     return folder
@@ -468,6 +469,17 @@ def test_nothing_of_the_patient_is_left_of_a_series(tmp_path, capsys):
     assert made.leaks(tmp_path / "out") == []
     said_ = capsys.readouterr()
     assert not any(s in (said_.out + said_.err).lower() for s in made.SECRETS)
+
+
+def test_slices_of_several_studies_are_explained_and_only_their_dicom_is_left_out(tmp_path):
+    for k in range(4):
+        place(tmp_path / "s" / f"{k}.dcm", [0, 0, 5 * k])  # each has a study of its own
+    model = pl.wrap(Small().eval(), transform=pl.VolumePreprocess(orientation="RAS", size=(8, 8, 8)))
+    e = pl.explain(model, tmp_path / "s", "saliency")
+    endings = {f.name.partition("saliency")[2] for f in e.save(tmp_path / "out")}
+    assert ".nii.gz" in endings
+    assert ".pm.dcm" not in endings
+    assert any("do not let a DICOM object be written" in note for note in e.notes)
 
 
 def test_the_patients_axes_are_those_of_dicom():

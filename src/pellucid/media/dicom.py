@@ -34,6 +34,7 @@ _IDENTIFYING = (
     *("ReferringPhysicianName", "InstitutionName", "OperatorsName", "PerformingPhysicianName"),
 )
 _QUIET = threading.RLock()
+_INSIDE = threading.local()
 
 
 @dataclass(frozen=True, eq=False)
@@ -246,14 +247,19 @@ def _number(holder: Any, keyword: str, otherwise: float) -> float:
 @contextmanager
 def quiet() -> Iterator[None]:
     """The library's warnings and log, which quote the values of tags, are not let out."""
+    if getattr(_INSIDE, "quiet", False):  # within another: to silence twice costs a third of reading a series
+        yield
+        return
     log = logging.getLogger("pydicom")
     with _QUIET, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         level = log.level
         log.setLevel(logging.CRITICAL + 1)
+        _INSIDE.quiet = True
         try:
             yield
         finally:
+            _INSIDE.quiet = False
             log.setLevel(level)
 
 

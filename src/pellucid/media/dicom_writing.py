@@ -7,7 +7,8 @@ With it they carry the source's, so that a viewer lays them over the study.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from hashlib import sha256
 from io import BytesIO
@@ -19,6 +20,7 @@ from PIL import Image, ImageDraw
 
 from pellucid._version import __version__
 from pellucid.errors import MediaError
+from pellucid.media.dicom import quiet
 from pellucid.media.orientation import codes, from_lps, spacing, turn_to, turned, turned_affine
 from pellucid.media.series import SeriesSlice
 from pellucid.media.volume import Volume
@@ -338,10 +340,17 @@ def _unreferred(dataset: Any) -> None:
                 _unreferred(item)
 
 
-def _dated() -> Any:
-    from pellucid.media.dicom import quiet
-
-    return quiet()
+@contextmanager
+def _dated() -> Iterator[None]:
+    """Nothing of the library is let out, and what it will not write is said in a sentence without its values."""
+    try:
+        with quiet():
+            yield
+    except (ValueError, TypeError, AttributeError, KeyError) as error:
+        raise MediaError(
+            f"The source's headers do not let a DICOM object be written ({type(error).__name__}; its slices may be of "
+            "several studies or frames of reference): use the NIfTI file."
+        ) from None
 
 
 def _highdicom() -> Any:

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +22,8 @@ from pellucid.media.inputs import natural
 from pellucid.media.magic import may_be_dicom
 from pellucid.media.orientation import checked, codes, from_lps, said, to_mm
 from pellucid.media.volume import MAX_VOXELS, Volume
+
+T = TypeVar("T")
 
 _SAME = 1e-3  # millimetres, and cosines, that count as equal
 _EVEN = 0.02  # of the spacing: by how much slices may stray
@@ -77,11 +80,12 @@ def files_of(folder: Path) -> list[Path]:
 def series_in(folder: Path) -> dict[str, list[Path]]:
     """The files of each series of a folder, be they one patient's or several', the one with the most first."""
     groups: dict[str, list[Path]] = {}
-    for path in files_of(folder):
-        key = _series(path)
-        if key:
-            groups.setdefault(key, []).append(path)
-    return dict(sorted(groups.items(), key=lambda item: (-len(item[1]), item[0])))
+    with quiet():
+        for path in files_of(folder):
+            key = _series(path)
+            if key:
+                groups.setdefault(key, []).append(path)
+    return _ordered(groups)
 
 
 def read_series(path: Path, number: int | None = None) -> Volume:
@@ -90,35 +94,41 @@ def read_series(path: Path, number: int | None = None) -> Volume:
     Raises:
         MediaError: no slices, several series and none chosen, or slices that make no even stack.
     """
-    label = str(path)
-    if path.is_file():
-        files = [path]
-    else:
-        groups = series_in(path)
-        if not groups:
-            raise MediaError(f"The folder {label} holds no DICOM picture; name one that does.")
-        if number is None and len(groups) > 1:
-            counts = ", ".join(str(len(files)) for files in groups.values())
-            raise MediaError(
-                f"The folder {label} holds {len(groups)} series (of {counts} files): choose one, series:1:{label} to "
-                f"series:{len(groups)}:{label}."
-            )
-        if number is not None and not 1 <= number <= len(groups):
-            raise MediaError(f"The folder {label} holds {len(groups)} series, and no number {number}.")
-        files = list(groups.values())[(number or 1) - 1]
-    opened = [open_dicom(file) for file in files]
-    private = any(not file.source for file in opened) or any(t in label.casefold() for t in _named(opened[0]))
-    label = f"A series ({opened[0].name})" if private else label
-    slices = [s for file in opened for s in _slices(file)]
-    stack, notes = _stack(slices, label)
-    volume = _volume(stack, opened, notes, label)
+    with quiet():
+        opened = [open_dicom(path)] if path.is_file() else _chosen(path, number)
+        private = any(not file.source for file in opened)
+        private |= any(text in str(path).casefold() for text in identifiers(opened[0].dataset))
+        label = f"A series ({opened[0].name})" if private else str(path)
+        stack, notes = _stack([s for file in opened for s in _slices(file)], label)
+        volume = _volume(stack, opened, notes, label)
     address = str(path) if number is None else f"series:{number}:{path.absolute()}"
     return volume if private else replace(volume, source=address)
 
 
-def _named(file: DicomFile) -> set[str]:
-    with quiet():
-        return identifiers(file.dataset)
+def _chosen(folder: Path, number: int | None) -> list[DicomFile]:
+    """The files of one series of a folder, each opened once."""
+    groups: dict[str, list[DicomFile]] = {}
+    for path in files_of(folder):
+        with suppress(MediaError):  # a damaged file of a folder must not take the others with it
+            file = open_dicom(path)
+            if key := _key(file.dataset):
+                groups.setdefault(key, []).append(file)
+    if not groups:
+        raise MediaError(f"The folder {folder} holds no DICOM picture; name one that does.")
+    ordered = _ordered(groups)
+    if number is None and len(ordered) > 1:
+        counts = ", ".join(str(len(files)) for files in ordered.values())
+        raise MediaError(
+            f"The folder {folder} holds {len(ordered)} series (of {counts} files): choose one, series:1:{folder} to "
+            f"series:{len(ordered)}:{folder}."
+        )
+    if number is not None and not 1 <= number <= len(ordered):
+        raise MediaError(f"The folder {folder} holds {len(ordered)} series, and no number {number}.")
+    return list(ordered.values())[(number or 1) - 1]
+
+
+def _ordered(groups: dict[str, list[T]]) -> dict[str, list[T]]:
+    return dict(sorted(groups.items(), key=lambda item: (-len(item[1]), item[0])))
 
 
 def _begins(path: Path) -> bool:
@@ -137,12 +147,16 @@ def _series(path: Path) -> str:
     try:
         with quiet():
             head = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=wanted, force=True)
-            kind = [str(part).upper() for part in head.get("ImageType") or []]
-            if not head.get("Rows") or "LOCALIZER" in kind:
-                return ""
-            return f"{head.get('PatientID')}\0{head.get('SeriesInstanceUID')}"
+            return _key(head)
     except Exception:  # a damaged file of a folder must not take the others with it
         return ""
+
+
+def _key(dataset: Any) -> str:
+    kind = [str(part).upper() for part in dataset.get("ImageType") or []]
+    if not dataset.get("Rows") or "LOCALIZER" in kind:
+        return ""
+    return f"{dataset.get('PatientID')}\0{dataset.get('SeriesInstanceUID')}"
 
 
 def _slices(file: DicomFile) -> list[SeriesSlice]:

@@ -216,8 +216,11 @@ class VolumeHeatmap(Heatmap):
             kinds = {"parametric-map": "pm", "segmentation": "seg", "labelmap": "labelmap", "capture": "sc"}
             if self.measured():
                 kinds["report"] = "sr"
-            for kind, ending in kinds.items():
-                files[f".{ending}.dcm"] = self.dicom(kind, keep_identifiers=keep_identifiers)
+            try:
+                for kind, ending in kinds.items():
+                    files[f".{ending}.dcm"] = self.dicom(kind, keep_identifiers=keep_identifiers)
+            except MediaError as error:  # the rest is written nevertheless
+                self.notes.append(str(error))
         return [storage.write_bytes(folder / f"{stem}{ending}", data) for ending, data in files.items()]
 
     def slices(self) -> Figure:
