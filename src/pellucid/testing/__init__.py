@@ -11,6 +11,7 @@ from pellucid.testing.estimators import check_estimator
 from pellucid.testing.methods import check_method
 from pellucid.testing.networks import Busy, BusyClip
 from pellucid.testing.players import check_players
+from pellucid.testing.rules import check_rule
 from pellucid.testing.snapshot import differences, snapshot
 from pellucid.testing.targets import check_target
 
@@ -20,6 +21,7 @@ __all__ = [
     "check_estimator",
     "check_method",
     "check_players",
+    "check_rule",
     "check_target",
     "differences",
     "snapshot",
