@@ -33,7 +33,6 @@ LONG = {  # the verbs that people call, with every choice they have; and what wa
     "cli": {"audit", "batch", "concepts", "distill", "explain", "importance", "tcav", "visualize"},
     "models": {"load", "wrap"},
     "features": {"find_natural", "find_exemplars"},
-    "concepts": {"find"},
     "interpretable": {"learn"},
     "render": {"rows", "paragraph"},
 }

@@ -144,7 +144,7 @@ def find(
     tokens: int = 50_000,
     limit: int = 200,
     stable: bool = True,
-    settings: dict[str, Any] | None = None,
+    **settings: Any,
 ) -> Bank:
     """Find concepts in the activations of a layer, and measure them.
 
@@ -162,7 +162,7 @@ def find(
         stable: whether to measure stability.
         settings: further parameters of the dictionary.
     """
-    fitted, sample = _fitted(features, by, count, seed, tokens, settings or {})
+    fitted, sample = _fitted(features, by, count, seed, tokens, settings)
     random = Random(len(fitted.components_), seed).fit(sample)
     seen = _encoded(features, fitted, random)
     does = _effect(model, features, fitted, random, limit, seed)

@@ -120,9 +120,7 @@ def concepts(
     within = _at_least_zero(loaded, looked, features) if picky else None
     if within is not None:
         signed, features = features.layer, extract(loaded, looked, within, pool=None, cache=home)
-    bank = find(
-        loaded, features, by, count=count, seed=seed, tokens=tokens, limit=limit, stable=stable, settings=settings
-    )
+    bank = find(loaded, features, by, count=count, seed=seed, tokens=tokens, limit=limit, stable=stable, **settings)
     if within is not None:
         bank.notes.append(
             f"{signed!r} has negative values, which {bank.dictionary.name} can't take: the concepts are those of "
