@@ -55,6 +55,19 @@ def coffee(model: pl.VisionModel) -> pl.Heatmaps:
     return pl.explain(model, "sample:coffee", method=methods, check=True)
 
 
+def brain(_: pl.VisionModel) -> pl.Heatmaps:
+    """A head cut in three planes through the peak of a map: a network without training, which only shows the figure."""
+    import torch
+    from torch import nn
+
+    torch.manual_seed(0)
+    body = (nn.Conv3d(1, 8, 3, 2, 1), nn.ReLU(), nn.Conv3d(8, 16, 3, 2, 1), nn.ReLU(), nn.Conv3d(16, 16, 3, 2, 1))
+    net = nn.Sequential(*body, nn.ReLU(), nn.AdaptiveAvgPool3d(1), nn.Flatten(), nn.Linear(16, 3))
+    preprocess = pl.VolumePreprocess(spacing=3.0, size=(64, 64, 64), intensity="percentile")
+    model = pl.wrap(net.eval(), transform=preprocess, name="a network without training")
+    return pl.explain(model, ["volume:mni-t1"], "grad-cam")
+
+
 def contrast(model: pl.VisionModel) -> pl.Heatmaps:
     """Why a tabby rather than a lynx?"""
     methods = ["hires-cam", IntegratedGradients(max_steps=100)]
@@ -229,7 +242,7 @@ PICTURES: dict[str, Callable[[pl.VisionModel], Drawn]] = {
     for f in (
         coffee, boxes, enough, ways, cams, gradients, rectified, smoothed, relevance, newer_cams, channels,
         depth, contrast, superpixels, local_tree, importance_channels, importance_folder, units, espresso,
-        layers, atlas, concepts, tree, why, video_motion,
+        layers, atlas, concepts, tree, why, video_motion, brain,
     )
 }  # fmt: skip
 
