@@ -259,11 +259,9 @@ def page_of(width: int, height: int) -> Iterator[Any]:
 
 
 def few_colours(png: bytes) -> bytes:
-    """The picture in 200 colours."""
+    """The picture in the 256 colours that suit it best."""
     buffer = io.BytesIO()
-    Image.open(io.BytesIO(png)).convert("RGB").quantize(200, dither=Image.Dither.NONE).save(
-        buffer, "PNG", optimize=True
-    )
+    dithered(Image.open(io.BytesIO(png)).convert("RGB")).save(buffer, "PNG", optimize=True)
     return buffer.getvalue()
 
 

@@ -62,7 +62,7 @@ class View extends HTMLElement {
     const count = mode === "grid" ? all : mode === "side" ? 2 : 1;
     this.panes = Array.from({ length: count }, () => new Pane(this.raster[1], this.raster[0], this.flat));
     this.stage.replaceChildren(...this.panes.map((p) => p.root));
-    this.stage.style.setProperty("--wide", `${Math.min(this.raster[1], count > 2 ? 360 : count > 1 ? 540 : 720)}px`);
+    this.stage.style.setProperty("--wide", `${Math.min(this.raster[1], count > 2 ? 340 : count > 1 ? 540 : 720)}px`);
     clearInterval(this.beating);
     if (mode === "blink")
       this.beating = setInterval(() => {
