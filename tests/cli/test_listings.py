@@ -72,7 +72,8 @@ def test_models(run):
     assert found["embedded"] == ["efficientnet-lite0"]
     assert found["timm"] == [f"timm:{n}" for n in timm.list_models()]
     listed = torchvision.models.list_models
-    kinds = (torchvision.models, torchvision.models.video, torchvision.models.detection)
+    models = torchvision.models
+    kinds = (models, models.video, models.detection, models.segmentation)
     names = [name for kind in kinds for name in listed(module=kind)]
     assert found["torchvision"] == [f"torchvision:{n}" for n in names]
     ran = run("models")
