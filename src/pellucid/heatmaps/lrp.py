@@ -8,7 +8,7 @@ from torch import Tensor
 
 from pellucid.engine.backward import RuleTable, carrier
 from pellucid.engine.rules.layers import Affine, Epsilon, Gamma, ZPlus
-from pellucid.engine.rules.products import Gradient
+from pellucid.engine.rules.products import Expansion
 from pellucid.errors import MethodError
 from pellucid.heatmaps.base import method
 from pellucid.heatmaps.composites import COMPOSITES, Strengths, table
@@ -101,7 +101,7 @@ class AttnLRP(RelevanceMethod):
     def rules(self) -> RuleTable:
         """The table of the epsilon (or gamma) composite, with softmax led back by its gradient."""
         rule = Gamma(self.gamma, self.epsilon) if self.gamma else Epsilon(self.epsilon)
-        return table(rule, rule).with_rules(softmax=Gradient())
+        return table(rule, rule).with_rules(softmax=Expansion())
 
 
 @method(

@@ -148,7 +148,7 @@ class Offset(Rule):
 
 
 @dataclass(frozen=True)
-class Gradient(Rule):
+class Expansion(Rule):
     """The gradient; what its expansion leaves over is absorbed."""
 
     def __call__(self, call: Call) -> Any:
