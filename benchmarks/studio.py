@@ -112,7 +112,7 @@ def pages(size: Size, _device: str) -> Iterator[Section]:
         folder = Path(name)
         e = pl.explain(pl.load(), "sample:cat", "hires-cam")
         for k in range(size.maps):
-            about = replace(e.record, input={**e.record.input, "sha256": f"{k}", "source": ""})
+            about = replace(e.record, model={**e.record.model, "weights": f"{k}"})  # each by itself, with its picture
             storage.save(replace(e, record=about), folder / f"{k}.hires-cam")
         files = sorted(folder.glob("*.json"))
         report(files[:2])

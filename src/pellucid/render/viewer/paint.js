@@ -41,12 +41,15 @@ export function levels(values, width, [low, high]) {
   return found;
 }
 
+const STOPS = Object.fromEntries(Object.entries(TABLES).map(([name, text]) =>
+  [name, text.match(/../g).map((pair) => parseInt(pair, 16))])); // red, green, blue of each stop in turn
+
 /** The colour [r, g, b] of a position in [0, 1] on a colour map. */
 export function colourAt(name, position) {
-  const table = TABLES[name], at = Math.min(1, Math.max(0, position)) * (table.length / 6 - 1), low = Math.floor(at);
-  const stop = (i) => [0, 2, 4].map((k) => parseInt(table.slice(6 * i + k, 6 * i + k + 2), 16));
-  const a = stop(low), b = stop(Math.min(low + 1, table.length / 6 - 1));
-  return a.map((v, k) => v + (at - low) * (b[k] - v));
+  const stops = STOPS[name], last = stops.length / 3 - 1, at = Math.min(1, Math.max(0, position)) * last;
+  const low = Math.floor(at), part = at - low, a = 3 * low, b = 3 * Math.min(low + 1, last);
+  const between = (k) => stops[a + k] + part * (stops[b + k] - stops[a + k]);
+  return [between(0), between(1), between(2)];
 }
 
 /**
