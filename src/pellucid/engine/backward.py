@@ -239,6 +239,7 @@ class Propagation:
         table: the rules.
         module: the model, whose parameters are not what is explained.
         strict: a function without a rule is an error.
+        accounts: count the relevance that rules take out of the flow.
 
     Attributes:
         acted: how often each rule was met, by name of the function.
@@ -249,6 +250,7 @@ class Propagation:
     table: RuleTable
     module: nn.Module
     strict: bool = False
+    accounts: bool = False
     acted: Counter[str] = field(default_factory=Counter)
     unknown: Counter[str] = field(default_factory=Counter)
     absorbed: Tensor = field(default_factory=lambda: torch.zeros((), dtype=torch.float64))
@@ -351,8 +353,11 @@ class Propagation:
         def accounted(g: Tensor) -> Sequence[Tensor]:
             found = back(g)
             self.ways_back += 1
-            taken = (carrier(value).double() * g).sum()
-            given = sum((carrier(x.detach()).double() * h).sum() for x, h in zip(sources, found, strict=True))
+            if not self.accounts:
+                return found
+            taken = (carrier(value) * g).sum(dtype=torch.float64)
+            pairs = zip(sources, found, strict=True)
+            given = sum((carrier(x.detach()) * h).sum(dtype=torch.float64) for x, h in pairs)
             self.absorb(taken - given)
             return found
 

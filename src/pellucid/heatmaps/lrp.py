@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from torch import Tensor
 
@@ -20,6 +21,8 @@ _ONE = "1 forward + 1 backward"
 
 class RelevanceMethod(RuleMethod):
     """Base: relevance is `x g`, and the fact `conservation_gap` says how much of the score it and the biases miss."""
+
+    accounts: ClassVar[bool] = True
 
     def combine(self, x: Tensor, g: Tensor, score: Tensor) -> Tensor:
         """What the inputs carry."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 from torch import Tensor
 
@@ -36,14 +36,14 @@ class Led:
     absorbed: list[Tensor] = field(default_factory=list)
 
 
-def led_back(job: Job, rules: RuleTable, name: str, *, strict: bool = False) -> Led:
+def led_back(job: Job, rules: RuleTable, name: str, *, strict: bool = False, accounts: bool = False) -> Led:
     """One forward pass by rules, and a backward pass for each target.
 
     Raises:
         MethodError: none of the rules acted, or `strict` and a function has none.
     """
     with Capture(job.module, watch=job.watch, input_gradient=True) as capture:
-        run = Propagation(rules, capture.module, strict)
+        run = Propagation(rules, capture.module, strict, accounts)
 
         def score(output: Any, watched: Any) -> list[Tensor]:
             with run.paused():
@@ -74,6 +74,7 @@ class RuleMethod(Method):
     """
 
     strict: bool = False
+    accounts: ClassVar[bool] = False  # whether what the rules absorb is counted
 
     @abstractmethod
     def rules(self) -> RuleTable:
@@ -102,7 +103,7 @@ class RuleMethod(Method):
 
     def explain_job(self, job: Job) -> list[Attribution]:
         """One attribution per target."""
-        led = led_back(job, self.rules(), self.name, strict=self.strict)
+        led = led_back(job, self.rules(), self.name, strict=self.strict, accounts=self.accounts)
         x = job.inputs.detach().float()
         cost = Cost(len(job.inputs), len(job.inputs) * len(job.targets))
         found = []

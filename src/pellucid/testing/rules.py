@@ -56,7 +56,7 @@ def check_rule(
 
 def _led(rule: Rule, name: str, function: Callable[[Tensor], Tensor], x: Tensor) -> tuple[Tensor, Tensor, Propagation]:
     leaf = x.detach().clone().requires_grad_()
-    run = Propagation(RuleTable({name: rule}), nn.Module())
+    run = Propagation(RuleTable({name: rule}), nn.Module(), accounts=True)
     with run:
         y = function(leaf.clone())
     (g,) = torch.autograd.grad(y.sum(), leaf)
