@@ -44,6 +44,7 @@ class Drawn(Protocol):
 
 IMAGES = Path(__file__).parent / "images"
 LARGEST = 250_000  # bytes a picture
+TRUE_COLOUR = 60_000  # bytes from which on a picture gets a palette
 SHEETS = 200_000  # of those that are all textures and crops
 UNITS = [0, 1, 2, 3, 4, 5]
 CAMS = "cam,grad-cam,grad-cam++,xgrad-cam,hires-cam,layer-cam"
@@ -316,7 +317,7 @@ VIDEOS: dict[str, Callable[[pl.VisionModel], pl.VideoHeatmap]] = {f.__name__: f 
 
 
 def write(name: str, found: Drawn) -> Path:
-    """The panel as PNG, in true colour if that is small enough, else with a palette of its own, dithered."""
+    """The panel as PNG, in true colour if that is small, else with a palette of its own, dithered."""
     buffer = io.BytesIO()
     for dpi in (100, 90, 80, 70, 60, 50):
         figure = found.figure(top=6, pictures=6) if isinstance(found, pl.Concepts) else found.figure()
@@ -325,7 +326,7 @@ def write(name: str, found: Drawn) -> Path:
         for picture in (panel, panel.quantize(256, method=Image.Quantize.FASTOCTREE) if sheet else dithered(panel)):
             buffer = io.BytesIO()
             picture.save(buffer, "PNG", optimize=True)
-            if buffer.tell() < (SHEETS if sheet else LARGEST):
+            if buffer.tell() < (TRUE_COLOUR if picture is panel else SHEETS if sheet else LARGEST):
                 path = IMAGES / f"{name}.png"
                 path.write_bytes(buffer.getvalue())
                 return path

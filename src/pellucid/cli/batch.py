@@ -11,6 +11,8 @@ import typer
 from typer.core import TyperGroup
 
 from pellucid.cli import options
+from pellucid.cli.console import say
+from pellucid.language import printable
 
 if TYPE_CHECKING:
     from pellucid.runs.batch import BatchJob, Progress
@@ -149,7 +151,7 @@ def retry_failed(folder: Folder, workers: Workers = 1, as_json: options.Json = F
     from pellucid.runs.batch import BatchJob, retry_failed
 
     batch = BatchJob.opened(folder)
-    print(f"{retry_failed(folder)} inputs are tried again.", file=sys.stderr)
+    say(f"{retry_failed(folder)} inputs are tried again.", aside=True)
     _drive(batch, workers, as_json)
 
 
@@ -162,7 +164,7 @@ def status(folder: Folder, as_json: options.Json = False) -> None:
     print(json.dumps(found.as_dict(), indent=2) if as_json else found.line)
     if not as_json:
         for note in found.notes:
-            print(f"  note: {note}")
+            say(f"  note: {note}")
 
 
 @app.command("merge")
@@ -172,7 +174,7 @@ def merge(
     """Put many small files of rows together into few."""
     from pellucid.runs.batch import merge
 
-    print(f"{merge(folder, rows)} files")
+    say(f"{merge(folder, rows)} files")
 
 
 @app.command("export")
@@ -185,7 +187,7 @@ def export(
     """Write the rows of a batch, or some of them, into one file."""
     from pellucid.runs.export import export
 
-    print(f"{export(folder, file, where=where, maps=maps)} rows: {file}")
+    say(f"{export(folder, file, where=where, maps=maps)} rows: {file}")
 
 
 def _drive(batch: BatchJob, workers: int, as_json: bool, engine: str = "local") -> None:
@@ -194,7 +196,7 @@ def _drive(batch: BatchJob, workers: int, as_json: bool, engine: str = "local") 
 
     def tell(progress: Progress) -> None:
         if terminal and not as_json:
-            print(f"\r\033[K{progress.line}", end="", file=sys.stderr, flush=True)
+            print(f"\r\033[K{printable(progress.line, sys.stderr)}", end="", file=sys.stderr, flush=True)
 
     found = batch.run(workers, tell, engine)
     if terminal and not as_json:
@@ -202,12 +204,12 @@ def _drive(batch: BatchJob, workers: int, as_json: bool, engine: str = "local") 
     if as_json:
         print(json.dumps(found.as_dict(), indent=2))
     else:
-        print(found.line)
+        say(found.line)
         for note in found.notes:
-            print(f"  note: {note}")
-        print(f"  rows: {batch.folder}")
+            say(f"  note: {note}")
+        say(f"  rows: {batch.folder}")
     if not found.complete:
-        print(f"pellucid: stopped; `pellucid batch resume {batch.folder}` goes on.", file=sys.stderr)
+        say(f"pellucid: stopped; `pellucid batch resume {batch.folder}` goes on.", aside=True)
         raise typer.Exit(130)
     if found.failed:
         raise typer.Exit(1)

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from pellucid.cli import options
+from pellucid.cli.console import say
 
 
 class FailIf(StrEnum):
@@ -63,10 +64,10 @@ def compare(
             }
         )
         if not as_json:
-            print(f"{found.caption}, {len(found.first)} pictures")
+            say(f"{found.caption}, {len(found.first)} pictures")
             for line in [*found.lines(), *(f"note: {note}" for note in found.notes)]:
-                print(f"  {line}")
-            print(f"  page: {saved[-1]}")
+                say(f"  {line}")
+            say(f"  page: {saved[-1]}")
     bad = found.paired.verdict == "worse" or (fail_if is FailIf.CHANGED and found.paired.changed)
     if fail_if is not None and bad:
         raise typer.Exit(1)
