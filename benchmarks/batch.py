@@ -196,6 +196,7 @@ def _open(count: int) -> dict[str, float]:
         return found | {"again": time.process_time() - begun, "peak": _peak(resource.RUSAGE_SELF)}
 
 
+TITLE = "A whole data set"
 SECTIONS = {"throughput": throughput, "memory": memory, "startup": startup}
 
 if __name__ == "__main__":

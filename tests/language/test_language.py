@@ -168,3 +168,11 @@ def test_a_page_says_its_language(chinese, embedded_model):
     page = pl.explain(embedded_model, "sample:cat").html()
     assert '<html lang="zh">' in page
     assert "模型" in page
+
+
+def test_a_command_leaves_the_language_as_it_was(capsys):
+    main(["explain", "sample:nothing", "--lang", "zh"])
+    assert chosen() == "en"
+    choose("zh")
+    main(["explain", "sample:nothing", "--lang", "en"])
+    assert chosen() == "zh"

@@ -86,8 +86,8 @@ def test_the_check_of_a_picture_does_not_hang_on_its_neighbours():
     together = pl.explain(model, several(0, 1), method="occlusion")
     for e, white in zip(together, (0, 1), strict=True):
         one = pl.explain(model, picture(white), method="occlusion")
-        assert e.session._score(e.explained, e.session.x).item() == pytest.approx(
-            one.session._score(one.explained, one.session.x).item(), abs=1e-6
+        assert e.session._score((e.explained,), e.session.x).item() == pytest.approx(
+            one.session._score((one.explained,), one.session.x).item(), abs=1e-6
         )
 
 

@@ -212,7 +212,7 @@ def test_several_labels_at_once_are_declared(x):
     e = pl.explain(model, x[:1], target="b", method="hires-cam")
     own = model.module(x[:1]).sigmoid()[0]
     assert probabilities(e.prediction) == pytest.approx(own.tolist(), abs=1e-6)
-    assert e.session._score(e.explained, x[:1]).item() == pytest.approx(own[1].item(), abs=1e-6)
+    assert e.session._score((e.explained,), x[:1]).item() == pytest.approx(own[1].item(), abs=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -244,7 +244,7 @@ def test_plain_values_have_no_percentage(x):
     assert [p.score for p in e.prediction] == pytest.approx(values.sort(descending=True).values.tolist(), abs=1e-5)
     assert e.prediction[0].said() == f"{values.max():.3g}"
     e.figure()
-    assert e.session._score(e.explained, x[:1]).item() == pytest.approx(values.max().item(), abs=1e-5)
+    assert e.session._score((e.explained,), x[:1]).item() == pytest.approx(values.max().item(), abs=1e-5)
 
 
 # --- one logit ---
@@ -265,7 +265,7 @@ def test_one_number_decides_between_two_labels(ending, declared, x):
         assert top.target == ("ill" if ill[i] > 0.5 else "healthy")
     maps = {t: pl.explain(model, x[:1], target=t, method="hires-cam") for t in ("healthy", "ill", "ill>healthy")}
     torch.testing.assert_close(maps["ill"].attribution, -maps["healthy"].attribution)
-    score = {t: e.session._score(e.explained, x[:1]).item() for t, e in maps.items()}
+    score = {t: e.session._score((e.explained,), x[:1]).item() for t, e in maps.items()}
     assert score == pytest.approx({"healthy": 1 - ill[0], "ill": ill[0], "ill>healthy": ill[0]}, abs=1e-6)
 
 

@@ -91,7 +91,7 @@ def test_a_sample_is_an_explanation_as_if_just_made(finished):
     np.testing.assert_allclose(
         e.heatmap(), alone.heatmap(), rtol=2e-3, atol=1e-3 * float(alone.attribution.abs().max())
     )
-    assert "<img" in e._repr_html_()
+    assert "<iframe" in e._repr_html_()
     with pytest.raises(StorageError, match=r"has no result: .*broken.png can't be used as a picture"):
         rows.sample(next(iter(rows.where("status = 'failed'")))["id"])
     with pytest.raises(StorageError, match="There is no row 'x'"):

@@ -12,6 +12,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 
+from helpers.loops import run
 from pellucid.studio.jobs import JobFiles, JobRequest
 from pellucid.studio.queue import JobQueue
 from pellucid.studio.settings import StudioSettings
@@ -69,7 +70,7 @@ def test_jobs_are_done_in_order_and_written_down(tmp_path):
             await over(queue)
             return [(job.state, job.started) for job in queue.files]
 
-    found = asyncio.run(work())
+    found = run(work())
     assert [state for state, _ in found] == ["done"] * 4
     assert [at for _, at in found] == sorted(at for _, at in found)
     again = JobFiles(made.inner / "jobs")
@@ -86,7 +87,7 @@ def test_a_failure_says_the_visitor_s_own_name_and_the_next_job_is_done(tmp_path
             await over(queue)
             return bad, dead, good
 
-    bad, dead, good = asyncio.run(work())
+    bad, dead, good = run(work())
     assert (bad.state, bad.error) == ("failed", "no such thing in holiday.png")
     assert (dead.state, dead.attempts) == ("failed", 2)
     assert "ended while it computed this, twice" in dead.error
@@ -112,7 +113,7 @@ def test_a_job_that_waits_and_one_that_runs_are_cancelled(tmp_path):
             await over(queue)
             return runs, after, time.monotonic() - begun
 
-    runs, after, seconds = asyncio.run(work())
+    runs, after, seconds = run(work())
     assert runs.state == "cancelled"
     assert after.state == "done"
     assert seconds < 10
@@ -131,7 +132,7 @@ def test_a_worker_killed_at_random_moments_loses_nothing(tmp_path):
             await over(queue, 60)
             return jobs
 
-    jobs = asyncio.run(work())
+    jobs = run(work())
     for job in jobs:
         whole = tmp_path / "results" / job.id / "x.txt"
         assert job.state == "done" or "twice" in job.error

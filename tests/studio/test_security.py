@@ -1,6 +1,5 @@
 """Each line of the threat model in docs/security.md has a test here, by its number."""
 
-import asyncio
 import random
 import re
 import struct
@@ -9,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from helpers.loops import run
 from pellucid.studio.guard import Guard
 from pellucid.studio.jobs import JobRequest
 from studio.conftest import BASE, KEPT, ORIGIN
@@ -16,10 +16,6 @@ from studio.conftest import BASE, KEPT, ORIGIN
 PAGE = Path(__file__).parents[2] / "docs" / "security.md"
 FORM = {"verb": "explain", "model": "net-a", "sample": "cat", "method": "grad-cam"}
 PNG = b"\x89PNG\r\n\x1a\n" + b"\0" * 100
-
-
-def run(work):
-    return asyncio.run(work)
 
 
 def ask(app, visitor, data=FORM, file=None, headers=ORIGIN):

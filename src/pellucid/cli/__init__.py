@@ -29,6 +29,7 @@ from pellucid.cli import (
 from pellucid.cli.console import say
 from pellucid.cli.help import command, without_language
 from pellucid.errors import PellucidError
+from pellucid.language import restored
 
 app = typer.Typer(
     name="pellucid",
@@ -58,6 +59,11 @@ app.command("doctor")(doctor.doctor)
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code; never a traceback (PELLUCID_DEBUG=1 shows it)."""
+    with restored():  # --lang is of this command, not of the process
+        return _run(arguments)
+
+
+def _run(arguments: Sequence[str] | None) -> int:
     try:
         # Usage errors end in SystemExit(2), as the framework prints them; the rest comes back here.
         given = without_language(sys.argv[1:] if arguments is None else arguments)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from pellucid.errors import PellucidError
 
@@ -19,6 +21,16 @@ def choose(language: str | None) -> None:
         PellucidError: a language that is not known.
     """
     _chosen[:] = [] if language is None else [_known(language, "--lang")]
+
+
+@contextmanager
+def restored() -> Iterator[None]:
+    """Whatever is chosen inside is forgotten outside."""
+    before = list(_chosen)
+    try:
+        yield
+    finally:
+        _chosen[:] = before
 
 
 def chosen() -> str:
