@@ -26,6 +26,7 @@ from pellucid.verbs.kinds import REQUESTS
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", ROOT / "README.zh-CN.md", *sorted((ROOT / "docs").rglob("*.md"))]
+TWIN = "README.zh-CN.md"  # its examples are those of the README, which test_chinese.py asserts
 REGISTERED = dict(METHODS)  # a page may register a method of its own
 
 FENCE = re.compile(r"(?P<slow><!-- slow -->\n)?^```(?P<kind>\w+)\n(?P<text>.*?)^```$", re.M | re.S)
@@ -173,7 +174,7 @@ def test_examples_run(page, capsys):
 
 @pytest.mark.slow
 @pytest.mark.timeout(2400)  # a page of long examples may take many minutes on a busy machine
-@pytest.mark.parametrize("page", [p for p in PAGES if any(b.slow for b in blocks(p))], ids=relative)
+@pytest.mark.parametrize("page", [p for p in PAGES if p.name != TWIN and any(b.slow for b in blocks(p))], ids=relative)
 def test_slow_examples_run(page, capsys):
     run_page(page, True, capsys)
 
