@@ -1,12 +1,16 @@
-"""Files written whole or not at all."""
+"""Files written whole or not at all, and tables as the text of one."""
 
 from __future__ import annotations
 
+import csv
+import io
+import math
 import os
 import secrets
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 from pellucid.errors import StorageError
 
@@ -47,3 +51,13 @@ def check_writable(folder: Path) -> None:
     probe = folder / f".pellucid-{secrets.token_hex(4)}"
     write_bytes(probe, b"")
     probe.unlink(missing_ok=True)
+
+
+def comma_separated(rows: Sequence[Mapping[str, Any]], *, nan: str = "nan") -> str:
+    """A table as comma-separated values under the names of its first row; `nan` is what stands for NaN."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(rows[0]) if rows else [], lineterminator="\n")
+    writer.writeheader()
+    for row in rows:
+        writer.writerow({k: nan if isinstance(v, float) and math.isnan(v) else v for k, v in row.items()})
+    return text.getvalue()

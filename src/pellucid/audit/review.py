@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,6 +34,11 @@ class Calibration:
     low: float
     high: float
     bins: tuple[tuple[float, float, int], ...]
+
+    @classmethod
+    def read(cls, stored: Mapping[str, Any] | None) -> Calibration | None:
+        """As it was written down; None where there was none."""
+        return None if stored is None else cls(**{**stored, "bins": tuple(tuple(b) for b in stored["bins"])})
 
 
 @dataclass(frozen=True)

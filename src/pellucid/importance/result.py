@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import io
 import math
 from collections.abc import Iterable
@@ -17,6 +16,7 @@ from torch import Tensor
 
 from pellucid.errors import PellucidError
 from pellucid.explanation import Brief, Prediction, Record
+from pellucid.files import comma_separated
 from pellucid.media.clip import Clip
 from pellucid.media.geometry import Geometry
 from pellucid.media.image import Picture
@@ -66,12 +66,7 @@ class Table(list[dict[str, Any]]):
 
     def csv(self) -> str:
         """The table as comma-separated values."""
-        text = io.StringIO()
-        writer = csv.DictWriter(text, list(self[0]) if self else [], lineterminator="\n")
-        writer.writeheader()
-        for row in self:
-            writer.writerow({k: "" if isinstance(v, float) and math.isnan(v) else v for k, v in row.items()})
-        return text.getvalue()
+        return comma_separated(self, nan="")
 
     def to_parquet(self, path: str | Path) -> Path:
         """Write a Parquet file.

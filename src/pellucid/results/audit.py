@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +15,7 @@ from pellucid.audit.reasons import Reliance
 from pellucid.audit.review import Calibration, Confusion, Review
 from pellucid.audit.samples import SampleTable, arrays
 from pellucid.audit.slices import WeakSlice
+from pellucid.files import comma_separated
 from pellucid.results.base import Result
 from pellucid.results.shown import names_of_inputs, slug, unused
 
@@ -54,11 +53,7 @@ class Audit(Findings, Result):
 
     def csv(self) -> str:
         """The table as comma-separated values."""
-        rows, text = self.table(), io.StringIO()
-        writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
-        return text.getvalue()
+        return comma_separated(self.table())
 
     @property
     def caption(self) -> str:
@@ -126,10 +121,9 @@ def _region(found: dict[str, NDArray[Any]], index: int) -> NDArray[np.bool_] | N
 
 
 def _review(meta: dict[str, Any]) -> Review:
-    sure = meta["calibration"]
     return Review(
         accuracy=float("nan") if meta["accuracy"] is None else meta["accuracy"],
-        calibration=None if sure is None else Calibration(**{**sure, "bins": tuple(tuple(b) for b in sure["bins"])}),
+        calibration=Calibration.read(meta["calibration"]),
         confusions=tuple(Confusion(c["truth"], c["answer"], tuple(c["members"])) for c in meta["confusions"]),
         duplicates=tuple((a, b) for a, b in meta["duplicates"]),
         contradicting=tuple((a, b) for a, b in meta["contradicting"]),

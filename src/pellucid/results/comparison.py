@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -16,6 +14,7 @@ from pellucid.audit.paired import Paired, WorseSlice
 from pellucid.audit.review import Calibration
 from pellucid.audit.samples import SampleTable, arrays
 from pellucid.explanation import Brief, Record
+from pellucid.files import comma_separated
 from pellucid.results.base import Result
 from pellucid.results.shown import names_of_inputs, slug, unused
 
@@ -79,11 +78,7 @@ class Comparison(Brief, Result):
 
     def csv(self) -> str:
         """The table as comma-separated values."""
-        rows, text = self.table(), io.StringIO()
-        writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
-        return text.getvalue()
+        return comma_separated(self.table())
 
     @property
     def caption(self) -> str:
@@ -136,10 +131,7 @@ def read_comparison(artefact: storage.Artefact) -> Comparison:
         meta, found = artefact.meta, artefact.arrays
         tables = [_table(found, which, k, meta["layers"]) for k, which in enumerate(("first", "second"))]
         told = meta["paired"]
-        sure = [
-            None if c is None else Calibration(**{**c, "bins": tuple(tuple(b) for b in c["bins"])})
-            for c in told["calibrations"]
-        ]
+        before, now = map(Calibration.read, told["calibrations"])
         nan = float("nan")
         a, b = (nan if v is None else v for v in told["accuracies"])
         paired = Paired(
@@ -148,7 +140,7 @@ def read_comparison(artefact: storage.Artefact) -> Comparison:
             lost=tuple(told["lost"]),
             won=tuple(told["won"]),
             p=told["p"],
-            calibrations=(sure[0], sure[1]),
+            calibrations=(before, now),
             slices=tuple(WorseSlice(**{**s, "members": tuple(s["members"])}) for s in told["slices"]),
             agreement=found["agreement"],
             border=tuple(nan if v is None else v for v in told["border"]),  # type: ignore[arg-type]

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import csv
 import dataclasses
-import io
 import math
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -18,6 +16,7 @@ from pellucid.concepts.bank import Bank, BankScores, Group, Showcase
 from pellucid.concepts.dictionary import Array, restore
 from pellucid.errors import MethodError, StorageError
 from pellucid.explanation import Brief, Explanation, Record
+from pellucid.files import comma_separated
 from pellucid.media import Geometry, Origin
 from pellucid.models.features import activations
 from pellucid.models.model import VisionModel
@@ -104,12 +103,7 @@ class Concepts(Brief, Bank, Result):
 
     def csv(self) -> str:
         """The table as comma-separated values; NaN is an empty cell."""
-        rows, text = self.table(), io.StringIO()
-        writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
-        writer.writeheader()
-        for row in rows:
-            writer.writerow({k: "" if isinstance(v, float) and math.isnan(v) else v for k, v in row.items()})
-        return text.getvalue()
+        return comma_separated(self.table(), nan="")
 
     def figure(self, *, top: int = 12, pictures: int = 6) -> Figure:
         """The concept sheet, as a matplotlib figure."""

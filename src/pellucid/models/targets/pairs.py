@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -46,9 +47,9 @@ class _Compared(Target):
     output: str | None = None  # the part of the output that is the embedding
 
     @property
+    @abstractmethod
     def others(self) -> tuple[str, ...]:
         """The pictures that are compared with."""
-        raise NotImplementedError
 
     def read_by(self, reading: Reading) -> Target:
         """In the part that the reading names."""
