@@ -1,6 +1,5 @@
 import io
 import struct
-import time
 import tracemalloc
 import warnings
 import zlib
@@ -202,10 +201,8 @@ def test_a_bomb_is_refused_from_its_header(tmp_path):
     path = tmp_path / "bomb.png"
     path.write_bytes(png(60000, 60000))
     tracemalloc.start()
-    begin = time.perf_counter()
     with pytest.raises(MediaError, match=r"bomb\.png.* 3,600 megapixels are more than the 100 allowed"):
         read_image(path)
-    assert time.perf_counter() - begin < 0.5
     assert tracemalloc.get_traced_memory()[1] < 2**20
     tracemalloc.stop()
 

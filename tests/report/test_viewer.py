@@ -153,7 +153,7 @@ def test_every_mode_shows_its_panes(mode, page_of, opened):
         first = watched.page.locator(".pv-pane strong").first.inner_text()
         if mode == "blink":
             watched.page.wait_for_function(
-                "t => document.querySelector('.pv-pane strong').textContent !== t", arg=first, timeout=3000
+                "t => document.querySelector('.pv-pane strong').textContent !== t", arg=first
             )
         if mode == "swipe":
             watched.page.locator("[data-control=boundary]").fill("25")

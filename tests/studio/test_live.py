@@ -30,7 +30,7 @@ def studio(tmp_path_factory):
     address = re.search(r"http\S+", process.stdout.readline())[0]
     yield address, home
     process.terminate()
-    process.wait(20)
+    process.wait(300)
 
 
 @pytest.fixture
@@ -48,7 +48,7 @@ def visit(browser, studio):  # noqa: F811
         page.on("console", lambda m: wrong.append(m.text) if m.type == "error" else None)
         page.on("pageerror", lambda e: wrong.append(str(e)))
         page.on("request", lambda r: None if r.url.startswith((host, "data:", "blob:")) else wrong.append(r.url))
-        page.set_default_timeout(40_000)
+        page.set_default_timeout(180_000)
         try:
             page.goto(address)
             page.locator("form.ask").wait_for()  # the worker is there

@@ -89,7 +89,7 @@ class WorkerLine:
         assert self._process.stdout is not None
         while True:
             text = await self._process.stdout.readline()
-            if not text:
+            if not text.endswith(b"\n"):  # it ended, perhaps in the middle of a sentence
                 await self._process.wait()
                 self._process = None
                 raise WorkerGoneError
