@@ -30,7 +30,7 @@ def test_no_two_public_classes_have_one_name():
 
 LONG = {  # the verbs that people call, with every choice they have; and what waits for a request
     "verbs": {"concepts", "distill", "importance", "tcav", "visualize"},
-    "cli": {"audit", "batch", "concepts", "distill", "explain", "importance", "tcav", "visualize"},
+    "cli": {"batch", "concepts", "distill", "explain", "importance", "tcav", "visualize"},
     "models": {"load", "wrap"},
     "features": {"find_natural", "find_exemplars"},
     "interpretable": {"learn"},

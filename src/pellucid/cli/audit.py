@@ -2,64 +2,37 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
-import typer
-
-from pellucid.cli import options
+from pellucid.cli import console, options
 from pellucid.cli.console import say
 
 if TYPE_CHECKING:
     from pellucid.results.audit import Audit
 
 
+@options.spelled_out
 def audit(
-    pictures: Annotated[
-        str, typer.Argument(metavar="FOLDER", help="Pictures (sub-folders or labels.csv: classes); sample:*, digits:.")
-    ],
+    pictures: options.Pictures,
     model: options.ModelName = options.DEFAULT_MODEL,
-    layer: Annotated[str | None, typer.Option("--layer", help="Module path; default: the last with places.")] = None,
-    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for page, table, values and record.")] = Path(
-        "pellucid-out"
-    ),
+    layer: options.LayerWithPlaces = None,
+    out: options.Out = options.OUT,
     as_json: options.Json = False,
-    seed: Annotated[int, typer.Option("--seed", help="Of whatever is random.")] = 0,
-    device: options.Device = None,
-    weights: options.Weights = None,
-    random_weights: options.RandomWeights = False,
-    labels: options.Labels = None,
-    scores: options.Scores = None,
-    output: options.Output = None,
-    task: options.Task = None,
+    seed: options.Seed = 0,
+    of: options.ModelOptions = options.PLAIN,
 ) -> None:
     """Find where a model goes wrong and on what evidence: slices, wrong reasons tested by exchange, doubtful data."""
-    from pellucid.cli.console import document, progress
-
-    report: dict[str, Any] = {"format": "pellucid-report/1", "results": [], "failed": []}
-    with document(report, as_json):
-        from pellucid.media import read_folder
-        from pellucid.storage import check_writable
-
-        read_folder(pictures)
-        check_writable(out)
-
+    with console.report(as_json, out, pictures) as report:
         from pellucid.verbs.audit import audit as run
 
-        vision = options.load_model(
-            model, weights, random_weights, labels, device, scores=scores, output=output, task=task
-        )
-        with progress():
+        vision = of.load(model)
+        with console.progress():
             found = run(vision, pictures, layer=layer, keep=out / "work", seed=seed)
             saved = [str(path) for path in found.save(out)]
         report["results"].append(_entry(found, saved))
         report["failed"] += [{"error": sentence} for sentence in found.samples.failed]
         if not as_json:
-            say(f"{found.name}: {len(found.samples)} pictures, layer {found.samples.layer}")
-            for line in found.lines():
-                say(f"  {line}")
-            for note in found.notes:
-                say(f"  note: {note}")
+            console.tell(f"{found.name}: {len(found.samples)} pictures, layer {found.samples.layer}", found)
             say(f"  page: {saved[-1]}")
 
 

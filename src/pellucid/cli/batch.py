@@ -43,6 +43,7 @@ Workers = Annotated[int, typer.Option("--workers", min=1, help="Processes that e
 
 
 @app.command(_RUN, help="Explain all inputs that have no row yet (the word `run` may be left out).")
+@options.spelled_out
 def batch(
     inputs: Annotated[
         list[str],
@@ -55,28 +56,19 @@ def batch(
     model: Annotated[
         str, typer.Option("--model", "-m", help="A model's name; or module:function, which builds it.")
     ] = options.DEFAULT_MODEL,
-    method: Annotated[str, typer.Option("--method", help="One or several, with commas: see `methods`.")] = "grad-cam",
+    method: options.Methods = "grad-cam",
     target: Annotated[str, typer.Option("--target", help="One or several, with commas, or the manifest's.")] = "top",
-    settings: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="PARAMETER=VALUE", help="A method's parameter; may be repeated."),
-    ] = None,
+    settings: options.Settings = None,
     features: Annotated[str, typer.Option("--features", help="Of importance: the players.")] = "superpixels",
     by: Annotated[str, typer.Option("--by", help="Of importance: the estimator.")] = "shapley",
-    layer: Annotated[str | None, typer.Option("--layer", help="Module path; default: the best is found.")] = None,
-    seed: Annotated[int, typer.Option("--seed", help="Of whatever is random.")] = 0,
+    layer: options.Layer = None,
+    seed: options.Seed = 0,
     engine: Annotated[str, typer.Option("--engine", help="local, or ray: a cluster that shares DIR.")] = "local",
     workers: Workers = 1,
     limit: Annotated[int | None, typer.Option("--limit", min=1, help="The first so many inputs.")] = None,
     precision: Annotated[str, typer.Option("--precision", help="Of maps: float16, with a scale; float32.")] = "float16",
     as_json: options.Json = False,
-    device: options.Device = None,
-    weights: options.Weights = None,
-    random_weights: options.RandomWeights = False,
-    labels: options.Labels = None,
-    scores: options.Scores = None,
-    output: options.Output = None,
-    task: options.Task = None,
+    of: options.ModelOptions = options.PLAIN,
     per_frame: options.PerFrame = None,
     frames: options.Frames = None,
 ) -> None:
@@ -85,14 +77,11 @@ def batch(
     from pellucid.runs.manifest import Manifest
 
     asked = _requests(verb, method, target, settings or [], features=features, by=by, layer=layer, seed=seed)
-    meaning = {"scores": scores, "output": output, "task": task, "per_frame": per_frame, "frames": frames}
     spec: dict[str, Any] = {"entry": model, "path": str(Path.cwd())} if _is_entry(model) else {
         "name": model,
-        "weights": None if weights is None else str(weights.resolve()),
-        "random_weights": random_weights or None,
-        "labels": None if labels is None else str(labels.resolve()),
-        "device": device,
-        **meaning,
+        **of.as_dict(),
+        "per_frame": per_frame,
+        "frames": frames,
     }  # fmt: skip
     if precision not in ("float16", "float32"):
         raise typer.BadParameter("float16 or float32", param_hint="--precision")

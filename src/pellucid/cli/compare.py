@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-from pellucid.cli import options
+from pellucid.cli import console, options
 from pellucid.cli.console import say
 
 
@@ -27,28 +26,17 @@ def compare(
         FailIf | None,
         typer.Option("--fail-if", help="Exit with 1 if it is worse, or if any answer has changed: for releases."),
     ] = None,
-    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for page, table, values and record.")] = Path(
-        "pellucid-out"
-    ),
+    out: options.Out = options.OUT,
     as_json: options.Json = False,
-    seed: Annotated[int, typer.Option("--seed", help="Of whatever is random.")] = 0,
+    seed: options.Seed = 0,
     device: options.Device = None,
 ) -> None:
     """Say what changed from one model to another: answers, slices, calibration, evidence; paired, and tested."""
-    from pellucid.cli.console import document, progress
-
-    report: dict[str, Any] = {"format": "pellucid-report/1", "results": [], "failed": []}
-    with document(report, as_json):
-        from pellucid.media import read_folder
-        from pellucid.storage import check_writable
-
-        read_folder(pictures)
-        check_writable(out)
-
+    with console.report(as_json, out, pictures) as report:
         from pellucid.verbs.compare import compare as run
 
-        models = [options.load_model(name, None, False, None, device) for name in (first, second)]
-        with progress():
+        models = [options.ModelOptions(device).load(name) for name in (first, second)]
+        with console.progress():
             found = run(models[0], models[1], pictures, keep=out / "work", seed=seed)
             saved = [str(path) for path in found.save(out)]
         report["results"].append(
@@ -64,9 +52,7 @@ def compare(
             }
         )
         if not as_json:
-            say(f"{found.caption}, {len(found.first)} pictures")
-            for line in [*found.lines(), *(f"note: {note}" for note in found.notes)]:
-                say(f"  {line}")
+            console.tell(f"{found.caption}, {len(found.first)} pictures", found)
             say(f"  page: {saved[-1]}")
     bad = found.paired.verdict == "worse" or (fail_if is FailIf.CHANGED and found.paired.changed)
     if fail_if is not None and bad:

@@ -8,19 +8,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pellucid.cli import options
+from pellucid.cli import console, options
 from pellucid.cli.console import say
 
 if TYPE_CHECKING:
     from pellucid.verbs.concepts import Concepts
 
 
+@options.spelled_out
 def concepts(
-    pictures: Annotated[
-        str, typer.Argument(metavar="FOLDER", help="Pictures (sub-folders or labels.csv: classes); sample:*, digits:.")
-    ],
+    pictures: options.Pictures,
     model: options.ModelName = options.DEFAULT_MODEL,
-    layer: Annotated[str | None, typer.Option("--layer", help="Module path; default: the last with places.")] = None,
+    layer: options.LayerWithPlaces = None,
     by: Annotated[
         str, typer.Option("--by", help="nmf, semi-nmf, pca, ica, kmeans, sae, batch-sae, random; auto: by the layer.")
     ] = "auto",
@@ -42,50 +41,30 @@ def concepts(
         Path | None, typer.Option("--words", help="Words, one a line, to name concepts by (extra `clip`).")
     ] = None,
     clip: Annotated[str | None, typer.Option("--clip", help="Weights for --words: a file, or a name.")] = None,
-    settings: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="PARAMETER=VALUE", help="A parameter of the dictionary; may be repeated."),
-    ] = None,
+    settings: options.Settings = None,
     top: Annotated[int, typer.Option("--top", help="Concepts printed.")] = 10,
-    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for sheet, page, table, values and record.")] = Path(
-        "pellucid-out"
-    ),
+    out: options.Out = options.OUT,
     as_json: options.Json = False,
-    seed: Annotated[int, typer.Option("--seed", help="Of whatever is random.")] = 0,
-    device: options.Device = None,
-    weights: options.Weights = None,
-    random_weights: options.RandomWeights = False,
-    labels: options.Labels = None,
-    scores: options.Scores = None,
-    output: options.Output = None,
-    task: options.Task = None,
+    seed: options.Seed = 0,
+    of: options.ModelOptions = options.PLAIN,
 ) -> None:
     """Find the concepts of a layer in many pictures, and measure them beside random ones."""
-    from pellucid.cli.console import document, progress
-
-    report: dict[str, Any] = {"format": "pellucid-report/1", "results": [], "failed": []}
-    with document(report, as_json):
+    with console.report(as_json, out, pictures) as report:
         from pellucid.media import read_folder, read_lines
-        from pellucid.storage import check_writable
-
-        given = read_folder(pictures)
-        check_writable(out)
-
         from pellucid.verbs.choices import parsed
         from pellucid.verbs.concepts import concepts as find
 
         chosen = dict(parsed(text) for text in settings or [])
-        vision = options.load_model(
-            model, weights, random_weights, labels, device, scores=scores, output=output, task=task
-        )
+        vision = of.load(model)
         if not as_json and sys.stderr.isatty():
-            looked = min(limit, len(given))
+            total = len(read_folder(pictures))
+            looked = min(limit, total)
             say(
-                f"{len(given)} pictures: a forward each (none if their features are known), then {3 * looked} forwards "
+                f"{total} pictures: a forward each (none if their features are known), then {3 * looked} forwards "
                 f"and {looked} backwards for what the concepts do",
                 aside=True,
             )
-        with progress():
+        with console.progress():
             found = find(
                 vision,
                 pictures,

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from typing import Any, TypeVar
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
 
 import typer
 
@@ -19,6 +20,21 @@ def say(text: str, *, aside: bool = False) -> None:
     """Print a text in the reader's language; `aside`: on stderr, where a program's input does not look."""
     stream = sys.stderr if aside else sys.stdout
     print(printable(text, stream), file=stream)
+
+
+class Lines(Protocol):
+    """A result that says what it is in lines."""
+
+    notes: list[str]
+
+    def lines(self) -> Iterable[str]:
+        """A finding each."""
+
+
+def tell(head: str, found: Lines) -> None:
+    """Print what a result says, and its notes, under a head."""
+    for line in (head, *(f"  {line}" for line in found.lines()), *(f"  note: {note}" for note in found.notes)):
+        say(line)
 
 
 @contextmanager
@@ -58,6 +74,35 @@ def with_progress(steps: Iterator[T]) -> Iterator[T]:
             except StopIteration:
                 return
         yield step
+
+
+@contextmanager
+def report(wanted: bool, out: Path | None = None, *folders: str) -> Iterator[dict[str, Any]]:
+    """What a command tells programs, as a `document`: its `results`, and what `failed`.
+
+    What cannot be done is said before anything heavy is loaded.
+
+    Args:
+        wanted: whether it is printed.
+        out: the folder that results are written to.
+        folders: of pictures that are read.
+
+    Raises:
+        MediaError: there is no picture in a folder.
+        StorageError: nothing can be written to `out`.
+    """
+    told: dict[str, Any] = {"format": "pellucid-report/1", "results": [], "failed": []}
+    with document(told, wanted):
+        if folders:
+            from pellucid.media import read_folder
+
+            for folder in folders:
+                read_folder(folder)
+        if out is not None:
+            from pellucid.files import check_writable
+
+            check_writable(out)
+        yield told
 
 
 @contextmanager

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pellucid.cli import options
+from pellucid.cli import console, options
 from pellucid.cli.console import say
 
 if TYPE_CHECKING:
@@ -42,27 +42,22 @@ def distill(
     count: Annotated[int | None, typer.Option("--count", help="How many concepts, or parts a class.")] = None,
     depth: Annotated[int | None, typer.Option("--depth", help="Of a tree, at most.")] = None,
     features: Annotated[int | None, typer.Option("--features", help="Words a class, curves or rules, at most.")] = None,
-    layer: Annotated[str | None, typer.Option("--layer", help="Module path; default: the best is found.")] = None,
+    layer: options.Layer = None,
     picture: Annotated[
         str | None, typer.Option("--explain", help="Say why for this picture, and show its way through a tree.")
     ] = None,
-    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for sheet, page, values and record.")] = Path(
-        "pellucid-out"
-    ),
+    out: options.Out = options.OUT,
     name: Annotated[str | None, typer.Option("--name", help="Of the files; default: data and kind.")] = None,
     as_json: options.Json = False,
-    seed: Annotated[int, typer.Option("--seed", help="Of splits and whatever is random.")] = 0,
+    seed: options.Seed = 0,
     scores: options.Scores = None,
     output: options.Output = None,
 ) -> None:
     """Learn a model that a person can read, and measure how far it can be believed."""
-    from pellucid.cli.console import document, progress
-
-    report: dict[str, Any] = {"format": "pellucid-report/1", "results": []}
-    with document(report, as_json):
+    with console.report(as_json) as report:
         from pellucid.errors import MethodError
+        from pellucid.files import check_writable
         from pellucid.interpretable.learn import KINDS
-        from pellucid.storage import check_writable
         from pellucid.verbs.distill import distill as learn
 
         if depth is not None and features is not None:
@@ -75,7 +70,7 @@ def distill(
         if not as_json and sys.stderr.isatty():
             say("one forward a picture, then minutes of fitting at the most", aside=True)
         taught, network = _declared(teacher, model, scores, output)
-        with progress():
+        with console.progress():
             found = learn(
                 pictures,
                 into,

@@ -4,31 +4,28 @@ from __future__ import annotations
 
 import sys
 from dataclasses import asdict
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pellucid.cli import options
+from pellucid.cli import console, options
 from pellucid.cli.console import say
 
 if TYPE_CHECKING:
     from pellucid.results import Heatmap, Heatmaps
 
 
+@options.spelled_out
 def explain(
     inputs: Annotated[
         list[str], typer.Argument(metavar="INPUT...", help="Pictures, clips, folders, globs, sample:NAME.")
     ],
     model: options.ModelName = options.DEFAULT_MODEL,
-    method: Annotated[str, typer.Option("--method", help="One or several, with commas: see `methods`.")] = "grad-cam",
+    method: options.Methods = "grad-cam",
     target: Annotated[
         str, typer.Option("--target", help="Labels or class numbers with commas; `a>b`: why a rather than b.")
     ] = "top",
-    settings: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="PARAMETER=VALUE", help="A method's parameter; may be repeated."),
-    ] = None,
+    settings: options.Settings = None,
     many: Annotated[
         int | None, typer.Option("--many", help="Of sufficient: up to so many regions that share no place.")
     ] = None,
@@ -39,23 +36,15 @@ def explain(
     calibration: Annotated[
         str | None, typer.Option("--calibration", metavar="FOLDER", help="Pictures that the guarantee is learned from.")
     ] = None,
-    layer: Annotated[str | None, typer.Option("--layer", help="Module path; default: the best is found.")] = None,
-    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for pictures, values and records.")] = Path(
-        "pellucid-out"
-    ),
+    layer: options.Layer = None,
+    out: options.Out = options.OUT,
     as_json: options.Json = False,
     check: Annotated[
         bool | None,
         typer.Option("--check/--no-check", help="Measure the quality; default: for one picture."),
     ] = None,
-    seed: Annotated[int, typer.Option("--seed", help="Of whatever is random.")] = 0,
-    device: options.Device = None,
-    weights: options.Weights = None,
-    random_weights: options.RandomWeights = False,
-    labels: options.Labels = None,
-    scores: options.Scores = None,
-    output: options.Output = None,
-    task: options.Task = None,
+    seed: options.Seed = 0,
+    of: options.ModelOptions = options.PLAIN,
     per_frame: options.PerFrame = None,
     frames: options.Frames = None,
     window: options.Window = None,
@@ -65,10 +54,7 @@ def explain(
     keep_identifiers: options.KeepIdentifiers = False,
 ) -> None:
     """Show where a model looked, and measure whether the answer can be trusted."""
-    from pellucid.cli.console import document
-
-    report: dict[str, Any] = {"format": "pellucid-report/1", "results": [], "failed": []}
-    with document(report, as_json), options.running(runtime, precision):
+    with console.report(as_json) as report, options.running(runtime, precision):
         from pellucid.media import SCHEMES, VOLUMES, expand
 
         inputs = options.in_window(inputs, window)
@@ -79,7 +65,6 @@ def explain(
 
         check_writable(out)
 
-        from pellucid.cli.console import progress, with_progress
         from pellucid.errors import ModelError, UnsteadyError
         from pellucid.results import names_of_inputs
         from pellucid.verbs.choices import as_methods, as_targets, with_settings
@@ -89,11 +74,7 @@ def explain(
         methods, targets = as_methods(method, layer=layer, seed=seed), as_targets(target)
         methods = with_settings(methods, [*(settings or []), *([] if many is None else [f"many={many}"])])
         named = options.fitting_model(model, files)
-        vision = options.load_model(
-            named, weights, random_weights, labels, device, per_frame=per_frame, frames=frames, scores=scores,
-            output=output,
-            task=task, per_slice=per_slice,
-        )  # fmt: skip
+        vision = of.load(named, per_frame=per_frame, frames=frames, per_slice=per_slice)
         methods = with_guarantee(methods, vision, calibration, targets[0], guarantee)
         files = vision.medium.expand(inputs)
         if not as_json and sys.stderr.isatty():
@@ -102,14 +83,14 @@ def explain(
         measured = len(files) == 1 and not vision.medium.moving if check is None else check
         taken = names_of_inputs(out, files)
         outcomes = explain_each(vision, files, methods, targets, seed=seed)
-        for name, found in with_progress(outcomes):
+        for name, found in console.with_progress(outcomes):
             if isinstance(found, Exception):
                 report["failed"].append({"input": name, "error": str(found)})
                 say(f"pellucid: {found}", aside=True)
                 continue
             if measured:
                 try:
-                    with progress():
+                    with console.progress():
                         found.check()
                 except UnsteadyError:
                     raise

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pellucid.cli import options
+from pellucid.cli import console, options
 from pellucid.cli.console import say
 
 if TYPE_CHECKING:
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 _GROUPS, _OF_A_GROUP = 12, 3  # groups printed, and players of each
 
 
+@options.spelled_out
 def importance(
     inputs: Annotated[
         list[str],
@@ -78,26 +79,15 @@ def importance(
         bool, typer.Option("--order", help="Of a clip: is the order of its frames needed, and how few are enough?")
     ] = False,
     top: Annotated[int, typer.Option("--top", min=1, help="Players printed.")] = 10,
-    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for picture, table, values and record.")] = Path(
-        "pellucid-out"
-    ),
+    out: options.Out = options.OUT,
     as_json: options.Json = False,
-    seed: Annotated[int, typer.Option("--seed", help="Of whatever is random.")] = 0,
-    device: options.Device = None,
-    weights: options.Weights = None,
-    random_weights: options.RandomWeights = False,
-    labels: options.Labels = None,
-    scores: options.Scores = None,
-    output: options.Output = None,
-    task: options.Task = None,
+    seed: options.Seed = 0,
+    of: options.ModelOptions = options.PLAIN,
     runtime: options.Runtime = "auto",
     precision: options.Precision = "f32",
 ) -> None:
     """Say how much each part of a picture, or of the model, matters."""
-    from pellucid.cli.console import document, progress
-
-    report: dict[str, Any] = {"format": "pellucid-report/1", "results": [], "failed": []}
-    with document(report, as_json), options.running(runtime, precision):
+    with console.report(as_json) as report, options.running(runtime, precision):
         from pellucid.errors import MethodError
         from pellucid.storage import check_writable
         from pellucid.verbs.collection import is_collection
@@ -119,12 +109,10 @@ def importance(
             gathered={"group": group, "compare": compare, "order": order},
         )  # fmt: skip
         named = options.fitting_model(model, inputs)
-        vision = options.load_model(
-            named, weights, random_weights, labels, device, scores=scores, output=output, task=task
-        )
+        vision = of.load(named)
         failed: list[PellucidError] = []
         aside = None if as_json or not sys.stderr.isatty() else partial(say, aside=True)
-        with progress():
+        with console.progress():
             work = out / "work" if several else None
             found = importance_of_given(vision, given, asked, keep=work, say=aside, failed=failed)
         saved = [str(path) for path in found.save(out)]

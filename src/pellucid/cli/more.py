@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from pellucid.cli import options
+from pellucid.cli import console, options
 
 
 def more(
@@ -28,18 +28,11 @@ def more(
     as_json: options.Json = False,
 ) -> None:
     """Continue a saved explanation of a sampling method: the longer run's result, at the price of the rest."""
-    from pellucid.cli.console import document
-
-    report: dict[str, Any] = {"format": "pellucid-report/1", "results": [], "failed": []}
-    with document(report, as_json):
-        from pellucid.storage import check_writable, save, write_bytes
-
-        folder = file.parent if out is None else out
-        check_writable(folder)
-
-        from pellucid.cli.console import progress
+    folder = file.parent if out is None else out
+    with console.report(as_json, folder) as report:
         from pellucid.cli.explain import entry, tell
         from pellucid.results import Heatmaps
+        from pellucid.storage import save, write_bytes
         from pellucid.verbs.more import more as go_on
 
         given: dict[str, Any] = {
@@ -48,7 +41,7 @@ def more(
             "max_evaluations": max_evaluations,
             "tolerance": tolerance,
         }
-        with progress():
+        with console.progress():
             found = Heatmaps([go_on(file, **{name: value for name, value in given.items() if value is not None})])
         picture = found.png()
         files = [*save(found[0], folder / file.stem), write_bytes(folder / f"{file.stem}.png", picture)]

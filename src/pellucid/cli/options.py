@@ -1,11 +1,17 @@
-"""Options that several verbs share, and how they load a model."""
+"""Options that several verbs share: what is said of a model and of a run, and how a model is loaded from it.
+
+A command says `of: ModelOptions = PLAIN` where the options of a model belong; `spelled_out` puts them there one by one.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import inspect
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import asdict, dataclass, fields
+from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 import typer
 
@@ -75,7 +81,67 @@ KeepIdentifiers = Annotated[
     ),
 ]
 
+Out = Annotated[Path, typer.Option("--out", "-o", help="Folder for pictures, pages, tables, values and records.")]
+Seed = Annotated[int, typer.Option("--seed", help="Of whatever is random.")]
+Settings = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="PARAMETER=VALUE", help="A parameter of the method; may be repeated."),
+]
+Layer = Annotated[str | None, typer.Option("--layer", help="Module path; default: the best is found.")]
+LayerWithPlaces = Annotated[str | None, typer.Option("--layer", help="Module path; default: the last with places.")]
+Methods = Annotated[str, typer.Option("--method", help="One or several, with commas: see `methods`.")]
+Pictures = Annotated[
+    str, typer.Argument(metavar="FOLDER", help="Pictures (sub-folders or labels.csv: classes); sample:*, digits:.")
+]
+
 DEFAULT_MODEL = "efficientnet-lite0"
+OUT = Path("pellucid-out")
+
+
+@dataclass(frozen=True)
+class ModelOptions:
+    """What is said of a model besides its name."""
+
+    device: Device = None
+    weights: Weights = None
+    random_weights: RandomWeights = False
+    labels: Labels = None
+    scores: Scores = None
+    output: Output = None
+    task: Task = None
+
+    def load(self, name: str, **meaning: str | None) -> VisionModel:
+        """The model of that name; `meaning`: `per_frame`, `frames`, `per_slice`, where a command has them."""
+        said = {"scores": self.scores, "output": self.output, "task": self.task, **meaning}
+        return load_model(name, self.weights, self.random_weights, self.labels, self.device, **said)
+
+    def as_dict(self) -> dict[str, Any]:
+        """The same as plain values, files by paths that hold wherever they are read; None for what is left open."""
+        files = {"weights": self.weights, "labels": self.labels}
+        paths = {name: None if file is None else str(file.resolve()) for name, file in files.items()}
+        return {**asdict(self), **paths, "random_weights": self.random_weights or None}
+
+
+PLAIN = ModelOptions()
+
+
+def spelled_out(command: Callable[..., None]) -> Callable[..., None]:
+    """A command that takes the options of a model one by one, in the place of its parameter `of`."""
+    own = inspect.signature(command, eval_str=True)
+    hints = get_type_hints(ModelOptions, include_extras=True)
+    several = [
+        inspect.Parameter(f.name, inspect.Parameter.POSITIONAL_OR_KEYWORD, default=f.default, annotation=hints[f.name])
+        for f in fields(ModelOptions)
+    ]
+    parameters = [q for p in own.parameters.values() for q in (several if p.name == "of" else [p])]
+
+    @wraps(command)
+    def taking(**given: object) -> None:
+        of = {f.name: given.pop(f.name) for f in fields(ModelOptions) if f.name in given}
+        command(**given, of=ModelOptions(**of))  # type: ignore[arg-type]
+
+    taking.__signature__ = own.replace(parameters=parameters)  # type: ignore[attr-defined]
+    return taking
 
 
 def in_window(inputs: Sequence[str], window: str | None) -> list[str]:
@@ -106,7 +172,7 @@ def load_model(
     device: str | None,
     **meaning: str | None,
 ) -> VisionModel:
-    """The model that the shared options name; `meaning`: `per_frame`, `frames`, `scores`, `output`, `task`."""
+    """The model that the shared options name; `meaning`: what its input and its output are, see `sources.load`."""
     import torch
 
     from pellucid.models.sources import load

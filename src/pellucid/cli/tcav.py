@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-from pellucid.cli import options
+from pellucid.cli import console, options
 from pellucid.cli.console import say
 
 
+@options.spelled_out
 def tcav(
     concepts: Annotated[str, typer.Argument(metavar="CONCEPTS", help="A sub-folder of pictures for each concept.")],
     pictures: Annotated[str, typer.Argument(metavar="PICTURES", help="Pictures of the class that is asked about.")],
     random: Annotated[str, typer.Option("--random", help="Pictures without the concepts, else alike.")],
     model: options.ModelName = options.DEFAULT_MODEL,
     target: Annotated[str, typer.Option("--target", help="A label or class number; default: the top class.")] = "top",
-    layer: Annotated[str | None, typer.Option("--layer", help="Module path; default: the last with places.")] = None,
+    layer: options.LayerWithPlaces = None,
     by: Annotated[
         str, typer.Option("--by", help="How a concept's direction is found: pattern or logistic.")
     ] = "pattern",
@@ -26,39 +26,26 @@ def tcav(
     ] = 0,
     level: Annotated[float, typer.Option("--level", help="Chance of any false discovery.")] = 0.05,
     correction: Annotated[str, typer.Option("--correction", help="For many tests: holm, bh, none.")] = "holm",
-    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for figure, table, values and record.")] = Path(
-        "pellucid-out"
-    ),
+    out: options.Out = options.OUT,
     as_json: options.Json = False,
-    seed: Annotated[int, typer.Option("--seed", help="Of the random sets.")] = 0,
-    device: options.Device = None,
-    weights: options.Weights = None,
-    random_weights: options.RandomWeights = False,
-    labels: options.Labels = None,
-    scores: options.Scores = None,
-    output: options.Output = None,
-    task: options.Task = None,
+    seed: options.Seed = 0,
+    of: options.ModelOptions = options.PLAIN,
 ) -> None:
     """Test whether a class's score rises towards concepts, more than towards random pictures."""
-    from pellucid.cli.console import document, progress
-
-    report: dict[str, Any] = {"format": "pellucid-report/1", "results": []}
-    with document(report, as_json):
+    with console.report(as_json) as report:
         from dataclasses import asdict
 
         from pellucid.concepts.tcav import lines_of
         from pellucid.errors import MethodError
+        from pellucid.files import check_writable
         from pellucid.models.targets import parse_target
-        from pellucid.storage import check_writable
         from pellucid.verbs.tcav import tcav as run
 
         if by not in ("pattern", "logistic") or correction not in ("holm", "bh", "none"):
             raise MethodError("--by is pattern or logistic, and --correction is holm, bh or none.")
         check_writable(out)
-        vision = options.load_model(
-            model, weights, random_weights, labels, device, scores=scores, output=output, task=task
-        )
-        with progress():
+        vision = of.load(model)
+        with console.progress():
             found = run(
                 vision,
                 concepts,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pellucid.cli import options
+from pellucid.cli import console, options
 from pellucid.cli.console import say
 
 if TYPE_CHECKING:
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 SAMPLES = "sample:*"
 
 
+@options.spelled_out
 def visualize(
     picture: Annotated[
         str | None, typer.Argument(metavar="[INPUT]", help="A picture on which the units' maps are shown too.")
@@ -54,32 +55,21 @@ def visualize(
         str | None, typer.Option("--atlas", metavar="FOLDER", help="Lay out a layer's activations over these pictures.")
     ] = None,
     projection: Annotated[str, typer.Option("--projection", help="Of the atlas: tsne, pca or umap.")] = "tsne",
-    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for sheets, values and records.")] = Path(
-        "pellucid-out"
-    ),
+    out: options.Out = options.OUT,
     as_json: options.Json = False,
-    seed: Annotated[int, typer.Option("--seed", help="Of whatever is random.")] = 0,
+    seed: options.Seed = 0,
     seeds: Annotated[
         int | None,
         typer.Option("--seeds", help="Make pictures from so many seeds and compare them; 1 for fast, else 2."),
     ] = None,
-    device: options.Device = None,
-    weights: options.Weights = None,
-    random_weights: options.RandomWeights = False,
-    labels: options.Labels = None,
-    scores: options.Scores = None,
-    output: options.Output = None,
-    task: options.Task = None,
+    of: options.ModelOptions = options.PLAIN,
 ) -> None:
     """Show what units have learned: a picture made for each, natural exemplars, and how far to believe them."""
-    from pellucid.cli.console import document
-
-    report: dict[str, Any] = {"format": "pellucid-report/1", "results": []}
     told: list[str] = []
-    with document(report, as_json):
+    with console.report(as_json) as report:
         from pellucid.errors import MethodError
+        from pellucid.files import check_writable
         from pellucid.media import expand
-        from pellucid.storage import check_writable
 
         if sum(given is not None for given in (activations, atlas)) > 1:
             raise MethodError("--activations and --atlas are two different sheets: ask for one.")
@@ -88,14 +78,10 @@ def visualize(
                 expand([given])  # fails before a model is loaded
         check_writable(out)
 
-        from pellucid.cli.console import progress
-
-        vision = options.load_model(
-            model, weights, random_weights, labels, device, scores=scores, output=output, task=task
-        )
+        vision = of.load(model)
         if activations is None and picture is not None and layer is target is objective is None:
             activations = picture
-        with progress():
+        with console.progress():
             if activations is not None:
                 told = _activations(report, vision, activations, layer, by, target, out)
             elif atlas is not None:
