@@ -5,6 +5,7 @@ Each method is a formula with its paper and its cost, and one verb: `attribute(m
 
 from pellucid.heatmaps.adaptive import AISE
 from pellucid.heatmaps.attention import AttentionRelevance, AttentionRollout
+from pellucid.heatmaps.attention_rows import BeyondIntuition, RawAttention, TransitionAttention
 from pellucid.heatmaps.base import METHODS, Attribution, Method, explain_all, get_method, method
 from pellucid.heatmaps.bent_paths import IDGI, XRAI, BlurIG, GuidedIG, IntegratedDecisionGradients
 from pellucid.heatmaps.cam import (
@@ -25,6 +26,7 @@ from pellucid.heatmaps.drise import DRISE
 from pellucid.heatmaps.enough import CompleteRegion, NecessaryRegion, SufficientRegion
 from pellucid.heatmaps.gradient import InputXGradient, Saliency
 from pellucid.heatmaps.instance_cam import ODAM, SSGradCAM
+from pellucid.heatmaps.legrad import LeGrad
 from pellucid.heatmaps.lime import LIME
 from pellucid.heatmaps.lrp import CPLRP, LRP, AttnLRP, ExcitationBackprop
 from pellucid.heatmaps.mask_optimisation import ExtremalPerturbation, IGOSPlusPlus, MeaningfulPerturbation
@@ -49,6 +51,7 @@ from pellucid.heatmaps.shapley import KernelSHAP, Owen, Shapley
 from pellucid.heatmaps.step import STEP
 from pellucid.heatmaps.tail_cam import AblationCAM, ReciproCAM
 from pellucid.heatmaps.trace_order import TraceOrder
+from pellucid.heatmaps.transformer_attribution import TransformerAttribution
 from pellucid.heatmaps.vit_masks import TIS, ViTCX
 
 __all__ = [
@@ -76,6 +79,7 @@ __all__ = [
     "AttentionRollout",
     "AttnLRP",
     "Attribution",
+    "BeyondIntuition",
     "BlurIG",
     "ChannelRelevance",
     "CompleteRegion",
@@ -104,11 +108,13 @@ __all__ = [
     "IntegratedGradients",
     "KernelSHAP",
     "LayerCAM",
+    "LeGrad",
     "MeaningfulPerturbation",
     "Method",
     "NecessaryRegion",
     "Occlusion",
     "Owen",
+    "RawAttention",
     "ReciproCAM",
     "RelevanceCAM",
     "SSGradCAM",
@@ -127,6 +133,8 @@ __all__ = [
     "StateGradient",
     "SufficientRegion",
     "TraceOrder",
+    "TransformerAttribution",
+    "TransitionAttention",
     "VarGrad",
     "ViTCX",
     "XGradCAM",

@@ -8,7 +8,8 @@ or the places of each frame first and whole frames after (factorised, as in ViVi
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from abc import abstractmethod
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from itertools import takewhile
 from typing import Any, ClassVar, Literal
@@ -19,11 +20,11 @@ from torch import Tensor
 from pellucid.engine import Capture, Cost
 from pellucid.engine.attention import reading_attention
 from pellucid.errors import MethodError
+from pellucid.heatmaps.attention_slopes import NO_ATTENTION, of_several, one_by_one, read_slopes
 from pellucid.heatmaps.base import Attribution, Method, method
 from pellucid.models.layers import _noise_like
 from pellucid.models.layouts import readings
 from pellucid.models.spans import Intervals
-from pellucid.models.targets import Target
 from pellucid.scoring.job import Job
 from pellucid.scoring.tokens import entries
 
@@ -151,21 +152,16 @@ def attention_weights(job: Job, inputs: Tensor) -> list[Tensor]:
     """The attentions `(side by side, heads, queries, keys)` of one input, without a graph."""
     with Capture(job.module) as capture, torch.no_grad(), reading_attention() as found:
         capture.forward(inputs)
-    return _of_several(found.weights)
+    return of_several(found.weights)
 
 
-def _of_several(weights: Sequence[Tensor]) -> list[Tensor]:
-    """Attentions over more than one token: over a single one there is nothing to weigh."""
-    return [w for w in weights if w.shape[-1] > 1]
-
-
-def _poolings(weights: Sequence[Tensor]) -> int:
+def poolings(weights: Sequence[Tensor]) -> int:
     """How many attentions at the end are of few queries over more tokens."""
     few = (w.shape[-2] < w.shape[-1] for w in reversed(weights))
     return sum(1 for _ in takewhile(bool, few))
 
 
-def pooled(tokens: TokenGrid, poolings: Sequence[Tensor], keep: float, take: float) -> Tensor:
+def pooled(tokens: TokenGrid, last: Sequence[Tensor], keep: float, take: float) -> Tensor:
     """What the last queries take from each token, `(prefix + cells,)`: where relevance starts.
 
     Queries of their own (SigLIP) look at all tokens, or at those of the grid. Queries that stand in front of the keys
@@ -173,7 +169,7 @@ def pooled(tokens: TokenGrid, poolings: Sequence[Tensor], keep: float, take: flo
 
     Args:
         tokens: how the attentions in front read.
-        poolings: `(queries, keys)` each, in the order of execution.
+        last: `(queries, keys)` each, in the order of execution.
         keep: see `flow_back`.
         take: see `flow_back`.
 
@@ -181,9 +177,9 @@ def pooled(tokens: TokenGrid, poolings: Sequence[Tensor], keep: float, take: flo
         MethodError: they are not over these tokens.
     """
     cells = math.prod(tokens.grid)
-    size, count = tokens.prefix + cells, len(poolings[0])
-    found, asking = poolings[0].new_zeros(size), poolings[0].new_full((count,), 1 / count)
-    for k, matrix in reversed(list(enumerate(poolings))):
+    size, count = tokens.prefix + cells, len(last[0])
+    found, asking = last[0].new_zeros(size), last[0].new_full((count,), 1 / count)
+    for k, matrix in reversed(list(enumerate(last))):
         queries, keys = matrix.shape
         own = next((n for n in (0, count) if keys - n in (size, cells)), None)
         if tokens.kind != "joint" or own is None or queries != count:
@@ -192,8 +188,8 @@ def pooled(tokens: TokenGrid, poolings: Sequence[Tensor], keep: float, take: flo
                 f"{size} tokens of one grid in front of it: use grad-cam or occlusion."
             )
         given = asking @ matrix
-        last = own == 0 and k == 0  # queries that came from nowhere keep nothing
-        found[size - (keys - own) :] += (1.0 if last else take) * given[own:]
+        sent_off = own == 0 and k == 0  # queries that came from nowhere keep nothing
+        found[size - (keys - own) :] += (1.0 if sent_off else take) * given[own:]
         asking = keep * asking + (take * given[:own] if own else 0.0)
     return found
 
@@ -250,13 +246,8 @@ def flow_back(tokens: TokenGrid, steps: Sequence[Tensor], keep: float, take: flo
     return cells.reshape(tokens.grid)
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Rollout(Method):
-    """Base: reads the attentions of each input by itself."""
-
-    start: Literal["auto", "class", "mean"] = "auto"
-    keep: ClassVar[float]
-    take: ClassVar[float]
+class AttentionMethod(Method):
+    """Base: reads the attentions of each input by itself; `roll` makes maps of them."""
 
     def pass_key(self) -> Hashable:
         """Runs alone."""
@@ -267,37 +258,59 @@ class _Rollout(Method):
         """Each method on its own."""
         return [m.roll(job) for m in methods]
 
-    def _map(self, job: Job, steps: Sequence[Tensor]) -> tuple[Tensor, Intervals]:
-        """The map `(*grid)` of one input, and what of it the grid covers.
+    @abstractmethod
+    def roll(self, job: Job) -> list[Attribution]:
+        """One attribution for each target."""
 
-        `steps` are its attentions `(side by side, queries, keys)`, as they count.
+    def parted(self, job: Job, steps: Sequence[Tensor]) -> tuple[TokenGrid, list[Tensor], list[Tensor]]:
+        """How the tokens of one input read, its attentions among them, and the poolings behind those.
+
+        `steps` are `(side by side, ..., queries, keys)`, in the order of execution.
+
+        Raises:
+            MethodError: they are over no grid of tokens.
         """
         if not steps:
-            raise MethodError(
-                "The model runs no attention that can be read (a softmax or scaled dot-product attention over four "
-                "axes): use grad-cam or occlusion."
-            )
-        among, last = steps[: len(steps) - _poolings(steps)], steps[len(steps) - _poolings(steps) :]
+            raise MethodError(NO_ATTENTION)
+        among, last = list(steps[: len(steps) - poolings(steps)]), list(steps[len(steps) - poolings(steps) :])
         if any(a.shape[-2] != a.shape[-1] for a in among) or any(len(a) != 1 for a in last):
             raise MethodError(
                 "Some attentions of this network are between tokens of two kinds (pooled keys, windows that look "
                 "around): use grad-cam or occlusion."
             )
-        tokens = token_grid(job, [(len(a), a.shape[-1]) for a in among])
-        start: str | Tensor = self._begin(tokens)
+        return token_grid(job, [(len(a), a.shape[-1]) for a in among]), among, last
+
+
+@dataclass(frozen=True, kw_only=True)
+class RolloutMethod(AttentionMethod):
+    """Base: relevance that starts at some tokens, or at the queries of a pooling."""
+
+    start: Literal["auto", "class", "mean"] = "auto"
+    keep: ClassVar[float]
+    take: ClassVar[float]
+
+    def _map(self, job: Job, steps: Sequence[Tensor]) -> tuple[Tensor, Intervals]:
+        """The map `(*grid)` of one input, and what of it the grid covers.
+
+        `steps` are its attentions `(side by side, queries, keys)`, as they count.
+        """
+        tokens, among, last = self.parted(job, steps)
+        start: str | Tensor = self.begin(tokens)
         if last and self.start == "auto":
             start = pooled(tokens, [a[0] for a in last], self.keep, self.take)
         return flow_back(tokens, among, self.keep, self.take, start).float(), tokens.span
 
-    def _said(self, steps: Sequence[Tensor]) -> list[str]:
-        count = _poolings(steps)
+    def said(self, steps: Sequence[Tensor]) -> list[str]:
+        """A note on an attention pooling at the end."""
+        count = poolings(steps)
         if not count or self.start != "auto":
             return []
         queries, keys = steps[-count].shape[-2:]
         asked = "one query" if queries == 1 else f"{queries} queries"
         return [f"The map starts from the attention pooling at the end of the network: {asked} over {keys} tokens."]
 
-    def _begin(self, tokens: TokenGrid) -> str:
+    def begin(self, tokens: TokenGrid) -> str:
+        """Where relevance starts: `class` or `mean`."""
         has = tokens.prefix > 0 or tokens.time_prefix > 0
         if self.start == "class" and not has:
             raise MethodError("This transformer has no class token: roll out from the mean of its tokens (start=mean).")
@@ -312,7 +325,7 @@ class _Rollout(Method):
     paper="Abnar & Zuidema 2020, arXiv:2005.00928, sec. 3; clips: Bertasius et al. 2021, arXiv:2102.05095",
 )
 @dataclass(frozen=True, kw_only=True)
-class AttentionRollout(_Rollout):
+class AttentionRollout(RolloutMethod):
     """`r_l = r_{l+1} (A_l + I) / 2`, from the class token down to the patches; `A` the mean over heads. `(N, *grid)`.
 
     Says where information could come from, whatever the target. With divided attention each layer is two steps, over
@@ -338,7 +351,7 @@ class AttentionRollout(_Rollout):
             steps = [w.mean(1) for w in attention_weights(one, one.inputs)]
             values, span = self._map(one, steps)
             maps.append(values)
-        found = Attribution(torch.stack(maps), notes=self._said(steps), cost=Cost(forwards=len(maps)), span=span)
+        found = Attribution(torch.stack(maps), notes=self.said(steps), cost=Cost(forwards=len(maps)), span=span)
         return [found for _ in job.targets]
 
 
@@ -350,7 +363,7 @@ class AttentionRollout(_Rollout):
     paper="Chefer et al. 2021, arXiv:2103.15679, eq. 5-6",
 )
 @dataclass(frozen=True, kw_only=True)
-class AttentionRelevance(_Rollout):
+class AttentionRelevance(RolloutMethod):
     """`r_l = r_{l+1} + r_{l+1} A_l`, with `A = mean over heads of relu(dy/dA A)`: rollout for a target. `(N, *grid)`.
 
     Args:
@@ -368,38 +381,17 @@ class AttentionRelevance(_Rollout):
         steps: list[Tensor] = []
         span: Intervals = ()
         cost = Cost(len(job.inputs), len(job.inputs) * len(job.targets))
-        for n in range(len(job.inputs)):
-            row = torch.tensor([n])
-            targets = [t.select(row) for t in job.targets]
-            one = Job(job.module, job.inputs[n : n + 1].detach(), tuple(targets))
-            with Capture(job.module, watch=job.watch, input_gradient=True) as capture:
-                with reading_attention() as found:
-                    _, scores = capture.scored(one.inputs, _scored(targets))
-                weights = _of_several(found.weights)
-                gradients = [
-                    torch.autograd.grad(s.sum(), weights, retain_graph=True, allow_unused=True) if weights else ()
-                    for s in scores
-                ]
-            for k, slopes in enumerate(gradients):
-                if weights and all(g is None for g in slopes):
-                    raise MethodError(
-                        "No gradient leads from the score to any attention of this network (it is detached, or behind "
-                        "the score): use attention-rollout or occlusion."
-                    )
-                steps = [
-                    torch.zeros_like(w[:, 0]) if g is None else (g * w.detach()).relu().mean(1)
-                    for g, w in zip(slopes, weights, strict=True)
-                ]
+        for one in one_by_one(job):
+            read = read_slopes(one)
+            for k, slopes in enumerate(read.gradients):
+                steps = [(g * w).relu().mean(1) for g, w in zip(slopes, read.weights, strict=True)]
                 values, span = self._map(one, steps)
                 maps[k].append(values)
-        return [_relevance(torch.stack(m), self._said(steps), cost, span) for m in maps]
+        return [relevance_of(torch.stack(m), self.said(steps), cost, span) for m in maps]
 
 
-def _scored(targets: Sequence[Target]) -> Callable[[Any, Mapping[str, Tensor]], list[Tensor]]:
-    return lambda output, watched: [t.score(output, watched) for t in targets]
-
-
-def _relevance(values: Tensor, notes: list[str], cost: Cost, span: Intervals) -> Attribution:
+def relevance_of(values: Tensor, notes: list[str], cost: Cost, span: Intervals) -> Attribution:
+    """Maps that are not negative, with a note where nothing speaks for the target."""
     if not values.any():
         notes = [*notes, "No attention speaks for the target, so the map is zero: use grad-cam, signed."]
     return Attribution(values.detach(), notes=notes, cost=cost, span=span)

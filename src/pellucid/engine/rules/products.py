@@ -148,6 +148,34 @@ class Offset(Rule):
 
 
 @dataclass(frozen=True)
+class Balanced(Offset):
+    """A sum of two signals, which share by the size of their totals (Chefer et al. 2021, arXiv:2012.09838, eq. 9-10).
+
+    Where their shares have opposite signs and nearly cancel, plain shares grow without bound; these do not. Totals are
+    taken over the whole batch: run one input at a time.
+    """
+
+    def __call__(self, call: Call) -> Any:
+        """The sum; of a signal and a constant, as `Offset`."""
+        live = call.live()
+        if len(live) < 2:
+            return super().__call__(call)
+        y, back = call.pulled(live)
+        parts = [call.args[k].detach() for k in live]
+
+        def balanced(g: Tensor) -> list[Tensor]:
+            sent = back(g)
+            totals = torch.stack([(x * h).sum(dtype=torch.float64) for x, h in zip(parts, sent, strict=True)])
+            size = totals.abs()
+            factors = torch.where(
+                size > 0, totals.sum() * size / (totals * size.sum()).where(size > 0, totals.new_ones(())), 0.0
+            )
+            return [h * f.to(h) for h, f in zip(sent, factors, strict=True)]
+
+        return call.rerouted(y, live, balanced)
+
+
+@dataclass(frozen=True)
 class Expansion(Rule):
     """The gradient; what its expansion leaves over is absorbed."""
 
