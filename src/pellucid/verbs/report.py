@@ -28,7 +28,8 @@ from pellucid.verbs.verify import opened
 LIMIT = 40.0
 """Megabytes that a page may have by default: what passes most mail servers in pieces, and opens at once."""
 
-_PAGE, _CARD, _PICTURE = 80_000, 14_000, 180_000  # bytes: of an empty page; of a map's words and curves; of an original
+_PAGE, _CARD = 80_000, 14_000  # bytes: of an empty page; of a map's words and curves
+_PICTURE, _VOLUME = 180_000, 900_000  # bytes: of an original
 
 
 @dataclass
@@ -165,7 +166,8 @@ def _expected(group: Sequence[_Item]) -> int:
     if not results:
         return sum(4 * sum(a.nbytes for a in i.stored.arrays.values()) // 3 for i in group if i.stored) + _PICTURE
     cells = sum(int(np.prod(r.attribution.shape[-len(r.geometry.source_size) :])) for r in results)
-    return _PICTURE + _CARD * len(results) + 16 * cells // 3
+    shown = _VOLUME if results[0].geometry.affine else _PICTURE
+    return shown + _CARD * len(results) + 16 * cells // 3
 
 
 def _card(group: Sequence[_Item], full: bool, limit: float) -> Card:

@@ -14,8 +14,7 @@ from pellucid.render.pages.page import folded, paragraph, spoken, table
 from pellucid.render.pages.provenance import drawer
 from pellucid.render.pages.trust import trust
 from pellucid.render.paper.colour import number
-from pellucid.render.paper.display import display
-from pellucid.render.viewer.view import data_uri, view
+from pellucid.render.viewer.view import data_uri, still, view
 
 
 def heatmap_card(
@@ -85,4 +84,4 @@ def _trusted(e: Explanation, file: str) -> str:
 
 def _static(e: Explanation) -> str:
     text = escape(f"{e.name}: {e.method} for {e.target}", quote=True)
-    return f'<img alt="{text}" src="{data_uri(display(e, 200).image(), "jpeg")}">'
+    return f'<img alt="{text}" src="{data_uri(still(e, 200), "jpeg")}">'

@@ -102,7 +102,7 @@ def display(explanation: Explanation, size: int = DISPLAY_SIZE, index: int | Non
     fine = is_fine(raw, geometry)
     values = _unpadded(spread(raw, geometry), explanation)
     problem, blank = problem_of(raw, explanation)
-    regions = None if blank else _regions(explanation, geometry)
+    regions = None if blank else regions_at(explanation, geometry)
     fine = fine and regions is None
     if fine:
         spans = [
@@ -133,7 +133,7 @@ def is_fine(values: Tensor, geometry: Geometry) -> bool:
     return min(grid) >= 16 and all(n > _FINE * m for n, m in zip(grid, size_in, strict=True))
 
 
-def _regions(explanation: Explanation, geometry: Geometry) -> Array | None:
+def regions_at(explanation: Explanation, geometry: Geometry) -> Array | None:
     """Regions (regions, H, W) at display size, each cell with straight edges; None where the answer is a map."""
     found = explanation.extras.get("regions")
     if found is None or found.ndim != len(geometry.input_size) + 2:

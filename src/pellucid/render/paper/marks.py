@@ -47,7 +47,7 @@ def with_edge(pixels: NDArray[np.uint8], e: Explanation) -> NDArray[np.uint8]:
     whole = region[0].numpy().astype(bool)
     rows, columns = (np.arange(n) * m // n for n, m in zip(pixels.shape[:2], whole.shape, strict=True))
     inside = whole[rows][:, columns]
-    if whole.sum() < _POINT * whole.size:  # a place: a ring around it
+    if is_place(whole):  # a ring around it
         y, x = (np.argwhere(whole).mean(0) + 0.5) / whole.shape * pixels.shape[:2]
         down, across = np.indices(inside.shape)
         inside = np.hypot(down + 0.5 - y, across + 0.5 - x) < max(inside.shape) * _RING
@@ -57,6 +57,11 @@ def with_edge(pixels: NDArray[np.uint8], e: Explanation) -> NDArray[np.uint8]:
     shown[_grown(inside, wide) & ~kept] = _rgb(INK)
     shown[inside & ~kept] = _rgb(ASKED_COLOUR)
     return shown
+
+
+def is_place(region: NDArray[np.bool_]) -> bool:
+    """Whether a region `(H, W)` is but a place, too small for an edge."""
+    return bool(region.sum() < _POINT * region.size)
 
 
 def _grown(places: NDArray[np.bool_], by: int) -> NDArray[np.bool_]:

@@ -2,6 +2,7 @@
 import { make } from "./pane.js";
 import { TABLES } from "./tables.js";
 import { TEXTS } from "./texts.js";
+import { PLANES } from "./volume.js";
 
 let count = 0;
 
@@ -52,9 +53,10 @@ export function controls(how, maps, about, changed) {
   range("threshold", 0, 1, 0.01);
   if (how.signed) choice("sign", words("both", "for", "against"));
   if (maps.some((m) => m.fine)) box("smooth");
-  if (about.shapes?.length) box("outlines");
+  const layers = [...new Set((about.shapes ?? []).map((s) => s.layer))];
+  layers.forEach(box);
   range("zoom", 1, 8, 0.05);
-  if (three && !about.unit.match(/^(s|frame)$/)) choice("plane", [0, 1, 2].map((k) => [k, "zyx"[k]]), (i) => Number(i.value));
+  if (three && !about.unit.match(/^(s|frame)$/)) choice("plane", [0, 1, 2].map((k) => [k, about.volume ? TEXTS[PLANES[k]] : "zyx"[k]]), (i) => Number(i.value));
   if (three) range("index", 0, about.size[0] - 1, 1);
 
   const relabel = (name, text) => inputs[name]?.previousSibling.replaceChildren(text);
@@ -71,7 +73,9 @@ export function controls(how, maps, about, changed) {
     how.index = Math.min(how.index, about.size[how.plane] - 1);
   }
   bar.sync = () => {
+    when();
     for (const name of ["zoom", "index"]) if (inputs[name]) inputs[name].value = how[name];
+    for (const name of layers) inputs[name].checked = how[name];
   };
   when();
   return bar;

@@ -27,7 +27,7 @@ export class Pane {
     this.ground = canvas("pv-ground");
     this.map = canvas("pv-map");
     this.over = canvas("pv-map");
-    this.outlines = shape("svg", { viewBox: `0 0 ${source[1]} ${source[0]}`, "aria-hidden": "true" });
+    this.outlines = shape("svg", { viewBox: `0 0 ${source[1]} ${source[0]}`, preserveAspectRatio: "none", role: "group" });
     this.cross = make("span", "pv-cross", { hidden: "" });
     this.picture = make("div", "pv-picture", {}, this.ground, this.map, this.over, this.outlines, this.cross);
     this.title = make("strong");
@@ -68,14 +68,24 @@ export class Pane {
     if (table) paintBar(this.bar, table);
   }
 
-  /** Outlines in the original's pixels: boxes {box: [x0, y0, x1, y1], name} and paths {path, name}. */
+  /** Outlines in the original's pixels: {box: [x0, y0, x1, y1]} or {path}, with {layer, name, at: [x, y], rank}. */
   drawOutlines(shapes) {
-    this.outlines.replaceChildren(...shapes.map(({ box, path, name }) => {
-      const title = shape("title", {}, name ?? "");
-      if (!box) return shape("path", { d: path }, title);
-      const [x, y, right, bottom] = box;
-      return shape("rect", { x, y, width: right - x, height: bottom - y }, title);
+    const size = Math.max(...this.source) / 32;
+    this.outlines.replaceChildren(...shapes.map(({ box, path, name, layer, at, rank }) => {
+      const parts = [shape("title", {}, name ?? "")];
+      if (path) parts.push(shape("path", { d: path }));
+      else parts.push(shape("rect", { x: box[0], y: box[1], width: box[2] - box[0], height: box[3] - box[1] }));
+      const text = { x: Math.max(at[0], 0) + size / 4, y: Math.max(at[1], 0) + size, "font-size": size };
+      if (name) parts.push(shape("text", text, name));
+      return shape("g", { class: `pv-layer-${layer} pv-rank-${rank ?? 0}`, role: "img", "aria-label": name ?? "" }, ...parts);
     }));
+  }
+
+  /** What lies at the left, right, top and bottom, a letter each. */
+  letter(letters) {
+    this.letters?.forEach((e) => e.remove());
+    this.letters = [...letters].map((text, k) => make("span", `pv-letter pv-${["left", "right", "top", "bottom"][k]}`, {}, text));
+    this.picture.append(...this.letters);
   }
 
   /** The pixel [y, x] of the original under a pointer event, or null beside it. */

@@ -4,6 +4,7 @@ import { Pane, make } from "./pane.js";
 import { colourTable, levels, limitsOf, number } from "./paint.js";
 import { controls } from "./controls.js";
 import { Timeline } from "./timeline.js";
+import { Anatomy, LETTERS, inMillimetres, laid, voxelAt } from "./volume.js";
 import { TEXTS } from "./texts.js";
 
 const LARGEST = 1000, SMALLEST = 480, SMOOTH = 0.012, BEAT = 700; // pixels of a canvas; of its side; ms
@@ -14,11 +15,18 @@ class View extends HTMLElement {
     this.about = JSON.parse(this.querySelector('script[type="application/json"]').textContent);
     this.maps = this.about.maps.map((m) => ({ ...m, values: floats(m.data), source: this.about.size }));
     this.media = this.querySelector("img.original, video.original");
+    const { volume } = this.about;
+    if (volume) {
+      this.maps = this.maps.map((m) => laid(m, volume.turn));
+      Object.assign(this.about, { size: this.maps[0].source, start: volume.peak[0] });
+      if (volume.ground) this.anatomy = new Anatomy(volume.ground, () => this.ground());
+    }
+    this.slices = volume?.peak.slice() ?? this.about.size.map((n) => n >> 1);
     const signed = this.maps.some((m) => m.signed);
     this.how = {
       a: 0, b: Math.min(1, this.maps.length - 1), mode: this.maps.length > 1 ? "grid" : "single", colours: "auto", opacity: 1, threshold: 0,
-      sign: "both", scale: "own", smooth: true, outlines: true, zoom: 1, plane: 0, index: this.about.start ?? 0, boundary: 50,
-      signed,
+      sign: "both", scale: "own", smooth: true, zoom: 1, plane: 0, index: this.about.start ?? 0, boundary: 50,
+      signed, ...Object.fromEntries(this.layers.map((name) => [name, true])),
     };
     this.kept = new Map();
     this.build();
@@ -48,16 +56,27 @@ class View extends HTMLElement {
     this.stage.addEventListener("pointerleave", () => this.point(null));
   }
 
+  /** The names of the layers over the maps: boxes and regions, each to be shown or not. */
+  get layers() {
+    return [...new Set((this.about.shapes ?? []).map((s) => s.layer))];
+  }
+
   /** [rows, columns] of the original in the plane that is shown. */
   get flat() {
     const { size } = this.about;
     return size.length === 2 ? size : size.filter((_, axis) => axis !== this.how.plane);
   }
 
+  /** How large that plane is: in millimetres where they are known, so that a thick slice is as thick as it is. */
+  get extent() {
+    const steps = this.about.volume?.spacing.filter((_, axis) => axis !== this.how.plane);
+    return this.flat.map((n, k) => n * (steps?.[k] ?? 1));
+  }
+
   /** The panes that the mode needs, and how large their canvases are. */
   layout() {
-    const [h, w] = this.flat, longer = Math.max(h, w), { mode } = this.how, all = this.maps.length;
-    const side = Math.max(SMALLEST, Math.min(mode === "grid" && all > 2 ? SMALLEST : LARGEST, longer));
+    const [h, w] = this.extent, longer = Math.max(h, w), { mode } = this.how, all = this.maps.length;
+    const side = Math.max(SMALLEST, Math.min(mode === "grid" && all > 2 ? SMALLEST : LARGEST, Math.max(...this.flat)));
     this.raster = [Math.max(1, Math.round((h * side) / longer)), Math.max(1, Math.round((w * side) / longer))];
     const count = mode === "grid" ? all : mode === "side" ? 2 : 1;
     this.panes = Array.from({ length: count }, () => new Pane(this.raster[1], this.raster[0], this.flat));
@@ -75,9 +94,12 @@ class View extends HTMLElement {
   }
 
   ground() {
-    const usable = this.media && (this.about.size.length === 2 || this.media.tagName === "VIDEO") && this.how.plane === 0;
-    this.panes.forEach((pane) => pane.drawGround(usable ? this.media : null));
-    this.panes.forEach((pane) => pane.root.classList.toggle("pv-bare", !usable));
+    const { plane, index } = this.how, { size } = this.about;
+    const usable = this.media && (size.length === 2 || this.media.tagName === "VIDEO") && plane === 0;
+    const under = this.anatomy ? this.anatomy.slice(plane, (index + 0.5) / size[plane]) : usable ? this.media : null;
+    this.panes.forEach((pane) => pane.drawGround(under));
+    this.panes.forEach((pane) => pane.root.classList.toggle("pv-bare", !under));
+    if (this.about.volume) this.panes.forEach((pane) => pane.letter(LETTERS[plane]));
   }
 
   zoomed() {
@@ -168,16 +190,18 @@ class View extends HTMLElement {
       first.over.style.clipPath = `inset(0 0 0 ${this.how.boundary}%)`;
     }
     first.over.hidden = mode !== "swipe";
-    const shapes = this.how.outlines ? this.shapes() : [];
-    this.panes.forEach((pane) => {
-      pane.drawOutlines(shapes);
+    this.panes.forEach((pane, i) => {
+      const shown = mode === "grid" ? [i] : mode === "side" ? [i ? b : a] : mode === "blink" ? [this.beat ? b : a] : [a];
+      pane.drawOutlines(this.shapes(mode === "swipe" || mode === "difference" ? [a, b] : shown));
       pane.root.classList.toggle("pv-dim", this.how.opacity > 0);
     });
   }
 
-  shapes() {
+  /** The boxes and regions over some maps, of the layers that are on. */
+  shapes(maps) {
     const { plane, index } = this.how;
-    return (this.about.shapes ?? []).filter((s) => s.index === undefined || (plane === 0 && s.index === index));
+    return (this.about.shapes ?? []).filter((s) => this.how[s.layer] && (s.map === undefined || maps.includes(s.map))
+      && (s.index === undefined || (plane === 0 && s.index === index)));
   }
 
   /** A control was used. */
@@ -186,14 +210,19 @@ class View extends HTMLElement {
       this.panes.forEach((p) => [p.map, p.over].forEach((canvas) => (canvas.style.opacity = this.how.opacity)));
       this.panes.forEach((p) => p.root.classList.toggle("pv-dim", this.how.opacity > 0));
     } else if (name === "zoom") this.zoomed();
-    else if (name === "mode" || name === "plane") this.layout();
+    else if (name === "plane") {
+      this.point(null);
+      this.how.index = this.slices[this.how.plane];
+      this.bar.sync();
+      this.layout();
+    } else if (name === "mode") this.layout();
     else if (name === "index") this.seek(this.how.index);
     else this.draw();
     this.say();
   }
 
   seek(index) {
-    this.how.index = index;
+    this.how.index = this.slices[this.how.plane] = index;
     this.bar.sync?.();
     this.timeline?.sync();
     this.ground();
@@ -238,11 +267,16 @@ class View extends HTMLElement {
     } else for (const m of mode === "grid" ? this.maps : mode === "single" ? [left] : [left, right]) parts.push([this.title(m), value(m)]);
     this.said.replaceChildren(make("span", "pv-at", {}, this.place(point)),
       ...parts.map(([name, v]) => make("span", "", { "data-value": v }, `${name}: ${number(v)}`)));
-    this.said.dataset.point = point.join();
+    const { volume, size } = this.about;
+    this.said.dataset.point = (volume ? voxelAt(point, volume.whole, size) : point).join();
   }
 
   place(point) {
-    const { ticks, unit } = this.about, [y, x] = point.slice(-2);
+    const { ticks, unit, volume, size } = this.about, [y, x] = point.slice(-2);
+    if (volume) {
+      const voxel = voxelAt(point, volume.whole, size);
+      return `${TEXTS.voxel.replace("{at}", voxel.join(", "))}: ${inMillimetres(voxel, volume.affine)}`;
+    }
     if (point.length === 2) return `x ${x}, y ${y}`;
     const at = ticks.length ? `${Number(ticks[point[0]].toFixed(3))} ${unit}` : `${point[0]}`;
     return `x ${x}, y ${y}, ${at}`;
@@ -261,6 +295,11 @@ class View extends HTMLElement {
     } else if ((event.key === "," || event.key === ".") && this.about.size.length === 3) {
       const n = this.about.size[this.how.plane];
       this.seek(Math.min(n - 1, Math.max(0, this.how.index + (event.key === "." ? 1 : -1))));
+    } else if (event.key === "o" && this.layers.length) {
+      const any = this.layers.some((name) => this.how[name]);
+      this.layers.forEach((name) => (this.how[name] = !any));
+      this.bar.sync?.();
+      this.draw();
     } else if (event.key === "Escape") this.point(null);
     else return;
     event.preventDefault();

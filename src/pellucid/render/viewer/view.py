@@ -23,6 +23,9 @@ from pellucid.media import Clip, Picture
 from pellucid.media.clip import NOMINAL_RATE
 from pellucid.media.writing import encode
 from pellucid.render.paper.display import display, display_geometry, ground_pixels, is_fine, problem_of
+from pellucid.render.paper.overlay import overlay
+from pellucid.render.viewer.anatomy import in_patient
+from pellucid.render.viewer.outlines import outlines
 
 SHOWN = 1000
 """The longer side of an original inside a page, in pixels; the pointer counts in the original's own."""
@@ -42,13 +45,24 @@ def view(explanations: Sequence[Explanation], media: str | None = None) -> str:
         media: address of the original; None puts it into the markup.
     """
     first = explanations[0]
-    static = data_uri(display(first, THUMBNAIL).image(), "jpeg")
+    static = data_uri(still(first, THUMBNAIL), "jpeg")
     text = escape(f"{first.name}: {first.method} for {first.target}", quote=True)
     return (
         f"<pellucid-view>{original(first, media)}"
         f'<script type="application/json">{embedded(described(explanations))}</script>'
         f'<noscript><img alt="{text}" src="{static}"></noscript></pellucid-view>'
     )
+
+
+def still(e: Explanation, size: int) -> NDArray[np.uint8]:
+    """A map over its picture, its middle frame, or its axial plane through the peak: pixels (H, W, 3)."""
+    if not e.geometry.affine:
+        return display(e, size).image()
+    from pellucid.render.planes import planes_of  # which draws, and is needed for volumes alone
+
+    shown = planes_of(e)
+    plane = shown.planes[0]
+    return overlay(plane.pixels, plane.values, signed=e.signed, limits=shown.limits, ground=shown.ground)
 
 
 def described(explanations: Sequence[Explanation]) -> dict[str, Any]:
@@ -62,7 +76,12 @@ def described(explanations: Sequence[Explanation]) -> dict[str, Any]:
         "unit": first.geometry.unit,
         "start": size[0] // 2 if len(size) == 3 else 0,
         "maps": [_map(e) for e in explanations],
+        "shapes": outlines(explanations),
     }
+    if first.geometry.affine:
+        from pellucid.render.planes import peak_of  # which draws, and is needed for volumes alone
+
+        about["volume"] = in_patient(first, peak_of(first)[0])
     return about | (_in_time(explanations) if first.is_clip else {})
 
 

@@ -1,0 +1,110 @@
+"""What is drawn over a map in layers: boxes answered, the box or region asked for, regions that suffice."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pellucid.explanation import Explanation
+from pellucid.render.paper.display import display_geometry, regions_at
+from pellucid.render.paper.marks import asked_box, asked_boxes, is_asked, is_place
+
+_FINE = 480  # pixels of the longer side of a region, before its edge is drawn
+_RING = 0.025  # of the longer side: around what is but a place
+
+Shape = dict[str, Any]
+"""A `box` [x0, y0, x1, y1] or a `path`, in the original's pixels, with its `layer`, its `name`, and where that stands
+(`at`); the number of the `map` that it belongs to, its `rank` among its like, and the frame (`index`) where it is."""
+
+
+def outlines(explanations: Sequence[Explanation]) -> list[Shape]:
+    """All shapes over the maps of one input, those of one layer beside each other."""
+    first = explanations[0]
+    asked = asked_boxes(explanations)
+    found: list[Shape] = [
+        {"layer": "answers", "box": list(p.place), "at": list(p.place[:2]), "name": f"{p.label} {p.said()}"}
+        for p in first.prediction
+        if p.place is not None and not is_asked(p, asked)
+    ]
+    for k, e in enumerate(explanations):
+        box = asked_box(e)
+        if box is not None:
+            found.append({"layer": "asked", "box": list(box), "at": list(box[:2]), "name": e.target, "map": k})
+    for k, e in enumerate(explanations):
+        found += [shape | {"map": k} for shape in (*_asked_region(e), *_sufficient(e))]
+    return found
+
+
+def _asked_region(e: Explanation) -> Iterator[Shape]:
+    region = e.extras.get("region")
+    if region is None or region.ndim != 3 or tuple(region.shape[-2:]) != tuple(e.geometry.source_size):
+        return
+    inside = region[0].numpy().astype(bool)
+    if not inside.any():
+        return
+    shape: Shape = {"layer": "region", "name": e.target}
+    if is_place(inside):
+        y, x = np.argwhere(inside).mean(0) + 0.5
+        r = _RING * max(inside.shape)
+        path = f"M{x - r:.1f} {y:.1f}a{r:.1f} {r:.1f} 0 1 0 {2 * r:.1f} 0a{r:.1f} {r:.1f} 0 1 0 {-2 * r:.1f} 0"
+        yield shape | {"path": path, "at": [round(x + r, 1), round(y - r, 1)]}
+        return
+    share = min(1.0, _FINE / max(inside.shape))
+    small = [max(1, round(n * share)) for n in inside.shape]
+    rows, columns = (np.arange(n) * m // n for n, m in zip(small, inside.shape, strict=True))
+    yield shape | _edge(inside[rows][:, columns], inside.shape)
+
+
+def _sufficient(e: Explanation) -> Iterator[Shape]:
+    """Regions that are enough for the answer; of a clip frame by frame. A volume's are in its map alone."""
+    size = e.geometry.source_size
+    if e.geometry.affine or "regions" not in e.extras:
+        return
+    for index in range(size[0]) if len(size) == 3 else [None]:
+        found = regions_at(e, display_geometry(e.geometry, _FINE, index)[0])
+        if found is None:
+            return
+        for rank, region in enumerate(found):
+            inside = np.nan_to_num(region) > 0.5
+            if inside.any():
+                shape: Shape = {"layer": "sufficient", "name": str(rank + 1), "rank": rank % 4}
+                yield shape | _edge(inside, size[-2:]) | ({} if index is None else {"index": index})
+
+
+def _edge(inside: NDArray[np.bool_], size: Sequence[int]) -> Shape:
+    """The edge of a region `(h, w)` that stands for `size` pixels, and a place in it for its name."""
+    down, across = size[0] / inside.shape[0], size[1] / inside.shape[1]
+    top = int(np.flatnonzero(inside.any(1))[0])
+    left = int(np.flatnonzero(inside[top])[0])
+    return {"path": edge_path(inside, down, across), "at": [round(left * across, 1), round(top * down, 1)]}
+
+
+def edge_path(inside: NDArray[np.bool_], down: float = 1.0, across: float = 1.0) -> str:
+    """The lines between the inside and the outside of a region `(h, w)`, as the path of a drawing.
+
+    Args:
+        inside: the region; outside the array there is none of it.
+        down: height of a row.
+        across: width of a column.
+    """
+    padded = np.pad(inside, 1)
+    found = [
+        f"M{start * across:.1f} {y * down:.1f}H{stop * across:.1f}"
+        for y, line in enumerate(padded[1:, 1:-1] != padded[:-1, 1:-1])
+        for start, stop in _runs(line)
+    ]
+    found += [
+        f"M{x * across:.1f} {start * down:.1f}V{stop * down:.1f}"
+        for x, line in enumerate((padded[1:-1, 1:] != padded[1:-1, :-1]).T)
+        for start, stop in _runs(line)
+    ]
+    return "".join(found).replace(".0", "")
+
+
+def _runs(line: NDArray[np.bool_]) -> list[tuple[int, int]]:
+    """Where a line is true: [start, stop) of each stretch."""
+    ends = np.flatnonzero(np.diff(np.pad(line.astype(np.int8), 1)))
+    return [(int(a), int(b)) for a, b in ends.reshape(-1, 2)]
