@@ -14,7 +14,8 @@ from pellucid.render.pages.page import folded, paragraph, spoken, table
 from pellucid.render.pages.provenance import drawer
 from pellucid.render.pages.trust import trust
 from pellucid.render.paper.colour import number
-from pellucid.render.viewer.view import data_uri, still, view
+from pellucid.render.viewer.plain import data_uri
+from pellucid.render.viewer.view import still, view
 
 
 def heatmap_card(

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from pellucid.explanation import Explanation
 from pellucid.media import Volume
 from pellucid.media.orientation import spacing, turn_to, turned, turned_affine
+from pellucid.render.viewer.plain import data_uri
 
 LAID = "IPL"
 """Where the axes of a volume run in the viewer."""
@@ -55,8 +56,6 @@ def in_patient(e: Explanation, peak: Sequence[int]) -> dict[str, Any]:
 
 def _tiles(grey: NDArray[np.float32]) -> dict[str, Any]:
     """Grey values in [0, 1], `(D, H, W)`, slice beside slice in one picture."""
-    from pellucid.render.viewer.view import data_uri
-
     most = (_SLICES, _SIDE, _SIDE)
     depth, height, width = (min(n, m) for n, m in zip(grey.shape, most, strict=True))
     small = torch.from_numpy(np.ascontiguousarray(grey))[None]

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pellucid.errors import StorageError
-from pellucid.render.viewer.view import embedded
+from pellucid.render.viewer.plain import embedded
 
 FORMAT = "pellucid-html/1"
 

@@ -5,8 +5,6 @@ Whatever is scaled or coloured is so in the viewer; what is stored here are the 
 
 from __future__ import annotations
 
-import io
-import json
 from base64 import b64encode
 from collections.abc import Sequence
 from html import escape
@@ -26,6 +24,7 @@ from pellucid.render.paper.display import display, display_geometry, ground_pixe
 from pellucid.render.paper.overlay import overlay
 from pellucid.render.viewer.anatomy import in_patient
 from pellucid.render.viewer.outlines import outlines
+from pellucid.render.viewer.plain import data_uri, embedded, floats
 
 SHOWN = 1000
 """The longer side of an original inside a page, in pixels; the pointer counts in the original's own."""
@@ -167,22 +166,3 @@ def pixels(picture: Picture, size: int = SHOWN) -> NDArray[np.uint8]:
     image = picture.pil()
     image.thumbnail((size, size), Image.Resampling.BICUBIC, reducing_gap=3.0)
     return np.asarray(image)
-
-
-def data_uri(shown: NDArray[np.uint8], kind: str) -> str:
-    """Pixels (H, W, 3) as an address that holds them."""
-    buffer = io.BytesIO()
-    options: dict[str, Any] = {"quality": 86} if kind == "jpeg" else {}
-    Image.fromarray(np.ascontiguousarray(shown)).save(buffer, kind.upper(), **options)
-    return f"data:image/{kind};base64,{b64encode(buffer.getvalue()).decode()}"
-
-
-def floats(values: NDArray[Any]) -> str:
-    """Numbers as base64 of little-endian float32."""
-    return b64encode(np.ascontiguousarray(values, "<f4").tobytes()).decode()
-
-
-def embedded(values: Any) -> str:
-    """Plain values as JSON that may stand inside a script element: no markup ends it."""
-    text = json.dumps(values, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
-    return text.replace("<", "\\u003c").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029")
