@@ -52,6 +52,7 @@ def explain(
     precision: options.Precision = "f32",
     per_slice: options.PerSlice = None,
     keep_identifiers: options.KeepIdentifiers = False,
+    truth: options.Truth = None,
 ) -> None:
     """Show where a model looked, and measure whether the answer can be trusted."""
     with console.report(as_json) as report, options.running(runtime, precision):
@@ -65,7 +66,6 @@ def explain(
 
         check_writable(out)
 
-        from pellucid.errors import ModelError, UnsteadyError
         from pellucid.results import names_of_inputs
         from pellucid.verbs.choices import as_methods, as_targets, with_settings
         from pellucid.verbs.explain import explain_each
@@ -77,6 +77,11 @@ def explain(
         vision = of.load(named, per_frame=per_frame, frames=frames, per_slice=per_slice)
         methods = with_guarantee(methods, vision, calibration, targets[0], guarantee)
         files = vision.medium.expand(inputs)
+        if truth is not None:
+            from pellucid.cli.beside_truth import beside_truth
+
+            beside_truth(vision, files, methods, truth, report, out, seed=seed, as_json=as_json)
+            return
         if not as_json and sys.stderr.isatty():
             for m in methods:
                 say(f"{m.name}: {m.cost} a picture{' and target' if m.uses_target else ''}", aside=True)
@@ -89,14 +94,7 @@ def explain(
                 say(f"pellucid: {found}", aside=True)
                 continue
             if measured:
-                try:
-                    with console.progress():
-                        found.check()
-                except UnsteadyError:
-                    raise
-                except ModelError as failure:  # what was found is saved nevertheless
-                    for e in found:
-                        e.notes.append(f"Its quality could not be measured ({failure}).")
+                _measure(found)
             saved = [str(path) for path in found.save_panel(out, taken, keep_identifiers=keep_identifiers)]
             report["results"] += [entry(e, saved) for e in found]
             if not as_json:
@@ -109,6 +107,20 @@ def explain(
         done = len(files) - len(report["failed"])
         say(f"{done} of {len(files)} pictures explained; the others are named above.", aside=True)
     raise typer.Exit(1)
+
+
+def _measure(found: Heatmaps) -> None:
+    """The quality of explanations; where it cannot be measured, what was found is saved nevertheless."""
+    from pellucid.errors import ModelError, UnsteadyError
+
+    try:
+        with console.progress():
+            found.check()
+    except UnsteadyError:
+        raise
+    except ModelError as failure:
+        for e in found:
+            e.notes.append(f"Its quality could not be measured ({failure}).")
 
 
 def entry(e: Heatmap, saved: list[str]) -> dict[str, Any]:

@@ -93,6 +93,14 @@ Methods = Annotated[str, typer.Option("--method", help="One or several, with com
 Pictures = Annotated[
     str, typer.Argument(metavar="FOLDER", help="Pictures (sub-folders or labels.csv: classes); sample:*, digits:.")
 ]
+Truth = Annotated[
+    Path | None,
+    typer.Option(
+        "--truth",
+        help="What is truly there: a COCO file, VOC files, a folder of YOLO files; a detector's hits, misses and false "
+        "boxes are explained apart.",
+    ),
+]
 
 DEFAULT_MODEL = "efficientnet-lite0"
 OUT = Path("pellucid-out")

@@ -276,12 +276,14 @@ class Heatmaps(list[Heatmap], Result):
         taken = names_of_inputs(folder, [e.record.input["source"] for e in self])
         return [file for group in self.by_picture() for file in group.save_panel(Path(folder), taken)]
 
-    def save_panel(self, folder: Path, taken: set[str], *, keep_identifiers: bool = False) -> list[Path]:
+    def save_panel(
+        self, folder: Path, taken: set[str], *, keep_identifiers: bool = False, stem: str | None = None
+    ) -> list[Path]:
         """`save` for the explanations of one picture, under a name that is not in `taken`; the panel comes last.
 
-        `keep_identifiers` is of DICOM objects (see `VolumeHeatmap.dicom`).
+        `keep_identifiers` is of DICOM objects (see `VolumeHeatmap.dicom`); `stem` is that name, where it is known.
         """
-        stem = unused(slug(self[0].name), taken)
+        stem = unused(slug(self[0].name), taken) if stem is None else stem
         files: list[Path] = []
         for e, name in zip(self, file_names(self), strict=True):
             files += storage.save(e, folder / f"{stem}.{name}")

@@ -219,7 +219,7 @@ class BoxTarget(Target):
         label = label_of(one.label, labels) if one is not None else "" if self.label is None else str(self.label)
         named = "" if self.number is None else f"box {self.number}"
         named = ": ".join(filter(None, (named, label))) or "box"
-        where = "" if self.at is None else f" at {_shown(self.at)}"
+        where = "" if self.at is None else f" at {','.join(f'{v:.0f}' for v in self.at)}"
         none = "no " if one is not None and not one.answered else ""
         part = {"": "", "iou": "overlap of ", "class": "class of ", "similarity": "similarity of "}.get(self.part)
         part = (

@@ -1,0 +1,37 @@
+"""Annotations of any of the known kinds, told by what is there."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pellucid.errors import DataError
+from pellucid.truth.annotations import Truth
+from pellucid.truth.coco import read_coco
+from pellucid.truth.masks import read_masks
+from pellucid.truth.voc import read_voc
+from pellucid.truth.yolo import NAMES, read_yolo
+
+_KINDS = "a COCO file (.json), VOC files (.xml), a folder of YOLO files (.txt) or one of masks (.png)"
+
+
+def read_truth(source: str | Path, labels: tuple[str, ...] = ()) -> Truth:
+    """What is truly in pictures: COCO JSON, VOC XML, YOLO text, or masks.
+
+    Args:
+        source: a file, or a folder of files of one kind.
+        labels: of classes that are numbers only.
+
+    Raises:
+        DataError: nothing of the kind is there, or it cannot be read.
+    """
+    path = Path(source).expanduser()
+    if path.is_file() and path.suffix.lower() in (".json", ".xml"):
+        return read_coco(path) if path.suffix.lower() == ".json" else read_voc(path)
+    if not path.is_dir():
+        raise DataError(f"There are no annotations at {source}: give {_KINDS}.")
+    kinds = {"xml": read_voc, "txt": lambda p: read_yolo(p, labels), "png": lambda p: read_masks(p, labels)}
+    found = [kind for kind in kinds if any(f.name != NAMES for f in path.glob(f"*.{kind}"))]
+    if len(found) != 1:
+        seen = f" and there are .{' and .'.join(found)} files" if found else ""
+        raise DataError(f"The folder {source} is none of annotations of one kind{seen}: give {_KINDS}.")
+    return kinds[found[0]](path)
