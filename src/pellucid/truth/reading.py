@@ -29,9 +29,10 @@ def read_truth(source: str | Path, labels: tuple[str, ...] = ()) -> Truth:
         return read_coco(path) if path.suffix.lower() == ".json" else read_voc(path)
     if not path.is_dir():
         raise DataError(f"There are no annotations at {source}: give {_KINDS}.")
-    kinds = {"xml": read_voc, "txt": lambda p: read_yolo(p, labels), "png": lambda p: read_masks(p, labels)}
-    found = [kind for kind in kinds if any(f.name != NAMES for f in path.glob(f"*.{kind}"))]
+    found = [kind for kind in ("xml", "txt", "png") if any(f.name != NAMES for f in path.glob(f"*.{kind}"))]
     if len(found) != 1:
         seen = f" and there are .{' and .'.join(found)} files" if found else ""
         raise DataError(f"The folder {source} is none of annotations of one kind{seen}: give {_KINDS}.")
-    return kinds[found[0]](path)
+    if found == ["xml"]:
+        return read_voc(path)
+    return read_yolo(path, labels) if found == ["txt"] else read_masks(path, labels)
