@@ -26,7 +26,8 @@ from pellucid.verbs.kinds import REQUESTS
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", ROOT / "README.zh-CN.md", *sorted((ROOT / "docs").rglob("*.md"))]
-TWIN = "README.zh-CN.md"  # its examples are those of the README, which test_chinese.py asserts
+TWINS = {ROOT / "README.zh-CN.md"}  # their examples are those of the English page, which test_chinese.py asserts
+TWINS |= {page for page in PAGES if page.parent.name == "zh" and (ROOT / "docs" / page.name).exists()}
 REGISTERED = dict(METHODS)  # a page may register a method of its own
 
 FENCE = re.compile(r"(?P<slow><!-- slow -->\n)?^```(?P<kind>\w+)\n(?P<text>.*?)^```$", re.M | re.S)
@@ -167,14 +168,14 @@ def run_page(page, slow, capsys):
                     assert skeleton(line) in skeleton(out), f"{relative(page)} shows {line!r}, but it says\n{out}"
 
 
-@pytest.mark.parametrize("page", PAGES, ids=relative)
+@pytest.mark.parametrize("page", [p for p in PAGES if p not in TWINS], ids=relative)
 def test_examples_run(page, capsys):
     run_page(page, False, capsys)
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(2400)  # a page of long examples may take many minutes on a busy machine
-@pytest.mark.parametrize("page", [p for p in PAGES if p.name != TWIN and any(b.slow for b in blocks(p))], ids=relative)
+@pytest.mark.parametrize("page", [p for p in PAGES if p not in TWINS and any(b.slow for b in blocks(p))], ids=relative)
 def test_slow_examples_run(page, capsys):
     run_page(page, True, capsys)
 
