@@ -53,16 +53,42 @@ def levels(page):
 
 
 def pictures(page):
-    return [Path(found).name for found in re.findall(r'!\[[^\]]*\]\(([^)]+)\)|src="([^"]+)"', page) for found in found if found]
+    return [
+        Path(found).name
+        for found in re.findall(r'!\[[^\]]*\]\(([^)]+)\)|src="([^"]+)"', page)
+        for found in found
+        if found
+    ]
 
 
 def quoted(page):
     """The English messages that a page of troubles is about."""
-    return sorted(" ".join(found.split()).strip('"') for found in re.findall(r'\*\*"([^*]+)"\*\*|\*\*（("[^）]+")）', page) for found in found if found)
+    return sorted(
+        " ".join(found.split()).strip('"')
+        for found in re.findall(r'\*\*"([^*]+)"\*\*|\*\*（("[^）]+")）', page)
+        for found in found
+        if found
+    )
 
 
 def test_the_two_readmes_give_the_same_examples():
     assert examples(ROOT / "README.zh-CN.md") == examples(ROOT / "README.md")
+
+
+def test_the_two_readmes_have_the_same_headings_pictures_and_methods():
+    english, chinese = (text(ROOT, name) for name in ("README", "README.zh-CN"))
+    assert levels(chinese) == levels(english)
+    assert pictures(chinese) == pictures(english)
+    methods = re.compile(r"\[`([^`]+)`\]\(docs/methods/")
+    assert methods.findall(chinese) == methods.findall(english)
+
+
+def test_the_output_that_the_readme_shows_is_the_english_one_translated(chinese):
+    (english,), (said,) = (
+        [block for _, _, block in FENCE.findall(text(ROOT, name)) if "$ " in block]
+        for name in ("README", "README.zh-CN")
+    )
+    assert [translated(line) for line in english.splitlines()[1:]] == said.splitlines()[1:]
 
 
 def test_every_page_is_there_in_both_languages():
@@ -100,7 +126,11 @@ def test_messages_quoted_in_chinese_are_those_of_the_catalogue():
     known = catalogue("zh")
     told = " ".join([*known.plain.values(), *(t.target for t in (*known.sentences, *known.phrases))])
     told = re.sub(r"\{\w+\}", "…", told)
-    parts = (p.strip() for q in re.findall(r"\*\*“(.+?)”\*\*（", text(CHINESE, "troubleshooting")) for p in re.split("[…：；，。？]", q))
+    parts = (
+        p.strip()
+        for q in re.findall(r"\*\*“(.+?)”\*\*（", text(CHINESE, "troubleshooting"))
+        for p in re.split("[…：；，。？]", q)
+    )
     assert not [part for part in parts if len(HAN.findall(part)) > 4 and part not in told]
 
 

@@ -18,7 +18,8 @@ _SOURCE = _ROOM.parent
 _TWO_WORDS = re.compile(r"[A-Za-z]{2,}[,;:]? (?:[A-Za-z]|\{\w)|\b[A-Za-z] [A-Za-z]{2,}")
 _NAMES = re.compile(r"[a-z0-9_]+(\s+[a-z0-9_]+){15,}")  # a list of functions
 _CODE = re.compile(
-    r"</?[a-z!]|[{;]\s*[a-z-]+:[^ ;]+;|^(lambda|const|export|import|from [\w.]+ import|default-src|DejaVu)\b|^result = "  # markup, code
+    r"</?[a-z!]|[{;]\s*[a-z-]+:[^ ;]+;"  # markup, styles
+    r"|^(lambda|const|export|import|from [\w.]+ import|default-src|DejaVu)\b|^result = "  # scripts
     r"|arXiv:|doi:|^[A-Z]\w+(, \w+)* (&|et al|\d{4})"  # papers
 )
 _QUOTED = r'((?:".*"\n?)+)'
