@@ -1,7 +1,8 @@
 """A sentence with gaps: recognised when it comes filled, and filled again in another language.
 
 A gap is written `{0}`, `{1}` ... in the order in which an f-string names its values, or `{name}` where `str.format`
-fills it by name; a translation may order them anew.
+fills it by name; a translation may order them anew. A gap that is the ending of an English plural (`picture{1}`) says
+nothing in a language without plurals: it is filled with nothing, and a translation may leave it out.
 """
 
 from __future__ import annotations
@@ -12,6 +13,8 @@ from dataclasses import dataclass
 from functools import cached_property
 
 _GAP = re.compile(r"\{(\w+)\}")
+_ENDING = re.compile(r"(?<=[A-Za-z])\{(\w+)\}")
+_PLURAL = ("s", "es")
 
 
 @dataclass(frozen=True)
@@ -30,6 +33,11 @@ class Template:
     def gaps(self) -> tuple[str, ...]:
         """The numbers or names of the gaps, in the order of the source."""
         return tuple(_GAP.findall(self.source))
+
+    @cached_property
+    def endings(self) -> frozenset[str]:
+        """The gaps that stand right behind a letter, where the ending of a plural may come."""
+        return frozenset(_ENDING.findall(self.source))
 
     @cached_property
     def literal(self) -> int:
@@ -51,4 +59,5 @@ class Template:
     def filled(self, values: Sequence[str]) -> str:
         """The other language's sentence with these values, given in the order of the source."""
         by_name = dict(zip(self.gaps, values, strict=True))
+        by_name |= {gap: "" for gap in self.endings if by_name[gap] in _PLURAL}
         return _GAP.sub(lambda gap: by_name[gap[1]], self.target)
