@@ -14,7 +14,7 @@ import pellucid as pl
 from benchmarks.pointing import data_folder
 from benchmarks.report import Row, Section, at_most
 from benchmarks.timing import paired
-from pellucid.features.exemplars import find_exemplars
+from pellucid.features.exemplars import Selection, find_exemplars
 from pellucid.features.measures import ByActivation
 from pellucid.models.layers import describe
 
@@ -71,7 +71,7 @@ def search(counts: Sequence[int], repeats: int, device: str) -> Section:
 
 def _row(model: pl.VisionModel, files: list[Path], measure: ByActivation, repeats: int, device: str) -> Row:
     calls = {
-        "search": lambda: find_exemplars(model, files, measure, units=[5], top=9, cache=False),
+        "search": lambda: find_exemplars(model, files, measure, Selection(units=[5], top=9), cache=False),
         "bare": lambda: bare(model, files),
     }
     found = paired(calls, repeats)

@@ -32,7 +32,7 @@ def _explained(model: pl.VisionModel, folder: str) -> pl.Importance:
     return pl.importance(model, folder, "patches", "ablation", count=_PLAYERS, group="predicted")
 
 
-def memory_call(count: int, device: str) -> Callable[[], object]:
+def memory_call(name: str, count: int, device: str) -> Callable[[], object]:
     """A contestant of the memory measurement: a folder of `count` pictures."""
     kept = tempfile.TemporaryDirectory()
     model, folder = pl.load(device=device), photographs(count, kept.name)

@@ -1,6 +1,6 @@
 """Peak memory: every contestant in a fresh process of its own, because a peak cannot be taken back.
 
-`python -m benchmarks.memory NAME BATCH DEVICE` runs one contestant and prints what it needed.
+`benchmarks.contestants` is such a process.
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ from benchmarks.report import Row, Section, at_most
 from benchmarks.timing import Spread
 
 _MB = 1 << 20
-_PATHS = {
+_PROCESS = "benchmarks.contestants"
+PATHS = {
     "ig-pellucid": "Pellucid",
     "ig-captum": "captum with its defaults",
     "ig-captum-16": "captum, internal_batch_size=16",
@@ -65,39 +66,11 @@ def growth(call: Callable[[], object], device: str) -> int:
     return _peak() - before
 
 
-def contestant(name: str, size: int, device: str) -> Callable[[], object]:
-    """Grad-CAM or importance of `size` pictures, integrated gradients of `size` nodes, Score-CAM of `size` channels."""
-    if name in _PATHS:
-        from benchmarks.paths import path_call
-
-        return path_call(name, size, device)
-    if name.startswith("score-cam"):
-        from benchmarks.score_cam import memory_call
-
-        return memory_call(name, size, device)
-    if name == "importance-folder":
-        from benchmarks.folder import memory_call as folder_call
-
-        return folder_call(size, device)
-    # The rivals need the layer; Pellucid finds it in its first call, which is measured by itself.
-    setting = rivals.Setting.make("ResNet-50", size, device, probe=name != "pellucid")
-    return rivals.GRAD_CAMS[name](setting)
-
-
-def main(name: str, size: int, device: str) -> None:
-    """Measure the first call, and of Grad-CAM the second one too, in this process."""
-    call = contestant(name, size, device)
-    found = {"first": growth(call, device)}
-    if name in rivals.GRAD_CAMS:
-        found["later"] = growth(call, device)
-    print(json.dumps(found))
-
-
 def measured(name: str, size: int, device: str, repeats: int) -> dict[str, Spread]:
     """Megabytes of the first and of a later call, each time in a fresh process."""
     # Freed memory goes back to the system at once, so that the second call's peak is its own.
     environment = os.environ | {"MALLOC_MMAP_THRESHOLD_": "131072", "MALLOC_TRIM_THRESHOLD_": "131072"}
-    command = [sys.executable, "-m", "benchmarks.memory", name, str(size), device]
+    command = [sys.executable, "-m", _PROCESS, name, str(size), device]
     root = Path(__file__).resolve().parent.parent
     runs = []
     for _ in range(repeats):
@@ -132,9 +105,9 @@ def grad_cam(batch: int, repeats: int, device: str) -> Section:
 
 def path(few: int, many: int, repeats: int, device: str) -> Section:
     """Peak memory of integrated gradients with few and many nodes."""
-    found = {(name, few): measured(name, few, device, repeats)["first"] for name in _PATHS}
+    found = {(name, few): measured(name, few, device, repeats)["first"] for name in PATHS}
     about = "One picture, the embedded EfficientNet-Lite0, each contestant in fresh processes, first call."
-    for name, label in _PATHS.items():
+    for name, label in PATHS.items():
         expected = found[name, few].median * many / few
         if name == "ig-captum" and expected > _available() / 2:
             about += f" {label} would need some {expected / 1024:.0f} GB for {many} nodes, and is left out."
@@ -142,14 +115,10 @@ def path(few: int, many: int, repeats: int, device: str) -> Section:
             found[name, many] = measured(name, many, device, repeats)["first"]
     ours = share(found["ig-pellucid", many], found["ig-pellucid", few])
     rows = [Row(f"{many} nodes : {few} nodes, Pellucid", ours, limit=at_most(1.1), note="1: independent of them")]
-    rows += [Row(f"{_PATHS[name]}, {k} nodes", spread, " MB") for (name, k), spread in sorted(found.items())]
+    rows += [Row(f"{PATHS[name]}, {k} nodes", spread, " MB") for (name, k), spread in sorted(found.items())]
     return Section("Peak memory of integrated gradients", about, rows)
 
 
 def _available() -> float:
     """Megabytes."""
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_AVPHYS_PAGES") / _MB
-
-
-if __name__ == "__main__":
-    main(sys.argv[1], int(sys.argv[2]), sys.argv[3])

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import ast
+from graphlib import TopologicalSorter
+from pathlib import Path
+
 import pytest
 
 pytest.importorskip("torch")
@@ -25,3 +29,17 @@ def test_an_unknown_section_is_refused_with_those_there_are(
     with pytest.raises(SystemExit):
         command.main()
     assert "it has features, factorisation, autoencoder, readable" in capsys.readouterr().err
+
+
+def test_measurements_import_one_another_in_one_direction() -> None:
+    imported = {}
+    for file in Path(command.__file__).parent.glob("*.py"):
+        names = imported.setdefault(file.stem, set())
+        for node in ast.walk(ast.parse(file.read_text())):
+            if isinstance(node, ast.ImportFrom) and node.module == "benchmarks":
+                names.update(alias.name for alias in node.names)
+            elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("benchmarks."):
+                names.add(node.module.split(".")[1])
+    assert len(imported["heatmaps"]) > 3
+    order = list(TopologicalSorter(imported).static_order())  # CycleError names the circle
+    assert order.index("memory") < order.index("contestants")

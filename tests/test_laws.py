@@ -28,13 +28,10 @@ def test_no_two_public_classes_have_one_name():
     assert twice == {}, "rename one of them after what it is"
 
 
-LONG = {  # the verbs that people call, with every choice they have; and what waits for a request
+LONG = {  # the verbs that people call, with every choice they have
     "verbs": {"concepts", "distill", "importance", "tcav", "visualize"},
     "cli": {"batch", "concepts", "distill", "explain", "importance", "tcav", "visualize"},
     "models": {"load", "wrap"},
-    "features": {"find_natural", "find_exemplars"},
-    "interpretable": {"learn"},
-    "render": {"rows", "paragraph"},
 }
 
 

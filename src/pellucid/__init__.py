@@ -33,10 +33,9 @@ if TYPE_CHECKING:
     from pellucid.models.model import VisionModel
     from pellucid.models.preprocess import Preprocess
     from pellucid.models.sliding import SlidingWindow
-    from pellucid.models.sources import load, per_frame, wrap
+    from pellucid.models.sources import load, per_frame, per_slice, wrap
     from pellucid.models.targets import Class, Contrast, PerSample, Step, Target, TopClass, Unit
     from pellucid.models.volume_preprocess import VolumePreprocess
-    from pellucid.models.volumes import per_slice
     from pellucid.results import Concepts, Heatmap, Heatmaps, Importance, VideoHeatmap, VolumeHeatmap
     from pellucid.results.activations import Activations
     from pellucid.results.atlas import AtlasSheet
@@ -67,10 +66,9 @@ _HOMES = {
     "pellucid.models.model": ("VisionModel",),
     "pellucid.models.volume_preprocess": ("VolumePreprocess",),
     "pellucid.models.sliding": ("SlidingWindow",),
-    "pellucid.models.volumes": ("per_slice",),
     "pellucid.models.preprocess": ("Preprocess",),
     "pellucid.models.blackbox": ("to_onnx",),
-    "pellucid.models.sources": ("load", "per_frame", "wrap"),
+    "pellucid.models.sources": ("load", "per_frame", "per_slice", "wrap"),
     "pellucid.models.targets": ("Class", "Contrast", "PerSample", "Step", "Target", "TopClass", "Unit"),
     "pellucid.verbs.distill": ("distill",),
     "pellucid.results": ("Concepts", "Heatmap", "Heatmaps", "Importance", "VideoHeatmap", "VolumeHeatmap"),

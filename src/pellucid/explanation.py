@@ -14,8 +14,8 @@ from torch import Tensor
 from pellucid.errors import MediaError
 from pellucid.media.clip import Clip
 from pellucid.media.geometry import Geometry
-from pellucid.media.image import Picture
 from pellucid.media.medium import CLIP, PICTURE, VOLUME, Medium
+from pellucid.media.picture import Picture
 from pellucid.media.volume import Volume
 
 Kind = Literal["map", "channels"]

@@ -15,7 +15,7 @@ from pellucid.errors import PellucidError
 from pellucid.features import PARAMETRISATIONS, Channel, Settings, TotalVariation, synthesise
 from pellucid.features.activations import activation_maps
 from pellucid.features.atlas import make_atlas
-from pellucid.features.exemplars import find_exemplars
+from pellucid.features.exemplars import Selection, find_exemplars
 from pellucid.features.measures import ByActivation, ByRelevance, ByScore
 from pellucid.importance import (
     Blocks,
@@ -90,9 +90,9 @@ def looks(net, folder, error=None, at=0):
     target = as_target(failing_target(error, at)) if error else Class(1)
     x = noise(1, 3, 24, 24)
     return [
-        find_exemplars(model, folder, ByActivation(layer), top=2, bottom=1, cache=False, batch=2),
-        find_exemplars(model, folder, ByRelevance(layer, (1,), target=target), top=2, cache=False, batch=2),
-        find_exemplars(model, folder, ByScore(layer, target), top=2, cache=False, batch=2),
+        find_exemplars(model, folder, ByActivation(layer), Selection(top=2, bottom=1), cache=False, batch=2),
+        find_exemplars(model, folder, ByRelevance(layer, (1,), target=target), Selection(top=2), cache=False, batch=2),
+        find_exemplars(model, folder, ByScore(layer, target), Selection(top=2), cache=False, batch=2),
         activation_maps(model, x, [layer], by="relevance", target=1),
         make_atlas(model, folder, layer, size=2, projection="pca", samples=12, least=1),
     ]

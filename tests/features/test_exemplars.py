@@ -15,7 +15,7 @@ from pellucid import media
 from pellucid.cache import cache_folder
 from pellucid.errors import LayerError, MediaError, MethodError, ModelError
 from pellucid.features import exemplars as module
-from pellucid.features.exemplars import find_exemplars
+from pellucid.features.exemplars import Selection, find_exemplars
 from pellucid.features.measures import ByActivation, ByRelevance, ByScore
 from pellucid.features.table import ScoreTable
 from pellucid.models.layers import describe
@@ -81,8 +81,8 @@ def names(found):
 
 def test_top_bottom_and_quantiles_are_those_of_a_brute_loop(model, folder, tmp_path):
     files, truth = brute(model, folder)
-    wanted = {"top": 4, "bottom": 3, "quantiles": (0.0, 0.25, 0.5, 1.0)}
-    found = find_exemplars(model, folder, ByActivation(layer(model)), **wanted, cache=tmp_path / "c", batch=5)
+    wanted = Selection(top=4, bottom=3, quantiles=(0.0, 0.25, 0.5, 1.0))
+    found = find_exemplars(model, folder, ByActivation(layer(model)), wanted, cache=tmp_path / "c", batch=5)
     assert [u.unit for u in found.units] == list(range(6))
     for unit in found.units:
         scores = truth[:, unit.unit]
@@ -102,7 +102,7 @@ def test_top_bottom_and_quantiles_are_those_of_a_brute_loop(model, folder, tmp_p
 
 def test_each_exemplar_holds_the_units_map_its_peak_and_what_the_peak_sees(model, folder):
     files, xs = inputs(model, folder)
-    found = find_exemplars(model, folder, ByActivation(layer(model)), top=2, cache=False)
+    found = find_exemplars(model, folder, ByActivation(layer(model)), Selection(top=2), cache=False)
     field = found.field
     assert (field.size, field.stride, field.start) == ((7, 7), (4, 4), (-3, -3))  # two 3 x 3 with stride 2
     for unit in found.units:
@@ -129,7 +129,7 @@ def test_the_crop_finds_the_planted_patch(tmp_path):
         array = np.full((64, 64, 3), 40, np.uint8)
         array[y : y + 8, x : x + 8] = 250 - i
         save(tmp_path / "p" / f"{i}.png", array)
-    found = find_exemplars(net, tmp_path / "p", ByActivation(layer(net, "1")), units=[0], cache=False)
+    found = find_exemplars(net, tmp_path / "p", ByActivation(layer(net, "1")), Selection(units=[0]), cache=False)
     spots = {"0": (8, 16), "1": (40, 32), "2": (24, 48)}
     assert [e.origin.name for e in found.units[0].top] == ["0", "1", "2"]
     assert found.field.size == (8, 8)
@@ -142,7 +142,7 @@ def test_the_crop_finds_the_planted_patch(tmp_path):
 
 def test_mean_instead_of_peak(model, folder):
     files, xs = inputs(model, folder)
-    found = find_exemplars(model, folder, ByActivation(layer(model), (1, 4), "mean"), top=17, cache=False)
+    found = find_exemplars(model, folder, ByActivation(layer(model), (1, 4), "mean"), Selection(top=17), cache=False)
     with torch.no_grad():
         truth = torch.stack([activation(model.module, x, "3")[0].flatten(2).mean(2)[0] for x in xs])
     for unit in found.units:
@@ -153,7 +153,7 @@ def test_mean_instead_of_peak(model, folder):
 def test_by_relevance_ranks_by_activation_times_gradient(model, folder):
     files, xs = inputs(model, folder)
     found = find_exemplars(
-        model, folder, ByRelevance(layer(model), (0, 3), target=Class(2)), top=3, bottom=2, cache=False
+        model, folder, ByRelevance(layer(model), (0, 3), target=Class(2)), Selection(top=3, bottom=2), cache=False
     )
     truth = []
     for x in xs:
@@ -187,7 +187,7 @@ def test_relevance_and_activation_can_disagree(tmp_path):
 
 def test_by_score_ranks_by_the_class_and_shows_where_it_comes_from(model, folder):
     files, xs = inputs(model, folder)
-    found = find_exemplars(model, folder, ByScore(layer(model), Class(1)), top=3, cache=False)
+    found = find_exemplars(model, folder, ByScore(layer(model), Class(1)), Selection(top=3), cache=False)
     with torch.no_grad():
         logits = torch.cat([model.module(x) for x in xs])[:, 1]
     order = logits.argsort(descending=True, stable=True)
@@ -202,7 +202,7 @@ def test_by_score_ranks_by_the_class_and_shows_where_it_comes_from(model, folder
 
 def test_a_search_cut_short_goes_on_where_it_stopped(model, folder, tmp_path, monkeypatch):
     measure = ByActivation(layer(model))
-    whole = find_exemplars(model, folder, measure, top=5, bottom=2, cache=tmp_path / "whole", batch=4)
+    whole = find_exemplars(model, folder, measure, Selection(top=5, bottom=2), cache=tmp_path / "whole", batch=4)
     scores, calls = type(measure).scores, []
 
     def dies(self, capture, x):
@@ -213,13 +213,13 @@ def test_a_search_cut_short_goes_on_where_it_stopped(model, folder, tmp_path, mo
 
     monkeypatch.setattr(ByActivation, "scores", dies)
     with pytest.raises(KeyboardInterrupt):
-        find_exemplars(model, folder, measure, top=5, bottom=2, cache=tmp_path / "cut", batch=4)
+        find_exemplars(model, folder, measure, Selection(top=5, bottom=2), cache=tmp_path / "cut", batch=4)
     (state,) = (tmp_path / "cut").glob("*.json")
     done = json.loads(state.read_text())["done"]
     assert 0 < done <= 8
     ran = []
     monkeypatch.setattr(ByActivation, "scores", lambda self, c, x: ran.append(len(x)) or scores(self, c, x))
-    again = find_exemplars(model, folder, measure, top=5, bottom=2, cache=tmp_path / "cut", batch=4)
+    again = find_exemplars(model, folder, measure, Selection(top=5, bottom=2), cache=tmp_path / "cut", batch=4)
     assert sum(ran) == 17 - done
     assert not again.cached
     for a, b in zip(again.units, whole.units, strict=True):
@@ -230,10 +230,10 @@ def test_a_search_cut_short_goes_on_where_it_stopped(model, folder, tmp_path, mo
 
 def test_a_second_search_is_read_from_the_cache_and_a_changed_world_is_not(model, folder, tmp_path, monkeypatch):
     measure, cache = ByActivation(layer(model)), tmp_path / "cache"
-    first = find_exemplars(model, folder, measure, top=3, cache=cache)
+    first = find_exemplars(model, folder, measure, Selection(top=3), cache=cache)
     assert not first.cached
     assert first.forwards >= 17
-    again = find_exemplars(model, folder, measure, top=3, cache=cache)
+    again = find_exemplars(model, folder, measure, Selection(top=3), cache=cache)
     assert again.cached
     assert again.forwards < 17
     assert [names(u.top) for u in again.units] == [names(u.top) for u in first.units]
@@ -248,11 +248,11 @@ def test_a_second_search_is_read_from_the_cache_and_a_changed_world_is_not(model
 
 def test_a_damaged_cache_is_made_again(model, folder, tmp_path):
     measure, cache = ByActivation(layer(model)), tmp_path / "cache"
-    first = find_exemplars(model, folder, measure, top=3, cache=cache)
+    first = find_exemplars(model, folder, measure, Selection(top=3), cache=cache)
     for ending in ("npy", "json"):
         (file,) = cache.glob(f"*.{ending}")
         file.write_bytes(b"nonsense")
-        again = find_exemplars(model, folder, measure, top=3, cache=cache)
+        again = find_exemplars(model, folder, measure, Selection(top=3), cache=cache)
         assert not again.cached
         assert [names(u.top) for u in again.units] == [names(u.top) for u in first.units]
 
@@ -269,7 +269,7 @@ def test_without_a_cache_nothing_is_left(model, folder, tmp_path, monkeypatch):
 def test_broken_pictures_and_copies_are_left_out_and_said(model, folder):
     truncated_jpeg(folder / "p00.jpg")
     (folder / "q.png").write_bytes((folder / "p05.png").read_bytes())
-    found = find_exemplars(model, folder, ByActivation(layer(model)), top=30, cache=False)
+    found = find_exemplars(model, folder, ByActivation(layer(model)), Selection(top=30), cache=False)
     assert found.units[0].count == 17
     assert found.notes == (
         "1 of 19 pictures are copies of another and 1 of 19 pictures could not be read: they were left out.",
@@ -291,7 +291,7 @@ def test_wrong_asks(model, folder):
     with pytest.raises(LayerError, match="has 6 channels, 0 to 5; there is no channel 6"):
         ByActivation(layer(model), (2, 6))
     with pytest.raises(MethodError, match="from 0 to 1"):
-        find_exemplars(model, folder, ByActivation(layer(model)), quantiles=(2,), cache=False)
+        find_exemplars(model, folder, ByActivation(layer(model)), Selection(quantiles=(2,)), cache=False)
     with pytest.raises(MethodError, match="'max' or its 'mean'"):
         ByActivation(layer(model), None, "sum")
 
@@ -315,7 +315,7 @@ def test_only_a_few_batches_of_pictures_are_ever_in_memory(model, folder, monkey
         return found
 
     monkeypatch.setattr(module.Loader, "load", counted)
-    find_exemplars(model, folder, ByActivation(layer(model)), top=1, cache=False, batch=2)
+    find_exemplars(model, folder, ByActivation(layer(model)), Selection(top=1), cache=False, batch=2)
     assert len(alive) > 17
     assert max(most) <= 6
 
@@ -326,10 +326,10 @@ def test_the_pass_ends_at_the_layer(folder):
     measure = ByActivation(layer(model, "1"))
     ran = []
     net[2].register_forward_hook(lambda *_: ran.append(1))
-    table = find_exemplars(model, folder, measure, top=0, bottom=0, quantiles=(0.5,), cache=False)
+    table = find_exemplars(model, folder, measure, Selection(top=0, bottom=0, quantiles=(0.5,)), cache=False)
     behind = len(ran)
     assert table.units[0].count == 17
-    find_exemplars(model, folder, measure, top=0, bottom=0, quantiles=(0.5,), cache=False)
+    find_exemplars(model, folder, measure, Selection(top=0, bottom=0, quantiles=(0.5,)), cache=False)
     assert len(ran) - behind <= 1  # of a whole pass there is only the first of the receptive field's
 
 
@@ -340,7 +340,7 @@ def test_inputs_of_several_sizes(folder):
     keep = Preprocess(input_size=(SIDE, SIDE), crop=False, mean=(0.0,) * 3, std=(1.0,) * 3)
     model = wrap(pooled(), transform=keep)
     files, truth = brute(model, folder)
-    found = find_exemplars(model, folder, ByActivation(layer(model)), top=3, cache=False, batch=6)
+    found = find_exemplars(model, folder, ByActivation(layer(model)), Selection(top=3), cache=False, batch=6)
     for unit in found.units:
         order = sorted(range(17), key=lambda i: (-float(truth[i, unit.unit]), i))
         assert names(unit.top) == [files[i] for i in order[:3]]
@@ -373,7 +373,7 @@ def test_grey_models_and_nets_in_training_mode(folder):
     model = wrap(nn.Sequential(net, nn.AdaptiveAvgPool2d(1), nn.Flatten()), transform=grey)
     model.module.train()
     x = torch.zeros(1, 1, 32, 32)
-    found = find_exemplars(model, folder, ByActivation(describe(model.module, x, "0")), top=2, cache=False)
+    found = find_exemplars(model, folder, ByActivation(describe(model.module, x, "0")), Selection(top=2), cache=False)
     assert model.module.training
     assert net[1].num_batches_tracked == 0
     assert found.units[0].count == 17

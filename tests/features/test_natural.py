@@ -7,7 +7,7 @@ import torch
 
 from helpers.cases import PLAIN, SIDE, bright_net, save
 from helpers.nets import noise
-from pellucid.features.exemplars import UnitExemplars, find_exemplars
+from pellucid.features.exemplars import Selection, UnitExemplars, find_exemplars
 from pellucid.features.feature_image import FeatureQuality, judge
 from pellucid.features.measures import ByActivation
 from pellucid.features.natural import Choice, Standing, compare, forced_choice, standing
@@ -83,7 +83,7 @@ def test_compare_uses_the_other_units_of_the_layer(tmp_path):
         array = generator.integers(*((0, 90) if i < 4 else (160, 255)), (64, 64, 3)).astype(np.uint8)
         save(tmp_path / f"{i}.png", array)
     measure = ByActivation(describe(model.module, torch.zeros(1, 3, SIDE, SIDE), "1"))
-    natural = find_exemplars(model, tmp_path, measure, top=4, bottom=4, cache=False).units
+    natural = find_exemplars(model, tmp_path, measure, Selection(top=4, bottom=4), cache=False).units
     white, black = torch.ones(3, SIDE, SIDE), torch.zeros(3, SIDE, SIDE)
     (bright, choice), (dark, _) = compare(model, measure, natural, torch.stack([white, black]))
     assert bright.value == pytest.approx(0.5, abs=1e-5)  # mean brightness minus a half

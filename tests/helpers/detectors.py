@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 
-from pellucid.models.detection.detections import Detections
+from pellucid.models.detections import Detections
 
 CELL = 8  # pixels a side of a cell of the planted grid
 DIM, RED = 0.6, 0.9

@@ -15,7 +15,7 @@ from pellucid import storage
 from pellucid.cli import main
 from pellucid.concepts import get_dictionary
 from pellucid.interpretable import fidelity, frontier
-from pellucid.interpretable.learn import KINDS, find_concepts, find_parts, learn, split
+from pellucid.interpretable.learn import KINDS, Lesson, WordColumns, find_concepts, find_parts, learn, split
 from pellucid.interpretable.linear import SparseLinear
 from pellucid.interpretable.tree import Tree
 from pellucid.interpretable.words import Attributes, ChannelWords, ConceptWords, Parts, PropertyWords, words_from
@@ -170,13 +170,14 @@ def test_a_teacher_on_known_words_is_imitated_exactly_and_random_words_score_low
     answers = np.eye(4)[y]
     words, chance = ChannelWords([f"w{j}" for j in range(8)]), ChannelWords([f"r{j}" for j in range(8)])
     at = split(y, np.array(list("abcd")), 0)
-    found = learn(kind, words, X, answers, list("abcd"), at, chance=chance, chance_rows=noise, truth=y)
+    lesson, known, unknown = Lesson(answers, list("abcd"), at, y), WordColumns(words, X), WordColumns(chance, noise)
+    found = learn(kind, known, lesson, chance=unknown)
     assert found.card.agreement.value >= {"tree": 0.97, "rules": 0.93, "bottleneck": 0.9}[kind]
     assert found.card.baselines["random concepts"].high < found.card.agreement.low
     assert found.card.baselines["majority class"].high < found.card.agreement.low
     if kind == "tree":
         assert {int(j) for j in found.head.feature_ if j >= 0} == {1, 4}
-    lost = learn(kind, chance, noise, answers, list("abcd"), at, chance=words, chance_rows=X, truth=y)
+    lost = learn(kind, unknown, lesson, chance=known)
     assert any("Random concepts do as well" in n for n in lost.card.notes)
 
 
@@ -452,17 +453,15 @@ def test_a_teacher_trained_anew_is_compared_with_that_of_the_record(elsewhere, t
 
 
 def test_a_tree_that_asks_other_questions_is_said_to_be_another(tmp_path, monkeypatch):
-    from pellucid.verbs import distill as verb
-
     made = pl.distill(patterned(tmp_path / "in"), "tree", model=formula_network(), concepts="none", cache=None)
     files = made.save(tmp_path / "out")
-    real = verb._words
+    real = WordColumns.of
 
-    def shuffled(*asked):
-        words, X = real(*asked)
-        return words, X[:, ::-1].copy()  # the questions are about other columns
+    def shuffled(*asked, **how):
+        columns = real(*asked, **how)
+        return WordColumns(columns.words, columns.X[:, ::-1].copy())  # the questions are about other columns
 
-    monkeypatch.setattr(verb, "_words", shuffled)
+    monkeypatch.setattr(WordColumns, "of", shuffled)
     found = pl.verify(files[0], model=formula_network())
     assert found.status == "different"
     assert len(found.reasons) == 1

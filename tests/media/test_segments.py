@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from pellucid.errors import MediaError
-from pellucid.media.image import Picture
+from pellucid.media.picture import Picture
 from pellucid.media.segments import SEGMENTATIONS, felzenszwalb, grid, superpixels
 
 

@@ -13,7 +13,7 @@ from helpers import dicom as made
 from pellucid.errors import MediaError, ModelError
 from pellucid.media import CLIP, PICTURE, VOLUME, Geometry, Volume, medium_of, read_volume
 from pellucid.media.orientation import codes, from_lps, said, spacing, to_mm, turn_to
-from pellucid.media.volume import volumes_in
+from pellucid.media.volumes import volumes_in
 from pellucid.models.volume_preprocess import input_affine
 
 nibabel = pytest.importorskip("nibabel")

@@ -16,7 +16,7 @@ from helpers.traces import ERRORS, state
 from pellucid.engine.masks import grid_labels
 from pellucid.errors import AbsentError, MethodError, ModelError, PellucidError, TargetError
 from pellucid.heatmaps import get_method
-from pellucid.models.detection.detections import Detections, overlaps, padded
+from pellucid.models.detections import Detections, overlaps, padded
 from pellucid.models.targets import BoxTarget, as_target
 from pellucid.testing import check_target
 

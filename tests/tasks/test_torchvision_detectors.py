@@ -8,7 +8,7 @@ from torchvision.models import detection
 import pellucid as pl
 from pellucid.errors import PellucidError
 from pellucid.heatmaps import get_method
-from pellucid.models.detection.detections import overlaps
+from pellucid.models.detections import overlaps
 from pellucid.models.targets import BoxTarget
 
 PLAIN = {"weights": None, "weights_backbone": None}

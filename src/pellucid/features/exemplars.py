@@ -102,15 +102,32 @@ class Exemplars:
     notes: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True)
+class Selection:
+    """Which pictures of a ranking are looked at.
+
+    Attributes:
+        top, bottom: how many of the strongest and of the weakest.
+        quantiles: pictures in between, by the share of pictures below them, such as `(0.25, 0.5, 0.75)`.
+        units: those of the measure's units that are wanted; None for all.
+    """
+
+    top: int = 9
+    bottom: int = 0
+    quantiles: Sequence[float] = ()
+    units: Sequence[int] | None = None
+
+    def __post_init__(self) -> None:
+        if any(not 0 <= q <= 1 for q in self.quantiles):
+            raise MethodError(f"Quantiles are shares of the pictures, from 0 to 1, not {list(self.quantiles)}.")
+
+
 def find_exemplars(
     model: VisionModel,
     pictures: str | Path | Sequence[str | Path],
     measure: Measure,
+    selection: Selection = Selection(),
     *,
-    top: int = 9,
-    bottom: int = 0,
-    quantiles: Sequence[float] = (),
-    units: Sequence[int] | None = None,
     cache: Path | str | bool = True,
     batch: int | None = None,
     seed: int = 0,
@@ -123,9 +140,7 @@ def find_exemplars(
         model: left as it was.
         pictures: folder, glob, files, `sample:*`, or a list of these.
         measure: what to rank by, and for which units.
-        top, bottom: how many of the strongest and of the weakest.
-        quantiles: pictures in between, by the share of pictures below them, such as `(0.25, 0.5, 0.75)`.
-        units: those of the measure's units that are wanted; all by default.
+        selection: which of them are looked at.
         cache: True for the user's cache folder, a folder of your own, or False for none.
         batch: pictures at a time.
         seed: of the receptive field's measurement.
@@ -135,10 +150,8 @@ def find_exemplars(
         ModelError: a black box, which has no layers.
     """
     require_layers_open(model.module, "there are no units to look into")
-    if any(not 0 <= q <= 1 for q in quantiles):
-        raise MethodError(f"Quantiles are shares of the pictures, from 0 to 1, not {list(quantiles)}.")
     folder = Folder.of(pictures)
-    wanted = list(measure.units if units is None else units)
+    wanted = list(measure.units if selection.units is None else selection.units)
     columns = [measure.units.index(u) for u in wanted]
     loader = Loader(model, folder, batch or model.batch)
     with ExitStack() as stack:
@@ -155,7 +168,7 @@ def find_exemplars(
         table = ScoreTable(home, about, len(folder), len(measure.units))
         cached = table.complete
         forwards = _rank(loader, measure, table)
-        picks = {c: _pick(scores, top, bottom, quantiles) for c, scores in table.columns_at(columns)}
+        picks = {c: _pick(scores, selection) for c, scores in table.columns_at(columns)}
         table.close()
     looked = _look_at(loader, measure, picks, seed)
     found = tuple(looked.unit(u, c, picks[c]) for u, c in zip(wanted, columns, strict=True))
@@ -193,7 +206,7 @@ class _Picked:
     count: int
 
 
-def _pick(scores: Tensor, top: int, bottom: int, quantiles: Sequence[float]) -> _Picked:
+def _pick(scores: Tensor, selection: Selection) -> _Picked:
     """Exemplars among the scores `(rows,)` of one unit; of equal scores the first picture comes first."""
     rows = (~scores.isnan()).nonzero()[:, 0]
     if not len(rows):
@@ -201,9 +214,9 @@ def _pick(scores: Tensor, top: int, bottom: int, quantiles: Sequence[float]) -> 
     kept = scores[rows]
     down, up = kept.argsort(descending=True, stable=True), kept.argsort(stable=True)
     chosen: list[tuple[int, Role, float, float]] = []
-    chosen += [(int(i), "top", float(r), float(kept[i])) for r, i in enumerate(down[:top])]
-    chosen += [(int(i), "bottom", float(r), float(kept[i])) for r, i in enumerate(up[:bottom])]
-    for q in quantiles:
+    chosen += [(int(i), "top", float(r), float(kept[i])) for r, i in enumerate(down[: selection.top])]
+    chosen += [(int(i), "bottom", float(r), float(kept[i])) for r, i in enumerate(up[: selection.bottom])]
+    for q in selection.quantiles:
         i = up[round(q * (len(up) - 1))]
         chosen.append((int(i), "middle", float(q), float(kept[i])))
     return _Picked(

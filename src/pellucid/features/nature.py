@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -12,7 +13,7 @@ from torch import Tensor
 
 from pellucid.engine import unwrap
 from pellucid.errors import LayerError, MethodError
-from pellucid.features.exemplars import UnitExemplars, find_exemplars
+from pellucid.features.exemplars import Selection, UnitExemplars, find_exemplars
 from pellucid.features.folder import Folder
 from pellucid.features.measures import ByActivation, ByRelevance, ByScore, Measure, check_channels
 from pellucid.features.natural import Choice, Standing, compare
@@ -63,6 +64,23 @@ class Nature:
     notes: tuple[str, ...]
 
 
+@dataclass(frozen=True)
+class Ranking:
+    """What natural pictures are ranked by.
+
+    Attributes:
+        by: `relevance`: show those in which a channel counts most for `target`.
+        target: what relevance is to.
+        top: exemplars to show.
+        means: rank by the channels' means too, which is what the ascent on a channel climbs.
+    """
+
+    by: By = "activation"
+    target: Target | None = None
+    top: int = 4
+    means: bool = False
+
+
 def measure_of(model: VisionModel, objective: Objective, sample: Tensor) -> Measure | None:
     """What natural pictures are ranked by for an objective; None for a layer, a direction, a sum, a token.
 
@@ -90,11 +108,8 @@ def find_natural(
     objectives: Sequence[Objective],
     pictures: Sequence[str | Path],
     sample: Tensor,
+    ranking: Ranking = Ranking(),
     *,
-    by: By = "activation",
-    target: Target | None = None,
-    top: int = 4,
-    means: bool = False,
     cache: Path | str | bool = True,
     seed: int = 0,
 ) -> Nature:
@@ -105,10 +120,7 @@ def find_natural(
         objectives: what is visualised.
         pictures: folder, glob, files, `sample:*`.
         sample: an input `(1, C, *space)`.
-        by: `relevance`: show those in which a channel counts most for `target`.
-        target: what relevance is to.
-        top: exemplars to show.
-        means: rank by the channels' means too, which is what the ascent on a channel climbs.
+        ranking: what they are ranked by.
         cache, seed: see `find_exemplars`.
     """
     measures = [measure_of(model, o, sample) for o in objectives]
@@ -119,18 +131,18 @@ def find_natural(
     for together in _groups(measures):
         units = [measures[i].units[0] for i in together]  # type: ignore[union-attr]
         measure = _widened(measures[together[0]], units, rows)
-        common = {"cache": cache, "seed": seed, "units": units}
-        levels = find_exemplars(model, pictures, measure, top=top, bottom=CONTRASTED, **common)  # type: ignore[arg-type]
+        search = partial(find_exemplars, model, pictures, cache=cache, seed=seed)
+        levels = search(measure, Selection(ranking.top, CONTRASTED, units=units))
         shown = levels
         forwards += levels.forwards
-        if by == "relevance" and isinstance(measure, ByActivation):
-            bound = _bound(model, target, sample)
-            ranking = ByRelevance(measure.layer, measure.channels, target=bound)
-            shown = find_exemplars(model, pictures, ranking, top=top, **common)  # type: ignore[arg-type]
+        if ranking.by == "relevance" and isinstance(measure, ByActivation):
+            bound = _bound(model, ranking.target, sample)
+            relevance = ByRelevance(measure.layer, measure.channels, target=bound)
+            shown = search(relevance, Selection(ranking.top, units=units))
             forwards += shown.forwards
         mean: Sequence[UnitExemplars | None] = [None] * len(units)
-        if means and isinstance(measure, ByActivation):
-            mean = find_exemplars(model, pictures, replace(measure, reduction="mean"), top=0, **common).units  # type: ignore[arg-type]
+        if ranking.means and isinstance(measure, ByActivation):
+            mean = search(replace(measure, reduction="mean"), Selection(0, units=units)).units
         for i, a, b, m in zip(together, shown.units, levels.units, mean, strict=True):
             found[i] = Natural(a, b, measure, m.percentiles if m else None)
         notes += [n for n in levels.notes if n not in notes]

@@ -19,7 +19,7 @@ from pellucid.explanation import Brief, Prediction, Record
 from pellucid.files import comma_separated
 from pellucid.media.clip import Clip
 from pellucid.media.geometry import Geometry
-from pellucid.media.image import Picture
+from pellucid.media.picture import Picture
 from pellucid.numerics.presence_tree import PresenceTree
 
 INTERVAL = "student"

@@ -1,34 +1,32 @@
-"""From features to a readable model with its card: words, complexity, fidelity, and what knows nothing beside it."""
+"""From columns to a readable model with its card: complexity, fidelity, and what knows nothing beside it."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.model_selection import train_test_split
 
-from pellucid.concepts import Dictionary, get_dictionary
 from pellucid.errors import DataError
 from pellucid.interpretable.additive import Additive
 from pellucid.interpretable.base import Readable
 from pellucid.interpretable.bcos import BcosHead
+from pellucid.interpretable.columns import WordColumns, find_concepts, find_parts
 from pellucid.interpretable.examples import Neighbours, Prototypes
 from pellucid.interpretable.fidelity import Fidelity, measure
 from pellucid.interpretable.frontier import Point, choose
 from pellucid.interpretable.hierarchy import Hierarchy
+from pellucid.interpretable.lesson import Lesson, Split, split
 from pellucid.interpretable.linear import SparseLinear
 from pellucid.interpretable.numerics import Array, softmax
 from pellucid.interpretable.rules import Rules
 from pellucid.interpretable.tree import Tree
-from pellucid.interpretable.words import Parts, Pool, Words
+from pellucid.interpretable.words import Pool, Words
 from pellucid.progress import task
 
-_HELD_OUT, _RESAMPLES = 0.3, 5
-_TOKENS, _PICTURES = 20_000, 200  # places that concepts are found in; pictures of a class that parts are
-_LEAST = 4  # pictures of a class: fewer cannot be split into training, folds and held-out
+_RESAMPLES = 5  # of the training pictures, for how stable a model is
 
 
 @dataclass(frozen=True)
@@ -81,14 +79,6 @@ KINDS: dict[str, Kind] = {
 }
 
 
-@dataclass(frozen=True)
-class Split:
-    """Which pictures were learned from, and which were held out."""
-
-    train: NDArray[np.int64]
-    test: NDArray[np.int64]
-
-
 @dataclass
 class Learned:
     """A readable model, its words, its card, and the front it was chosen from."""
@@ -100,124 +90,39 @@ class Learned:
     split: Split
 
 
-def split(codes: NDArray[np.int64], names: NDArray[Any], seed: int) -> Split:
-    """Seven tenths to learn from, three held out, of each class alike.
-
-    Raises:
-        DataError: one class only, or a class with too few pictures.
-    """
-    found, counts = np.unique(codes, return_counts=True)
-    if len(found) < 2:
-        raise DataError(
-            f"All pictures are of one class ({names[found[0]]}), so there is nothing to tell apart: add pictures of "
-            "another, or name a teacher that tells them apart."
-        )
-    if counts.min() < _LEAST:
-        few, left = names[found[counts.argmin()]], int(counts.min())
-        raise DataError(
-            f"The class {few} has {left} picture{'s' * (left > 1)}, and {_LEAST} are needed to learn, choose and "
-            "check: add some, or leave the class out."
-        )
-    test = max(round(_HELD_OUT * len(codes)), len(found))
-    train, held = train_test_split(np.arange(len(codes)), test_size=test, stratify=codes, random_state=seed)
-    return Split(np.sort(train), np.sort(held))
-
-
-def find_concepts(values: NDArray[Any], rows: NDArray[np.int64], by: str, count: int, seed: int) -> Dictionary:
-    """A dictionary of the places of some of the pictures `(N, *grid, C)`; of 20,000 places if there are more."""
-    cells = int(np.prod(values.shape[1:-1], dtype=int))
-    generator = np.random.default_rng(seed)
-    total = len(rows) * cells
-    chosen = np.sort(generator.choice(total, min(total, _TOKENS), replace=False))
-    tokens = values.reshape(len(values), cells, -1)[rows[chosen // cells], chosen % cells]
-    return get_dictionary(by, count=min(count, max(1, len(tokens) // 2)), seed=seed).fit(np.array(tokens))
-
-
-def find_parts(
-    values: NDArray[Any],
-    rows: NDArray[np.int64],
-    codes: NDArray[np.int64],
-    labels: Sequence[str],
-    per_class: int,
-    seed: int,
-) -> Parts:
-    """Real patches, a few a class: those nearest to the centres of k-means over the directions of its places.
-
-    Args:
-        values: `(N, *grid, C)`.
-        rows: which pictures may be looked at; at most 200 of a class are.
-        codes: the class of each of these.
-        labels: names of the classes.
-        per_class: patches of a class.
-        seed: of the start.
-    """
-    from sklearn.cluster import KMeans
-
-    cells = int(np.prod(values.shape[1:-1], dtype=int))
-    patches: list[Array] = []
-    where: list[tuple[int, int]] = []
-    names: list[str] = []
-    with task("parts", len(labels)) as advance:
-        for k, label in enumerate(labels):
-            mine = rows[codes == k][:_PICTURES]
-            places = np.array(values[mine], np.float32).reshape(-1, values.shape[-1])
-            length = np.linalg.norm(places, axis=1)
-            keep = np.flatnonzero(length > 0)
-            if len(keep):
-                unit = places[keep] / length[keep, None]
-                count = min(per_class, len(np.unique(unit, axis=0)))
-                fitted = KMeans(count, n_init=1, random_state=seed).fit(unit)
-                for i in dict.fromkeys(fitted.transform(unit).argmin(0).tolist()):
-                    picture, cell = divmod(int(keep[i]), cells)
-                    patches.append(places[keep[i]])
-                    where.append((int(mine[picture]), cell))
-                    names.append(f"{label} part {sum(n.startswith(f'{label} part ') for n in names) + 1}")
-            advance(1)
-    if not patches:
-        raise DataError("The layer is zero at every place, so there are no parts: choose another layer.")
-    return Parts(np.stack(patches), np.array(where), names)
-
-
 def learn(
     kind: str,
-    words: Words,
-    X: Array,
-    answers: Array,
-    labels: list[str],
-    at: Split,
+    columns: WordColumns,
+    lesson: Lesson,
     *,
     limit: int | None = None,
     head: Readable | None = None,
-    chance: Words | None = None,
-    chance_rows: Array | None = None,
-    truth: NDArray[np.int64] | None = None,
-    taught: bool = True,
+    chance: WordColumns | None = None,
     seed: int = 0,
 ) -> Learned:
     """Fit, choose the complexity on the front, and measure.
 
     Args:
         kind: of `KINDS`.
-        words: the columns of `X`.
-        X: `(N, d)` of all pictures.
-        answers: `(N, K)` the teacher's probabilities, or the truth as certain answers.
-        labels: names of the K classes.
-        at: which rows are learned from.
+        columns: what is known of each picture.
+        lesson: what is answered to each, and which are learned from.
         limit: the most complexity allowed; it is then not chosen by cross-validation.
         head: a model that is given, not learned (a hierarchy of the teacher's own weights).
-        chance, chance_rows: a random-concept bank and its columns `(N, r)`, as a baseline.
-        truth: `(N,)`, see `fidelity.measure`.
-        taught: whether `answers` come from a teacher.
+        chance: columns of random concepts, as a baseline.
         seed: of folds, bootstrap and random starts.
+
+    Raises:
+        DataError: the columns tell no two training pictures apart.
     """
+    X, answers, at = columns.X, lesson.answers, lesson.at
     train, test = at.train, at.test
     if not np.ptp(X[train], axis=0).any():
         raise DataError("All words have the same value in every picture: choose another layer or other --concepts.")
-    known = np.array(labels)
+    known = np.array(lesson.labels)
     front: list[Point] = []
     if head is None:
         made = KINDS[kind].make(limit, seed)
-        made = _fit(made, X[train], answers[train], known, words.names)
+        made = _fit(made, X[train], answers[train], known, columns.words.names)
         head, front = choose(made, X[train], answers[train], seed)
         if limit is not None and kind in ("tree", "linear", "prototypes", "bottleneck"):
             head = made  # as asked for; the front still shows what less would do
@@ -227,8 +132,8 @@ def learn(
         answers[test],
         complexity=head.complexity_,
         unit=head.unit,
-        truth=None if truth is None else truth[test],
-        taught=taught,
+        truth=None if lesson.truth is None else lesson.truth[test],
+        taught=lesson.taught,
         seed=seed,
     )
     card.stability = _stability(head, X, answers, at, seed)
@@ -236,12 +141,13 @@ def learn(
     most = np.bincount(best[train], minlength=answers.shape[1]).argmax()
     nothing = np.tile(np.eye(answers.shape[1])[most], (len(test), 1))
     card.baselines["majority class"] = _agreement(nothing, answers[test], seed)
-    if chance is not None and chance_rows is not None:
-        rival = _fit(type(head)(**head.get_params()), chance_rows[train], answers[train], known, chance.names)
-        card.baselines["random concepts"] = _agreement(softmax(rival._scores(chance_rows[test])), answers[test], seed)
+    if chance is not None:
+        rival = type(head)(**head.get_params())
+        rival = _fit(rival, chance.X[train], answers[train], known, chance.words.names)
+        card.baselines["random concepts"] = _agreement(softmax(rival._scores(chance.X[test])), answers[test], seed)
     card.notes += _notes(card)
     card.wrong = [int(test[i]) for i in card.wrong]
-    return Learned(head, words, card, front, at)
+    return Learned(head, columns.words, card, front, at)
 
 
 def _fit(model: Readable, X: Array, answers: Array, labels: NDArray[Any], names: list[str]) -> Readable:
@@ -285,7 +191,9 @@ __all__ = [
     "KINDS",
     "Kind",
     "Learned",
+    "Lesson",
     "Split",
+    "WordColumns",
     "find_concepts",
     "find_parts",
     "learn",

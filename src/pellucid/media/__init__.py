@@ -12,12 +12,14 @@ from pellucid.media.folders import Box, Origin, Pictures, PictureSet, read_folde
 from pellucid.media.footage import is_video, open_clip, read_clip
 from pellucid.media.generated import SUITES
 from pellucid.media.geometry import Geometry
-from pellucid.media.image import MAX_BYTES, MAX_PIXELS, Picture, digest, read_image
+from pellucid.media.image import digest, read_image
 from pellucid.media.inputs import expand, read_lines
 from pellucid.media.medium import CLIP, MEDIA, PICTURE, VOLUME, Medium, medium_of
+from pellucid.media.picture import MAX_BYTES, MAX_PIXELS, Picture
 from pellucid.media.samples import SAMPLES, sample_path
 from pellucid.media.sampling import Plan
-from pellucid.media.volume import Volume, read_volume
+from pellucid.media.volume import Volume
+from pellucid.media.volumes import read_volume
 
 __all__ = [
     "CLIP",

@@ -5,10 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from pellucid.media.clip import Footage
+from typing import Any
 
 STILLS = frozenset(("sample", "digits", "window"))
 """What stands before the colon of a picture that is no file."""
@@ -16,8 +13,8 @@ STILLS = frozenset(("sample", "digits", "window"))
 VOLUMES = frozenset(("series", "time", "volume"))
 """The same of a volume: one series of a folder, one moment of a file, one that a package brings."""
 
-SCHEMES: dict[str, Callable[[str], Footage]] = {}
-"""What stands before the colon of a clip that is no file -> what makes footage of the text behind it."""
+SCHEMES: dict[str, Callable[[str], Any]] = {}
+"""What stands before the colon of a clip that is no file -> what makes `Footage` of the text behind it."""
 
 
 def scheme(source: str | os.PathLike[str]) -> str:

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pellucid.errors import MediaError
-from pellucid.media.image import Picture
+from pellucid.media.picture import Picture
 from pellucid.media.sampling import Plan
 
 Frames = NDArray[np.uint8]

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from pellucid.errors import MediaError
 from pellucid.media.folders import Box, Origin, Pictures
 from pellucid.media.geometry import Geometry
-from pellucid.media.image import Picture
+from pellucid.media.picture import Picture
 
 
 def around(geometry: Geometry, grid: Sequence[int], cell: int, share: float = 0.4) -> Box:

@@ -22,8 +22,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pellucid.errors import MediaError
-from pellucid.media.image import MAX_BYTES, MAX_PIXELS, Picture, read_bytes
 from pellucid.media.magic import is_dicom
+from pellucid.media.picture import MAX_BYTES, MAX_PIXELS, Picture, read_bytes
 from pellucid.media.window import chosen_window
 
 _DEFLATED = "1.2.840.10008.1.2.1.99"

@@ -16,8 +16,9 @@ from numpy.typing import NDArray
 from pellucid.errors import MediaError
 from pellucid.media.address import address
 from pellucid.media.digits import DIGITS, load_digits
-from pellucid.media.image import Picture, digest, read_image
+from pellucid.media.image import digest, read_image
 from pellucid.media.inputs import SUFFIXES, expand, natural
+from pellucid.media.picture import Picture
 
 TABLE = "labels.csv"
 _LABEL_COLUMNS = ("class", "label")

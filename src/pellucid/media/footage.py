@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from pellucid.media.address import SCHEMES, scheme
 from pellucid.media.clip import Caps, Clip, Footage, FramesInMemory, StillError
 from pellucid.media.frames import Animation, FrameFolder
-from pellucid.media.image import refuse_url
 from pellucid.media.inputs import SUFFIXES as PICTURES
 from pellucid.media.inputs import VIDEOS
+from pellucid.media.picture import refuse_url
 from pellucid.media.sampling import Plan
 from pellucid.media.video import open_video
 
@@ -41,7 +41,8 @@ def open_clip(source: ClipSource, *, caps: Caps | None = None) -> Footage:
         return FramesInMemory(source, caps=caps)
     text = os.fspath(source)
     if (known := scheme(text)) in SCHEMES:
-        return SCHEMES[known](text.partition(":")[2])
+        footage: Footage = SCHEMES[known](text.partition(":")[2])
+        return footage
     refuse_url(text)
     path = Path(text).expanduser()
     if path.is_dir():

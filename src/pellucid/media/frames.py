@@ -13,8 +13,9 @@ import numpy as np
 
 from pellucid.errors import MediaError
 from pellucid.media.clip import NOMINAL_RATE, Caps, Footage, Frames, StillError
-from pellucid.media.image import explained, open_picture, read_bytes, read_image
+from pellucid.media.image import open_picture, read_image
 from pellucid.media.inputs import natural
+from pellucid.media.picture import explained, read_bytes
 
 _AT_ONCE = 100  # milliseconds: how long browsers show a frame that claims to be shown for none
 

@@ -15,8 +15,8 @@ from pathlib import Path
 from pellucid.errors import MediaError
 from pellucid.media.address import address, scheme, windowed
 from pellucid.media.digits import DIGITS, digit, load_digits
-from pellucid.media.image import refuse_url
 from pellucid.media.magic import is_dicom
+from pellucid.media.picture import refuse_url
 from pellucid.media.samples import PREFIX, SAMPLES, sample_path
 
 SUFFIXES = frozenset(

@@ -20,10 +20,12 @@ from pellucid.errors import MediaError
 from pellucid.media.address import SCHEMES, STILLS, VOLUMES, address, scheme
 from pellucid.media.clip import Clip, Footage, StillError
 from pellucid.media.footage import is_video, open_clip
-from pellucid.media.image import Picture, read_image
+from pellucid.media.image import read_image
 from pellucid.media.inputs import SUFFIXES, VIDEOS, Wanted, listed
 from pellucid.media.magic import DICOM_ENDINGS, is_nifti_name
-from pellucid.media.volume import Volume, read_volume, volumes_in
+from pellucid.media.picture import Picture
+from pellucid.media.volume import Volume
+from pellucid.media.volumes import read_volume, volumes_in
 
 
 @dataclass(frozen=True, eq=False)

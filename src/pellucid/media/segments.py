@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pellucid.errors import MediaError
-from pellucid.media.image import Picture
+from pellucid.media.picture import Picture
 from pellucid.registry import Registry
 
 

@@ -26,7 +26,7 @@ import numpy as np
 
 from pellucid.errors import MediaError
 from pellucid.media.clip import Caps, Footage, Frames
-from pellucid.media.image import refuse_url
+from pellucid.media.picture import refuse_url
 
 _CONTAINERS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,ogg,flv,asf,yuv4mpegpipe"
 _STAMPED = ("mov", "matroska", "webm", "mp4")  # containers whose packets carry the very times of the frames

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from pellucid.engine import leave_no_trace, unwrap
 from pellucid.errors import ModelError, UnsteadyError
-from pellucid.models.detection.detections import Detections, padded
+from pellucid.models.detections import Detections, padded
 from pellucid.models.model import VisionModel
 from pellucid.models.opens import OUTPUTS
 from pellucid.models.parts import lists_boxes, speaks_of_boxes

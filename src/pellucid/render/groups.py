@@ -8,7 +8,7 @@ from __future__ import annotations
 from matplotlib.figure import Figure
 
 from pellucid.importance.result import Answer, Share
-from pellucid.render.paper.bars import Scale, rows
+from pellucid.render.paper.bars import Bars, Scale
 from pellucid.render.paper.page import GAP, MARGIN, head
 from pellucid.render.paper.sheet import FAINT, INK, QUIET, TRACK, WARNING, Column, Sheet
 from pellucid.render.paper.tiles import SMALL, TEXT, TITLE
@@ -44,7 +44,7 @@ def _section(sheet: Sheet, answer: Answer, share: Share, most: int, x: float, y:
     y = head(sheet, share.group, aside, Column(x, y, _COLUMN, (1.0, 1.0)), _COLUMN)
     swarm = Scale.over(share, shown, single=True) if share.single is not None and share.count > 1 else None
     images = [examples.get(k) for k in shown]
-    return rows(sheet, answer, share, shown, images, Scale.over(share, shown), x, y, _COLUMN, swarm=swarm)
+    return Bars(answer.names, share, shown, images).draw(sheet, Column(x, y, _COLUMN), Scale.over(share, shown), swarm)
 
 
 def _about(sheet: Sheet, answer: Answer, y: float) -> float:

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from pellucid.importance.result import Answer
-from pellucid.render.paper.bars import Scale, pictured, row_height, rows, score_line
+from pellucid.render.paper.bars import Bars, Scale, pictured, row_height, score_line
 from pellucid.render.paper.colour import limits, number
 from pellucid.render.paper.display import display_geometry, ground_pixels
 from pellucid.render.paper.overlay import overlay
@@ -123,8 +123,7 @@ def _bars(sheet: Sheet, answer: Answer, x: float, y: float) -> float:
     order = answer.ranking()
     shown = order[:_MOST]
     images = [portrait(answer.picture, answer.geometry, answer.pictures, k) for k in shown]
-    scale = Scale.over(share, shown)
-    y = rows(sheet, answer, share, shown, images, scale, x, y, _BARS)
+    y = Bars(answer.names, share, shown, images).draw(sheet, Column(x, y, _BARS), Scale.over(share, shown))
     rest = order[_MOST:]
     if rest:
         total = float(share.values[rest].sum())

@@ -56,4 +56,4 @@ def _asked(sheet: Sheet, answer: Answer, k: int, x: float, y: float) -> None:
     if image is not None:
         sheet.fitted(image, x - _SIDE / 2, y + 0.05, _SIDE)
         top = y + _SIDE + 0.07
-    sheet.paragraph(answer.names[k], x, top, wide - 0.06, SMALL, bold=True, align="center", rows=2)
+    sheet.heading(answer.names[k], x, top, wide - 0.06, SMALL, align="center")

@@ -81,7 +81,7 @@ def _question(sheet: Sheet, tree: Tree, n: Node, crops: Sequence[Pixels], x: flo
     for k, crop in enumerate(shown):
         sheet.image(crop, start + k * (_CROP + 0.03), y + 0.05, _CROP, _CROP)
     top = y + (0.5 if shown else 0.2)
-    sheet.paragraph(f"{tree.question(n.index)}?", x, top, wide, SMALL, bold=True, align="center", rows=2)
+    sheet.heading(f"{tree.question(n.index)}?", x, top, wide, SMALL, align="center")
 
 
 def _leaf(sheet: Sheet, s: Surrogate, n: Node, inside: Sequence[int], picture: Picture, at: Column, bold: bool) -> None:

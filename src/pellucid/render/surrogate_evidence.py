@@ -71,7 +71,7 @@ def _row(sheet: Sheet, row: EvidenceRow, largest: float, at: Column) -> float:
     tall = _ROW + 0.12 if x > at.x else 0.3
     label = max(x, at.x)
     middle = at.y + tall / 2 - leading(TEXT)
-    sheet.paragraph(row.reason.text, label, middle, at.x + at.width - label - 0.05, TEXT, bold=True, rows=2)
+    sheet.heading(row.reason.text, label, middle, at.x + at.width - label - 0.05, TEXT)
     value = row.reason.contribution
     if np.isfinite(value):
         start, end = label, at.x + at.width - 0.6

@@ -28,7 +28,7 @@ from pellucid.features.activations import stages
 from pellucid.features.feature_image import FeatureQuality, Given, judge
 from pellucid.features.figures import before, figures
 from pellucid.features.natural import Choice, Standing
-from pellucid.features.nature import By, Natural, compared, find_natural, measure_of
+from pellucid.features.nature import By, Natural, Ranking, compared, find_natural, measure_of
 from pellucid.features.result import Synthesis
 from pellucid.media import address
 from pellucid.models.layers import layers
@@ -185,11 +185,8 @@ def run(model: VisionModel, asked: FeatureRequest, inputs: Input | None, cache: 
     model.outputs(sample)  # says in a sentence if the model does not take such inputs
     nature = None
     if asked.exemplars is not None:
-        nature = find_natural(
-            model, asked.objectives, asked.exemplars, sample, by=asked.by, target=asked.target, top=asked.top,
-            means=asked.settings.factor is not None,
-            cache=cache, seed=asked.seed,
-        )  # fmt: skip
+        ranking = Ranking(asked.by, asked.target, asked.top, means=asked.settings.factor is not None)
+        nature = find_natural(model, asked.objectives, asked.exemplars, sample, ranking, cache=cache, seed=asked.seed)
     naturals = nature.objectives if nature else (None,) * len(asked.objectives)
     levels = [_limits(o, n) for o, n in zip(asked.objectives, naturals, strict=True)]
     by_seed = [_made(model, asked, asked.seed + i, levels) for i in range(asked.seeds)]

@@ -13,10 +13,10 @@ from torchvision.models.detection.ssd import SSD
 from torchvision.ops import clip_boxes_to_image
 
 from pellucid.models.adapters import Adapter
-from pellucid.models.detection.detections import Answered, Detections
 from pellucid.models.detection.heads import HEADS
-from pellucid.models.detection.task import BoxTask
+from pellucid.models.detections import Answered, Detections
 from pellucid.models.preprocess import Preprocess
+from pellucid.models.task import Task
 
 
 class HeadDetector(Adapter):
@@ -25,12 +25,13 @@ class HeadDetector(Adapter):
     Args:
         module: the network.
         head: its head's name, see `HEADS`.
+        task: what it then states to answer.
     """
 
-    def __init__(self, module: nn.Module, head: str) -> None:
+    def __init__(self, module: nn.Module, head: str, task: Task) -> None:
         super().__init__(module)
         self.head = HEADS.key(head)
-        self.task = BoxTask()
+        self.task = task
 
     def forward(self, x: Tensor) -> Detections:
         """Detections of pictures `(N, 3, h, w)`."""
@@ -44,11 +45,15 @@ class TorchvisionDetector(Adapter):
     """A detector of torchvision: its own forward, opened between the heads and the suppression.
 
     Class c of `Detections.classes` is label c of its answers; where label 0 is the background, it is never likely.
+
+    Args:
+        module: the detector.
+        task: what it then states to answer.
     """
 
-    def __init__(self, module: nn.Module) -> None:
+    def __init__(self, module: nn.Module, task: Task) -> None:
         super().__init__(module)
-        self.task = BoxTask()
+        self.task = task
 
     def forward(self, x: Tensor) -> Detections:
         """Detections of pictures `(N, 3, h, w)` in [0, 1], as the detector takes them."""

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from pellucid.errors import ModelError, TargetError
-from pellucid.models.detection.detections import Detections, padded
+from pellucid.models.detections import Detections, padded
 from pellucid.models.parts import described, parts
 from pellucid.registry import Registry
 

@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 from pellucid.errors import TargetError
 from pellucid.explanation import Prediction
-from pellucid.models.detection.detections import Detections
 from pellucid.models.detection.heads import HEADS
+from pellucid.models.detections import Detections
 from pellucid.models.parts import lists_boxes, speaks_of_boxes
 from pellucid.models.preprocess import Preprocess
 from pellucid.models.reading import Reading
@@ -65,7 +65,8 @@ class BoxTask(Task):
             return module
         from pellucid.models.detection.adapters import HeadDetector, TorchvisionDetector  # brings torchvision
 
-        return HeadDetector(module, self.head) if self.head else TorchvisionDetector(module)
+        task = BoxTask()  # what comes out are `Detections`, whatever head was read
+        return HeadDetector(module, self.head, task) if self.head else TorchvisionDetector(module, task)
 
     def preprocessing(self, module: nn.Module, usual: Preprocess | None) -> Preprocess | None:
         """Pixels in [0, 1], brought to the size that the detector takes."""

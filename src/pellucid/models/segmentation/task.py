@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from pellucid.errors import TargetError
 from pellucid.explanation import Prediction
+from pellucid.models.dense import dense_scores, find_dense, names_dense, winners
 from pellucid.models.reading import Reading
-from pellucid.models.segmentation.dense import dense_scores, find_dense, names_dense, winners
 from pellucid.models.targets import ClassTarget, Target, TopClass
 from pellucid.models.targets.classes import label_of
 from pellucid.models.targets.regions import RegionTarget

@@ -3,11 +3,11 @@
 from importlib import import_module
 from pkgutil import iter_modules
 
-from pellucid.models.sources.loading import DEFAULT, load, per_frame, wrap
+from pellucid.models.sources.loading import DEFAULT, load, per_frame, per_slice, wrap
 from pellucid.models.sources.registry import SOURCES, Built, Source, source
 
 for _file in iter_modules(__path__):
     import_module(f"{__name__}.{_file.name}")  # where it enters its source
 SOURCES.order(lambda entry: entry.scheme)
 
-__all__ = ["DEFAULT", "SOURCES", "Built", "Source", "load", "per_frame", "source", "wrap"]
+__all__ = ["DEFAULT", "SOURCES", "Built", "Source", "load", "per_frame", "per_slice", "source", "wrap"]

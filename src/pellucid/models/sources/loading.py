@@ -27,6 +27,7 @@ from pellucid.models.sources.imagenet import imagenet_preprocess
 from pellucid.models.sources.registry import find_source
 from pellucid.models.tasks import claimed_task, declared_task
 from pellucid.models.volume_preprocess import VolumePreprocessing
+from pellucid.models.volumes import sliced
 
 DEFAULT = embedded.NAME
 
@@ -94,8 +95,6 @@ def load(
         module = asked.adapted(module)
     loaded = VisionModel(_to(module.eval(), device), preprocess, check_labels(known), name, spec, reading, asked)
     if per_slice is not None:
-        from pellucid.models.volumes import per_slice as sliced
-
         return sliced(loaded, per_slice)
     if per_frame is not None:
         return _per_frame(loaded, per_frame, Plan.parse(8 if frames is None else frames))
@@ -188,8 +187,34 @@ def per_frame(
     Raises:
         ModelError: the model takes clips already, or there is no such pooling.
     """
-    loaded = load(model) if isinstance(model, str) else model if isinstance(model, VisionModel) else wrap(model)
-    return _per_frame(loaded, pool, Plan.parse(frames))
+    return _per_frame(_loaded(model), pool, Plan.parse(frames))
+
+
+def per_slice(
+    model: VisionModel | nn.Module | str,
+    pool: str | Callable[[torch.Tensor], torch.Tensor] = "mean",
+    *,
+    slices: int | None = 16,
+    orientation: str = "SPL",
+    window: tuple[float, float] | None = None,
+) -> VisionModel:
+    """An image model as a model of volumes: it sees slices one by one, and their scores are pooled.
+
+    Args:
+        model: an image model, its name, or a bare module.
+        pool: `mean` or `max` over the slices, or a function `(N, slices, classes) -> (N, classes)`.
+        slices: so many, evenly spread over the volume; None: all.
+        orientation: where slices, rows and columns go: `SPL` axial, `ASL` coronal and so on.
+        window: centre and width, in the volume's units; None: its own.
+
+    Raises:
+        ModelError: the model takes no pictures, or there is no such pooling.
+    """
+    return sliced(_loaded(model), pool, slices, orientation, window)
+
+
+def _loaded(model: VisionModel | nn.Module | str) -> VisionModel:
+    return load(model) if isinstance(model, str) else model if isinstance(model, VisionModel) else wrap(model)
 
 
 def _per_frame(loaded: VisionModel, pool: str | Callable[[torch.Tensor], torch.Tensor], plan: Plan) -> VisionModel:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from pellucid.errors import AbsentError, TargetError
 from pellucid.media.geometry import Geometry
-from pellucid.models.detection.detections import Answered, Detections, overlaps
+from pellucid.models.detections import Answered, Detections, overlaps
 from pellucid.models.targets.base import Labels, Target, target
 from pellucid.models.targets.classes import index_or_label, label_of, resolve_class
 

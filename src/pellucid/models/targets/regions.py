@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from pellucid.errors import AbsentError, TargetError
 from pellucid.media.geometry import Geometry
-from pellucid.models.segmentation.dense import Mask, dense_scores, pieces, winners
+from pellucid.models.dense import Mask, dense_scores, pieces, winners
 from pellucid.models.targets.base import Labels, Target, target
 from pellucid.models.targets.classes import index_or_label, label_of, resolve_class
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from pellucid.importance.result import Answer, Share
 from pellucid.render.paper.colour import number
-from pellucid.render.paper.sheet import AGAINST, FAINT, FOR, INK, QUIET, TRACK, Sheet, leading, text_width
+from pellucid.render.paper.sheet import AGAINST, FAINT, FOR, INK, QUIET, TRACK, Column, Sheet, leading, text_width
 from pellucid.render.paper.tiles import SMALL, TEXT
 
 _ROW, _THUMB, _NAME, _NUMBER = 0.46, 0.42, 1.55, 0.62  # inches
@@ -49,55 +49,54 @@ class Scale:
         return start + width * (value - self.low) / (self.high - self.low)
 
 
-def rows(
-    sheet: Sheet,
-    answer: Answer,
-    share: Share,
-    players: Sequence[int],
-    images: Sequence[NDArray[np.uint8] | None],
-    scale: Scale,
-    x: float,
-    y: float,
-    width: float,
-    *,
-    swarm: Scale | None = None,
-) -> float:
-    """One row a player within ``width`` inches, with the single pictures' values beside it if asked; where they end."""
-    thumb = _THUMB + 0.1 if any(image is not None for image in images) else 0.0
-    name = x + thumb + 0.22
-    wide = min(_NAME, max((text_width(answer.names[k], TEXT) for k in players), default=0.0) + 0.02)
-    bars = name + wide + 0.12
-    end = x + width - _NUMBER
-    dots = end
-    if swarm is not None:
-        middle = bars + 0.42 * (x + width - bars)
-        end, dots = middle - _NUMBER, middle + 0.12
-    zero = scale.place(0.0, bars, end - bars)
-    sheet.box(zero - 0.006, y, 0.012, len(players) * _ROW, colour=FAINT)
-    if swarm is not None:
-        sheet.box(swarm.place(0.0, dots, x + width - dots) - 0.004, y, 0.008, len(players) * _ROW, colour=FAINT)
-    for rank, (k, image) in enumerate(zip(players, images, strict=True)):
-        top, value = y + rank * _ROW, float(share.values[k])
-        middle = top + _ROW / 2
-        line = middle - leading(TEXT) / 2
-        pictured(sheet, image, x, top, _THUMB)
-        sheet.line(str(rank + 1), x + thumb + 0.14, line, TEXT, colour=QUIET, align="right")
-        sheet.line(answer.names[k], name, line, TEXT, width=wide)
-        sheet.box(bars, middle - _BAR / 2, end - bars, _BAR, colour=TRACK, alpha=0.5)
-        colour = FOR if value > 0 else AGAINST
-        if math.isfinite(value):
-            tip = scale.place(value, bars, end - bars)
-            sheet.box(min(zero, tip), middle - _BAR / 2, abs(tip - zero), _BAR, colour=colour)
-        _whisker(sheet, float(share.low[k]), float(share.high[k]), scale, bars, end - bars, middle)
-        sheet.line(number(value), end + _NUMBER - 0.02, line, TEXT, colour=colour, align="right")
-        if swarm is not None and share.single is not None:
-            _swarm(sheet, share.single[:, k].double().numpy(), value, swarm, dots, x + width - dots, middle)
-    y += len(players) * _ROW
-    if scale.low < 0:
-        sheet.line("against", zero - 0.05, y, SMALL, colour=AGAINST, align="right")
-    if scale.high > 0:
-        sheet.line("for", zero + 0.05, y, SMALL, colour=FOR)
-    return y + leading(SMALL) + 0.04
+@dataclass(frozen=True)
+class Bars:
+    """Rows of a ranking: `names[k]` of each of the `players`, its value in the `share`, and its picture."""
+
+    names: Sequence[str]
+    share: Share
+    players: Sequence[int]
+    images: Sequence[NDArray[np.uint8] | None]
+
+    def draw(self, sheet: Sheet, at: Column, scale: Scale, swarm: Scale | None = None) -> float:
+        """One row a player, with the single pictures' values beside it on the scale ``swarm``; where they end."""
+        x, y, share, height = at.x, at.y, self.share, len(self.players) * _ROW
+        thumb = _THUMB + 0.1 if any(image is not None for image in self.images) else 0.0
+        name = x + thumb + 0.22
+        wide = min(_NAME, max((text_width(self.names[k], TEXT) for k in self.players), default=0.0) + 0.02)
+        bars = name + wide + 0.12
+        end = x + at.width - _NUMBER
+        dots = end
+        if swarm is not None:
+            middle = bars + 0.42 * (x + at.width - bars)
+            end, dots = middle - _NUMBER, middle + 0.12
+        zero = scale.place(0.0, bars, end - bars)
+        sheet.box(zero - 0.006, y, 0.012, height, colour=FAINT)
+        if swarm is not None:
+            sheet.box(swarm.place(0.0, dots, x + at.width - dots) - 0.004, y, 0.008, height, colour=FAINT)
+        for rank, (k, image) in enumerate(zip(self.players, self.images, strict=True)):
+            top, value = y + rank * _ROW, float(share.values[k])
+            middle = top + _ROW / 2
+            line = middle - leading(TEXT) / 2
+            pictured(sheet, image, x, top, _THUMB)
+            sheet.line(str(rank + 1), x + thumb + 0.14, line, TEXT, colour=QUIET, align="right")
+            sheet.line(self.names[k], name, line, TEXT, width=wide)
+            sheet.box(bars, middle - _BAR / 2, end - bars, _BAR, colour=TRACK, alpha=0.5)
+            colour = FOR if value > 0 else AGAINST
+            if math.isfinite(value):
+                tip = scale.place(value, bars, end - bars)
+                sheet.box(min(zero, tip), middle - _BAR / 2, abs(tip - zero), _BAR, colour=colour)
+            _whisker(sheet, float(share.low[k]), float(share.high[k]), scale, bars, end - bars, middle)
+            sheet.line(number(value), end + _NUMBER - 0.02, line, TEXT, colour=colour, align="right")
+            if swarm is not None and share.single is not None:
+                single = share.single[:, k].double().numpy()
+                _swarm(sheet, single, value, swarm, dots, x + at.width - dots, middle)
+        y += height
+        if scale.low < 0:
+            sheet.line("against", zero - 0.05, y, SMALL, colour=AGAINST, align="right")
+        if scale.high > 0:
+            sheet.line("for", zero + 0.05, y, SMALL, colour=FOR)
+        return y + leading(SMALL) + 0.04
 
 
 def _whisker(sheet: Sheet, low: float, high: float, scale: Scale, start: float, width: float, middle: float) -> None:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from pellucid.media.clip import Clip
 from pellucid.media.geometry import Geometry
-from pellucid.media.image import Picture
+from pellucid.media.picture import Picture
 from pellucid.render.paper.colour import limits
 from pellucid.render.paper.display import display_geometry, spread
 from pellucid.render.paper.overlay import overlay

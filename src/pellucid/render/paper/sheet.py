@@ -51,7 +51,7 @@ class Column:
     x: float
     y: float
     width: float
-    picture: tuple[float, float]
+    picture: tuple[float, float] = (0.0, 0.0)
 
     def down(self, y: float) -> Column:
         """The rest of the column, from y."""
@@ -175,22 +175,21 @@ class Sheet:
         self.image(image, x + (side - width) / 2, y + (side - height) / 2, width, height)
 
     def paragraph(
-        self,
-        text: str,
-        x: float,
-        y: float,
-        width: float,
-        size: float,
-        *,
-        colour: str = INK,
-        bold: bool = False,
-        align: Align = "left",
-        rows: int = 4,
+        self, text: str, x: float, y: float, width: float, size: float, *, colour: str = INK, rows: int = 4
     ) -> float:
         """Text broken into at most ``rows`` lines; the height it takes."""
-        lines = wrapped(plain(text), width, size, rows=rows, bold=bold)
+        lines = wrapped(plain(text), width, size, rows=rows)
         for number, words in enumerate(lines):
-            self.line(words, x, y + number * leading(size), size, colour=colour, bold=bold, align=align)
+            self.line(words, x, y + number * leading(size), size, colour=colour)
+        return len(lines) * leading(size)
+
+    def heading(
+        self, text: str, x: float, y: float, width: float, size: float, *, align: Align = "left", rows: int = 2
+    ) -> float:
+        """Bold text broken into at most ``rows`` lines; the height it takes."""
+        lines = wrapped(plain(text), width, size, rows=rows, bold=True)
+        for number, words in enumerate(lines):
+            self.line(words, x, y + number * leading(size), size, bold=True, align=align)
         return len(lines) * leading(size)
 
 
