@@ -8,7 +8,7 @@ from dataclasses import replace
 from pellucid.errors import AbsentError, DataError, ModelError, PellucidError
 from pellucid.evaluation.boxes import box_figures
 from pellucid.heatmaps import Method
-from pellucid.models.detection.detections import Detections
+from pellucid.models.detections import Detections
 from pellucid.models.feed import Prepared
 from pellucid.models.model import VisionModel
 from pellucid.models.targets import BoxTarget
