@@ -10,7 +10,7 @@ DEV_STAMP := $(VENV)/.installed-dev
 .PHONY: demo test test-slow test-all lint bench clean
 
 demo: $(STAMP)
-	$(BIN)/pellucid explain sample:cat --method grad-cam,hires-cam,layer-cam --check --out pellucid-out/demo
+	$(BIN)/pellucid explain sample:cat --method auto,grad-cam,hires-cam --check --out pellucid-out/demo
 	$(BIN)/pellucid report pellucid-out/demo -o pellucid-out/report.html
 	@echo "The picture is $(CURDIR)/pellucid-out/demo/cat.png, the page $(CURDIR)/pellucid-out/report.html"
 

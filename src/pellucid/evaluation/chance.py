@@ -35,11 +35,13 @@ class Agreement:
 
     Attributes:
         correlation: of the map's share inside a mask with the effect of that mask, in [-1, 1].
-        p_value: the chance that the same map, moved anywhere, agrees as well.
+        p_value: the chance that the same map, moved anywhere, agrees as well; the best of them, `among` several.
+        among: how many maps were tested, of which the best is taken.
     """
 
     correlation: float
     p_value: float
+    among: int = 1
 
 
 def steps_shown(cells: int) -> Tensor:
@@ -103,8 +105,24 @@ def moved(values: Tensor) -> Tensor:
 
 def agreement(values: Tensor, masks: Tensor, scores: Tensor) -> Agreement:
     """The agreement of a map `(*grid)` with the scores `(2, pairs)` of masks `(2, pairs, cells)` and complements."""
-    found = _correlations(moved(_of_size_one(values.double())), masks, scores)
-    return Agreement(float(found[0]), float((found >= found[0] - _EQUAL).double().mean()))
+    return agreements([values], masks, scores)[0]
+
+
+def agreements(maps: Sequence[Tensor], masks: Tensor, scores: Tensor) -> list[Agreement]:
+    """Those of several maps of one picture, of which the best will be taken: the p-values allow for that.
+
+    All maps are moved alike. At each move, the smallest p-value that any of the moved maps has among its own moves is
+    what a blind choice would have shown (the minimum p-value of Westfall & Young 1993); so the best is believed wrongly
+    no more often than one map alone would be. Maps that are much alike, as those of one pass are, lose little by it.
+    """
+    found = torch.stack([_correlations(moved(_of_size_one(m.double())), masks, scores) for m in maps])
+    ordered = found.sort(1).values
+    shares = 1 - torch.searchsorted(ordered, found - _EQUAL).double() / found.shape[1]  # of moves that do as well
+    best = shares.amin(0) if len(maps) > 1 else shares[0]
+    return [
+        Agreement(float(own[0]), float((best <= share[0]).double().mean()), len(maps))
+        for own, share in zip(found, shares, strict=True)
+    ]
 
 
 def _correlations(maps: Tensor, masks: Tensor, scores: Tensor) -> Tensor:

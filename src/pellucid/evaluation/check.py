@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from pellucid.engine import Capture
 from pellucid.engine.runtimes.converted import Converted
 from pellucid.errors import ModelError, PellucidError, StorageError
+from pellucid.evaluation.chance import Agreement
 from pellucid.evaluation.faithfulness import Blends, Perturbed, cell_grid, cell_ranking, frame_grid
 from pellucid.evaluation.sanity import sanity_correlations
 from pellucid.evaluation.verdict import diagnose, judge
@@ -50,6 +51,7 @@ class Session:
     _blends: dict[bool, Blends] = field(default_factory=dict, repr=False)
     _perturbed: dict[tuple[Target, bool], Perturbed] = field(default_factory=dict, repr=False)
     _quick: dict[tuple[str, ...], tuple[Converted | None, int]] = field(default_factory=dict, repr=False)
+    passes: int = field(default=0, repr=False)  # of masked pictures, so far
 
     def expect(self, targets: Iterable[Target]) -> None:
         """Targets that will be asked about: what is shown to the model is scored for all of them in one pass."""
@@ -73,6 +75,7 @@ class Session:
         return self._perturbed[target, frames]
 
     def _score(self, targets: tuple[Target, ...], inputs: Tensor) -> Tensor:
+        self.passes += len(inputs)
         watch = tuple(dict.fromkeys(name for t in targets for name in t.layers))
         with Capture(self.model.module, watch=watch) as capture, torch.no_grad():
             self._quicken(capture, len(inputs))
@@ -96,11 +99,13 @@ class Explained(Explanation):
         session: the picture as the model saw it.
         ran: the method.
         explained: the target, as it was frozen for this picture.
+        chosen: it was measured when it was chosen among others, and is not measured again.
     """
 
     session: Session | None = field(default=None, repr=False)
     ran: Method | None = field(default=None, repr=False)
     explained: Target | None = field(default=None, repr=False)
+    chosen: bool = field(default=False, repr=False)
 
 
 def by_picture(explanations: Iterable[E]) -> list[list[E]]:
@@ -136,23 +141,33 @@ def check(explanations: Iterable[Explained]) -> None:
                 "The model's weights have changed since this map was made, so it can't be measured on them: explain "
                 "the picture again, and check before training goes on."
             )
-        sound = [e for e in group if diagnose(e.attribution, signed=False) is None]
-        sanity: dict[int, float | None] = dict.fromkeys(map(id, sound))
-        if "layers" in opens(session.model.module):  # a black box has no weights to shuffle
-            sanity |= zip(map(id, sound), _sanity(session, sound), strict=True)
+        new = [e for e in group if not e.chosen]
+        sound = [e for e in new if diagnose(e.attribution, signed=False) is None]
+        sanity = dependence(session, sound)
         session.expect(e.explained for e in sound if e.explained is not None and e.kind != "channels")
-        for e in group:
-            e.quality = _judged(e, session, sanity.get(id(e)), sound=id(e) in sanity)
+        for e in new:
+            e.quality = judged(e, session, sanity.get(id(e)), sound=id(e) in sanity)
 
 
-def _judged(e: Explained, session: Session, sanity: float | None, *, sound: bool) -> Quality:
+def dependence(session: Session, sound: Sequence[Explained]) -> dict[int, float | None]:
+    """By the `id` of each explanation: its correlation with those of shuffled weights, None where there are none."""
+    found: dict[int, float | None] = dict.fromkeys(map(id, sound))
+    if sound and "layers" in opens(session.model.module):  # a black box has no weights to shuffle
+        found |= zip(map(id, sound), _sanity(session, sound), strict=True)
+    return found
+
+
+def judged(
+    e: Explained, session: Session, sanity: float | None, *, sound: bool, agreement: Agreement | None = None
+) -> Quality:
+    """The quality of one explanation; `agreement` is measured here, unless it was measured with those of others."""
     problem = diagnose(e.attribution, e.signed)
     gap, jump = e.facts.get("completeness_gap"), e.facts.get("jump_at_baseline", 0.0)
     if not sound or e.kind == "channels" or e.explained is None:
         return judge(sanity=sanity, completeness_gap=gap, jump=jump, problem=problem)
     perturbed = session.perturbed(e.explained)
     insertion, deletion = perturbed.curves(cell_ranking(e.map()[0], perturbed.grid))
-    agreement = perturbed.agreement(e.map()[0])
+    agreement = agreement or perturbed.agreement(e.map()[0])
     in_time = _in_time(e, session, e.explained)
     return judge(
         insertion=insertion,

@@ -20,7 +20,7 @@ from torch.nn.functional import interpolate
 
 from pellucid.engine import adaptive_batches, default_batch
 from pellucid.engine.baselines import blur
-from pellucid.evaluation.chance import STEPS, Agreement, agreement, mask_pairs, steps_shown
+from pellucid.evaluation.chance import STEPS, Agreement, agreements, mask_pairs, steps_shown
 from pellucid.explanation import Curve
 
 CELLS = 14  # along the longer space axis of a picture
@@ -143,12 +143,16 @@ class Perturbed:
         Masked pictures are asked for block by block, until the answer is certain; and how many is a matter of this map
         alone, whatever was asked before.
         """
-        values = cell_values(attribution, self.grid).cpu()
+        return self.agreements([attribution])[0]
+
+    def agreements(self, attributions: Sequence[Tensor]) -> list[Agreement]:
+        """Those of several maps, of which the best will be taken (see `chance.agreements`), until its is certain."""
+        values = [cell_values(a, self.grid).cpu() for a in attributions]
         for count in range(1, BLOCKS + 1):
             blocks = [self._block(k) for k in range(count)]
             masks, scores = (torch.cat(parts, dim=1) for parts in zip(*blocks, strict=True))
-            found = agreement(values, masks, scores)
-            if count == BLOCKS or not CERTAIN[count - 1] < found.p_value <= HOPELESS[count - 1]:
+            found = agreements(values, masks, scores)
+            if count == BLOCKS or not CERTAIN[count - 1] < min(a.p_value for a in found) <= HOPELESS[count - 1]:
                 break
         return found
 

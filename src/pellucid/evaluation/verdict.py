@@ -54,7 +54,12 @@ def judge(
         if curve is not None:
             parts.append(f"{name} {_against_random(curve)}")
     if agreement is not None:
-        parts.append(f"a blind map as smooth does as well with {_chance(agreement.p_value)}")
+        said = _chance(agreement.p_value)
+        parts.append(
+            f"a blind map as smooth does as well with {said}"
+            if agreement.among == 1
+            else f"the best of {agreement.among} blind maps as smooth does as well with {said}"
+        )
     if insertion is not None and deletion is not None and not _noticeable(insertion, deletion):
         parts.append(f"together less than {NOTICEABLE:.0%} of the score above random")
     for name, curve in zip(("insertion", "deletion"), in_time or (), strict=False):

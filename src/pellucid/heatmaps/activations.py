@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from typing import Any
 
 import torch
@@ -10,7 +10,8 @@ from torch import Tensor
 
 from pellucid.engine import Capture
 from pellucid.errors import LayerError, MethodError
-from pellucid.models.layers import Layer, best_layer, describe
+from pellucid.models.layers import Layer, best_layer, describe, finer_layers
+from pellucid.models.probe import Score
 from pellucid.models.targets import Target
 from pellucid.scoring.job import Job
 
@@ -41,14 +42,25 @@ def ratio(numerator: Tensor, denominator: Tensor) -> Tensor:
 
 def choose_layer(name: str | None, job: Job, gradient: bool = True) -> Layer:
     """The layer named, or the best one found; with `gradient` it is known whether it is the model's own output."""
-    kinds = frozenset(t.kind for t in job.targets)
+    kinds, score = _asked(job)
+    if name is not None:
+        return describe(job.module, job.inputs, name, score if gradient else None, watch=job.watch, key=kinds)
+    return best_layer(job.module, job.inputs, score, watch=job.watch, key=kinds)
+
+
+def layers_of(job: Job) -> tuple[Layer, ...]:
+    """The layer that is chosen where none is named, and those with finer grids before it."""
+    kinds, score = _asked(job)
+    return choose_layer(None, job), *finer_layers(job.module, job.inputs, score, watch=job.watch, key=kinds)
+
+
+def _asked(job: Job) -> tuple[frozenset[Hashable], Score]:
+    """The kinds of a job's targets, and the sum of their scores."""
 
     def score(output: Any, watched: Mapping[str, Tensor]) -> Tensor:
         return torch.stack([t.score(output, watched).sum() for t in job.targets]).sum()
 
-    if name is not None:
-        return describe(job.module, job.inputs, name, score if gradient else None, watch=job.watch, key=kinds)
-    return best_layer(job.module, job.inputs, score, watch=job.watch, key=kinds)
+    return frozenset(t.kind for t in job.targets), score
 
 
 def activation_and_gradients(job: Job, layer: Layer, need_gradient: bool) -> tuple[Tensor, list[Tensor]]:

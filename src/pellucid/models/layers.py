@@ -138,6 +138,37 @@ def best_layer(
     return _cached(module, ("best", tuple(sample.shape[1:]), sample.dtype, key), search)  # type: ignore[no-any-return]
 
 
+def finer_layers(
+    module: nn.Module,
+    inputs: Tensor,
+    score: Score | None = None,
+    *,
+    watch: Sequence[str] = (),
+    key: Hashable = None,
+) -> tuple[Layer, ...]:
+    """Before the best layer, the last ones on the trunk with a grid twice, and four times as fine, if there are any.
+
+    Found once per model, input size and `key`, like the best one.
+    """
+    module, sample = unwrap(module), _noise_like(inputs)
+
+    def search() -> tuple[Layer, ...]:
+        best, asked = best_layer(module, sample, score, watch=watch, key=key), score or largest_output
+        found = probe(module, sample, asked, watch)
+        trunk = [s for s in found.seen.values() if s.fed and not s.beside and not s.is_output]
+        chosen = []
+        for factor in (2, 4):
+            wanted = factor * max(best.layout.grid)
+            fit = [s for s in trunk if any(wanted <= max(r.grid) < 2 * wanted for r in s.readings)]
+            for layer in reversed(_alive(_proven(module, sample, fit[-_LATEST:]), COVERAGE)):
+                if cut := _proven_by_cutting(module, sample, asked, watch, layer, found):
+                    chosen.append(_placed(module, sample, cut, found))
+                    break
+        return tuple(chosen)
+
+    return _cached(module, ("finer", tuple(sample.shape[1:]), sample.dtype, key), search)  # type: ignore[no-any-return]
+
+
 def _candidates(module: nn.Module, sample: Tensor, found: Probe) -> Iterator[Layer]:
     """Layers from the one to be explained on backwards: on the trunk, then branches, then the model's own output."""
     fed = [s for s in found.seen.values() if s.fed]

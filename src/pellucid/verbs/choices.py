@@ -11,6 +11,7 @@ from pellucid.errors import MethodError, PellucidError
 from pellucid.heatmaps import Method, get_method
 from pellucid.models.targets import Target, TargetLike, as_target, split_targets
 from pellucid.registry import settings_of
+from pellucid.verbs.auto import Auto
 
 
 def as_methods(
@@ -19,7 +20,7 @@ def as_methods(
     """Methods by name (`"grad-cam,rise"`), as objects, or a mixture; `layer` and `seed` go to those that take them."""
     given = method if isinstance(method, Sequence) and not isinstance(method, str) else [method]
     names = [part for m in given for part in (m.split(",") if isinstance(m, str) else [m])]
-    methods = [get_method(m) if isinstance(m, str) else m for m in names]
+    methods = [named_method(m) if isinstance(m, str) else m for m in names]
     wrong = next((m for m in methods if not isinstance(m, Method)), None)
     if wrong is not None:
         raise MethodError(f"{wrong!r} is no method: give a name such as 'grad-cam', or an object such as GradCAM().")
@@ -30,6 +31,11 @@ def as_methods(
             f"A layer was named, but {', '.join(m.name for m in methods)} works without one: leave it out."
         )
     return [_with(_with(m, "layer", layer), "seed", seed) for m in methods]
+
+
+def named_method(name: str, **parameters: Any) -> Method:
+    """A method by name, `auto` among them."""
+    return Auto(**parameters) if name.strip() == Auto.name else get_method(name, **parameters)
 
 
 def with_settings(methods: Sequence[Method], settings: Sequence[str]) -> list[Method]:

@@ -25,6 +25,8 @@ from pellucid.models.model import VisionModel
 from pellucid.models.targets import PerSample, Target, TargetLike
 from pellucid.results import Heatmap, Heatmaps, Session
 from pellucid.results.heatmap import kind_of
+from pellucid.scoring.job import prepare
+from pellucid.verbs.auto import settled, with_candidates
 from pellucid.verbs.choices import as_methods, as_targets
 from pellucid.verbs.inputs import Input, ModelLike, as_model, prepared, unsampled
 from pellucid.verbs.records import parameters, record, recorded_target, reloaded
@@ -87,7 +89,8 @@ def explain(
         inputs: a picture (path, `sample:NAME`, PIL, array), a folder or glob of pictures, a tensor `(C, H, W)` or
             `(N, C, H, W)` as the model takes it, or a list of these. For a model of clips: a video, an animation, a
             folder of numbered frames, an array `(T, H, W, 3)`, a tensor `(C, T, H, W)` or `(N, C, T, H, W)`.
-        method: one or several, by name or as objects.
+        method: one or several, by name or as objects; `auto` is the best measured of those that cost one pass
+            together (see `Auto`).
         target: one or several: class numbers, labels, `a>b`, `Target` objects, functions of the output; None explains
             each picture's top class.
         layer: module path for the methods that explain a layer; None finds one.
@@ -220,28 +223,29 @@ def explain_batch(
     named = [model.bound(_for_batch(t, items).placed(geometries), x) for t in targets]
     bound = [model.frozen(t, x, output) for t in named]
     said = [t.remarks(output, model.labels) for t in bound]
-    methods = _by_pathway(methods, model, x)
-    found = explain_all(methods, model, x, bound, memory)
+    methods, stands, found = with_candidates(
+        _by_pathway(methods, model, x),
+        lambda chosen: explain_all(chosen, model, x, bound, memory),
+        lambda: prepare(model, x, bound),
+    )
     for i, item in enumerate(items):
         session = Session(model, x[i : i + 1], seed, weights)
         row = torch.tensor([i])
-        yield (
-            item.source["name"],
-            Heatmaps(
-                _heatmap(
-                    replace(item, remarks=[*item.remarks, *said[b][i]]) if said[b] else item,
-                    session,
-                    m,
-                    asked.select(row),
-                    target.select(row),
-                    found[a][b],
-                    i,
-                    predictions[i],
-                )
-                for b, (asked, target) in enumerate(zip(named, bound, strict=True))
-                for a, m in enumerate(methods)
-            ),
-        )
+        maps = [
+            _heatmap(
+                replace(item, remarks=[*item.remarks, *said[b][i]]) if said[b] else item,
+                session,
+                m,
+                asked.select(row),
+                target.select(row),
+                found[a][b],
+                i,
+                predictions[i],
+            )
+            for b, (asked, target) in enumerate(zip(named, bound, strict=True))
+            for a, m in enumerate(methods)
+        ]
+        yield item.source["name"], Heatmaps(settled(maps, stands))
 
 
 def _each_as_read(

@@ -18,10 +18,11 @@ from typing import Any, ClassVar
 from torch import Tensor
 
 from pellucid.errors import StorageError
-from pellucid.heatmaps import Method, get_method
+from pellucid.heatmaps import Method
 from pellucid.models.targets import Target, parse_target
 from pellucid.registry import Registry
 from pellucid.storage import Artefact
+from pellucid.verbs.choices import named_method
 
 Say = Callable[[str], None]
 """Is told, in a line, what the work will cost."""
@@ -49,7 +50,7 @@ class Codec:
 
 CODECS: dict[str, Codec] = {
     "target": Codec(Target, lambda t: t.spec(), parse_target),
-    "method": Codec(Method, lambda m: [m.name, m.parameters()], lambda v: get_method(v[0], **v[1])),
+    "method": Codec(Method, lambda m: [m.name, m.parameters()], lambda v: named_method(v[0], **v[1])),
 }
 """Under the name that marks them in a written request; verbs enter what only they hold."""
 
