@@ -4,7 +4,7 @@ Sentences are written in English where they arise, records and JSON keep them so
 language only where they are shown: on the terminal, in figures, on pages.
 """
 
-from pellucid.language.choice import LANGUAGES, choose, chosen, restored
+from pellucid.language.choice import LANGUAGES, choose, chosen, restored, speaking
 from pellucid.language.speech import printable, translated
 
-__all__ = ["LANGUAGES", "choose", "chosen", "printable", "restored", "translated"]
+__all__ = ["LANGUAGES", "choose", "chosen", "printable", "restored", "speaking", "translated"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 
 from pellucid.errors import PellucidError
 
@@ -12,6 +13,7 @@ LANGUAGES = {"en": "English", "zh": "中文"}
 _LOCALE = ("LC_ALL", "LC_MESSAGES", "LANG")  # in the order of POSIX: the first that is set decides
 
 _chosen: list[str] = []
+_here: ContextVar[str] = ContextVar("language")  # of one answer among many, such as a page of a server
 
 
 def choose(language: str | None) -> None:
@@ -33,12 +35,28 @@ def restored() -> Iterator[None]:
         _chosen[:] = before
 
 
+@contextmanager
+def speaking(language: str) -> Iterator[None]:
+    """Inside, in this thread or task alone, everything is shown in this language, whatever is chosen for the process.
+
+    Raises:
+        PellucidError: a language that is not known.
+    """
+    before = _here.set(_known(language, "lang"))
+    try:
+        yield
+    finally:
+        _here.reset(before)
+
+
 def chosen() -> str:
     """The language shown, `en` or `zh`.
 
     Raises:
         PellucidError: PELLUCID_LANG names a language that is not known (an unknown locale means English).
     """
+    if language := _here.get(""):
+        return language
     if _chosen:
         return _chosen[0]
     if named := os.environ.get("PELLUCID_LANG"):

@@ -2,6 +2,7 @@
 
 `python -m pellucid.language.sentences zh` adds what is new to the catalogue, without a translation, and drops what is
 gone. A sentence is a text or an f-string of two words or more that is no docstring. An f-string's values become gaps.
+Of a template every text given to `_` counts, of whatever length.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ _CODE = re.compile(
     r"|^(lambda|const|export|import|from [\w.]+ import|default-src|DejaVu)\b|^result = "  # scripts
     r"|arXiv:|doi:|^[A-Z]\w+(, \w+)* (&|et al|\d{4})"  # papers
 )
+_GIVEN = re.compile(r"""\b_\((?:"([^"]+)"|'([^']+)')\)""")  # in a template
 _QUOTED = r'((?:".*"\n?)+)'
 _ENTRY = re.compile(rf"^msgid {_QUOTED}msgstr {_QUOTED}", re.MULTILINE)
 _HEAD = """msgid ""
@@ -39,7 +41,8 @@ _WORDS = (
     "gradients", "outputs", "attention", "functions", "nothing", "insertion", "deletion", "random", "concepts",
     "none", "map", "beside", "show", "swipe", "blink", "difference", "opacity", "threshold", "sign", "both",
     "scale", "shared", "smooth", "zoom", "boundary", "slice", "plane", "play", "pause", "original", "axial", "coronal",
-    "sagittal", "Summary", "Values",
+    "sagittal", "Summary", "Values", "queued", "running", "cancelling", "cancelled", "done", "failed", "explanation",
+    "importance", "activations", "atlas", "audit", "comparison", "feature", "surrogate",
     "layer {0}", "{0} channels", "channels-first {0} x {1}", "channels-last {0} x {1}", "tokens {0} x {1}",
     "1 forward", "1 forward + 1 backward",
     "insertion {0}", "deletion {0}",
@@ -55,6 +58,9 @@ def sentences(root: Path = _SOURCE) -> dict[str, str]:
         if place.parts[0] not in _UNSHOWN:
             for line, text in in_source(file.read_text(encoding="utf-8"), commands=_commands(place)):
                 found.setdefault(text, f"{place.as_posix()}:{line}")
+    for file in sorted(root.rglob("*.html")):
+        for given in _GIVEN.findall(file.read_text(encoding="utf-8")):
+            found.setdefault("".join(given), f"{file.relative_to(root).as_posix()}:0")
     return found
 
 

@@ -19,6 +19,7 @@ from starlette.datastructures import UploadFile
 
 from pellucid.errors import PellucidError
 from pellucid.files import write_bytes
+from pellucid.language import LANGUAGES, chosen, speaking, translated
 from pellucid.studio.guard import Guard
 from pellucid.studio.jobs import JobFiles, JobRequest, StudioJob, is_id
 from pellucid.studio.library import Library, Shelved
@@ -81,11 +82,11 @@ class Studio:
         return [s for s in self.visible(self.library.all(), visitor) if s.id == id]
 
     async def page(self, shelved: list[Shelved]) -> str:
-        """Results as a page, made once: by the worker for all of a job, else here."""
-        made = self.settings.page(shelved[0].file.parent.name)
+        """Results as a page, made once a language: by the worker for all of a job, else here."""
+        made = self.settings.page(shelved[0].file.parent.name, chosen())
         if made.exists() and {s.file for s in shelved} == {s.file for s in self.library.of_job(made.stem)}:
             return await asyncio.to_thread(made.read_text)
-        key = tuple((s.file, s.file.stat().st_mtime) for s in shelved)
+        key = (chosen(), *((s.file, s.file.stat().st_mtime) for s in shelved))
         if key not in self._pages:
             self._pages[key] = await asyncio.to_thread(_page, shelved)
             while len(self._pages) > 32:
@@ -140,28 +141,55 @@ def _visitor(request: Request) -> str:
     return visitor
 
 
+def _query(request: Request, **changed: str) -> str:
+    """The address of this page with something changed, without its host."""
+    return f"?{request.url.include_query_params(**changed).query}"
+
+
+def _told(jobs: list[StudioJob], language: str) -> list[dict[str, Any]]:
+    """How jobs stand: `state` for the script, the rest for who reads it."""
+    with speaking(language):
+        texts = [(job.told(), ("label", "error")) for job in jobs]
+        return [{**t, **{k: translated(t[k]) for k in keys}, "said": translated(t["state"])} for t, keys in texts]
+
+
 def _missing() -> HTTPException:
     return HTTPException(404)
 
 
 class _Shown:
-    """Pages with what all of them know."""
+    """Pages with what all of them know, in the language that a visitor last chose (`?lang=zh` on any page)."""
 
     def __init__(self, studio: Studio) -> None:
         self._studio = studio
+        self._cookie = f"pellucid-lang-{studio.settings.port}"
+
+    def language(self, request: Request) -> str:
+        """What a visitor reads: chosen now, or before, or for the studio."""
+        wanted = (request.query_params.get("lang"), request.cookies.get(self._cookie))
+        return next((name for name in wanted if name in LANGUAGES), chosen())
 
     def __call__(self, page: str, request: Request, status: int = 200, **values: Any) -> HTMLResponse:
+        language = self.language(request)
+        with speaking(language):
+            answer = self._filled(page, request, status, **values)
+        if request.query_params.get("lang") == language:
+            answer.set_cookie(self._cookie, language, max_age=2_592_000, httponly=True, samesite="strict")
+        return answer
+
+    def _filled(self, page: str, request: Request, status: int, **values: Any) -> HTMLResponse:
         queue = self._studio.queue
         about = {
             "models": self._studio.settings.models,
             "catalogue": queue.catalogue,
             "described": queue.described,
             "here": request.url.path,
+            "also": {name: _query(request, lang=name) for name in LANGUAGES},
         }
         waits = page in ("explain.html", "importance.html", "model.html") and not queue.catalogue
         return HTMLResponse(render("starting.html" if waits else page, **about, **values), status)
 
-    async def frame(self, found: list[Shelved]) -> HTMLResponse:
+    async def frame(self, found: list[Shelved], request: Request) -> HTMLResponse:
         """Results as the page of a frame.
 
         Raises:
@@ -169,7 +197,9 @@ class _Shown:
         """
         if not found:
             raise _missing()
-        return HTMLResponse(await self._studio.page(found), headers={"content-security-policy": FRAME})
+        with speaking(self.language(request)):
+            page = await self._studio.page(found)
+        return HTMLResponse(page, headers={"content-security-policy": FRAME})
 
 
 def _routes(app: FastAPI, studio: Studio) -> None:
@@ -241,16 +271,16 @@ def _jobs(app: FastAPI, studio: Studio, shown: _Shown) -> None:
 
     @app.get("/jobs.json")
     async def states(request: Request) -> JSONResponse:
-        return JSONResponse([job.told() for job in queue.files.of(_visitor(request))])
+        return JSONResponse(_told(queue.files.of(_visitor(request)), shown.language(request)))
 
     @app.get("/events")
     async def events(request: Request) -> StreamingResponse:
-        visitor = _visitor(request)
+        visitor, language = _visitor(request), shown.language(request)
 
         async def told() -> AsyncIterator[str]:
             before = ""
             while not await request.is_disconnected():
-                now = json.dumps([job.told() for job in queue.files.of(visitor)])
+                now = json.dumps(_told(queue.files.of(visitor), language))
                 if now != before:
                     yield f"data: {now}\n\n"
                     before = now
@@ -282,7 +312,7 @@ def _looking(app: FastAPI, studio: Studio, shown: _Shown) -> None:
 
     @app.get("/results/{id}/page")
     async def result_page(id: str, request: Request) -> HTMLResponse:
-        return await shown.frame(studio.results(id, _visitor(request)))
+        return await shown.frame(studio.results(id, _visitor(request)), request)
 
     @app.get("/compare")
     async def compare(request: Request) -> HTMLResponse:
@@ -293,7 +323,8 @@ def _looking(app: FastAPI, studio: Studio, shown: _Shown) -> None:
     @app.get("/compare/page")
     async def compare_page(request: Request) -> HTMLResponse:
         ids = set(request.query_params.getlist("id")[:_COMPARED])
-        return await shown.frame([s for s in studio.visible(studio.library.all(), _visitor(request)) if s.id in ids])
+        found = studio.visible(studio.library.all(), _visitor(request))
+        return await shown.frame([s for s in found if s.id in ids], request)
 
     @app.get("/library")
     async def library(request: Request) -> HTMLResponse:
@@ -305,8 +336,8 @@ def _looking(app: FastAPI, studio: Studio, shown: _Shown) -> None:
         return shown("library.html", request, results=found, choices=choices, wanted=wanted, text=text)
 
     @app.get("/shared/{id}/{key}")
-    async def shared(id: str, key: str) -> HTMLResponse:
-        return await shown.frame(_shared(studio, id, key))
+    async def shared(id: str, key: str, request: Request) -> HTMLResponse:
+        return await shown.frame(_shared(studio, id, key), request)
 
 
 def _shared(studio: Studio, id: str, key: str) -> list[Shelved]:

@@ -7,6 +7,7 @@ import time
 from contextlib import suppress
 from typing import Any
 
+from pellucid.language import chosen
 from pellucid.studio.jobs import JobFiles, JobRequest, StudioJob
 from pellucid.studio.line import WorkerGoneError, WorkerLine
 from pellucid.studio.settings import StudioSettings
@@ -109,7 +110,7 @@ class JobQueue:
         try:
             asked = job.asked
             folder = self._settings.home / job.id
-            page = None if asked.verb == "describe" else self._settings.page(job.id)
+            page = None if asked.verb == "describe" else self._settings.page(job.id, chosen())
             answer = await line.ask(asked.verb, asked.model, asked.input, asked.options, folder, page)
             job.error = _as_asked(answer.get("error", ""), asked)
             if asked.verb == "describe" and answer["kind"] == "done":

@@ -44,9 +44,9 @@ class StudioSettings:
         """Where jobs, uploads and the secret of links are kept."""
         return self.home / ".studio"
 
-    def page(self, id: str) -> Path:
-        """Where the page of a job's results is kept."""
-        return self.inner / "pages" / f"{id}.html"
+    def page(self, id: str, language: str) -> Path:
+        """Where the page of a job's results is kept, in a language, which names its folder."""
+        return self.inner / "pages" / language / f"{id}.html"
 
     @property
     def address(self) -> str:

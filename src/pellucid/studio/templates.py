@@ -1,4 +1,4 @@
-"""Pages out of templates; every value is escaped, every text goes through `_`, where a catalogue can take it."""
+"""Pages out of templates; every value is escaped, every text goes through `_`, which finds it in the catalogue."""
 
 from __future__ import annotations
 
@@ -9,10 +9,7 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-
-def translated(text: str) -> str:
-    """A text in the language of the page."""
-    return text
+from pellucid.language import LANGUAGES, chosen, translated
 
 
 @cache
@@ -31,7 +28,7 @@ def _environment() -> Environment:
 
 def render(name: str, **values: Any) -> str:
     """A template with its values."""
-    return _environment().get_template(name).render(**values)
+    return _environment().get_template(name).render(language=chosen(), languages=LANGUAGES, **values)
 
 
 def _moment(seconds: float) -> str:

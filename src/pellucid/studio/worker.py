@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from pellucid.errors import PellucidError
+from pellucid.language import speaking
 from pellucid.progress import reporting
 
 _KEPT = 3  # models in memory
@@ -185,7 +186,8 @@ def _write_page(folder: Path, page: Path) -> None:
     from pellucid.verbs.report import report
 
     page.parent.mkdir(parents=True, exist_ok=True)
-    report([folder], limit=200.0, home=folder).save(page)
+    with speaking(page.parent.name):
+        report([folder], limit=200.0, home=folder).save(page)
 
 
 def _catalogue() -> dict[str, Any]:

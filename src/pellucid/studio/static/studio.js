@@ -5,7 +5,7 @@ const told = (jobs) => {
       const over = ["done", "failed", "cancelled"].includes(job.state);
       if (over && place.dataset.state !== job.state) return location.reload();
       place.dataset.state = job.state;
-      place.querySelector(".state")?.replaceChildren(job.state);
+      place.querySelector(".state")?.replaceChildren(job.said);
       place.querySelector(".label")?.replaceChildren(job.label);
       const bar = place.querySelector("progress");
       if (bar && job.share > 0) bar.value = job.share;
