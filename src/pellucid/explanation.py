@@ -19,6 +19,8 @@ from pellucid.media.picture import Picture
 from pellucid.media.volume import Volume
 
 Kind = Literal["map", "channels"]
+REDACTED = "redacted"
+"""Among the extras: boxes `(1, K, 4)` of the original that nobody is shown."""
 
 
 _LONG = 60  # letters of a text that are shown

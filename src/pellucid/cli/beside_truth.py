@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,33 +11,31 @@ import typer
 from pellucid.cli.console import say, with_progress
 
 if TYPE_CHECKING:
-    from pellucid.heatmaps import Method
-    from pellucid.models.model import VisionModel
+    from pellucid.errors import PellucidError
     from pellucid.results.judged import JudgedPicture
+    from pellucid.truth import Truth
 
 
 def beside_truth(
-    model: VisionModel,
-    files: list[str],
-    methods: list[Method],
-    truth: Path,
+    outcomes: Iterator[tuple[str, JudgedPicture | PellucidError]],
+    known: Truth,
     report: dict[str, Any],
     out: Path,
-    *,
-    seed: int,
+    taken: set[str],
     as_json: bool,
 ) -> None:
-    """Explain what was found, missed and imagined in each file; write it, and say how many there are."""
-    from pellucid.results import names_of_inputs
-    from pellucid.results.judged import counted, write_judged
-    from pellucid.truth import read_truth
-    from pellucid.verbs.beside_truth import explain_beside
+    """Write what was found, missed and imagined in each picture, and say how many there are.
 
-    known = read_truth(truth, model.labels or ())
+    Args:
+        outcomes: of `explain_beside`.
+        taken: names of files that panels must not be written over.
+    """
+    from pellucid.results.judged import counted, write_judged
+
     for note in known.notes:
         say(f"note: {note}", aside=True)
-    taken, done = names_of_inputs(out, files), []
-    for name, found in with_progress(explain_beside(model, files, known, methods, seed=seed)):
+    done = []
+    for name, found in with_progress(outcomes):
         if isinstance(found, Exception):
             report["failed"].append({"input": name, "error": str(found)})
             say(f"pellucid: {found}", aside=True)

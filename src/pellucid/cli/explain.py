@@ -53,6 +53,7 @@ def explain(
     per_slice: options.PerSlice = None,
     keep_identifiers: options.KeepIdentifiers = False,
     truth: options.Truth = None,
+    redact: options.Redact = None,
 ) -> None:
     """Show where a model looked, and measure whether the answer can be trusted."""
     with console.report(as_json) as report, options.running(runtime, precision):
@@ -70,6 +71,7 @@ def explain(
         from pellucid.verbs.choices import as_methods, as_targets, with_settings
         from pellucid.verbs.explain import explain_each
         from pellucid.verbs.guarantee import with_guarantee
+        from pellucid.verbs.redaction import without
 
         methods, targets = as_methods(method, layer=layer, seed=seed), as_targets(target)
         methods = with_settings(methods, [*(settings or []), *([] if many is None else [f"many={many}"])])
@@ -79,15 +81,19 @@ def explain(
         files = vision.medium.expand(inputs)
         if truth is not None:
             from pellucid.cli.beside_truth import beside_truth
+            from pellucid.truth import read_truth
+            from pellucid.verbs.beside_truth import explain_beside
 
-            beside_truth(vision, files, methods, truth, report, out, seed=seed, as_json=as_json)
+            known = read_truth(truth, vision.labels or ())
+            judged = without(redact, explain_beside(vision, files, known, methods, seed=seed))
+            beside_truth(judged, known, report, out, names_of_inputs(out, files), as_json)
             return
         if not as_json and sys.stderr.isatty():
             for m in methods:
                 say(f"{m.name}: {m.cost} a picture{' and target' if m.uses_target else ''}", aside=True)
         measured = len(files) == 1 and not vision.medium.moving if check is None else check
         taken = names_of_inputs(out, files)
-        outcomes = explain_each(vision, files, methods, targets, seed=seed)
+        outcomes = without(redact, explain_each(vision, files, methods, targets, seed=seed))
         for name, found in console.with_progress(outcomes):
             if isinstance(found, Exception):
                 report["failed"].append({"input": name, "error": str(found)})

@@ -101,6 +101,13 @@ Truth = Annotated[
         "boxes are explained apart.",
     ),
 ]
+Redact = Annotated[
+    str | None,
+    typer.Option(
+        "--redact",
+        help="Boxes to make unrecognisable in all that is shown and written: annotations, or x0,y0,x1,y1;...",
+    ),
+]
 
 DEFAULT_MODEL = "efficientnet-lite0"
 OUT = Path("pellucid-out")

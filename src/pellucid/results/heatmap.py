@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from pellucid import storage
 from pellucid.errors import MediaError
 from pellucid.evaluation.check import Explained, Session, by_picture, check
 from pellucid.evaluation.reliability import READERS, ReliabilityCard
 from pellucid.evaluation.reliability import reliability as measure_reliability
-from pellucid.explanation import Quality
+from pellucid.explanation import REDACTED, Explanation, Quality
 from pellucid.media import Medium, Volume
+from pellucid.media.redaction import redacted
 from pellucid.results.base import Result
 from pellucid.results.shown import file_names, names_of_inputs, slug, unused
 
@@ -238,6 +242,15 @@ def kind_of(medium: Medium) -> type[Heatmap]:
     return _KINDS[medium.name]
 
 
+def hide(e: Explanation, boxes: Tensor) -> None:
+    """Make boxes `(K, 4)` of an explanation's picture unrecognisable, and note them for whoever opens it again."""
+    if not e.geometry.known or isinstance(e.picture, Volume):
+        raise MediaError(f"{e.name} can't be redacted: only pictures and clips with a known way back to them can.")
+    if e.picture is not None:
+        e.picture = redacted(e.picture, boxes.tolist())
+    e.extras[REDACTED] = boxes[None]
+
+
 class Heatmaps(list[Heatmap], Result):
     """Several explanations; those of one picture make one panel."""
 
@@ -252,6 +265,18 @@ class Heatmaps(list[Heatmap], Result):
             if isinstance(e, VolumeHeatmap) and e.kind == "map":
                 e.reliability()  # beside every medical map
         return [e.quality for e in self if e.quality is not None]
+
+    def redact(self, boxes: Sequence[Sequence[float]]) -> Heatmaps:
+        """Hide boxes `(x0, y0, x1, y1)` of the original in all that is shown and written; the values stay as they are.
+
+        What is read back from disk is hidden too. All explanations must be of one picture or clip.
+
+        Raises:
+            MediaError: a box is none, it is a volume, or the model's transform has no known way back to the picture.
+        """
+        for e in self:
+            hide(e, torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4))
+        return self
 
     @property
     def caption(self) -> str:

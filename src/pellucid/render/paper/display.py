@@ -12,8 +12,9 @@ from PIL import Image
 from torch import Tensor
 
 from pellucid.errors import PellucidError
-from pellucid.explanation import Explanation, Prediction, Record
+from pellucid.explanation import REDACTED, Explanation, Prediction, Record
 from pellucid.media import Clip, Geometry, Picture, Volume
+from pellucid.media.redaction import coarse
 from pellucid.render.paper.colour import Array, Limits, limits, number
 from pellucid.render.paper.overlay import Ground, overlay
 from pellucid.render.paper.regions import revealed
@@ -110,6 +111,7 @@ def display(explanation: Explanation, size: int = DISPLAY_SIZE, index: int | Non
         ]
         values = smooth(values, sigma := _SMOOTH * max(spans))
         per_pixel = max(explanation.geometry.source_size[-2:]) / max(values.shape)
+        values = _redacted(values, explanation, geometry)
         captions.append(f"smoothed for display, σ = {max(0.1, sigma * per_pixel):.1f} px")
     shown = values if fine and raw.ndim == 3 else raw.numpy()
     return Display(
@@ -193,6 +195,16 @@ def _unpadded(values: Array, explanation: Explanation) -> Array:
         return values
     small = torch.nn.functional.interpolate(seen[None].float(), size=values.shape, mode="nearest-exact")[0, 0]
     return np.where(small.numpy() > 0, values, np.float32("nan"))
+
+
+def _redacted(values: Array, explanation: Explanation, geometry: Geometry) -> Array:
+    """A pixel-level map at display size, coarse where the picture must not be recognised."""
+    boxes = explanation.extras.get(REDACTED)
+    if boxes is None:
+        return values
+    stretch = np.array(values.shape[::-1] * 2) / np.array(explanation.geometry.source_size[-2:][::-1] * 2)
+    hidden: Array = coarse(values[..., None], boxes[0].numpy() * stretch)[..., 0]
+    return hidden
 
 
 def ground_pixels(explanation: Pictured, size: tuple[int, ...], index: int | None = None) -> NDArray[np.uint8]:
