@@ -48,7 +48,7 @@ def test_hits_misses_and_false_boxes_are_explained_as_what_they_are(tmp_path):
     found = explained(
         tmp_path, Annotation("Red", RED, key=5), Annotation("red", BLUE, key=6), Annotation("green", BLUE)
     )
-    assert found.line == "1 hit, 1 miss, 1 false box"
+    assert found.line == "1 found, 1 missed, 1 false"
     hit, miss, false = found.boxes
     assert [box.maps[0].record.target for box in found.boxes] == ["box:0", "box:0@24,0,32,8", "box:1"], (
         "red by its number"
@@ -101,7 +101,7 @@ def test_a_picture_that_does_not_fit_says_so_and_the_rest_goes_on(tmp_path):
     known = truth(Annotation("red", RED))
     known = replace(known, pictures=(*known.pictures, Annotated("b.png", (), (32, 33))))
     found = dict(explain_beside(planted(), files, known, [METHOD]))
-    assert found["a"].line == "1 hit, 0 misses, 1 false box"
+    assert found["a"].line == "1 found, 0 missed, 1 false"
     assert "of 33 x 32 pixels, and the picture is 32 x 32" in str(found["b"])
     assert "c.png" in str(found[files[2]])
 
@@ -124,8 +124,8 @@ def test_on_the_command_line(tmp_path, monkeypatch):
     asked = ["explain", str(tmp_path), "--truth", str(file), "--method", "occlusion", "--out", str(tmp_path / "out")]
     ran = CliRunner().invoke(app, asked)
     assert ran.exit_code == 1, "nothing is known of one picture"
-    assert "1 picture: 1 hit, 0 misses, 1 false box" in ran.stdout
+    assert "1 picture: 1 found, 0 missed, 1 false" in ran.stdout
     assert "says nothing of b.png" in ran.stderr
     told = json.loads(CliRunner().invoke(app, [*asked, "--json"]).stdout)
-    assert told["counts"] == "1 hit, 0 misses, 1 false box"
+    assert told["counts"] == "1 found, 0 missed, 1 false"
     assert [row["kind"] for row in told["results"]] == ["hit", "false"]

@@ -75,7 +75,7 @@ class JudgedPicture(Brief):
 
     @property
     def line(self) -> str:
-        """`2 hits, 1 miss, 3 false boxes`."""
+        """`2 found, 1 missed, 3 false`."""
         return counted(self.boxes)
 
     def save(self, folder: str | Path, taken: set[str]) -> list[Path]:
@@ -126,7 +126,7 @@ class JudgedPicture(Brief):
 
 
 def counted(boxes: Iterable[JudgedBox]) -> str:
-    """How many boxes are hits, misses and false, in words."""
+    """How many objects are found and missed, and how many boxes are false, in words."""
     kinds = [box.judged.kind for box in boxes]
     hits, misses, false = (kinds.count(kind) for kind in KINDS)
     return f"{hits} hit{'s' * (hits != 1)}, {misses} miss{'es' * (misses != 1)}, {false} false box{'es' * (false != 1)}"
