@@ -129,7 +129,7 @@ def counted(boxes: Iterable[JudgedBox]) -> str:
     """How many objects are found and missed, and how many boxes are false, in words."""
     kinds = [box.judged.kind for box in boxes]
     hits, misses, false = (kinds.count(kind) for kind in KINDS)
-    return f"{hits} hit{'s' * (hits != 1)}, {misses} miss{'es' * (misses != 1)}, {false} false box{'es' * (false != 1)}"
+    return f"{hits} found, {misses} missed, {false} false"
 
 
 def write_judged(pictures: Sequence[JudgedPicture], truth: Truth, folder: str | Path) -> list[Path]:
