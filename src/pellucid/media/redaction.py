@@ -12,12 +12,12 @@ from numpy.typing import NDArray
 
 from pellucid.errors import MediaError
 from pellucid.media.clip import Clip
-from pellucid.media.image import Picture
+from pellucid.media.picture import Picture
 
 CELLS = 4
 """What is left of a box along each of its sides."""
 
-Seen = TypeVar("Seen", Picture, Clip)
+Seen = TypeVar("Seen", bound=Picture | Clip)
 
 
 def redacted(seen: Seen, boxes: Sequence[Sequence[float]]) -> Seen:
@@ -28,9 +28,8 @@ def redacted(seen: Seen, boxes: Sequence[Sequence[float]]) -> Seen:
     Raises:
         MediaError: a box is none.
     """
-    if isinstance(seen, Clip):
-        return replace(seen, frames=coarse(seen.frames, boxes))
-    return replace(seen, pixels=coarse(seen.pixels, boxes))
+    where = "frames" if isinstance(seen, Clip) else "pixels"
+    return replace(seen, **{where: coarse(getattr(seen, where), boxes)})
 
 
 def coarse(pixels: NDArray[Any], boxes: Sequence[Sequence[float]]) -> NDArray[Any]:
@@ -52,4 +51,4 @@ def coarse(pixels: NDArray[Any], boxes: Sequence[Sequence[float]]) -> NDArray[An
 def _cuts(start: float, stop: float, count: int) -> list[int]:
     """The whole pixels that a stretch touches, cut into parts."""
     low, high = max(0, int(np.floor(start))), min(count, int(np.ceil(stop)))
-    return np.linspace(low, max(low, high), CELLS + 1).round().astype(int).tolist()
+    return [round(v) for v in np.linspace(low, max(low, high), CELLS + 1).tolist()]
