@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import pairwise
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,10 +17,8 @@ from pellucid.media.picture import Picture
 CELLS = 4
 """What is left of a box along each of its sides."""
 
-Seen = TypeVar("Seen", bound=Picture | Clip)
 
-
-def redacted(seen: Seen, boxes: Sequence[Sequence[float]]) -> Seen:
+def redacted(seen: Picture | Clip, boxes: Sequence[Sequence[float]]) -> Picture | Clip:
     """A picture, or all frames of a clip, with boxes `(x0, y0, x1, y1)` of its own pixels made unrecognisable.
 
     Of each box the means of `CELLS` x `CELLS` parts are left, so that nothing finer can be computed back.
@@ -28,8 +26,9 @@ def redacted(seen: Seen, boxes: Sequence[Sequence[float]]) -> Seen:
     Raises:
         MediaError: a box is none.
     """
-    where = "frames" if isinstance(seen, Clip) else "pixels"
-    return replace(seen, **{where: coarse(getattr(seen, where), boxes)})
+    if isinstance(seen, Clip):
+        return replace(seen, frames=coarse(seen.frames, boxes))
+    return replace(seen, pixels=coarse(seen.pixels, boxes))
 
 
 def coarse(pixels: NDArray[Any], boxes: Sequence[Sequence[float]]) -> NDArray[Any]:
