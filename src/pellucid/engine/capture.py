@@ -348,16 +348,32 @@ class Capture:
         """
         for self._graph_prefix in (False, True):
             output = self.forward(inputs)
-            with torch.enable_grad():
-                scores = list(score(output, self.watched))
-            if wrong := [tuple(s.shape) for s in scores if s.shape != inputs.shape[:1]]:
-                raise TargetError(
-                    f"The target returned scores of shape {wrong[0]} for {len(inputs)} inputs; it must return one "
-                    "score for each, a tensor (N,)."
-                )
+            scores = self.scores(output, len(inputs), score)
             if all(s.requires_grad for s in scores) or self.input_gradient:
                 break
         return output, scores
+
+    def scores(
+        self, output: Any, count: int, score: Callable[[Any, Mapping[str, Tensor]], Sequence[Tensor]]
+    ) -> list[Tensor]:
+        """What `score(output, watched)` reads from the pass just made of `count` inputs, in the graph.
+
+        Raises:
+            TargetError: not one score for each input.
+        """
+        with torch.enable_grad():
+            scores = list(score(output, self.watched))
+        if wrong := [tuple(s.shape) for s in scores if s.shape != (count,)]:
+            raise TargetError(
+                f"The target returned scores of shape {wrong[0]} for {count} inputs; it must return one score for "
+                "each, a tensor (N,)."
+            )
+        return scores
+
+    @property
+    def tail_only(self) -> bool:
+        """Whether the graph of the pass begins at the cut."""
+        return not self._graph_prefix
 
     def _cut_hook(self, name: str) -> Behind:
         def hook(_module: nn.Module, _args: Any, output: Any) -> Any:

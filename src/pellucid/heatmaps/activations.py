@@ -70,8 +70,19 @@ def activation_and_gradients(job: Job, layer: Layer, need_gradient: bool) -> tup
         with Capture(job.module, [name], stop_early=True, runs=runs) as capture:
             capture.forward(job.inputs)
             return capture.activations[name], []
+
+    def asked(output: Any, watched: Mapping[str, Tensor]) -> list[Tensor]:
+        return [t.score(output, watched) for t in job.targets]
+
+    if job.ahead and (taken := job.ahead.taken(job.inputs, name, layer.runs)):
+        capture, output = taken
+        scores = capture.scores(output, len(job.inputs), asked)
+        if all(s.requires_grad for s in scores):
+            return capture.activations[name].detach(), [g[name] for g in capture.gradients(scores)]
     with Capture(job.module, [name], watch=job.watch, runs=runs) as capture:
-        _, scores = capture.scored(job.inputs, lambda y, w: [t.score(y, w) for t in job.targets])
+        output, scores = capture.scored(job.inputs, asked)
+        if job.ahead and capture.tail_only and not job.watch:
+            job.ahead.prove(job.module, job.inputs, output, name, layer.runs)
         gradients = [g[name] for g in capture.gradients(scores)]
         return capture.activations[name].detach(), gradients
 

@@ -22,7 +22,7 @@ from pellucid.scoring.masked import freeze
 
 
 @dataclass(frozen=True)
-class Rows:
+class AttentionRows:
     """Which rows of an attention count, as rows over all tokens of one grid.
 
     Attributes:
@@ -81,7 +81,7 @@ class Rows:
 class RowsMethod(RolloutMethod):
     """Base of methods that need joint attention, and read the last one's rows."""
 
-    def rows(self, one: Job, weights: Sequence[Tensor]) -> tuple[Rows, list[Tensor], Tensor]:
+    def rows(self, one: Job, weights: Sequence[Tensor]) -> tuple[AttentionRows, list[Tensor], Tensor]:
         """The rows that count, the attentions in front of the last, and the last, `(heads, queries, keys)` each."""
         tokens, among, last = self.parted(one, weights)
         if len(last) > 1:
@@ -95,7 +95,7 @@ class RowsMethod(RolloutMethod):
                 "attention-rollout or attention-relevance."
             )
         every = [w[0] for w in (*among, *last)]
-        return Rows(tokens, self.begin(tokens)), every[:-1], every[-1]
+        return AttentionRows(tokens, self.begin(tokens)), every[:-1], every[-1]
 
 
 @method(
@@ -175,7 +175,7 @@ class FeedbackMethod(RowsMethod):
         return slice(first, None)
 
     @abstractmethod
-    def walk(self, rows: Rows, among: list[Tensor], last: Tensor, slopes: list[Tensor]) -> Tensor:
+    def walk(self, rows: AttentionRows, among: list[Tensor], last: Tensor, slopes: list[Tensor]) -> Tensor:
         """The rows `(rows, prefix + cells)` led back through the attentions; `slopes` are one target's."""
 
     def roll(self, job: Job) -> list[Attribution]:
@@ -224,7 +224,7 @@ class TransitionAttention(FeedbackMethod):
 
     left_out: ClassVar[int] = 3
 
-    def walk(self, rows: Rows, among: list[Tensor], last: Tensor, slopes: list[Tensor]) -> Tensor:
+    def walk(self, rows: AttentionRows, among: list[Tensor], last: Tensor, slopes: list[Tensor]) -> Tensor:
         """States, from the last back."""
         state = rows.of(last.mean(0))
         for attention in reversed(among[self.counted(among)]):
@@ -255,7 +255,7 @@ class BeyondIntuition(FeedbackMethod):
 
     left_out: ClassVar[int] = 4
 
-    def walk(self, rows: Rows, among: list[Tensor], last: Tensor, slopes: list[Tensor]) -> Tensor:
+    def walk(self, rows: AttentionRows, among: list[Tensor], last: Tensor, slopes: list[Tensor]) -> Tensor:
         """Perceptions, from the last back."""
         counted = self.counted(among)
         final = _by_heads(last, slopes[len(among)])

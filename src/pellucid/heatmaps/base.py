@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from pellucid.engine import Cost
+from pellucid.engine.ahead import Ahead
 from pellucid.engine.memory import Memory
 from pellucid.engine.opaque import require_layers
 from pellucid.engine.run import batch_note
@@ -110,6 +111,10 @@ class Method(ABC):
     def run(cls, methods: Sequence[Any], job: Job) -> list[list[Attribution]]:
         """Run methods of one `pass_key` on one job: a list per method of one attribution per target."""
 
+    def cut_key(self) -> Hashable:
+        """Of a method whose whole work is one pass cut at a layer, with gradients: its `pass_key`; else None."""
+        return None
+
     def quick(self) -> Method:
         """A cheaper version of this method that finds nearly the same, for repeated tests."""
         return self
@@ -144,13 +149,15 @@ def explain_all(
     inputs: Tensor,
     targets: Sequence[TargetLike],
     memory: Memory | None = None,
+    ahead: Ahead | None = None,
 ) -> list[list[Attribution]]:
     """Several methods and targets on one batch, sharing every pass that can be shared: `[method][target]`.
 
-    `memory` holds scores that one method has found before, for the one target, from the same baseline and seed.
+    `memory` holds scores that one method has found before, for the one target, from the same baseline and seed;
+    `ahead` the answer to these inputs, and perhaps the pass that gave it.
     """
     with torch.inference_mode(False):  # a caller's inference mode would make every tensor here read-only
-        job = dataclasses.replace(prepare(model, inputs, targets), memory=memory)
+        job = dataclasses.replace(prepare(model, inputs, targets), memory=memory, ahead=ahead)
         found = _run_groups(methods, job)
         for attribution in (a for of_method in found for a in of_method):
             attribution.notes += batch_note(job.module)

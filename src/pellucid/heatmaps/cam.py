@@ -65,6 +65,10 @@ class ActivationGradientCAM(Method):
         """All CAMs of one layer share a pass."""
         return (ActivationGradientCAM, self.layer)
 
+    def cut_key(self) -> Hashable:
+        """Its pass is cut at its layer."""
+        return self.pass_key() if self.needs_gradient else None
+
     @classmethod
     def run(cls, methods: Sequence[ActivationGradientCAM], job: Job) -> list[list[Attribution]]:
         """One pass for all methods and targets."""

@@ -14,7 +14,7 @@ from pellucid.engine.hooks import Hooks
 from pellucid.engine.leaves import first_tensor, replace_first_tensor
 from pellucid.errors import MethodError
 from pellucid.heatmaps.attention import AttentionMethod, relevance_of
-from pellucid.heatmaps.attention_rows import Rows
+from pellucid.heatmaps.attention_rows import AttentionRows
 from pellucid.heatmaps.attention_slopes import NO_GRADIENT, of_several, one_by_one
 from pellucid.heatmaps.base import Attribution, method
 from pellucid.models.spans import Intervals
@@ -91,14 +91,14 @@ class LeGrad(AttentionMethod):
         cost = Cost(2 * len(job.inputs), len(job.inputs) * len(job.targets))
         return [relevance_of(torch.stack(m), [], cost, span) for m in maps]
 
-    def _layers(self, one: Job) -> tuple[Rows, list[Tensor]]:
+    def _layers(self, one: Job) -> tuple[AttentionRows, list[Tensor]]:
         """How the tokens of one input read, and for each target what each layer gains, `(layers, tokens)`."""
         with Capture(one.module) as capture, torch.no_grad(), reading_attention() as read:
             output = capture.forward(one.inputs)
             targets = [t.freeze(output) for t in one.targets]
             plain = [t.score(output, {}) for t in targets]
         tokens, among, last = self.parted(one, of_several(read.weights))
-        rows = Rows(tokens, "mean")
+        rows = AttentionRows(tokens, "mean")
         entry = next((e for e in entries(one.module, one.inputs)), None)
         if entry is None or tokens.kind != "joint" or len(last) > 1:
             raise MethodError(

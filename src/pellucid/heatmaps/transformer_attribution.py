@@ -25,7 +25,7 @@ _SAME = 1e-3  # what an attention may differ by between the plain pass and the p
 
 
 @dataclass(frozen=True)
-class Kept(Rule):
+class KeptAttention(Rule):
     """Another rule, whose answers are kept where they are attention weights."""
 
     rule: Rule
@@ -87,7 +87,7 @@ class TransformerAttribution(RolloutMethod):
 
     def _relevances(self, one: Job, weights: list[Tensor]) -> tuple[list[list[Tensor]], list[str]]:
         """Relevance of each attention, as `weights`, for each target; the score has a relevance of 1."""
-        kept = Kept(Pass())
+        kept = KeptAttention(Pass())
         with Capture(one.module, watch=one.watch, input_gradient=True) as capture:
             run = Propagation(relevance_rules(kept), capture.module)
 

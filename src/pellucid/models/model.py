@@ -143,6 +143,14 @@ class VisionModel:
                         "works on (N, T, C, H, W): wrap it with pl.wrap(module, layout='BTCHW', ...)."
                     ) from error.__cause__
                 raise
+        return self.sound(output)
+
+    def sound(self, output: Any) -> Any:
+        """An output, if something in it can be explained.
+
+        Raises:
+            ModelError: it holds no scores, or NaN alone.
+        """
         if not any(p.scores for p in parts(output)):
             raise ModelError(nothing_to_explain(output))
         try:

@@ -10,6 +10,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from pellucid.engine import unwrap
+from pellucid.engine.ahead import Ahead
 from pellucid.engine.memory import Memory
 from pellucid.errors import ModelError
 from pellucid.media import Medium
@@ -31,6 +32,7 @@ class Job:
     memory: Memory | None = None
     reading: Reading = field(default_factory=Reading)  # what the output means
     medium: Medium | None = None  # what the inputs are, where the model says it
+    ahead: Ahead | None = None  # the answer to the inputs, and perhaps the pass that gave it
 
     @property
     def watch(self) -> tuple[str, ...]:

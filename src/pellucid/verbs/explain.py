@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any, ClassVar
 
@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from pellucid import storage
-from pellucid.engine import default_batch
+from pellucid.engine import default_batch, unwrap
+from pellucid.engine.ahead import Ahead, cut_ahead
 from pellucid.engine.memory import Memory
 from pellucid.errors import AbsentError, MediaError, PellucidError, StorageError, TargetError
 from pellucid.explanation import Prediction, Record
@@ -207,11 +208,66 @@ def explain_batch(
     """
     weights = weights or model.fingerprint()
     x = torch.stack([item.x for item in items]).to(model.device, model.dtype)
-    output = model.outputs(x)
-    doubts = model.doubts(output, len(x))
-    if any(doubts) and not all(doubts):  # each picture's scores are read as they would be without the others
+    key = _cut_key(methods, targets)
+    with cut_ahead(unwrap(model.module), x, key) as begun:
+        ahead = begun or Ahead(x, key, model.outputs(x))
+        doubts = model.doubts(model.sound(ahead.output), len(x))
+        as_one = all(doubts) or not any(doubts)
+        found = _found(model, items, x, methods, targets, memory, ahead) if as_one else None
+    if found is None:  # each picture's scores are read as they would be without the others
         yield from _each_as_read(model, items, doubts, methods, targets, seed, memory, weights)
         return
+    for i, item in enumerate(found.items):
+        session = Session(found.model, x[i : i + 1], seed, weights)
+        row = torch.tensor([i])
+        maps = [
+            _heatmap(
+                replace(item, remarks=[*item.remarks, *found.said[b][i]]) if found.said[b] else item,
+                session,
+                m,
+                asked.select(row),
+                target.select(row),
+                found.maps[a][b],
+                i,
+                found.predictions[i],
+            )
+            for b, (asked, target) in enumerate(zip(found.named, found.bound, strict=True))
+            for a, m in enumerate(found.methods)
+        ]
+        yield item.source["name"], Heatmaps(settled(maps, found.stands))
+
+
+def _cut_key(methods: Sequence[Method], targets: Sequence[Target]) -> Hashable:
+    """Of methods whose whole work is one pass cut at a layer, which may answer too; else None."""
+    keys = {m.cut_key() for m in methods}
+    return None if len(keys) > 1 or any(t.layers for t in targets) else next(iter(keys), None)
+
+
+@dataclass(frozen=True)
+class _Found:
+    """A batch explained: what was asked, as it was bound, and what was found."""
+
+    model: VisionModel
+    items: list[Prepared]
+    methods: list[Method]
+    named: list[Target]
+    bound: list[Target]
+    said: list[list[list[str]]]  # of each target, for each input
+    predictions: list[list[Prediction]]
+    maps: list[list[Attribution]]  # [method][target]
+    stands: list[int]  # of each method, the place of the `auto` that it is a candidate of; -1: of none
+
+
+def _found(
+    model: VisionModel,
+    items: list[Prepared],
+    x: Tensor,
+    methods: Sequence[Method],
+    targets: Sequence[Target],
+    memory: Memory | None,
+    ahead: Ahead,
+) -> _Found:
+    output = ahead.output
     model = model.settled(x, output)
     predictions = model.ranked(output, count=len(x))
     items = [
@@ -223,29 +279,12 @@ def explain_batch(
     named = [model.bound(_for_batch(t, items).placed(geometries), x) for t in targets]
     bound = [model.frozen(t, x, output) for t in named]
     said = [t.remarks(output, model.labels) for t in bound]
-    methods, stands, found = with_candidates(
+    ready, stands, maps = with_candidates(
         _by_pathway(methods, model, x),
-        lambda chosen: explain_all(chosen, model, x, bound, memory),
+        lambda chosen: explain_all(chosen, model, x, bound, memory, ahead),
         lambda: prepare(model, x, bound),
     )
-    for i, item in enumerate(items):
-        session = Session(model, x[i : i + 1], seed, weights)
-        row = torch.tensor([i])
-        maps = [
-            _heatmap(
-                replace(item, remarks=[*item.remarks, *said[b][i]]) if said[b] else item,
-                session,
-                m,
-                asked.select(row),
-                target.select(row),
-                found[a][b],
-                i,
-                predictions[i],
-            )
-            for b, (asked, target) in enumerate(zip(named, bound, strict=True))
-            for a, m in enumerate(methods)
-        ]
-        yield item.source["name"], Heatmaps(settled(maps, stands))
+    return _Found(model, items, ready, named, bound, said, predictions, maps, stands)
 
 
 def _each_as_read(
