@@ -24,7 +24,7 @@ E = TypeVar("E", bound=Explained)
 
 
 @dataclass(frozen=True)
-class Tested:
+class TestedMap:
     """A map that stood for election.
 
     Attributes:
@@ -93,7 +93,7 @@ def _best(candidates: Sequence[E], session: Session, sanity: dict[int, float | N
             usual.quality = before
     best.chosen = True
     every = [*ranked, *(e for e in candidates if id(e) not in sanity)]
-    tried = [Tested(e.method, e.record.run.get("layer"), found.get(id(e))) for e in every]
+    tried = [TestedMap(e.method, e.record.run.get("layer"), found.get(id(e))) for e in every]
     best.record.run["chosen"] = {"among": [t.as_dict() for t in tried]}
     place = next(k for k, e in enumerate(every) if e is best)
     best.notes = [
@@ -113,7 +113,7 @@ def _rank(e: Explained) -> int:
     return _ORDER.index(e.quality.verdict)
 
 
-def _told(faithful: bool, best: Tested, others: Sequence[Tested], usual: str) -> str:
+def _told(faithful: bool, best: TestedMap, others: Sequence[TestedMap], usual: str) -> str:
     """What it beat, or that nothing can be believed."""
     if not others:
         return "Chosen by auto: nothing else explains this model as cheaply."
