@@ -29,8 +29,8 @@ def test_no_two_public_classes_have_one_name():
 
 
 LONG = {  # the verbs that people call, with every choice they have
-    "verbs": {"concepts", "distill", "importance", "tcav", "visualize"},
-    "cli": {"batch", "concepts", "distill", "explain", "importance", "tcav", "visualize"},
+    "verbs": {"concepts", "distill", "evaluate", "importance", "tcav", "visualize"},
+    "cli": {"batch", "concepts", "distill", "evaluate", "explain", "importance", "tcav", "visualize"},
     "models": {"load", "wrap"},
 }
 

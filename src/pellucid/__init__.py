@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from pellucid.results.comparison import Comparison
     from pellucid.results.distilled import Distilled
     from pellucid.results.features import FeatureImage, FeatureImages
+    from pellucid.results.scoreboard import Scoreboard
     from pellucid.results.tcav import ConceptTests
     from pellucid.verbs.activations import activations
     from pellucid.verbs.atlas import atlas
@@ -50,6 +51,7 @@ if TYPE_CHECKING:
     from pellucid.verbs.compare import compare
     from pellucid.verbs.concepts import concepts
     from pellucid.verbs.distill import distill
+    from pellucid.verbs.evaluate import evaluate
     from pellucid.verbs.explain import explain
     from pellucid.verbs.guarantee import guaranteed
     from pellucid.verbs.importance import importance
@@ -81,6 +83,8 @@ _HOMES = {
     "pellucid.results.tcav": ("ConceptTests",),
     "pellucid.verbs.activations": ("activations",),
     "pellucid.verbs.atlas": ("atlas",),
+    "pellucid.results.scoreboard": ("Scoreboard",),
+    "pellucid.verbs.evaluate": ("evaluate",),
     "pellucid.verbs.explain": ("explain",),
     "pellucid.verbs.guarantee": ("guaranteed",),
     "pellucid.results.distilled": ("Distilled",),
@@ -136,6 +140,7 @@ __all__ = [
     "Picture",
     "Plan",
     "Preprocess",
+    "Scoreboard",
     "SlidingWindow",
     "Step",
     "StorageError",
@@ -156,6 +161,7 @@ __all__ = [
     "compare",
     "concepts",
     "distill",
+    "evaluate",
     "explain",
     "guaranteed",
     "importance",

@@ -217,6 +217,13 @@ class TemporalCurve:
         return inside / total if (total := sum(positive)) > 0 else float("nan")
 
 
+def folded(values: Tensor, axes: int, how: Literal["sum", "max"]) -> Tensor:
+    """Raw values `(N, *grid)` or `(N, C, *space)` over `axes` axes as `(N, *grid)`: a channel axis is folded."""
+    if values.ndim != axes + 2:
+        return values
+    return values.amax(1) if how == "max" else values.sum(1)
+
+
 @dataclass(repr=False)
 class Explanation(Brief):
     """What a method found for one target on one picture.
@@ -270,10 +277,7 @@ class Explanation(Brief):
         """
         if self.kind == "channels":
             raise MediaError(f"{self.method} gives one number per channel, not a map: see `.ranking()`.")
-        values = self.attribution
-        if values.ndim == len(self.geometry.input_size) + 2:
-            values = values.amax(1) if self.fold == "max" else values.sum(1)
-        return values
+        return folded(self.attribution, len(self.geometry.input_size), self.fold)
 
     def error_map(self) -> Tensor | None:
         """The standard error of the map `(1, *grid)`, raw, for methods that draw samples; None where there is none.

@@ -16,6 +16,7 @@ from pellucid.cli import (
     concepts,
     distill,
     doctor,
+    evaluate,
     explain,
     importance,
     listings,
@@ -39,6 +40,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.command("explain")(explain.explain)
+app.command("evaluate")(evaluate.evaluate)
 app.command("importance")(importance.importance)
 app.command("visualize")(visualize.visualize)
 app.command("audit")(audit.audit)

@@ -61,13 +61,13 @@ def mask_pairs(grid: Sequence[int], seed: int, block: int) -> Tensor:
     if not shown:
         return torch.zeros(2, 0, math.prod(grid), dtype=torch.bool)
     generator = torch.Generator().manual_seed((seed * 1_000_003 + block) % 2**63)
-    smooth = [_field(grid, _SMOOTHNESS[k % len(_SMOOTHNESS)], generator) for k in range(len(shown))]
+    smooth = [smooth_field(grid, _SMOOTHNESS[k % len(_SMOOTHNESS)], generator) for k in range(len(shown))]
     rank = torch.stack(smooth).argsort(1, descending=True).argsort(1)
     masks = rank < torch.tensor(shown)[:, None]
     return torch.stack([masks, ~masks])
 
 
-def _field(grid: Sequence[int], sigma: float, generator: torch.Generator) -> Tensor:
+def smooth_field(grid: Sequence[int], sigma: float, generator: torch.Generator) -> Tensor:
     """White noise `(cells,)` smoothed by a Gaussian of `sigma` cells; drawn wider and cut, so that no edges meet."""
     wide = [2 * n for n in grid]
     noise = torch.fft.fftn(torch.randn(*wide, generator=generator, dtype=torch.float64))

@@ -196,7 +196,7 @@ def _sanity(session: Session, explanations: Sequence[Explained]) -> list[float |
     None where the copies can't be explained, or have no weights.
     """
     wanted: list[_Wanted] = [((id(e.ran), e.record.run.get("layer")), e.explained) for e in explanations]
-    ran = {key: _fixed(e.ran, key[1]) for (key, _), e in zip(wanted, explanations, strict=True) if e.ran}
+    ran = {key: at_layer(e.ran, key[1]) for (key, _), e in zip(wanted, explanations, strict=True) if e.ran}
     targets = [t for t in dict.fromkeys(t for _, t in wanted) if t is not None]
 
     def explain(twin: nn.Module) -> list[Tensor | None]:
@@ -214,7 +214,7 @@ def _sanity(session: Session, explanations: Sequence[Explained]) -> list[float |
     return sanity_correlations(explain, session.model.module, session.x, [e.attribution for e in explanations])
 
 
-def _fixed(ran: Method, layer: str | None) -> Method:
+def at_layer(ran: Method, layer: str | None) -> Method:
     """The method's quick version, at the layer that it explained rather than at one that it would choose anew."""
     quick = ran.quick()
     chose = layer is not None and getattr(quick, "layer", "") is None

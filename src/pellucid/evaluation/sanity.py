@@ -6,7 +6,7 @@ A map that looks the same when the network's weights are shuffled shows the pict
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -30,20 +30,20 @@ def _shuffles(parameter: Tensor) -> bool:
     return parameter.ndim > 1 and parameter.numel() > 1 and bool((parameter != parameter.flatten()[0]).any())
 
 
-def randomised_copy(module: nn.Module, inputs: Tensor, seed: int) -> nn.Module:
+def randomised_copy(module: nn.Module, inputs: Tensor, seed: int, only: Collection[str] | None = None) -> nn.Module:
     """A copy of `module` with each weight tensor's values shuffled; the model itself is not touched.
 
     Normalisation layers keep their scale, and their running statistics are measured again on `inputs`: a network that
     merely explodes or dies would make the test pass for the wrong reason. What cannot be copied and holds no weights (a
-    lock, a file, a session) is shared with the model.
+    lock, a file, a session) is shared with the model. With `only`, parameters of these names alone are shuffled.
     """
     module = unwrap(module)
     with leave_no_trace(module):  # whose guard of the random numbers serves copies too
         twin = _copied(module).requires_grad_(False)
         generator = torch.Generator().manual_seed(seed)
         with torch.no_grad():
-            for parameter in twin.parameters():
-                if parameter.ndim > 1:
+            for name, parameter in twin.named_parameters():
+                if parameter.ndim > 1 and (only is None or name in only):
                     order = torch.randperm(parameter.numel(), generator=generator).to(parameter.device)
                     parameter.copy_(parameter.flatten()[order].reshape(parameter.shape))
             twin.eval()

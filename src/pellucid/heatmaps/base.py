@@ -21,6 +21,7 @@ from pellucid.engine.memory import Memory
 from pellucid.engine.opaque import require_layers
 from pellucid.engine.run import batch_note
 from pellucid.errors import MethodError
+from pellucid.media.geometry import Geometry
 from pellucid.models.layers import Layer
 from pellucid.models.opens import Need, needed, opens
 from pellucid.models.spans import Intervals
@@ -53,6 +54,15 @@ class Attribution:
     cost: Cost = field(default_factory=Cost)
     span: Intervals = ()
     remarks: list[list[str]] = field(default_factory=list)
+
+    def over(self, geometry: Geometry) -> Geometry:
+        """The geometry of a map whose cells do not cover the input evenly; else as it is."""
+        if self.span:
+            return dataclasses.replace(geometry, span=self.span, reach=self.span)
+        layer = self.layer
+        if layer is None or not layer.reach or tuple(self.values.shape[1:]) != layer.layout.grid:
+            return geometry
+        return dataclasses.replace(geometry, span=layer.span, reach=layer.reach)
 
 
 class Method(ABC):

@@ -10,6 +10,8 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.special import stdtrit
 from torch import Tensor
 
+from pellucid.numerics.ranks import mid_ranks
+
 Correction = Literal["holm", "bh", "none"]
 
 
@@ -155,13 +157,7 @@ def spearman(a: Tensor, b: Tensor) -> float:
     """Rank correlation of two maps, flattened; 0 where one of them is flat or not finite. Ties share a rank."""
     if not (torch.isfinite(a).all() and torch.isfinite(b).all()):
         return 0.0
-    ranks = [_ranks(t.flatten().double()) for t in (a, b)]
+    ranks = [mid_ranks(t.flatten().double()) for t in (a, b)]
     centred = [r - r.mean() for r in ranks]
     norm = centred[0].norm() * centred[1].norm()
     return float((centred[0] @ centred[1]) / norm) if norm > 0 else 0.0
-
-
-def _ranks(values: Tensor) -> Tensor:
-    _, inverse, counts = torch.unique(values, return_inverse=True, return_counts=True)
-    mean_rank: Tensor = counts.cumsum(0) - (counts - 1) / 2
-    return mean_rank.double()[inverse]

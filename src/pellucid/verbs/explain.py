@@ -171,7 +171,7 @@ def explain_each(
 _ILL_PAIRED = "{} targets for {} inputs: give one target for all, or one for each."
 
 
-def _for_batch(target: Target, items: list[Prepared]) -> Target:
+def for_batch(target: Target, items: list[Prepared]) -> Target:
     """Of a class for each input, those of one batch; other targets as they are."""
     if not isinstance(target, PerSample):
         return target
@@ -276,7 +276,7 @@ def _found(
     ]
     geometries = [item.geometry for item in items]
     predictions = [[p.placed(g) for p in row] for row, g in zip(predictions, geometries, strict=True)]
-    named = [model.bound(_for_batch(t, items).placed(geometries), x) for t in targets]
+    named = [model.bound(for_batch(t, items).placed(geometries), x) for t in targets]
     bound = [model.frozen(t, x, output) for t in named]
     said = [t.remarks(output, model.labels) for t in bound]
     ready, stands, maps = with_candidates(
@@ -349,7 +349,7 @@ def _heatmap(
         method=method.name,
         target=target.name(model.labels) if method.uses_target else "any target",
         prediction=prediction,
-        geometry=_of_grid(item.geometry, found),
+        geometry=found.over(item.geometry),
         record=provenance,
         layer=f"{found.layer.name} ({found.layer.layout})" if found.layer else None,
         kind=method.kind,
@@ -379,16 +379,6 @@ def marked(target: Target, geometry: Geometry) -> dict[str, Tensor]:
     if "box" in marks:
         marks["box"] = torch.tensor([geometry.source_box(row) for row in marks["box"].tolist()])
     return marks
-
-
-def _of_grid(geometry: Geometry, found: Attribution) -> Geometry:
-    """The geometry of a map whose cells do not cover the input evenly; else as it is."""
-    if found.span:
-        return replace(geometry, span=found.span, reach=found.span)
-    layer = found.layer
-    if layer is None or not layer.reach or tuple(found.values.shape[1:]) != layer.layout.grid:
-        return geometry
-    return replace(geometry, span=layer.span, reach=layer.reach)
 
 
 def opened(artefact: storage.Artefact) -> Heatmap:

@@ -1,6 +1,18 @@
 """Every kind of result that there is: importing a verb enters its maker in `REQUESTS`."""
 
-from pellucid.verbs import activations, atlas, audit, compare, concepts, distill, explain, importance, tcav, visualize
+from pellucid.verbs import (
+    activations,
+    atlas,
+    audit,
+    compare,
+    concepts,
+    distill,
+    evaluate,
+    explain,
+    importance,
+    tcav,
+    visualize,
+)
 from pellucid.verbs.request import REQUESTS
 
 __all__ = [
@@ -11,6 +23,7 @@ __all__ = [
     "compare",
     "concepts",
     "distill",
+    "evaluate",
     "explain",
     "importance",
     "tcav",

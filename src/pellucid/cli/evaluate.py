@@ -1,0 +1,152 @@
+"""`pellucid evaluate`: which explanation to believe, measured on the user's own model and inputs."""
+
+from __future__ import annotations
+
+from math import isfinite
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from pellucid.cli import options
+from pellucid.cli.console import say
+
+if TYPE_CHECKING:
+    from pellucid.results.scoreboard import Scoreboard
+
+
+def evaluate(
+    inputs: Annotated[
+        list[str], typer.Argument(metavar="INPUT...", help="Pictures, clips, folders, globs, sample:NAME.")
+    ],
+    model: options.ModelName = options.DEFAULT_MODEL,
+    methods: Annotated[
+        str, typer.Option("--methods", help="With commas; name=FOLDER: a folder of .npy maps. See `methods`.")
+    ] = "grad-cam,layer-cam,integrated-gradients",
+    metrics: Annotated[
+        str, typer.Option("--metrics", help="Names or categories with commas, default, all. See docs/evaluate.md.")
+    ] = "default",
+    masks: Annotated[
+        Path | None, typer.Option("--masks", help="Folder of masks named after the inputs, or with a boxes.csv.")
+    ] = None,
+    target: Annotated[
+        str, typer.Option("--target", help="A label or class number; `a>b`: why a rather than b.")
+    ] = "top",
+    baseline: Annotated[
+        str, typer.Option("--baseline", help="What shows where something is hidden: blur, zero, mean, uniform ...")
+    ] = "blur",
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for page, table, values and record.")] = Path(
+        "pellucid-out"
+    ),
+    as_json: options.Json = False,
+    seed: Annotated[int, typer.Option("--seed", help="Of whatever is random.")] = 0,
+    device: options.Device = None,
+    weights: options.Weights = None,
+    random_weights: options.RandomWeights = False,
+    labels: options.Labels = None,
+    scores: options.Scores = None,
+    output: options.Output = None,
+    task: options.Task = None,
+    frames: options.Frames = None,
+) -> None:
+    """Say which explanation to believe on these inputs: measured, ranked beside blind anchors, with error bars."""
+    from pellucid.cli.console import document, progress
+
+    report: dict[str, Any] = {"format": "pellucid-report/1", "results": [], "failed": []}
+    with document(report, as_json):
+        from pellucid.media import SCHEMES, VOLUMES, expand
+        from pellucid.storage import check_writable
+
+        files = expand(inputs, clips=None, schemes={*SCHEMES, *VOLUMES})
+        check_writable(out)
+
+        from pellucid.verbs.evaluate import evaluate as run
+
+        named = options.fitting_model(model, files)
+        vision = options.load_model(
+            named, weights, random_weights, labels, device, frames=frames, scores=scores, output=output, task=task
+        )
+        given = inputs[0] if len(inputs) == 1 else vision.medium.expand(inputs)
+        with progress():
+            found = run(
+                vision,
+                given,
+                _methods(methods),
+                metrics,
+                target=target,
+                masks=masks,
+                baseline=baseline,
+                keep=out / "work",
+                seed=seed,
+                say=lambda text: say(text, aside=True),
+            )
+            saved = [str(path) for path in found.save(out)]
+        report["results"].append(_entry(found, saved))
+        if not as_json:
+            _tell(found, saved)
+
+
+def _methods(text: str) -> Any:
+    """Names with commas; `name=FOLDER` is a folder of maps."""
+    parts = [part.strip() for part in text.split(",") if part.strip()]
+    if not any("=" in part for part in parts):
+        return text
+    pairs = [part.partition("=") for part in parts]
+    return {name: Path(folder) if equals else None for name, equals, folder in pairs}
+
+
+def _entry(found: Scoreboard, saved: list[str]) -> dict[str, Any]:
+    best = found.recommended
+    return {
+        "inputs": found.samples,
+        "recommended": best.name if best is not None else "",
+        "lines": list(found.lines()),
+        "table": found.table(),
+        "said": [{"method": m, "input": s, "error": text} for m, s, text in found.said],
+        "notes": found.notes,
+        "files": saved,
+    }
+
+
+def _tell(found: Scoreboard, saved: list[str]) -> None:
+    """The table on the terminal, and what follows from it."""
+    say(found.title)
+    for line in _table(found):
+        say(line)
+    for line in found.lines():
+        say(f"  {line}")
+    for method, sentence, count in _failures(found):
+        more = f" ({count} inputs)" if count > 1 else ""
+        say(f"  {method}: {sentence}{more}")
+    for note in found.notes:
+        say(f"  note: {note}")
+    say(f"  page: {saved[-1]}")
+
+
+def _failures(found: Scoreboard) -> list[tuple[str, str, int]]:
+    """What went wrong, each sentence once a method."""
+    counted: dict[tuple[str, str], int] = {}
+    for method, sample, sentence in found.said:
+        plain = sentence.replace(sample, "the input")
+        counted[method, plain] = counted.get((method, plain), 0) + 1
+    return [(method, sentence, count) for (method, sentence), count in counted.items()]
+
+
+def _table(found: Scoreboard) -> list[str]:
+    """Metrics down, methods across, best first; half of a 95 % interval behind each mean."""
+    order = found.order
+    rows = [["", *(found.methods[c] for c in order)]]
+    standings = {s.name: s.rank for s in found.rank().standings}
+    rows.append(["mean rank", *(f"{standings[found.methods[c]]:.2f}" for c in order)])
+    for k, m in enumerate(found.metrics):
+        cells = []
+        for c in order:
+            mean, half = found.interval(c, k)
+            told = f"{mean:.3g}" if isfinite(mean) else ""
+            cells.append(told + (f" ± {half:.1g}" if told and isfinite(half) else ""))
+        rows.append([f"{m.name} {'↑' if m.better == 'higher' else '↓'}", *cells])
+    for k, name in enumerate(("forwards a map", "backwards a map", "seconds a map")):
+        values = [found.price_of(found.methods[c])[k] for c in order]
+        rows.append([name, *(f"{v:.3g}" if isfinite(v) else "" for v in values)])
+    wide = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    return ["  " + "  ".join(cell.ljust(w) for cell, w in zip(row, wide, strict=True)).rstrip() for row in rows]

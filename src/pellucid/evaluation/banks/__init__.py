@@ -1,0 +1,43 @@
+"""Banks: what a model is asked once for many metrics. See `pellucid.evaluation.banks.base`."""
+
+from pellucid.evaluation.banks.base import AnswerBank
+from pellucid.evaluation.banks.curves import RankCurves, RankedScores
+from pellucid.evaluation.banks.groups import GroupEffects, RankGroups, ShownAlone, SoftMask
+from pellucid.evaluation.banks.maps import BothEnds, MapAlone, MapAndScores, MapAndTruth, MapValues, TruthMask
+from pellucid.evaluation.banks.redrawn import (
+    CascadedMaps,
+    MovedInputs,
+    MovedMaps,
+    NearbyMaps,
+    NoisyInputs,
+    OtherClass,
+    ShuffledWeights,
+    TwoClasses,
+)
+from pellucid.evaluation.banks.subsets import RandomSubsets, SubsetEffects
+
+__all__ = [
+    "AnswerBank",
+    "BothEnds",
+    "CascadedMaps",
+    "GroupEffects",
+    "MapAlone",
+    "MapAndScores",
+    "MapAndTruth",
+    "MapValues",
+    "MovedInputs",
+    "MovedMaps",
+    "NearbyMaps",
+    "NoisyInputs",
+    "OtherClass",
+    "RandomSubsets",
+    "RankCurves",
+    "RankGroups",
+    "RankedScores",
+    "ShownAlone",
+    "ShuffledWeights",
+    "SoftMask",
+    "SubsetEffects",
+    "TruthMask",
+    "TwoClasses",
+]

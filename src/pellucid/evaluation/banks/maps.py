@@ -1,0 +1,102 @@
+"""The map alone, and beside the truth: nothing is asked of the model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from pellucid.errors import MediaError
+from pellucid.evaluation.banks.base import AnswerBank
+from pellucid.evaluation.sample import SCORE, Candidate, Inquiry
+
+
+@dataclass(frozen=True, eq=False)
+class MapValues:
+    """A map `(*space)` over the input, in double precision."""
+
+    values: Tensor
+
+
+@dataclass(frozen=True)
+class MapAlone(AnswerBank):
+    """The map as it lies over the input."""
+
+    name: ClassVar[str] = "the map"
+
+    def answers(self, inquiry: Inquiry, candidates: Sequence[Candidate]) -> list[MapValues]:
+        """No forward."""
+        return [MapValues(c.values.double()) for c in candidates]
+
+
+@dataclass(frozen=True, eq=False)
+class MapAndTruth:
+    """A map over the original's axes, NaN where the model never looked, and where the truth lies; both flat."""
+
+    heat: NDArray[Any]
+    truth: NDArray[np.bool_]
+    shape: tuple[int, ...]
+
+    @property
+    def empty(self) -> bool:
+        """Whether the truth lies nowhere."""
+        return not self.truth.any()
+
+
+@dataclass(frozen=True)
+class TruthMask(AnswerBank):
+    """The map beside the sample's mask."""
+
+    name: ClassVar[str] = "the truth"
+
+    def answers(self, inquiry: Inquiry, candidates: Sequence[Candidate]) -> list[Any]:
+        """No forward.
+
+        Raises:
+            MediaError: there is no mask, or it is of another size.
+        """
+        mask = inquiry.sample.mask
+        if mask is None:
+            raise MediaError(f"Nothing is known of where the truth lies in {inquiry.sample.name}: give masks.")
+        found = []
+        for c in candidates:
+            heat = c.heat()
+            if heat.shape != tuple(mask.shape):
+                raise MediaError(
+                    f"The mask of {inquiry.sample.name} has shape {tuple(mask.shape)}, and the original "
+                    f"{heat.shape}: draw it on the original."
+                )
+            found.append(
+                MapAndTruth(heat.ravel().astype(np.float64), mask.cpu().numpy().astype(bool).ravel(), heat.shape)
+            )
+        return found
+
+
+@dataclass(frozen=True, eq=False)
+class MapAndScores:
+    """The sum of a map, and the scores of the input and of the baseline."""
+
+    total: float
+    plain: float
+    blank: float
+
+
+@dataclass(frozen=True)
+class BothEnds(AnswerBank):
+    """The input as it is, and with all of it hidden behind the method's own baseline, where it names one."""
+
+    name: ClassVar[str] = "both ends"
+    ends: ClassVar[int] = 2
+
+    def answers(self, inquiry: Inquiry, candidates: Sequence[Candidate]) -> list[MapAndScores]:
+        """Sums are of the map as it was drawn: a completed map adds up on its own grid."""
+        found = []
+        for c in candidates:
+            baseline = c.competitor.baseline or self.baseline
+            plain, blank = inquiry.plain(baseline)[SCORE], inquiry.blank(baseline)[SCORE]
+            found.append(MapAndScores(float(c.native.double().sum()), float(plain), float(blank)))
+        return found

@@ -1,0 +1,308 @@
+"""Maps drawn again: of noisy and moved inputs, of models with shuffled weights, of another class. Drawn once each."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from pellucid.engine import unwrap
+from pellucid.errors import LayerError, MethodError, PellucidError
+from pellucid.evaluation.banks.base import AnswerBank
+from pellucid.evaluation.check import at_layer
+from pellucid.evaluation.competitors import Competitor, Drawer, Drawing, draw_all
+from pellucid.evaluation.sample import Candidate, Inquiry
+from pellucid.evaluation.sanity import has_weights, randomised_copy
+from pellucid.models.layers import lend_layers
+from pellucid.models.targets import Class, PerSample, Target
+
+ONE_INPUT = "{} draws no map of another input, so this metric is not asked of it."
+
+
+@dataclass(frozen=True)
+class RedrawingBank(AnswerBank):
+    """Base of banks whose answers are further maps."""
+
+    def answers(self, inquiry: Inquiry, candidates: Sequence[Candidate]) -> list[Any]:
+        """All competitors draw together, so that those that share passes share them here too."""
+        able = [c for c in candidates if self.can(c.competitor)]
+        found = iter(self.redraw(inquiry, able)) if able else iter(())
+        return [next(found) if self.can(c.competitor) else self.refusal(c.competitor) for c in candidates]
+
+    def can(self, competitor: Competitor) -> bool:
+        """Whether a competitor draws what is needed."""
+        return competitor.redraws
+
+    def refusal(self, competitor: Competitor) -> PellucidError:
+        """What is said of one that does not."""
+        return MethodError(ONE_INPUT.format(competitor.name))
+
+    def redraw(self, inquiry: Inquiry, candidates: Sequence[Candidate]) -> list[Any]:
+        """The answer for each candidate, all of which can draw."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True, eq=False)
+class NearbyMaps:
+    """A map and those of inputs nearby that the model answers alike.
+
+    Attributes:
+        plain: `(P,)`.
+        maps: `(n, P)`.
+        inputs: `(P',)`, the input.
+        nearby: `(n, P')`.
+        outputs: `(K,)`, all that the model answers to the input.
+        moved: `(n, K)`, to those nearby.
+    """
+
+    plain: Tensor
+    maps: Tensor
+    inputs: Tensor
+    nearby: Tensor
+    outputs: Tensor
+    moved: Tensor
+
+
+@dataclass(frozen=True)
+class NoisyInputs(RedrawingBank):
+    """Inputs nearby, the same for all competitors.
+
+    Attributes:
+        draws: how many.
+        radius: largest change of a value, over the input's standard deviation.
+    """
+
+    name: ClassVar[str] = "inputs nearby"
+
+    draws: int = 8
+    radius: float = 0.05
+
+    def shared(self, space: Sequence[int]) -> int:
+        """The input and those nearby."""
+        return self.draws + 1
+
+    def redrawn(self) -> int:
+        """One map for each."""
+        return self.draws
+
+    def redraw(self, inquiry: Inquiry, candidates: Sequence[Candidate]) -> list[Any]:
+        """Those whose answer changes are left out (Agarwal et al. 2022): a map ought to change with it."""
+        sample = inquiry.sample
+        x = sample.x
+        generator = torch.Generator().manual_seed(sample.seed)
+        noise = torch.rand(self.draws, *x.shape[1:], generator=generator).to(x) * 2 - 1
+        nearby = x + self.radius * x.std() * noise
+        both = torch.cat([x, nearby])
+        output = sample.model.outputs(both)
+        scores = sample.model.reading.found(output, len(both), sample.model.labels)
+        if scores is None:
+            scores = sample.target.select(torch.zeros(len(both), dtype=torch.long)).score(output, {})[:, None]
+        scores = scores.detach().cpu().double()
+        alike = scores[1:].argmax(1) == scores[0].argmax()
+        if not alike.any():
+            return [MethodError(f"The model answers otherwise to all inputs near {sample.name}.")] * len(candidates)
+        target = sample.target.select(torch.zeros(self.draws, dtype=torch.long))
+        drawn = draw_all([c.competitor for c in candidates], sample.model, nearby, target, sample)
+        return [
+            d
+            if isinstance(d, Exception)
+            else NearbyMaps(
+                c.values.double().flatten(),
+                d.maps().double().flatten(1)[alike],
+                x.detach().cpu().double().flatten(),
+                nearby.detach().cpu().double().flatten(1)[alike],
+                scores[0],
+                scores[1:][alike],
+            )
+            for c, d in zip(candidates, drawn, strict=True)
+        ]
+
+
+@dataclass(frozen=True, eq=False)
+class MovedMaps:
+    """A map beside those of moved inputs, moved back: `(P,)` pairs over the places that both hold.
+
+    Attributes:
+        flipped: the map and that of the mirror image, mirrored back.
+        shifted: the map and that of the shifted input, shifted back, without the rim.
+        distance: between the input and the shifted one, their norm.
+    """
+
+    flipped: tuple[Tensor, Tensor]
+    shifted: tuple[Tensor, Tensor]
+    distance: float
+
+
+@dataclass(frozen=True)
+class MovedInputs(RedrawingBank):
+    """The mirror image, and the input shifted by a share of its width."""
+
+    name: ClassVar[str] = "moved inputs"
+
+    share: float = 1 / 14
+
+    def redrawn(self) -> int:
+        """Two."""
+        return 2
+
+    def redraw(self, inquiry: Inquiry, candidates: Sequence[Candidate]) -> list[Any]:
+        """Both along the last axis; what a shift uncovers repeats the edge."""
+        sample = inquiry.sample
+        x, width = sample.x, sample.space[-1]
+        step = max(1, round(self.share * width))
+        at = (torch.arange(width, device=x.device) - step).clamp(min=0)
+        shifted = x.index_select(-1, at)
+        target = sample.target.select(torch.zeros(2, dtype=torch.long))
+        moved = torch.cat([x.flip(-1), shifted])
+        drawn = draw_all([c.competitor for c in candidates], sample.model, moved, target, sample)
+        distance = float((x - shifted).double().norm())
+        found: list[Any] = []
+        for c, d in zip(candidates, drawn, strict=True):
+            if isinstance(d, Exception):
+                found.append(d)
+                continue
+            mirrored, later = d.maps().double()
+            own = c.values.double()
+            inside = slice(step, width - step) if width > 3 * step else slice(0, width - step)
+            back = later[..., step:]
+            found.append(
+                MovedMaps(
+                    (own.flatten(), mirrored.flip(-1).flatten()),
+                    (own[..., : width - step][..., inside].flatten(), back[..., inside].flatten()),
+                    distance,
+                )
+            )
+        return found
+
+
+@dataclass(frozen=True, eq=False)
+class CascadedMaps:
+    """A map and those of the model with more and more of its weights shuffled, from the output down.
+
+    Attributes:
+        plain: `(*grid)`, of the model as it is.
+        stages: of the shuffled ones, the last with all weights shuffled.
+    """
+
+    plain: Tensor
+    stages: tuple[Tensor, ...]
+
+
+@dataclass(frozen=True)
+class ShuffledWeights(RedrawingBank):
+    """The model with its weights shuffled, tensor by tensor from the output down, in `stages` steps of equal length.
+
+    All weights count: those of attention, position embeddings and class tokens too.
+    """
+
+    name: ClassVar[str] = "shuffled weights"
+
+    stages: int = 4
+
+    def redrawn(self) -> int:
+        """One map a stage."""
+        return self.stages
+
+    def can(self, competitor: Competitor) -> bool:
+        """It must be able to explain another model."""
+        return competitor.remodels
+
+    def refusal(self, competitor: Competitor) -> PellucidError:
+        """It belongs to its model, or is a file."""
+        return MethodError(f"{competitor.name} explains no other model, so this metric is not asked of it.")
+
+    def redraw(self, inquiry: Inquiry, candidates: Sequence[Candidate]) -> list[Any]:
+        """Methods explain the layer that they explained; the copy of a stage is gone before the next is made."""
+        sample = inquiry.sample
+        module = unwrap(sample.model.module)
+        if not has_weights(module):
+            return [MethodError("The model has no weights to shuffle, so this metric is not asked of it.")] * len(
+                candidates
+            )
+        first = draw_all([c.competitor for c in candidates], sample.model, sample.x, sample.target, sample)
+        layers = [d.layer if isinstance(d, Drawing) else None for d in first]
+        quick = [_quick(c.competitor, layer) for c, layer in zip(candidates, layers, strict=True)]
+        stages: list[list[Drawing | Exception]] = []
+        for names in cascade(module, self.stages):
+            twin = randomised_copy(module, sample.x, sample.seed, names)
+            with suppress(LayerError):
+                lend_layers(module, twin, {layer for layer in layers if layer})
+            stages.append(draw_all(quick, twin, sample.x, sample.target, sample))
+            del twin
+        found: list[Any] = []
+        for k, c in enumerate(candidates):
+            column = [row[k] for row in stages]
+            failed = next((d for d in column if isinstance(d, Exception)), None)
+            maps = tuple(d.native[0] for d in column if isinstance(d, Drawing))
+            found.append(failed if failed is not None else CascadedMaps(c.native, maps))
+        return found
+
+
+def _quick(competitor: Competitor, layer: str | None) -> Competitor:
+    if not isinstance(competitor, Drawer):
+        return competitor
+    return dataclasses.replace(competitor, method=at_layer(competitor.method, layer))
+
+
+def cascade(module: nn.Module, stages: int) -> Iterator[frozenset[str]]:
+    """Names of the weights that are shuffled at each stage: those nearest to the output first, at last all."""
+    names = [name for name, p in module.named_parameters() if p.ndim > 1][::-1]
+    for stage in range(1, stages + 1):
+        yield frozenset(names[: max(1, round(stage * len(names) / stages))])
+
+
+@dataclass(frozen=True, eq=False)
+class TwoClasses:
+    """Maps `(P,)` for the class asked about, and for another one."""
+
+    plain: Tensor
+    other: Tensor
+
+
+@dataclass(frozen=True)
+class OtherClass(RedrawingBank):
+    """The map for another class of the same input, drawn at random."""
+
+    name: ClassVar[str] = "another class"
+
+    def shared(self, space: Sequence[int]) -> int:
+        """One, that tells how many classes there are."""
+        return 1
+
+    def redrawn(self) -> int:
+        """One."""
+        return 1
+
+    def redraw(self, inquiry: Inquiry, candidates: Sequence[Candidate]) -> list[Any]:
+        """The same other class for all competitors."""
+        sample = inquiry.sample
+        other = other_class(sample.target, sample.model.outputs(sample.x), sample.model, sample.seed)
+        if other is None:
+            return [MethodError("The question is of no class, so there is no other one to ask about.")] * len(
+                candidates
+            )
+        drawn = draw_all([c.competitor for c in candidates], sample.model, sample.x, other, sample)
+        return [
+            d if isinstance(d, Exception) else TwoClasses(c.native.double().flatten(), d.native[0].double().flatten())
+            for c, d in zip(candidates, drawn, strict=True)
+        ]
+
+
+def other_class(target: Target, output: Any, model: Any, seed: int) -> Target | None:
+    """A target of another class than this one of a single row; None where it is of none, or there is no other."""
+    scores = model.reading.found(output, 1, model.labels)
+    if scores is None or scores.shape[1] < 2:
+        return None
+    own = target.indices[0] if isinstance(target, PerSample) else target.index if isinstance(target, Class) else None
+    if not isinstance(own, int):
+        return None
+    step = int(torch.randint(1, scores.shape[1], (1,), generator=torch.Generator().manual_seed(seed)))
+    other = (own + step) % scores.shape[1]
+    if isinstance(target, PerSample):
+        return replace(target, indices=(other,))
+    return replace(target, index=other) if isinstance(target, Class) else None

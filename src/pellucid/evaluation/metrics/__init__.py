@@ -1,0 +1,20 @@
+"""Metrics by what they read: importing the room enters all of them in `METRICS`."""
+
+from pellucid.evaluation.metrics import alone, located, masked, ranked, redrawn
+from pellucid.evaluation.metrics.registry import CATEGORIES, METRICS, Metric, MetricFacts, as_metrics, metric
+
+METRICS.order(lambda m: CATEGORIES.index(m.category))
+
+__all__ = [
+    "CATEGORIES",
+    "METRICS",
+    "Metric",
+    "MetricFacts",
+    "alone",
+    "as_metrics",
+    "located",
+    "masked",
+    "metric",
+    "ranked",
+    "redrawn",
+]

@@ -1,0 +1,116 @@
+"""Robustness and randomisation: what is read from maps drawn again."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from pellucid.evaluation.banks.redrawn import (
+    CascadedMaps,
+    MovedInputs,
+    MovedMaps,
+    NearbyMaps,
+    NoisyInputs,
+    OtherClass,
+    ShuffledWeights,
+    TwoClasses,
+)
+from pellucid.evaluation.metrics.alone import map_entropy
+from pellucid.evaluation.metrics.registry import metric
+from pellucid.numerics.ranks import pearson, rank_correlation
+from pellucid.numerics.statistics import spearman
+
+NEARBY, MOVED, SHUFFLED, OTHER = NoisyInputs(), MovedInputs(), ShuffledWeights(), OtherClass()
+
+_CONSTANT = "A map that never changes is the most robust of all: read it beside mprt."
+_TINY = 1e-6
+
+
+def _changes(found: NearbyMaps) -> Tensor:
+    size = found.plain.norm()
+    return (found.maps - found.plain).norm(dim=1) / size if float(size) > 0 else torch.full((1,), math.nan)
+
+
+@metric("max-sensitivity", "robustness", "lower", NEARBY, paper="Yeh et al. 2019, arXiv:1901.09392", traps=_CONSTANT)
+def max_sensitivity(found: NearbyMaps) -> float:
+    """Largest relative change of the map over inputs nearby."""
+    return float(_changes(found).max())
+
+
+@metric("avg-sensitivity", "robustness", "lower", NEARBY, paper="Bhatt et al. 2020, arXiv:2005.00631", traps=_CONSTANT)
+def avg_sensitivity(found: NearbyMaps) -> float:
+    """Mean relative change of the map over inputs nearby."""
+    return float(_changes(found).mean())
+
+
+@metric("lipschitz", "robustness", "lower", NEARBY, paper="Alvarez-Melis & Jaakkola 2018, arXiv:1806.08049",
+        traps=f"{_CONSTANT} In the map's own units.")  # fmt: skip
+def lipschitz(found: NearbyMaps) -> float:
+    """Largest change of the map over the change of the input, over inputs nearby."""
+    change = (found.maps - found.plain).norm(dim=1)
+    return float((change / (found.nearby - found.inputs).norm(dim=1).clamp(min=1e-12)).max())
+
+
+def _relative(after: Tensor, before: Tensor) -> Tensor:
+    """The norm of relative changes, place by place; where nothing was before, over the mean size."""
+    floor = 1e-3 * before.abs().mean().clamp(min=1e-12)
+    scale = torch.where(before.abs() > floor, before.abs(), floor)
+    found: Tensor = ((after - before) / scale).norm(dim=1)
+    return found
+
+
+@metric("ris", "robustness", "lower", NEARBY, paper="Agarwal et al. 2022, arXiv:2203.06877", traps=_CONSTANT)
+def ris(found: NearbyMaps) -> float:
+    """Largest relative change of the map over the relative change of the input (relative input stability)."""
+    change = _relative(found.nearby, found.inputs).clamp(min=_TINY)
+    return float((_relative(found.maps, found.plain) / change).max())
+
+
+@metric("ros", "robustness", "lower", NEARBY, paper="Agarwal et al. 2022, arXiv:2203.06877", traps=_CONSTANT)
+def ros(found: NearbyMaps) -> float:
+    """Largest relative change of the map over the change of the model's scores (relative output stability)."""
+    change = (found.moved - found.outputs).norm(dim=1).clamp(min=_TINY)
+    return float((_relative(found.maps, found.plain) / change).max())
+
+
+@metric("flip-equivariance", "robustness", "higher", MOVED, paper="Crabbé & van der Schaar 2023, arXiv:2304.06715",
+        traps="The model itself need not answer a mirror image alike.")  # fmt: skip
+def flip_equivariance(found: MovedMaps) -> float:
+    """Correlation of the map with that of the mirror image, mirrored back."""
+    return float(pearson(*found.flipped))
+
+
+@metric("shift-equivariance", "robustness", "higher", MOVED, paper="Crabbé & van der Schaar 2023, arXiv:2304.06715",
+        traps="The model itself need not answer a shifted input alike.")  # fmt: skip
+def shift_equivariance(found: MovedMaps) -> float:
+    """Correlation of the map with that of the shifted input, shifted back, without the rim."""
+    return float(pearson(*found.shifted))
+
+
+@metric("mprt", "randomisation", "lower", SHUFFLED, paper="Adebayo et al. 2018, arXiv:1810.03292",
+        traps="Maps of the shuffled model may be noise for reasons of their own.")  # fmt: skip
+def mprt(found: CascadedMaps) -> float:
+    """Mean absolute rank correlation of the map with those of the model as weights are shuffled, last ones first."""
+    return sum(abs(spearman(found.plain, m)) for m in found.stages) / len(found.stages)
+
+
+@metric("mprt-last", "randomisation", "lower", SHUFFLED, paper="Adebayo et al. 2018, arXiv:1810.03292")
+def mprt_last(found: CascadedMaps) -> float:
+    """Absolute rank correlation of the map with that of the model with all weights shuffled."""
+    return abs(spearman(found.plain, found.stages[-1]))
+
+
+@metric("emprt", "randomisation", "higher", SHUFFLED, paper="Hedström et al. 2024, arXiv:2401.06465")
+def emprt(found: CascadedMaps) -> float:
+    """By how much the map's entropy rises, relatively, when all weights are shuffled (efficient MPRT)."""
+    before = map_entropy(found.plain)
+    return (map_entropy(found.stages[-1]) - before) / before if before > 0 else math.nan
+
+
+@metric("random-logit", "randomisation", "lower", OTHER, paper="Sixt et al. 2020, arXiv:1912.09818",
+        traps="Classes that look alike may rest on the same places.")  # fmt: skip
+def random_logit(found: TwoClasses) -> float:
+    """Rank correlation of the map with that for another class, drawn at random."""
+    return float(rank_correlation(found.plain, found.other))

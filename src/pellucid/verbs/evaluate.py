@@ -1,0 +1,285 @@
+"""`evaluate`: which explanation to believe, on this model and these inputs."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn.functional import interpolate
+
+from pellucid.errors import MediaError, MethodError, PellucidError, StorageError
+from pellucid.evaluation.adapters import ADAPTERS
+from pellucid.evaluation.anchors import ANCHORS
+from pellucid.evaluation.competitors import Competitor, competitor
+from pellucid.evaluation.measure import measure
+from pellucid.evaluation.metrics import METRICS, Metric, as_metrics
+from pellucid.evaluation.sample import Sample
+from pellucid.evaluation.saved_samples import SavedSamples
+from pellucid.evaluation.schedule import DEFAULT_BASELINE, Schedule
+from pellucid.heatmaps import Method, get_method
+from pellucid.models.feed import Prepared
+from pellucid.models.model import VisionModel
+from pellucid.models.targets import Target, TargetLike
+from pellucid.results.scoreboard import FORMAT, Scoreboard, read_scoreboard, scoreboard
+from pellucid.storage import Artefact
+from pellucid.verbs.choices import as_methods, as_targets
+from pellucid.verbs.explain import for_batch
+from pellucid.verbs.inputs import Input, ModelLike, as_model, prepared
+from pellucid.verbs.records import opening, record, recorded_target, reloaded, reopened
+from pellucid.verbs.request import REQUESTS, Again, Maker, Request, Say
+from pellucid.verbs.truths import Truths, TruthSource
+
+__all__ = ["Scoreboard", "evaluate", "opened", "recompute"]
+
+_SIDE = 112  # pixels of an input as it is shown
+_CHANCE = 2.0  # times the probability of a guess: a model that is no surer knows nothing of its inputs
+
+Methods = str | Method | Sequence[str | Method] | Mapping[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluateRequest(Request):
+    """What `evaluate` is asked; its settings are those of the verb that a record can hold."""
+
+    verb: ClassVar[str] = "evaluate"
+
+    methods: tuple[Method, ...]
+    metrics: tuple[str, ...] = ("default",)
+    target: Target
+    baseline: str = DEFAULT_BASELINE
+    seed: int = 0
+
+
+def evaluate(
+    model: ModelLike,
+    inputs: Input | Sequence[Input],
+    methods: Methods = "grad-cam,layer-cam,integrated-gradients",
+    metrics: str | Sequence[str | Metric] = "default",
+    *,
+    target: TargetLike = None,
+    masks: Truths | None = None,
+    baseline: str = DEFAULT_BASELINE,
+    keep: str | Path | None = None,
+    seed: int = 0,
+    say: Say | None = None,
+) -> Scoreboard:
+    """Which explanation is to be believed?
+
+    Args:
+        model: a `VisionModel`, a model's name for `load`, or a bare module.
+        inputs: as `explain` takes them.
+        methods: by name, as objects, or by names of your own a mapping to methods, to functions `(model, inputs,
+            target) -> array`, to objects of captum, pytorch-grad-cam, torchcam or zennit, or to a folder of `.npy`
+            files. Two anchors that never look at the model join them.
+        metrics: by name, by category, `default`, `all`, or objects.
+        target: what is explained; None: each input's top class.
+        masks: where the truth lies, for localisation (see `TruthSource`).
+        baseline: what shows where something is hidden, for metrics that leave it open.
+        keep: folder where finished inputs are kept, so that a run goes on where it stopped.
+        seed: of whatever is random.
+        say: is told, in a line, what the work will cost.
+
+    Returns:
+        `Scoreboard`.
+
+    Raises:
+        PellucidError: one sentence with the cure; what fails for one input or one method is said in the result.
+    """
+    loaded = as_model(model)
+    competitors = _competitors(methods, seed)
+    chosen = as_metrics(metrics, masks=masks is not None)
+    schedule = Schedule.of(chosen, competitors, baseline)
+    truth = None if masks is None else TruthSource(masks)
+    if truth is None and any(m.category == "localisation" for m in chosen):
+        raise MethodError("Localisation is measured against the truth: give masks=, or leave these metrics out.")
+    (asked,) = as_targets(target)
+    weights = loaded.fingerprint()
+    opened_inputs = _Opened(loaded, inputs, asked, truth, seed)
+    saved = None if keep is None else SavedSamples(Path(keep), weights)
+    measured = []
+    for found in measure(_told(iter(opened_inputs), schedule, say), schedule, saved):
+        measured.append(found)
+    if not measured:
+        raise MediaError(f"None of the inputs could be used; the first: {opened_inputs.failed[0]}")
+    notes = [*opened_inputs.notes, *schedule.same_ground(), *opened_inputs.doubts()]
+    about = {
+        **opening(inputs),
+        "name": _name(inputs),
+        "sha256": hashlib.sha256(" ".join(str(m.sample.source.get("sha256")) for m in measured).encode()).hexdigest(),
+        "count": len(measured),
+    }
+    settings = {
+        "competitors": [c.written() for c in competitors],
+        "metrics": [m.name for m in schedule.metrics],
+        "baseline": baseline,
+    }
+    run = {"seed": seed, "forwards": sum(m.forwards for m in measured)}
+    provenance = record(opened_inputs.model, weights, about, "evaluate", settings, asked, run)
+    return scoreboard(measured, schedule, provenance, notes, np.stack(opened_inputs.thumbs))
+
+
+def _told(samples: Iterator[Sample], schedule: Schedule, say: Say | None) -> Iterator[Sample]:
+    """The samples; in front of the first it is said what each will cost."""
+    for position, sample in enumerate(samples):
+        if not position and say is not None:
+            say(schedule.line(sample.space))
+        yield sample
+
+
+def _competitors(methods: Methods, seed: int) -> list[Competitor]:
+    """All of them under names of their own, the anchors last."""
+    found: dict[str, Any] = {}
+    if isinstance(methods, Mapping):
+        found = {name: get_method(name) if given is None else given for name, given in methods.items()}
+    else:
+        for m in as_methods(methods, seed=seed):
+            name = next(n for n in (m.name, *(f"{m.name} {k}" for k in range(2, 1000))) if n not in found)
+            found[name] = m
+    for name, anchor in ANCHORS.items():
+        if name in found:
+            raise MethodError(f"{name!r} is the name of an anchor, which is measured in any case: choose another.")
+        found[name] = anchor(name)
+    return [competitor(name, given, ADAPTERS) for name, given in found.items()]
+
+
+class _Opened:
+    """Inputs one after the other as samples; what cannot be used is noted, and the rest goes on."""
+
+    def __init__(
+        self, model: VisionModel, inputs: Input | Sequence[Input], target: Target, truth: TruthSource | None, seed: int
+    ) -> None:
+        self.model, self._inputs, self._target, self._truth, self._seed = model, inputs, target, truth, seed
+        self.failed: list[str] = []
+        self.notes: list[str] = []
+        self.thumbs: list[NDArray[np.uint8]] = []
+        self._sure: list[float] = []  # probability over that of a guess
+
+    def __iter__(self) -> Iterator[Sample]:
+        self._base = self.model
+        for position, (name, item) in enumerate(prepared(self._base, self._inputs)):
+            try:
+                if isinstance(item, PellucidError):
+                    raise item
+                yield self._sample(replace(item, position=position))
+            except PellucidError as error:
+                self.failed.append(str(error))
+                self.notes.append(f"{name} is left out: {error}")
+
+    def _sample(self, item: Prepared) -> Sample:
+        model = self._base
+        x = item.x[None].to(model.device, model.dtype)
+        output = model.outputs(x)
+        self.model = model = model.settled(x, output)
+        bound = model.bound(for_batch(self._target, [item]).placed([item.geometry]), x)
+        target = model.frozen(bound, x, output)
+        name = str(item.source["name"])
+        mask = None
+        if self._truth is not None:
+            try:
+                mask = self._truth.of(name, item.position, item.geometry.source_size)
+                if mask is None:
+                    self.notes.append(f"There is no mask of {name}, so its localisation is not measured.")
+                elif not mask.any():
+                    self.notes.append(f"The mask of {name} is empty, so it is never hit.")
+            except MediaError as error:
+                self.notes.append(str(error))
+        self._note_chance(model, output, target)
+        self.thumbs.append(_thumb(model, item.x))
+        return Sample(model, x, target, name, item.geometry, mask, self._seed, item.source)
+
+    def _note_chance(self, model: VisionModel, output: Any, target: Target) -> None:
+        scores = model.reading.found(output, 1, model.labels)
+        if scores is not None and scores.shape[1] > 1 and model.reading.bounded:
+            probability = float(model.reading.probabilities(scores).max())
+            self._sure.append(probability * scores.shape[1])
+
+    def doubts(self) -> list[str]:
+        """Whether the model knows anything of its inputs."""
+        if self._sure and float(np.median(self._sure)) < _CHANCE:
+            return [
+                "The model is hardly surer than a guess on these inputs, so there is little to explain: what is "
+                "measured says how maps follow noise. Check its weights and preprocessing."
+            ]
+        return []
+
+
+def _thumb(model: VisionModel, x: Tensor) -> NDArray[np.uint8]:
+    """What the model sees, `(h, w, 3)`; of clips and volumes the middle."""
+    shown = model.preprocess.display(x) if x.shape[0] == model.preprocess.channels else x
+    while shown.ndim > 3:
+        shown = shown[:, shown.shape[1] // 2]
+    shown = shown.float() if shown.shape[0] == 3 else shown.float().mean(0, keepdim=True).expand(3, *shown.shape[1:])
+    low, high = float(shown.min()), float(shown.max())
+    if low < -0.01 or high > 1.01:
+        shown = (shown - low) / max(high - low, 1e-12)
+    size = [max(1, round(_SIDE * n / max(shown.shape[1:]))) for n in shown.shape[1:]]
+    small = interpolate(shown[None], size=size, mode="bilinear", antialias=True)[0].clamp(0, 1)
+    canvas = torch.ones(3, _SIDE, _SIDE)
+    canvas[:, : size[0], : size[1]] = small
+    return (canvas * 255).round().to(torch.uint8).permute(1, 2, 0).numpy()
+
+
+def _name(inputs: Any) -> str:
+    if isinstance(inputs, str | Path):
+        return Path(inputs).name or str(inputs)
+    return "inputs"
+
+
+def requested(model: VisionModel, inputs: Any, asked: EvaluateRequest) -> Scoreboard:
+    """`evaluate` as it was requested."""
+    how: dict[str, Any] = {"target": asked.target, "baseline": asked.baseline, "seed": asked.seed}
+    return evaluate(model, inputs, list(asked.methods), list(asked.metrics), **how)
+
+
+def opened(artefact: Artefact) -> Scoreboard:
+    """A stored scoreboard as it was."""
+    return read_scoreboard(artefact)
+
+
+def recompute(artefact: Artefact, model: ModelLike | None, given: Any, target: TargetLike = None) -> Again:
+    """The stored values made again from their record (see `verify`).
+
+    Raises:
+        StorageError: a competitor was a function or an object, which a record cannot hold.
+    """
+    stored, told = opened(artefact), list[str]()
+    about = stored.record
+    settings = about.method["parameters"]
+    for name, written in zip(stored.methods, settings["competitors"], strict=True):
+        if written is None:
+            raise StorageError(f"{name} was a function or an object, which a record cannot hold: evaluate again.")
+    inputs = reopened(about, given)
+    loaded = reloaded(about, model, inputs, told)
+    methods = {name: get_method(m, **_tuples(s)) for name, m, s in settings["competitors"] if m}
+    masks = None
+    if stored.masks:
+        masks = [stored.masks.get(n, torch.zeros(0)) for n in range(len(stored.samples))]
+    unknown = [m for m in settings["metrics"] if m not in METRICS]
+    if unknown:
+        raise StorageError(f"There is no metric {unknown[0]!r} any more, so this cannot be measured again.")
+    again = evaluate(
+        loaded,
+        inputs,
+        methods,
+        settings["metrics"],
+        target=recorded_target(about, target),
+        masks=masks,
+        baseline=settings["baseline"],
+        seed=about.run["seed"],
+    )
+    names = {f"scores.{m.name}": torch.from_numpy(again.scores[:, k]) for k, m in enumerate(again.metrics)}
+    return Again(names, told)
+
+
+def _tuples(settings: Mapping[str, Any]) -> dict[str, Any]:
+    return {k: tuple(v) if isinstance(v, list) else v for k, v in settings.items()}
+
+
+REQUESTS[FORMAT] = Maker(EvaluateRequest, requested, opened, recompute, targeted=True)
