@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pellucid.cli import options
+from pellucid.cli import console, options
 from pellucid.cli.console import say
 
 if TYPE_CHECKING:
     from pellucid.results.scoreboard import Scoreboard
 
 
+@options.spelled_out
 def evaluate(
     inputs: Annotated[
         list[str], typer.Argument(metavar="INPUT...", help="Pictures, clips, folders, globs, sample:NAME.")
@@ -35,39 +36,23 @@ def evaluate(
     baseline: Annotated[
         str, typer.Option("--baseline", help="What shows where something is hidden: blur, zero, mean, uniform ...")
     ] = "blur",
-    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for page, table, values and record.")] = Path(
-        "pellucid-out"
-    ),
+    out: options.Out = options.OUT,
     as_json: options.Json = False,
-    seed: Annotated[int, typer.Option("--seed", help="Of whatever is random.")] = 0,
-    device: options.Device = None,
-    weights: options.Weights = None,
-    random_weights: options.RandomWeights = False,
-    labels: options.Labels = None,
-    scores: options.Scores = None,
-    output: options.Output = None,
-    task: options.Task = None,
+    seed: options.Seed = 0,
+    of: options.ModelOptions = options.PLAIN,
     frames: options.Frames = None,
 ) -> None:
     """Say which explanation to believe on these inputs: measured, ranked beside blind anchors, with error bars."""
-    from pellucid.cli.console import document, progress
-
-    report: dict[str, Any] = {"format": "pellucid-report/1", "results": [], "failed": []}
-    with document(report, as_json):
+    with console.report(as_json, out) as report:
         from pellucid.media import SCHEMES, VOLUMES, expand
-        from pellucid.storage import check_writable
 
-        files = expand(inputs, clips=None, schemes={*SCHEMES, *VOLUMES})
-        check_writable(out)
+        files = expand(inputs, clips=None, schemes={*SCHEMES, *VOLUMES})  # what is missing is said at once
 
         from pellucid.verbs.evaluate import evaluate as run
 
-        named = options.fitting_model(model, files)
-        vision = options.load_model(
-            named, weights, random_weights, labels, device, frames=frames, scores=scores, output=output, task=task
-        )
+        vision = of.load(options.fitting_model(model, files), frames=frames)
         given = inputs[0] if len(inputs) == 1 else vision.medium.expand(inputs)
-        with progress():
+        with console.progress():
             found = run(
                 vision,
                 given,
