@@ -43,9 +43,7 @@ def _table(sheet: Sheet, found: ScoreData, order: list[int], y: float) -> float:
     """Means with half of their intervals; the darker, the better the mean rank."""
     for column, c in enumerate(order):
         x = MARGIN + _NAME + _CELL * column
-        sheet.paragraph(
-            found.methods[c], x, y, _CELL - 0.06, SMALL, colour=QUIET if found.blind[c] else INK, bold=True, rows=2
-        )
+        sheet.paragraph(found.methods[c], x, y, _CELL - 0.06, SMALL, colour=QUIET if found.blind[c] else INK, rows=2)
     y += 2 * leading(SMALL) + 0.04
     category = ""
     for k, metric in enumerate(found.metrics):
