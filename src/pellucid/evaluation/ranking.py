@@ -39,7 +39,7 @@ class MethodStanding:
 
 
 @dataclass(frozen=True)
-class Ranking:
+class OverallRanking:
     """All methods, best first, and how far the metrics agree.
 
     Attributes:
@@ -62,7 +62,9 @@ def _ranks(values: Array, k: int, metric: MetricFacts) -> Array:
     return sample_ranks(values[:, k], higher=metric.better == "higher")
 
 
-def ranking(values: Array, metrics: Sequence[MetricFacts], names: Sequence[str], blind: Sequence[bool]) -> Ranking:
+def ranking(
+    values: Array, metrics: Sequence[MetricFacts], names: Sequence[str], blind: Sequence[bool]
+) -> OverallRanking:
     """Put together over metrics of the categories that count, each category as much as the others.
 
     Args:
@@ -85,7 +87,7 @@ def ranking(values: Array, metrics: Sequence[MetricFacts], names: Sequence[str],
     judged = np.stack([_ranks(values, k, metrics[k]).ravel() for k in counted])
     alpha = krippendorff(judged) if len(counted) > 1 else math.nan
     ordered = sorted(standings, key=lambda s: (math.isnan(s.rank), s.rank))
-    return Ranking(tuple(ordered), alpha)
+    return OverallRanking(tuple(ordered), alpha)
 
 
 @dataclass(frozen=True)

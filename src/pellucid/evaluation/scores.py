@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pellucid.evaluation.metrics.registry import MetricFacts
-from pellucid.evaluation.ranking import Ranking, Recommendation, mean_ranks, mean_table, ranking, recommend
+from pellucid.evaluation.ranking import OverallRanking, Recommendation, mean_ranks, mean_table, ranking, recommend
 from pellucid.explanation import Brief, Record
 
 PRICE = ("forwards", "backwards", "seconds")
@@ -69,7 +69,7 @@ class ScoreData(Brief):
         """`(methods, metrics, 3)`: mean over the samples, and its 95 % interval."""
         return mean_table(self.scores)
 
-    def rank(self) -> Ranking:
+    def rank(self) -> OverallRanking:
         """The methods from best to worst, and how far the metrics agree."""
         return ranking(self.scores, self.metrics, self.methods, self.blind)
 
