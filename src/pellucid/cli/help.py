@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from importlib import import_module
+from typing import Any
 
 import typer
 
+from pellucid.cli.usage import speak, speak_of
 from pellucid.errors import PellucidError
 from pellucid.language import choose, chosen, printable
 
 _FLAG = "--lang"
-_PANELS = {"ARGUMENTS": "Arguments", "OPTIONS": "Options", "COMMANDS": "Commands", "ERRORS": "Error"}
 
 
 def without_language(arguments: Sequence[str]) -> list[str]:
@@ -35,16 +36,22 @@ def command(app: typer.Typer) -> Callable[..., object]:
     """The command line, its help in the language chosen."""
     whole = typer.main.get_command(app)
     if chosen() != "en":
-        for each in (whole, *getattr(whole, "commands", {}).values()):
+        for each in _all(whole):
             each.help = printable(" ".join((each.help or "").partition("\n\n")[0].split()))
             for parameter in each.params:
                 if getattr(parameter, "help", None):
                     parameter.help = printable(parameter.help)
+            speak_of(each)
     if chosen() != "en" or "typer.rich_utils" in sys.modules:  # which is loaded to draw help, and not before
-        panels = import_module("typer.rich_utils")
-        for name, title in _PANELS.items():
-            setattr(panels, f"{name}_PANEL_TITLE", printable(title))
+        speak(import_module("typer.rich_utils"))
     return whole
+
+
+def _all(command: Any) -> Iterator[Any]:
+    """A command and those below it."""
+    yield command
+    for each in getattr(command, "commands", {}).values():
+        yield from _all(each)
 
 
 def _taken(arguments: Sequence[str]) -> tuple[str | None, list[str]]:

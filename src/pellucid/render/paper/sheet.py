@@ -27,6 +27,7 @@ from matplotlib.transforms import Affine2D, Bbox, TransformedBbox
 from numpy.typing import NDArray
 
 from pellucid.language import chosen, translated
+from pellucid.language.breaks import pieces
 
 _FONT = "DejaVu Sans"  # comes with matplotlib: the same figure everywhere
 _CHINESE_FILES = re.compile(r"(Noto|Source|wqy|msyh|PingFang|simhei|Droid|ArialUnicode)", re.IGNORECASE)
@@ -39,9 +40,6 @@ INK, QUIET, FAINT, TRACK, PAPER = "#1b1e23", "#666c75", "#9aa0a8", "#e9ebee", "#
 WARNING, FOR, AGAINST = "#a34700", "#b2202f", "#2a6cab"
 
 Align = Literal["left", "center", "right"]
-
-_CHINESE = "\u2e80-\u9fff\uff01-\uff60"  # ideographs and the marks among them
-_BREAKS = re.compile(rf"\s*(?:[{_CHINESE}]|[^\s{_CHINESE}]+)[，。；：、！？）]*")
 
 
 @dataclass(frozen=True)
@@ -222,7 +220,7 @@ def wrapped(text: str, width: float, size: float, *, rows: int, bold: bool = Fal
     Lines break at spaces, and beside Chinese characters, but not in front of the marks that end a clause.
     """
     lines: list[str] = []
-    words = _BREAKS.findall(text)
+    words = pieces(text)
     while words and len(lines) < rows - 1:
         count = 1
         while count < len(words) and text_width("".join(words[: count + 1]).strip(), size, bold=bold) <= width:
