@@ -2,6 +2,7 @@
 
 import threading
 
+import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -49,3 +50,14 @@ def test_a_table_may_be_anything_that_finds_a_replacement():
     with Functions(ByName()):
         assert torch.relu(X).tolist() == X.relu().tolist() == [0.0, 4.0]
         assert X.tanh().equal(torch.tanh(X))
+
+
+def test_a_mode_that_an_interrupt_in_torch_has_taken_off_is_not_missed():
+    def breaks(function, args, kwargs):
+        torch._C._pop_torch_function_stack()
+        raise KeyboardInterrupt
+
+    before = torch._C._len_torch_function_stack()
+    with pytest.raises(KeyboardInterrupt), Functions({torch.relu: doubled}), Functions({torch.relu: breaks}):
+        torch.relu(X)
+    assert torch._C._len_torch_function_stack() == before

@@ -2,6 +2,7 @@
 
 import re
 import threading
+import weakref
 from pathlib import Path
 
 import pytest
@@ -78,6 +79,33 @@ def test_first_comes_in_front_of_hooks_that_are_there_and_always_after_errors():
             m[0](torch.ones(1, 3))
     assert order == ["first", "own", "always"]
     assert list(m[0]._forward_hooks) == [own.id]
+
+
+def test_a_method_is_heard_for_as_long_as_its_object_is_there():
+    """And the model does not keep it there."""
+
+    class Owner:
+        def __init__(self):
+            self.hooks = Hooks()
+
+        def before(self, _module, _args, _kwargs):
+            heard.append("before")
+
+        def behind(self, _module, _args, output):
+            heard.append("behind")
+            return output + 1
+
+    m, x, heard = net(), torch.ones(1, 2), []
+    plain = m(x)
+    owner = Owner()
+    owner.hooks.before(m, owner.before)
+    owner.hooks.behind(m, owner.behind)
+    assert torch.equal(m(x), plain + 1)
+    gone = weakref.ref(owner)
+    del owner
+    assert gone() is None
+    assert torch.equal(m(x), plain)
+    assert heard == ["before", "behind"]
 
 
 def test_nobody_else_registers_hooks():

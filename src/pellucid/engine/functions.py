@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 
+import torch
 from torch.overrides import TorchFunctionMode
 
 Function = Callable[..., Any]
@@ -44,6 +45,16 @@ class Functions(TorchFunctionMode):
         super().__init__()
         self._table = table
         self.met: Counter[Function] = Counter()
+
+    def __enter__(self) -> Self:
+        self._below = torch._C._len_torch_function_stack()
+        super().__enter__()  # type: ignore[no-untyped-call]
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        # An interrupt in torch's own code, which takes a mode off for a moment, leaves it off.
+        if torch._C._len_torch_function_stack() > self._below:
+            super().__exit__(*error)  # type: ignore[no-untyped-call]
 
     def __torch_function__(
         self, func: Function, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None

@@ -1,11 +1,13 @@
-"""The one owner of hooks on a user's modules: they hear one thread, and go together."""
+"""The one owner of hooks on a user's modules: they hear one thread, go together, and keep nobody alive."""
 
 from __future__ import annotations
 
+import inspect
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
+from weakref import WeakMethod
 
 from torch import nn
 from torch.utils.hooks import RemovableHandle
@@ -16,6 +18,8 @@ Before = Callable[[nn.Module, tuple[Any, ...], dict[str, Any]], Any]
 Behind = Callable[[nn.Module, tuple[Any, ...], Any], Any]
 """(module, positional arguments, answer) -> None, or what stands in the answer's place."""
 
+Do = TypeVar("Do", bound=Callable[..., Any])
+
 
 class End(BaseException):
     """Ends a forward pass that has shown what was wanted; not an `Exception`, so no model swallows it."""
@@ -24,7 +28,9 @@ class End(BaseException):
 class Hooks:
     """Hooks that hear the thread which made this object, and are removed together.
 
-    A model may be shared between threads: what another thread runs meanwhile is none of a hook's business.
+    A model may be shared between threads: what another thread runs meanwhile is none of a hook's business. A method is
+    held without its object, so that the model does not keep what an interrupt has cut short (see `trace`): when the
+    object is gone, the hook is deaf.
 
     Example:
         with Hooks() as hooks:
@@ -60,10 +66,12 @@ class Hooks:
 
     def before(self, module: nn.Module, do: Before) -> None:
         """Call `do` in front of each run of the module."""
+        lasting = _lasting(do)
 
         # Another thread's pass may come between the two steps in which torch registers a hook, and bring no `kwargs`.
         def hook(part: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any] | None = None) -> Any:
-            return do(part, args, kwargs or {}) if self._hears() else None
+            heard = lasting() if self._hears() else None
+            return None if heard is None else heard(part, args, kwargs or {})
 
         self._handles.append(module.register_forward_pre_hook(hook, with_kwargs=True))
 
@@ -76,11 +84,18 @@ class Hooks:
             first: in front of the hooks that are there already.
             always: also where the module raised.
         """
+        lasting = _lasting(do)
 
         def hook(part: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
-            return do(part, args, output) if self._hears() else None
+            heard = lasting() if self._hears() else None
+            return None if heard is None else heard(part, args, output)
 
         self._handles.append(module.register_forward_hook(hook, prepend=first, always_call=always))
 
     def _hears(self) -> bool:
         return not self._deaf and threading.get_ident() == self._thread
+
+
+def _lasting(do: Do) -> Callable[[], Do | None]:
+    """What gives `do`, or None when the object whose method it is has gone."""
+    return WeakMethod(do) if inspect.ismethod(do) else lambda: do

@@ -62,7 +62,7 @@ class Swap:
             with torch.no_grad():
                 output = self._capture.forward(inputs)
         finally:
-            self._running = False
+            self._edit, self._running = None, False
         self.cost.forwards += len(inputs)
         if not self._runs:
             raise LayerError(f"Layer {self.layer!r} never ran in the forward pass; name a layer that does.")

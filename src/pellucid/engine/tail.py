@@ -229,6 +229,7 @@ class Tail:
             yield
         finally:
             self._running = False  # the model may be run for something else while this context is open
+            self._edit = None  # which may hold this object, and it could not be dropped as one
 
     def _scores(self, count: int) -> Tensor:
         played, repeated = self.way if self._edit is not None else (False, False)

@@ -10,9 +10,10 @@ has gone. Python may raise KeyboardInterrupt between any two steps, so
 
 - a loan is written into the ledger before anything is changed, and struck out after everything is back;
 - to put back is safe to repeat, and what an interrupt cut short is repeated at once;
-- a loan knows its uses weakly. One whose end was never reached, because the interrupt fell just in front of it, is
-  known by its frame or its memory being gone. What it left is put back then; but where the model has lived on since,
-  trains again or has learned, only our hooks go.
+- an end that was never reached, because the interrupt fell into its first step, is made up for by what is around it:
+  whoever opens guards is `interruptible`;
+- a loan knows its uses weakly. One whose end nobody made up for is known by its frame or its memory being gone. What it
+  left is put back then; but where the model has lived on since, trains again or has learned, only our hooks go.
 """
 
 from __future__ import annotations
@@ -25,9 +26,9 @@ import weakref
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from functools import partial
+from functools import partial, wraps
 from types import FrameType
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 import torch
 from torch import nn
@@ -37,6 +38,7 @@ from pellucid.engine.notes import Notes
 from pellucid.engine.randomness import Stream, set_apart
 from pellucid.engine.shortcuts import borrow_shortcuts, take_shortcuts, takes_shortcuts
 
+P, R = ParamSpec("P"), TypeVar("R")
 _lock = threading.RLock()
 _numbers = itertools.count()
 
@@ -283,3 +285,22 @@ class leave_no_trace:
         torch._C._set_grad_enabled(self._modes[0])
         take_shortcuts(self._modes[1])
         self._use = None
+
+
+def interruptible(function: Callable[P, R]) -> Callable[P, R]:
+    """A function that nothing it has opened outlasts: what comes out of it has ended every guard inside of it.
+
+    A guard alone cannot see to that. Python may raise KeyboardInterrupt before the first line of its `__exit__`.
+    """
+
+    @wraps(function)
+    def run(*args: P.args, **kwargs: P.kwargs) -> R:
+        began, thread = next(_numbers), threading.get_ident()
+        try:
+            return function(*args, **kwargs)
+        except BaseException:
+            with _lock:
+                _settle(lambda use: use.thread == thread and use.number > began, late=False)
+            raise
+
+    return run

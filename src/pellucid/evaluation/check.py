@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from pellucid.engine import Capture
 from pellucid.engine.runtimes.converted import Converted
+from pellucid.engine.trace import interruptible
 from pellucid.errors import ModelError, PellucidError, StorageError
 from pellucid.evaluation.chance import Agreement
 from pellucid.evaluation.faithfulness import Blends, Perturbed, cell_grid, cell_ranking, frame_grid
@@ -123,6 +124,7 @@ def _picture_key(e: Explained) -> object:
     return e.name, content, e.record.model.get("weights"), e.geometry.source_size
 
 
+@interruptible
 def check(explanations: Iterable[Explained]) -> None:
     """Measure the quality of explanations, sharing random masks and randomised models among those of a picture."""
     for group in by_picture(explanations):

@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from pellucid.engine import default_batch
+from pellucid.engine.trace import interruptible
 from pellucid.errors import TargetError
 from pellucid.features.canvas import Canvas
 from pellucid.features.colour import Colours
@@ -34,6 +35,7 @@ _VARIANT, _RESTART = 1_000_003, 10_000_019  # set the seeds of variants and rest
 _OPTIMISERS = {"adam": torch.optim.Adam, "nadam": torch.optim.NAdam}
 
 
+@interruptible
 def synthesise(
     model: VisionModel,
     objectives: Sequence[Objective | TargetLike],

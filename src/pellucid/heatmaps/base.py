@@ -20,6 +20,7 @@ from pellucid.engine.ahead import Ahead
 from pellucid.engine.memory import Memory
 from pellucid.engine.opaque import require_layers
 from pellucid.engine.run import batch_note
+from pellucid.engine.trace import interruptible
 from pellucid.errors import MethodError
 from pellucid.media.geometry import Geometry
 from pellucid.models.layers import Layer
@@ -153,6 +154,7 @@ def get_method(name: str, **parameters: Any) -> Method:
     return made
 
 
+@interruptible
 def explain_all(
     methods: Sequence[Method],
     model: ModelLike,

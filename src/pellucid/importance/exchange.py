@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from pellucid.engine.trace import interruptible
 from pellucid.errors import MethodError
 from pellucid.importance.estimators import Ablation
 from pellucid.importance.game import Players
@@ -34,6 +35,7 @@ class Kept(ClassTarget):
         return (self._scores(output).argmax(1) == self.index).float()
 
 
+@interruptible
 def exchange(players: Players, donors: Sequence[Tensor], job: Job) -> Measured:
     """The mean loss over donors for each player of one input, `(K, T)`.
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from pellucid.engine import Cost
+from pellucid.engine.trace import interruptible
 from pellucid.errors import MethodError, ModelError, UnsteadyError
 from pellucid.importance.estimators import Ablation, Estimator
 from pellucid.importance.game import Players, Value
@@ -53,6 +54,7 @@ class Measured:
     tree: PresenceTree | None = None
 
 
+@interruptible
 def measure(
     players: Players, estimator: Estimator, job: Job, *, pairs: bool = True, say: Callable[[str], None] | None = None
 ) -> Measured:

@@ -26,6 +26,7 @@ from torch import Tensor, nn
 
 from pellucid.engine import Capture, find_layer, leave_no_trace, unwrap
 from pellucid.engine.capture import Runs
+from pellucid.engine.trace import interruptible
 from pellucid.errors import LayerError, ModelError, TargetError
 from pellucid.models.layouts import Layout
 from pellucid.models.moves import moves, owners
@@ -291,6 +292,7 @@ def _on_the_stream(alive: list[Layer]) -> list[Layer]:
     return [layer for layer in tokens if layer.layout.channels == width]
 
 
+@interruptible
 def layers(
     module: nn.Module,
     inputs: Tensor,

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from pellucid.engine import default_batch, leave_no_trace, unwrap
 from pellucid.engine.fingerprint import fingerprint
 from pellucid.engine.run import require_values, run_model
+from pellucid.engine.trace import interruptible
 from pellucid.errors import ModelError, TargetError
 from pellucid.explanation import Prediction
 from pellucid.media import CLIP, PICTURE, VOLUME, Medium
@@ -125,6 +126,7 @@ class VisionModel:
         """The name of a class, or `class 7` where there is none."""
         return label_of(index, self.labels)
 
+    @interruptible
     def outputs(self, inputs: Tensor) -> Any:
         """The model's output for `(N, C, H, W)`, without a graph and without a trace.
 
@@ -168,6 +170,7 @@ class VisionModel:
             return replace(self.task, reading=self.reading)
         return self.task or Scores(self.reading)
 
+    @interruptible
     def settled(self, inputs: Tensor, output: Any) -> VisionModel:
         """This model with its task and reading recognised, as far as not declared, from its output for these inputs.
 
@@ -186,6 +189,7 @@ class VisionModel:
         """What is known of its reading, for the keys under which results are kept; empty where nothing is."""
         return {} if self.reading == Reading() else {"reading": self.reading.as_dict()}
 
+    @interruptible
     def bound(self, target: Target, inputs: Tensor) -> Target:
         """A target for this model and these inputs: names resolved, the output read as this model's is."""
         read = self.answering.asked(target).read_by(self.reading).met(self._answer_to)

@@ -9,6 +9,7 @@ from typing import ClassVar
 import torch
 
 from pellucid import storage
+from pellucid.engine.trace import interruptible
 from pellucid.features import Canvas
 from pellucid.features.activations import Ranking, activation_maps, stages
 from pellucid.models.layers import describe
@@ -32,6 +33,7 @@ class ActivationsRequest(Request):
     target: Target | None = None
 
 
+@interruptible
 def activations(
     model: ModelLike,
     inputs: Input,

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from pellucid import storage
 from pellucid.engine import unwrap
+from pellucid.engine.trace import interruptible
 from pellucid.errors import LayerError, ModelError
 from pellucid.features import Direction, Settings, synthesise
 from pellucid.features.atlas import Projection, make_atlas
@@ -41,6 +42,7 @@ class AtlasRequest(Request):
     seed: int = 0
 
 
+@interruptible
 def atlas(
     model: ModelLike,
     pictures: str | Path | Sequence[str | Path],

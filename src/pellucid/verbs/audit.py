@@ -17,6 +17,7 @@ from pellucid.audit import slices
 from pellucid.audit.columns import describe
 from pellucid.audit.review import review
 from pellucid.audit.samples import SampleTable, arrays, build, inputs
+from pellucid.engine.trace import interruptible
 from pellucid.errors import DataError, MediaError, ModelError, StorageError
 from pellucid.media import Pictures, PictureSet, read_folder
 from pellucid.models.model import VisionModel
@@ -47,6 +48,7 @@ class AuditRequest(Request):
     seed: int = 0
 
 
+@interruptible
 def audit(
     model: ModelLike,
     pictures: str | Path | list[str | Path] | tuple[str | Path, ...] | Pictures,

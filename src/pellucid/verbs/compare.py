@@ -14,6 +14,7 @@ from pellucid.audit import paired
 from pellucid.audit.columns import describe
 from pellucid.audit.review import review
 from pellucid.audit.samples import SampleTable, arrays, build
+from pellucid.engine.trace import interruptible
 from pellucid.errors import DataError
 from pellucid.media import Pictures, PictureSet, read_folder
 from pellucid.models.model import VisionModel
@@ -36,6 +37,7 @@ class CompareRequest(Request):
     seed: int = 0
 
 
+@interruptible
 def compare(
     first: ModelLike,
     second: ModelLike,

@@ -16,6 +16,7 @@ from pellucid.concepts.bank import Bank, find
 from pellucid.concepts.dictionary import Dictionary, get_dictionary
 from pellucid.concepts.naming import Name, by_examples, by_regions, clip_names, responses
 from pellucid.engine import Capture
+from pellucid.engine.trace import interruptible
 from pellucid.errors import MediaError, StorageError
 from pellucid.media import Pictures, PictureSet, read_folder
 from pellucid.media.crops import Crops
@@ -63,6 +64,7 @@ def requested(model: VisionModel, pictures: Any, asked: ConceptsRequest) -> Conc
     return concepts(model, pictures, **vars(asked))
 
 
+@interruptible
 def concepts(
     model: ModelLike,
     pictures: str | Path | list[str | Path] | tuple[str | Path, ...] | Pictures,

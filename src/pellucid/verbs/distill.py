@@ -14,6 +14,7 @@ from torch import Tensor
 
 from pellucid import storage
 from pellucid.concepts import DICTIONARIES
+from pellucid.engine.trace import interruptible
 from pellucid.errors import DataError, LayerError, MethodError, StorageError
 from pellucid.interpretable import small_cnn
 from pellucid.interpretable.distilled import FORMAT, Surrogate, surrogate
@@ -64,6 +65,7 @@ def requested(model: ModelLike | None, pictures: Any, asked: DistillRequest) -> 
     return distill(pictures, **settings, cache=None)
 
 
+@interruptible
 def distill(
     pictures: str | Path | Sequence[str | Path] | PictureSet,
     into: str = "tree",

@@ -13,6 +13,7 @@ from pellucid import storage
 from pellucid.engine import default_batch, unwrap
 from pellucid.engine.ahead import Ahead, cut_ahead
 from pellucid.engine.memory import Memory
+from pellucid.engine.trace import interruptible
 from pellucid.errors import AbsentError, MediaError, PellucidError, StorageError, TargetError
 from pellucid.explanation import Prediction, Record
 from pellucid.heatmaps import Attribution, Method, explain_all, get_method
@@ -72,6 +73,7 @@ def explained(model: VisionModel, inputs: Input, asked: ExplainRequest) -> Any:
     return explain(model, inputs, asked.method, asked.target, **how)
 
 
+@interruptible
 def explain(
     model: ModelLike,
     inputs: Input | Sequence[Input],

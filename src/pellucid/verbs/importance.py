@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from pellucid.engine.trace import interruptible
 from pellucid.errors import MethodError, PellucidError
 from pellucid.importance import Estimator, Players, Regions, Share, get_estimator, get_players, measure
 from pellucid.importance.drawn import Given
@@ -33,6 +34,7 @@ from pellucid.verbs.request import REQUESTS, Again, Maker, Say, unheld
 from pellucid.verbs.sets import importance_of_set
 
 
+@interruptible
 def importance(
     model: ModelLike,
     inputs: Input | Sequence[Input],

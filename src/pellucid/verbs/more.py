@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from pellucid.engine.memory import ANSWERED, ASKED, Memory
+from pellucid.engine.trace import interruptible
 from pellucid.errors import MediaError, MethodError, PellucidError, StorageError
 from pellucid.explanation import REDACTED
 from pellucid.heatmaps import Method, get_method
@@ -26,6 +27,7 @@ _SAME = 1e-3  # of the largest score: batches of other sizes round otherwise
 BUDGET = ("samples", "max_samples", "max_evaluations", "tolerance")
 
 
+@interruptible
 def more(
     explanation: Heatmap | str | Path,
     *,

@@ -12,6 +12,7 @@ import torch
 from pellucid.concepts.cav import Kind
 from pellucid.concepts.tcav import derivatives, like
 from pellucid.concepts.tcav import tcav as test_concepts
+from pellucid.engine.trace import interruptible
 from pellucid.errors import DataError, MediaError, StorageError
 from pellucid.media import PictureSet, address, read_folder
 from pellucid.models.features import extract
@@ -46,6 +47,7 @@ class TcavRequest(Request):
     seed: int = 0
 
 
+@interruptible
 def tcav(
     model: ModelLike,
     concepts: str | Path,

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from pellucid import storage
 from pellucid.engine.runtimes.asked import AUTO, asked, runtime
+from pellucid.engine.trace import interruptible
 from pellucid.errors import MediaError, StorageError
 from pellucid.explanation import REDACTED
 from pellucid.media import VOLUME, Clip, Picture, Volume, open_clip, read_image, read_volume
@@ -43,6 +44,7 @@ class Verification:
         return f"{self.status}{numbers}" + "".join(f"; {r}" for r in self.reasons)
 
 
+@interruptible
 def verify(
     file: str | Path,
     *,

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from pellucid import storage
 from pellucid.engine import unwrap
+from pellucid.engine.trace import interruptible
 from pellucid.errors import LayerError, MethodError, TargetError
 from pellucid.explanation import Record
 from pellucid.features import (
@@ -45,6 +46,7 @@ BROKEN = ("never_fired", "not_finite")
 _SEEDS = {"fast": 1, "standard": 2, "fine": 2}
 
 
+@interruptible
 def visualize(
     model: ModelLike,
     inputs: Input | None = None,
