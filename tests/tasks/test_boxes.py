@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch import nn
 
 import pellucid as pl
 from helpers.detectors import DIM, RED, BusySquares, Squares, listed, scene
@@ -318,3 +319,35 @@ def test_in_a_folder_the_rest_goes_on(tmp_path):
     )
     assert isinstance(outcomes["b"], AbsentError)
     assert len(outcomes["a"]) == 1
+
+
+AS_IT_IS = pl.Preprocess(input_size=(32, 32), mean=(0, 0, 0), std=(1, 1, 1))
+
+
+class Listing(nn.Module):
+    """Lists two boxes a picture, in the order that it is told."""
+
+    def __init__(self, boxes):
+        super().__init__()
+        self.boxes = boxes
+
+    def forward(self, x):
+        boxes, scores = torch.tensor(self.boxes), x.mean((1, 2, 3)).sigmoid()
+        return [{"boxes": boxes, "labels": torch.tensor([0, 1]), "scores": torch.stack([s, s / 2])} for s in scores]
+
+
+@pytest.mark.parametrize(
+    "boxes", [[[20.0, 4, 8, 8], [2, 2, 4, 4]], [[5.0, 30, 9, 2], [0, 0, 1, 1]]], ids=["sizes", "random"]
+)
+def test_four_numbers_that_are_no_edges_make_no_detector(boxes):
+    x, net = scene()[0][None], Listing(boxes)
+    model = pl.wrap(net, transform=AS_IT_IS, labels=["red", "blue"])
+    with pytest.raises(TargetError, match="some of its boxes end before they begin"):
+        pl.explain(model, x, "saliency")
+    e = pl.explain(model, x, "saliency", lambda found: torch.stack([each["scores"].amax() for each in found]))
+    assert e.prediction == []
+    assert e.attribution.abs().max() > 0
+    declared = pl.wrap(net, transform=AS_IT_IS, labels=["red", "blue"], task="detection")
+    assert [p.label for p in pl.explain(declared, x, "occlusion").prediction] == ["red", "blue"]
+    edges = pl.wrap(Listing([[8.0, 16, 16, 24], [2, 2, 2, 4]]), transform=AS_IT_IS, labels=["red", "blue"])
+    assert [p.place for p in edges.predict(x)[0]] == [(8, 16, 16, 24), (2, 2, 2, 4)]

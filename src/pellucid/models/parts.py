@@ -90,6 +90,11 @@ def lists_boxes(output: Any) -> bool:
     return lists_pictures(output) and all(set(BOXES) <= set(each) for each in output)
 
 
+def cornered(boxes: Tensor) -> bool:
+    """Whether all of these `(..., 4)` end at or behind where they begin, as edges `(x0, y0, x1, y1)` do."""
+    return bool((boxes[..., 2:] >= boxes[..., :2]).all())
+
+
 def structured(output: Any) -> bool:
     """Whether it says itself what its tensors are, and none of them is a row of class scores."""
     kind = type(output)

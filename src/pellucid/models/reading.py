@@ -15,7 +15,17 @@ import torch
 from torch import Tensor
 
 from pellucid.errors import ModelError, TargetError
-from pellucid.models.parts import Part, advised, described, nothing_to_explain, parts, structured, taken
+from pellucid.models.parts import (
+    Part,
+    advised,
+    cornered,
+    described,
+    lists_boxes,
+    nothing_to_explain,
+    parts,
+    structured,
+    taken,
+)
 
 SCORES = ("softmax", "sigmoid", "probabilities", "none")
 
@@ -199,6 +209,12 @@ def chosen(output: Any, labels: Sequence[str] | None = None, count: int | None =
         TargetError: there is none, or more than one.
     """
     if structured(output):
+        told = [each["boxes"] for each in output] if lists_boxes(output) else []
+        if not all(cornered(torch.as_tensor(boxes)) for boxes in told):
+            raise TargetError(
+                f"The model answers {described(output)}, and some of its boxes end before they begin: let it answer "
+                f"edges, (x0, y0, x1, y1), or pass a function of the output, such as target={advised(output)}."
+            )
         raise TargetError(no_class_scores(output, f"is {described(output)}"))
     every = [p for p in parts(output) if p.scores]
     if not every:

@@ -11,7 +11,7 @@ from pellucid.errors import TargetError
 from pellucid.explanation import Prediction
 from pellucid.models.detection.heads import HEADS
 from pellucid.models.detections import Detections
-from pellucid.models.parts import lists_boxes, speaks_of_boxes
+from pellucid.models.parts import cornered, lists_boxes, speaks_of_boxes
 from pellucid.models.preprocess import Preprocess
 from pellucid.models.reading import Reading
 from pellucid.models.targets import ClassTarget, Target, TopClass
@@ -89,6 +89,10 @@ class BoxTask(Task):
 
     @classmethod
     def recognised(cls, output: Any, reading: Reading, count: int, labels: Labels) -> Task | None:
-        """Detections, or what says boxes, labels and scores."""
-        known = isinstance(output, Detections) or speaks_of_boxes(output) or lists_boxes(output)
-        return cls() if known else None
+        """Detections, or what says boxes, labels and scores, and whose boxes end behind where they begin.
+
+        Four numbers whose order is another one are no edges: their size and place would be made up.
+        """
+        if not (isinstance(output, Detections) or speaks_of_boxes(output) or lists_boxes(output)):
+            return None
+        return cls() if cornered(Detections.of(output).boxes) else None
