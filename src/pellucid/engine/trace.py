@@ -38,7 +38,8 @@ from pellucid.engine.notes import Notes
 from pellucid.engine.randomness import Stream, set_apart
 from pellucid.engine.shortcuts import borrow_shortcuts, take_shortcuts, takes_shortcuts
 
-P, R = ParamSpec("P"), TypeVar("R")
+P = ParamSpec("P")
+R = TypeVar("R")
 _lock = threading.RLock()
 _numbers = itertools.count()
 
