@@ -23,7 +23,9 @@ Weights = Annotated[
     Path | None, typer.Option("--weights", help="A safetensors file or saved state_dict for the model.")
 ]
 RandomWeights = Annotated[bool, typer.Option("--random-weights", help="No trained weights: try an architecture.")]
-Labels = Annotated[Path | None, typer.Option("--labels", help="Class names: a file, one a line or a JSON list.")]
+Labels = Annotated[
+    Path | None, typer.Option("--labels", help="Class names, with commas, or a file: one a line, or a JSON list.")
+]
 Device = Annotated[str | None, typer.Option("--device", help="cpu, cuda, cuda:1 ...; default: cuda if there is one.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout, and nothing else there.")]
 

@@ -63,6 +63,10 @@ class BoxTask(Task):
         """A detector of torchvision opened in front of the suppression; of others, the named head read."""
         if not self.head and self.claims(module) is None:
             return module
+        if not self.head and _of_transformers(module):
+            from pellucid.models.detection.queries import QueryDetector
+
+            return QueryDetector(module, BoxTask())
         from pellucid.models.detection.adapters import HeadDetector, TorchvisionDetector  # brings torchvision
 
         task = BoxTask()  # what comes out are `Detections`, whatever head was read
@@ -70,6 +74,8 @@ class BoxTask(Task):
 
     def preprocessing(self, module: nn.Module, usual: Preprocess | None) -> Preprocess | None:
         """Pixels in [0, 1], brought to the size that the detector takes."""
+        if _of_transformers(module):
+            return usual
         if self.claims(module) is not None:
             from pellucid.models.detection.adapters import preprocessing
 
@@ -83,9 +89,10 @@ class BoxTask(Task):
 
     @classmethod
     def claims(cls, module: nn.Module) -> Task | None:
-        """A detector of torchvision, or one made of it."""
+        """A detector of torchvision or transformers, or one made of it."""
         homes = (kind.__module__ for kind in type(module).__mro__)
-        return cls() if any(home.startswith("torchvision.models.detection.") for home in homes) else None
+        ours = any(home.startswith("torchvision.models.detection.") for home in homes)
+        return cls() if ours or _of_transformers(module) else None
 
     @classmethod
     def recognised(cls, output: Any, reading: Reading, count: int, labels: Labels) -> Task | None:
@@ -96,3 +103,8 @@ class BoxTask(Task):
         if not (isinstance(output, Detections) or speaks_of_boxes(output) or lists_boxes(output)):
             return None
         return cls() if cornered(Detections.of(output).boxes) else None
+
+
+def _of_transformers(module: nn.Module) -> bool:
+    kinds = type(module).__mro__
+    return any(k.__module__.startswith("transformers.") and k.__name__.endswith("ForObjectDetection") for k in kinds)

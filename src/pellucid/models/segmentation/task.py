@@ -69,7 +69,15 @@ class RegionTask(Task):
                 return cls()
             if kind.__module__.startswith("transformers.") and kind.__name__.endswith("ForSemanticSegmentation"):
                 return cls()
-        return None
+        return cls() if _by_queries(module) else None
+
+    def adapted(self, module: nn.Module) -> nn.Module:
+        """Masks of queries put together; other networks as they are."""
+        if not _by_queries(module):
+            return module
+        from pellucid.models.segmentation.queries import QuerySegmenter
+
+        return QuerySegmenter(module, RegionTask())
 
     @classmethod
     def recognised(cls, output: Any, reading: Reading, count: int, labels: Labels) -> Task | None:
@@ -79,3 +87,9 @@ class RegionTask(Task):
             return None
         labelled = labels is not None and dense.shape[1] == len(labels) and dense[0, 0].numel() > 1
         return cls(reading.output or "") if names_dense(output) or labelled else None
+
+
+def _by_queries(module: nn.Module) -> bool:
+    """Whether it is a network of transformers that answers a mask for each query."""
+    names = [k.__name__ for k in type(module).__mro__ if k.__module__.startswith("transformers.")]
+    return any(n in ("Mask2FormerForUniversalSegmentation", "MaskFormerForInstanceSegmentation") for n in names)

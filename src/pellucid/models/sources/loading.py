@@ -28,6 +28,7 @@ from pellucid.models.sources.registry import find_source
 from pellucid.models.tasks import claimed_task, declared_task
 from pellucid.models.volume_preprocess import VolumePreprocessing
 from pellucid.models.volumes import sliced
+from pellucid.models.zero_shot import Unprompted
 
 DEFAULT = embedded.NAME
 
@@ -53,7 +54,7 @@ def load(
             `suite:NAME` or `onnx:FILE`.
         weights: a safetensors file or `state_dict` checkpoint for that architecture.
         random_weights: no weights at all, for trying an architecture; a number seeds them (True: 0).
-        labels: class names, or a file of them (one a line, or a JSON list).
+        labels: class names, also as one text with commas, or a file of them (one a line, or a JSON list).
         device: where to put it; by default the CPU.
         per_frame: make an image model one of clips: how the scores of frames are pooled (see `per_frame`).
         per_slice: make an image model one of volumes: how the scores of slices are pooled (see `pellucid.per_slice`).
@@ -88,6 +89,8 @@ def load(
     if labels is not None:
         known = _labels(labels)
         spec["labels"] = list(known)
+    if isinstance(module, Unprompted):
+        module = module.prompted(known)
     spec |= {k: v for k, v in (("scores", scores), ("output", output), ("task", task)) if v is not None}
     if (asked := asked or claimed_task(module)) is not None:
         usual = preprocess if isinstance(preprocess, Preprocess) else None
@@ -277,6 +280,8 @@ def _to(module: nn.Module, device: str | torch.device | None) -> nn.Module:
 def _labels(labels: Sequence[str] | str | Path) -> Sequence[str]:
     if not isinstance(labels, str | Path):
         return labels
+    if "," in str(labels) and not Path(labels).exists():
+        return [label.strip() for label in str(labels).split(",") if label.strip()]
     try:
         text = Path(labels).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:

@@ -10,12 +10,21 @@ from torch import nn
 
 from pellucid.errors import ModelError
 from pellucid.media import Plan
+from pellucid.models import zero_shot
 from pellucid.models.adapters import ClipInput
 from pellucid.models.clips import ClipPreprocess
 from pellucid.models.preprocess import Preprocess
 from pellucid.models.processors import from_processor, processor_settings
 from pellucid.models.recognition import configured_labels
 from pellucid.models.sources.registry import Built, source
+
+_HEADS = {
+    "ForSemanticSegmentation": "AutoModelForSemanticSegmentation",
+    "ForObjectDetection": "AutoModelForObjectDetection",
+    "ForUniversalSegmentation": "AutoModelForUniversalSegmentation",
+    "ForInstanceSegmentation": "AutoModelForInstanceSegmentation",
+}
+"""What an architecture's name ends with -> the class that loads it."""
 
 HF: dict[str, tuple[str, Plan, tuple[float, ...], tuple[float, ...]]] = {
     "videomae": ("VideoMAE", Plan("stride", 16, 4), (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
@@ -30,7 +39,9 @@ def _names() -> list[str]:
     return list(HF)
 
 
-@source("hf", "classifiers and segmenters of transformers (extra `hf`), also of clips: a folder or hub name", _names)
+@source(
+    "hf", "classifiers, detectors, segmenters of transformers (extra `hf`), also of clips: a folder or hub name", _names
+)
 def build(name: str, classes: int | None, pretrained: bool) -> Built:
     """A classifier of transformers: an architecture, a folder that `save_pretrained` wrote, or a name on the hub.
 
@@ -49,8 +60,11 @@ def build(name: str, classes: int | None, pretrained: bool) -> Built:
     config = _config(transformers, name)
     kind = str(config.model_type)
     saved = [str(name) for name in config.architectures or ()]
-    if kind not in HF and any(name.endswith("ForSemanticSegmentation") for name in saved):
-        return _build_image(transformers, name, config, classes, pretrained, dense=True)
+    if kind in zero_shot.KINDS:
+        return _build_zero_shot(transformers, name, config, pretrained)
+    for ending, auto in _HEADS.items():
+        if kind not in HF and any(name.endswith(ending) for name in saved):
+            return _build_image(transformers, name, config, classes, pretrained, auto)
     if kind not in HF and kind in transformers.models.auto.modeling_auto.MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES:
         return _build_image(transformers, name, config, classes, pretrained)
     if kind not in HF:
@@ -83,18 +97,43 @@ def build(name: str, classes: int | None, pretrained: bool) -> Built:
 
 
 def _build_image(
-    transformers: Any, name: str, config: Any, classes: int | None, pretrained: bool, *, dense: bool = False
+    transformers: Any,
+    name: str,
+    config: Any,
+    classes: int | None,
+    pretrained: bool,
+    auto: str = "AutoModelForImageClassification",
 ) -> tuple[nn.Module, Preprocess, Sequence[str] | None]:
-    """A classifier of pictures, or of places in them, with the labels and the processor saved beside it."""
+    """A network of pictures with a head of a known kind, with the labels and the processor saved beside it."""
     if classes is not None:
         config.num_labels = classes
-    cls = transformers.AutoModelForSemanticSegmentation if dense else transformers.AutoModelForImageClassification
+    cls = getattr(transformers, auto)
     try:
         module = cls.from_pretrained(name, config=config) if pretrained else cls.from_config(config)
         settings = processor_settings(name) or transformers.AutoImageProcessor.from_pretrained(name).to_dict()
     except (OSError, ValueError) as error:
         raise ModelError(_unreachable(name)) from error
     return module.eval(), from_processor(settings), configured_labels(module) if pretrained else None
+
+
+def _build_zero_shot(
+    transformers: Any, name: str, config: Any, pretrained: bool
+) -> tuple[nn.Module, Preprocess, Sequence[str] | None]:
+    """A model of pictures and texts, with the tokenizer and the processor saved beside it."""
+    try:
+        module = (
+            transformers.AutoModel.from_pretrained(name) if pretrained else transformers.AutoModel.from_config(config)
+        )
+        tokenizer = transformers.AutoTokenizer.from_pretrained(name, trust_remote_code=False)
+        settings = processor_settings(name) or transformers.AutoImageProcessor.from_pretrained(name).to_dict()
+    except (OSError, ValueError) as error:
+        raise ModelError(_unreachable(name)) from error
+    padding = "max_length" if config.model_type != "clip" else True  # as SigLIP was trained
+
+    def tokenize(texts: list[str]) -> dict[str, Any]:
+        return dict(tokenizer(texts, padding=padding, truncation=True, return_tensors="pt"))
+
+    return zero_shot.Unprompted(module.eval(), tokenize, f"hf:{name}"), from_processor(settings), None
 
 
 def _config(transformers: Any, name: str) -> Any:
