@@ -10,8 +10,8 @@ from PIL import Image
 
 import pellucid as pl
 from helpers.cases import tree
-from pellucid.cache import cache_folder
 from pellucid.features import Settings
+from pellucid.keep.home import cache_folder
 from pellucid.models import suites
 
 
@@ -80,7 +80,7 @@ def test_the_systems_own_place(platform, expected, monkeypatch, tmp_path):
     monkeypatch.setenv("HOME", str(tmp_path))
     for name in ("PELLUCID_CACHE", "XDG_CACHE_HOME", "LOCALAPPDATA"):
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr("pellucid.cache.sys.platform", platform)
+    monkeypatch.setattr("pellucid.keep.home.sys.platform", platform)
     assert cache_folder("features") == tmp_path / expected / "features"
     monkeypatch.setenv("PELLUCID_CACHE", "~/mine")
     assert cache_folder("features") == tmp_path / "mine" / "features"

@@ -12,12 +12,12 @@ from torch import nn
 from helpers.cases import PLAIN, SIDE, bright_net, save, truncated_jpeg
 from helpers.nets import pooled, seeded
 from pellucid import media
-from pellucid.cache import cache_folder
 from pellucid.errors import LayerError, MediaError, MethodError, ModelError
 from pellucid.features import exemplars as module
 from pellucid.features.exemplars import Selection, find_exemplars
 from pellucid.features.measures import ByActivation, ByRelevance, ByScore
 from pellucid.features.table import ScoreTable
+from pellucid.keep.home import cache_folder
 from pellucid.models.layers import describe
 from pellucid.models.sources import wrap
 from pellucid.models.targets import Class

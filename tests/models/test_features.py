@@ -8,8 +8,8 @@ from torch import nn
 
 from helpers.cases import PLAIN, bright_model, pixels, save, tree
 from helpers.nets import Busy, noise, pooled, random_net
-from pellucid.cache import cache_folder
 from pellucid.errors import LayerError, MediaError
+from pellucid.keep.home import cache_folder
 from pellucid.media import read_folder
 from pellucid.models import features as module
 from pellucid.models.features import activations, extract

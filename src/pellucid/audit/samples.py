@@ -20,13 +20,14 @@ from torch.nn.functional import adaptive_avg_pool2d
 from pellucid.engine import Capture
 from pellucid.errors import MediaError, ModelError, PellucidError
 from pellucid.heatmaps.activations import choose_layer
+from pellucid.keep.artefact import strict
+from pellucid.keep.files import write_bytes
 from pellucid.media import Picture, Pictures
 from pellucid.models.layers import Layer
 from pellucid.models.model import VisionModel
 from pellucid.models.targets import TopClass
 from pellucid.progress import task
 from pellucid.scoring.job import prepare
-from pellucid.storage import strict, write_bytes
 
 GRID, THUMB = 14, 24  # cells of a heat map along each axis, pixels of a thumbnail
 PROPERTIES = ("brightness", "contrast", "sharpness", "colourfulness", "pixels", "elongation", "edge brightness")

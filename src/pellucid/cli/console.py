@@ -99,7 +99,7 @@ def report(wanted: bool, out: Path | None = None, *folders: str) -> Iterator[dic
             for folder in folders:
                 read_folder(folder)
         if out is not None:
-            from pellucid.files import check_writable
+            from pellucid.keep.files import check_writable
 
             check_writable(out)
         yield told
@@ -117,6 +117,6 @@ def document(report: dict[str, Any], wanted: bool) -> Iterator[None]:
         raise
     finally:
         if wanted:
-            from pellucid.storage import strict
+            from pellucid.keep.artefact import strict
 
             print(json.dumps(strict(report), indent=2, ensure_ascii=False, allow_nan=False))

@@ -56,8 +56,8 @@ def distill(
     """Learn a model that a person can read, and measure how far it can be believed."""
     with console.report(as_json) as report:
         from pellucid.errors import MethodError
-        from pellucid.files import check_writable
         from pellucid.interpretable.learn import KINDS
+        from pellucid.keep.files import check_writable
         from pellucid.verbs.distill import distill as learn
 
         if depth is not None and features is not None:
@@ -98,8 +98,8 @@ def distill(
             for note in [*found.notes, *found.card.notes]:
                 say(f"  note: {note}")
         if picture is not None:
+            from pellucid.keep.files import write_bytes
             from pellucid.render import figure_png
-            from pellucid.storage import write_bytes
 
             evidence = found.explain(picture)
             drawn = Path(saved[0]).with_suffix("")

@@ -63,7 +63,7 @@ def explain(
         # what is missing is said before anything heavy is loaded
         files = expand(inputs, clips=None, schemes={*SCHEMES, *VOLUMES})
 
-        from pellucid.storage import check_writable
+        from pellucid.keep.files import check_writable
 
         check_writable(out)
 

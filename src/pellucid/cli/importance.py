@@ -89,7 +89,7 @@ def importance(
     """Say how much each part of a picture, or of the model, matters."""
     with console.report(as_json) as report, options.running(runtime, precision):
         from pellucid.errors import MethodError
-        from pellucid.storage import check_writable
+        from pellucid.keep.files import check_writable
         from pellucid.verbs.collection import is_collection
 
         given = inputs[0] if len(inputs) == 1 else inputs

@@ -31,8 +31,9 @@ def more(
     folder = file.parent if out is None else out
     with console.report(as_json, folder) as report:
         from pellucid.cli.explain import entry, tell
+        from pellucid.keep.files import write_bytes
         from pellucid.results import Heatmaps
-        from pellucid.storage import save, write_bytes
+        from pellucid.storage import save
         from pellucid.verbs.more import more as go_on
 
         given: dict[str, Any] = {

@@ -26,7 +26,7 @@ def studio(
     ] = False,
 ) -> None:
     """Open the studio: upload, explain, compare and look up results in a browser on this machine."""
-    from pellucid.files import check_writable
+    from pellucid.keep.files import check_writable
 
     check_writable(folder)
     from pellucid.studio.serve import serve

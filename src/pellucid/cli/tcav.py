@@ -37,7 +37,7 @@ def tcav(
 
         from pellucid.concepts.tcav import lines_of
         from pellucid.errors import MethodError
-        from pellucid.files import check_writable
+        from pellucid.keep.files import check_writable
         from pellucid.models.targets import parse_target
         from pellucid.verbs.tcav import tcav as run
 

@@ -68,7 +68,7 @@ def visualize(
     told: list[str] = []
     with console.report(as_json) as report:
         from pellucid.errors import MethodError
-        from pellucid.files import check_writable
+        from pellucid.keep.files import check_writable
         from pellucid.media import expand
 
         if sum(given is not None for given in (activations, atlas)) > 1:

@@ -19,7 +19,7 @@ from pellucid.engine.memory import Memory
 from pellucid.evaluation.competitors import Competitor
 from pellucid.evaluation.sample import Sample
 from pellucid.evaluation.schedule import Schedule
-from pellucid.files import write_bytes
+from pellucid.keep.files import write_bytes
 from pellucid.keep.key import key
 
 _VERSION = 1

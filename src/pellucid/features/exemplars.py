@@ -18,19 +18,19 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pellucid.cache import cache_folder
 from pellucid.engine import unwrap
 from pellucid.errors import MediaError, MethodError
 from pellucid.features.folder import Folder, Loader, Patch, PictureSource
 from pellucid.features.measures import Look, Measure, look, resized
 from pellucid.features.receptive_field import Box, ReceptiveField, receptive_field
 from pellucid.features.table import ScoreTable
+from pellucid.keep.artefact import strict
+from pellucid.keep.home import cache_folder
 from pellucid.media import Geometry
 from pellucid.models.layers import Layer
 from pellucid.models.model import VisionModel
 from pellucid.models.opens import require_layers_open
 from pellucid.progress import task
-from pellucid.storage import strict
 
 Role = Literal["top", "bottom", "middle"]
 

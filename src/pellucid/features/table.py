@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pellucid.errors import StorageError
-from pellucid.storage import write_bytes
+from pellucid.keep.files import write_bytes
 
 FORMAT = "pellucid-scores/1"
 _AT_ONCE = 4_000_000  # numbers held at a time

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pellucid.storage import write_bytes
+from pellucid.keep.files import write_bytes
 
 
 @dataclass

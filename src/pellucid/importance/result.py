@@ -16,7 +16,7 @@ from torch import Tensor
 
 from pellucid.errors import PellucidError
 from pellucid.explanation import Brief, Prediction, Record
-from pellucid.files import comma_separated
+from pellucid.keep.files import comma_separated
 from pellucid.media.clip import Clip
 from pellucid.media.geometry import Geometry
 from pellucid.media.picture import Picture
@@ -60,7 +60,7 @@ class Table(list[dict[str, Any]]):
 
     def to_csv(self, path: str | Path) -> Path:
         """Write comma-separated values, UTF-8; NaN is an empty cell."""
-        from pellucid.storage import write_bytes
+        from pellucid.keep.files import write_bytes
 
         return write_bytes(Path(path), self.csv().encode())
 
@@ -74,7 +74,7 @@ class Table(list[dict[str, Any]]):
         Raises:
             PellucidError: pyarrow is not installed.
         """
-        from pellucid.storage import write_bytes
+        from pellucid.keep.files import write_bytes
 
         try:
             import pyarrow

@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 from pellucid import storage
 from pellucid.errors import StorageError
 from pellucid.explanation import Record
-from pellucid.files import Files
 from pellucid.interpretable.additive import Additive
 from pellucid.interpretable.base import Readable
 from pellucid.interpretable.bcos import BcosHead
@@ -27,6 +26,7 @@ from pellucid.interpretable.numerics import Array, softmax
 from pellucid.interpretable.rules import Rules
 from pellucid.interpretable.tree import Tree
 from pellucid.interpretable.words import Words, words_from
+from pellucid.keep.files import Files
 from pellucid.models.layouts import Layout
 from pellucid.models.preprocess import Preprocess
 

@@ -25,9 +25,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from pellucid.cache import cache_folder
 from pellucid.engine import Capture, Cost, default_batch, find_layer
 from pellucid.errors import MediaError, ModelError
+from pellucid.keep.home import cache_folder
 from pellucid.media import Geometry, Pictures
 from pellucid.models.layers import best_layer
 from pellucid.models.model import VisionModel

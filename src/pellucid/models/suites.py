@@ -21,8 +21,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from pellucid.cache import cache_folder
 from pellucid.errors import ModelError
+from pellucid.keep.home import cache_folder
 from pellucid.media import generated
 from pellucid.models import suite_nets
 from pellucid.models.suite_nets import NETS

@@ -15,7 +15,7 @@ from pellucid.audit.reasons import Reliance
 from pellucid.audit.review import Calibration, Confusion, Review
 from pellucid.audit.samples import SampleTable, arrays
 from pellucid.audit.slices import WeakSlice
-from pellucid.files import comma_separated
+from pellucid.keep.files import comma_separated
 from pellucid.results.base import Result
 from pellucid.results.shown import names_of_inputs, slug, unused
 

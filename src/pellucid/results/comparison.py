@@ -14,7 +14,7 @@ from pellucid.audit.paired import Paired, WorseSlice
 from pellucid.audit.review import Calibration
 from pellucid.audit.samples import SampleTable, arrays
 from pellucid.explanation import Brief, Record
-from pellucid.files import comma_separated
+from pellucid.keep.files import comma_separated
 from pellucid.results.base import Result
 from pellucid.results.shown import names_of_inputs, slug, unused
 

@@ -16,7 +16,7 @@ from pellucid.concepts.bank import Bank, BankScores, Group, Showcase
 from pellucid.concepts.dictionary import Array, restore
 from pellucid.errors import MethodError, StorageError
 from pellucid.explanation import Brief, Explanation, Record
-from pellucid.files import comma_separated
+from pellucid.keep.files import comma_separated
 from pellucid.media import Geometry, Origin
 from pellucid.models.features import activations
 from pellucid.models.model import VisionModel

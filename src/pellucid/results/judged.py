@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from pellucid.explanation import Brief
-from pellucid.files import comma_separated, write_together
+from pellucid.keep.files import comma_separated, write_together
 from pellucid.results.heatmap import Heatmap, Heatmaps
 from pellucid.results.shown import slug, unused
 from pellucid.truth import Annotated, Annotation, Judged, Truth, coco_text

@@ -19,7 +19,7 @@ from pellucid.evaluation.metrics.registry import MetricFacts
 from pellucid.evaluation.schedule import Schedule
 from pellucid.evaluation.scores import PRICE, ScoreData
 from pellucid.explanation import Record
-from pellucid.files import comma_separated
+from pellucid.keep.files import comma_separated
 from pellucid.keep.shards import encoded, table_of
 from pellucid.results.base import Result
 from pellucid.results.shown import names_of_inputs, slug, unused

@@ -18,7 +18,7 @@ from fastapi.responses import HTMLResponse, JSONResponse, RedirectResponse, Resp
 from starlette.datastructures import UploadFile
 
 from pellucid.errors import PellucidError
-from pellucid.files import write_bytes
+from pellucid.keep.files import write_bytes
 from pellucid.language import LANGUAGES, chosen, speaking, translated
 from pellucid.studio.guard import Guard
 from pellucid.studio.jobs import JobFiles, JobRequest, StudioJob, is_id

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
 
-from pellucid.files import write_bytes
+from pellucid.keep.files import write_bytes
 
 State = Literal["queued", "running", "cancelling", "cancelled", "done", "failed"]
 OVER: frozenset[str] = frozenset(("cancelled", "done", "failed"))

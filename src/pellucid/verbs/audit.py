@@ -19,11 +19,11 @@ from pellucid.audit.review import review
 from pellucid.audit.samples import SampleTable, arrays, build, inputs
 from pellucid.engine.trace import interruptible
 from pellucid.errors import DataError, MediaError, ModelError, StorageError
+from pellucid.keep.artefact import Artefact
 from pellucid.media import Pictures, PictureSet, read_folder
 from pellucid.models.model import VisionModel
 from pellucid.results.audit import FORMAT, Audit
 from pellucid.results.audit import read_audit as opened
-from pellucid.storage import Artefact
 from pellucid.verbs.inputs import ModelLike, as_model
 from pellucid.verbs.records import opening, record, reloaded, reopened
 from pellucid.verbs.request import REQUESTS, Again, Maker, Request

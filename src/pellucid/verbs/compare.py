@@ -16,11 +16,11 @@ from pellucid.audit.review import review
 from pellucid.audit.samples import SampleTable, arrays, build
 from pellucid.engine.trace import interruptible
 from pellucid.errors import DataError
+from pellucid.keep.artefact import Artefact
 from pellucid.media import Pictures, PictureSet, read_folder
 from pellucid.models.model import VisionModel
 from pellucid.results.comparison import FORMAT, Comparison
 from pellucid.results.comparison import read_comparison as opened
-from pellucid.storage import Artefact
 from pellucid.verbs.inputs import ModelLike, as_model
 from pellucid.verbs.records import opening, record, reloaded, reopened
 from pellucid.verbs.request import REQUESTS, Again, Maker, Request

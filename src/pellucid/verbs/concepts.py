@@ -18,6 +18,7 @@ from pellucid.concepts.naming import Name, by_examples, by_regions, clip_names, 
 from pellucid.engine import Capture
 from pellucid.engine.trace import interruptible
 from pellucid.errors import MediaError, StorageError
+from pellucid.keep.artefact import Artefact
 from pellucid.media import Pictures, PictureSet, read_folder
 from pellucid.media.crops import Crops
 from pellucid.media.regions import read_regions
@@ -26,7 +27,6 @@ from pellucid.models.layers import layers
 from pellucid.models.model import VisionModel
 from pellucid.results.concepts import FORMAT, Concepts
 from pellucid.results.concepts import read_concepts as opened
-from pellucid.storage import Artefact
 from pellucid.verbs.inputs import ModelLike, as_model
 from pellucid.verbs.records import opening, record, reloaded, reopened
 from pellucid.verbs.request import CODECS, REQUESTS, Again, Codec, Maker, Request

@@ -19,9 +19,9 @@ from torch import Tensor
 
 from pellucid.errors import StorageError
 from pellucid.heatmaps import Method
+from pellucid.keep.artefact import Artefact
 from pellucid.models.targets import Target, parse_target
 from pellucid.registry import Registry
-from pellucid.storage import Artefact
 from pellucid.verbs.choices import named_method
 
 Say = Callable[[str], None]

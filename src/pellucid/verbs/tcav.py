@@ -14,6 +14,7 @@ from pellucid.concepts.tcav import derivatives, like
 from pellucid.concepts.tcav import tcav as test_concepts
 from pellucid.engine.trace import interruptible
 from pellucid.errors import DataError, MediaError, StorageError
+from pellucid.keep.artefact import Artefact
 from pellucid.media import PictureSet, address, read_folder
 from pellucid.models.features import extract
 from pellucid.models.model import VisionModel
@@ -21,7 +22,6 @@ from pellucid.models.targets import Target, TargetLike, TopClass, as_target
 from pellucid.numerics.statistics import Correction
 from pellucid.results.tcav import FORMAT, ConceptTests, arrays
 from pellucid.results.tcav import read_tests as opened
-from pellucid.storage import Artefact
 from pellucid.verbs.inputs import ModelLike, as_model
 from pellucid.verbs.records import record, recorded_target, reloaded
 from pellucid.verbs.request import REQUESTS, Again, Maker, Request

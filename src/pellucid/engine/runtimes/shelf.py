@@ -15,7 +15,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from pellucid.cache import cache_folder
+from pellucid.keep.home import cache_folder
 
 KIND = "runtimes"
 LIMIT = 2 * 2**30  # bytes; what was used longest ago goes first
