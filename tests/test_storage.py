@@ -20,6 +20,7 @@ from helpers.cases import bright_model, pixels, save, tree
 from pellucid import storage
 from pellucid.explanation import Curve, Explanation, Prediction, Quality, Record
 from pellucid.heatmaps import IntegratedGradients
+from pellucid.keep.artefact import _seal
 from pellucid.results import file_names, names_of_inputs, slug, unused
 
 CURVES = [
@@ -362,7 +363,7 @@ def test_pickled_arrays_are_not_executed(tmp_path):
     data = (tmp_path / "x.npz").read_bytes()
     meta = json.loads((tmp_path / "x.json").read_text())
     meta["arrays"]["sha256"] = hashlib.sha256(data).hexdigest()
-    meta["sha256"] = storage._seal(meta)  # all seals fit: only the reader itself can refuse
+    meta["sha256"] = _seal(meta)  # all seals fit: only the reader itself can refuse
     (tmp_path / "x.json").write_text(json.dumps(meta))
     with pytest.raises(pl.StorageError, match="allow_pickle=False"):
         storage.load(tmp_path / "x")

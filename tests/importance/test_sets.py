@@ -210,7 +210,8 @@ def test_pictures_are_not_kept_open(model):
     import gc
     import weakref
 
-    from pellucid.verbs.collection import Collection, collect
+    from pellucid.media.pictures import collect
+    from pellucid.verbs.inputs import Collection
 
     pictures = Collection(model, collect([planted(left=n) for n in range(6)]), 2)
     opened = [weakref.ref(pictures[n]) for n in range(6)]

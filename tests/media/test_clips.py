@@ -12,7 +12,7 @@ import pellucid as pl
 from helpers.clips import cut, gif, place, write
 from pellucid.errors import MediaError
 from pellucid.media import FramesInMemory, read_clip
-from pellucid.verbs.collection import collect, is_collection
+from pellucid.media.pictures import collect, is_collection
 
 
 def greys(count=40, height=48, width=64):

@@ -90,7 +90,7 @@ def importance(
     with console.report(as_json) as report, options.running(runtime, precision):
         from pellucid.errors import MethodError
         from pellucid.keep.files import check_writable
-        from pellucid.verbs.collection import is_collection
+        from pellucid.media.pictures import is_collection
 
         given = inputs[0] if len(inputs) == 1 else inputs
         several = is_collection(given, None)

@@ -74,15 +74,17 @@ LAZY = (
 
 def without_values(network: nn.Module) -> str | None:
     """The sentence on a network whose weights hold no values; None where all do."""
-    for name, tensor in (*network.named_parameters(), *network.named_buffers()):
-        if is_lazy(tensor):
-            return LAZY
-        if tensor.is_meta:
-            return (
-                f"The model's weights (first {name!r}) are on the meta device and hold no values: load them, as with "
-                "module.to_empty(device='cpu') and module.load_state_dict(...)."
-            )
-    return None
+    held = (t for part in network.modules() for t in (*part._parameters.values(), *part._buffers.values()))
+    odd = next((t for t in held if t is not None and (is_lazy(t) or t.is_meta)), None)  # names cost
+    if odd is None:
+        return None
+    if is_lazy(odd):
+        return LAZY
+    name = next(name for name, t in (*network.named_parameters(), *network.named_buffers()) if t.is_meta)
+    return (
+        f"The model's weights (first {name!r}) are on the meta device and hold no values: load them, as with "
+        "module.to_empty(device='cpu') and module.load_state_dict(...)."
+    )
 
 
 def reason(error: BaseException) -> str:

@@ -21,11 +21,11 @@ from pellucid.engine import unwrap
 from pellucid.errors import MediaError, MethodError
 from pellucid.explanation import Record
 from pellucid.features.exemplars import LEAST_CROP
-from pellucid.features.folder import Folder, Loader, Patch, PictureSource
+from pellucid.features.folder import Folder, Loader, Patch
 from pellucid.features.learn import learn
 from pellucid.features.measures import ByActivation
 from pellucid.features.receptive_field import ReceptiveField, receptive_field
-from pellucid.media import Geometry
+from pellucid.media import Geometry, Origin
 from pellucid.models.layers import Layer
 from pellucid.models.model import VisionModel
 from pellucid.progress import task
@@ -183,7 +183,7 @@ class _Collected:
     rows: Tensor
     cells: Tensor
     inputs: Tensor
-    seen: dict[int, tuple[PictureSource, Geometry]]
+    seen: dict[int, tuple[Origin, Geometry]]
 
     def patch(self, index: int, field: ReceptiveField) -> Patch:
         """What the cell of a vector looks at."""
@@ -200,7 +200,7 @@ def _collect(loader: Loader, layer: Layer, samples: int, seed: int) -> _Collecte
     rows = [rows[i * len(rows) // min(samples, len(rows))] for i in range(min(samples, len(rows)))]
     each = -(-samples // max(1, len(rows)))
     vectors, owners, cells = [], [], []
-    seen: dict[int, tuple[PictureSource, Geometry]] = {}
+    seen: dict[int, tuple[Origin, Geometry]] = {}
     first: Tensor | None = None
     with (
         task("activations", len(rows)) as advance,
@@ -224,7 +224,7 @@ def _collect(loader: Loader, layer: Layer, samples: int, seed: int) -> _Collecte
                     vectors.append(flat[:, taken].T.clone())
                     owners += [row] * len(taken)
                     cells.append(torch.stack(torch.unravel_index(taken, found.shape[1:]), 1))
-                    seen[row] = PictureSource.of(item[0]), item[2]
+                    seen[row] = Origin.of(item[0]), item[2]
             advance(len(part))
     if first is None:
         raise MediaError("None of the pictures could be read: name a folder with sound pictures.")

@@ -20,13 +20,13 @@ from torch import Tensor
 
 from pellucid.engine import unwrap
 from pellucid.errors import MediaError, MethodError
-from pellucid.features.folder import Folder, Loader, Patch, PictureSource
+from pellucid.features.folder import Folder, Loader, Patch
 from pellucid.features.measures import Look, Measure, look, resized
 from pellucid.features.receptive_field import Box, ReceptiveField, receptive_field
 from pellucid.features.table import ScoreTable
 from pellucid.keep.artefact import strict
 from pellucid.keep.home import cache_folder
-from pellucid.media import Geometry
+from pellucid.media import Geometry, Origin
 from pellucid.models.layers import Layer
 from pellucid.models.model import VisionModel
 from pellucid.models.opens import require_layers_open
@@ -235,7 +235,7 @@ class _Looked:
     field: ReceptiveField | None
     forwards: int
     local: bool
-    seen: dict[int, tuple[PictureSource, Geometry]]
+    seen: dict[int, tuple[Origin, Geometry]]
     looks: dict[tuple[int, int], Look]
     fields: dict[tuple[int, ...], ReceptiveField]
 
@@ -264,7 +264,7 @@ def _look_at(loader: Loader, measure: Measure, picks: Mapping[int, _Picked], see
         for row, *_ in picked.chosen:
             wanted.setdefault(row, set()).add(column)
     module = unwrap(loader.model.module)
-    seen: dict[int, tuple[PictureSource, Geometry]] = {}
+    seen: dict[int, tuple[Origin, Geometry]] = {}
     looks: dict[tuple[int, int], Look] = {}
     samples: dict[tuple[int, ...], tuple[Tensor, Layer]] = {}
     with task("looking at exemplars", len(wanted)) as advance, measure.opened(module) as capture:
@@ -274,7 +274,7 @@ def _look_at(loader: Loader, measure: Measure, picks: Mapping[int, _Picked], see
                 for i, place in enumerate(places):
                     row, item = part[place], loaded[place]
                     assert item is not None
-                    seen[row] = PictureSource.of(item[0]), item[2]
+                    seen[row] = Origin.of(item[0]), item[2]
                     looks |= {(row, column): seen_by(i, column) for column in wanted[row]}
                 space = tuple(inputs.shape[2:])
                 if space not in samples:

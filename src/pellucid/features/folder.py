@@ -13,24 +13,10 @@ from torch import Tensor
 
 from pellucid.errors import MediaError
 from pellucid.features.receptive_field import Box
-from pellucid.media import Geometry, Picture, address, digest, expand, read_image
+from pellucid.media import Geometry, Origin, Picture, digest, expand, read_image
 from pellucid.models.model import VisionModel
 from pellucid.models.preprocess import Preprocess
 from pellucid.progress import task
-
-
-@dataclass(frozen=True)
-class PictureSource:
-    """Which picture: what opens it (`source`), its `name`, the `sha256` of its file. Not its pixels."""
-
-    source: str
-    name: str
-    sha256: str
-
-    @classmethod
-    def of(cls, picture: Picture) -> PictureSource:
-        """A picture's."""
-        return cls(address(picture.source), picture.name, picture.sha256)
 
 
 @dataclass(frozen=True)
@@ -44,7 +30,7 @@ class Patch:
         geometry: the way from the model's input to the picture.
     """
 
-    origin: PictureSource
+    origin: Origin
     cell: tuple[int, ...]
     box: Box
     geometry: Geometry

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from pellucid.errors import DataError
 from pellucid.interpretable.numerics import Array, softmax
-from pellucid.media.folders import PictureSet
+from pellucid.media.pictures import PictureSet
 from pellucid.models.features import Features, extract
 from pellucid.models.model import VisionModel
 from pellucid.models.reading import IN_DOUBT, Reading, exclusive

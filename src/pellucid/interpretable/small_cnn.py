@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from pellucid.errors import DataError
 from pellucid.interpretable.bcos import train
-from pellucid.media.folders import PictureSet
+from pellucid.media.pictures import PictureSet
 from pellucid.models.model import VisionModel
 from pellucid.models.preprocess import Preprocess
 

@@ -2,13 +2,12 @@
 
 Pictures of any common kind and depth, upright and capped in size (image, tiff, depth), the ready-made ones (samples,
 digits), what a person types for them (inputs), what opens them again (address), many of them with their classes
-(folders); moving pictures (clip, footage: video, frames), those drawn with a known truth (generated), and which of
+(pictures); moving pictures (clip, footage: video, frames), those drawn with a known truth (generated), and which of
 their frames are taken (sampling); and the exact map between the model's input and the original (geometry). Nothing here
 knows a model."""
 
 from pellucid.media.address import SCHEMES, STILLS, VOLUMES, address, scheme
 from pellucid.media.clip import Caps, Clip, Footage, FramesInMemory
-from pellucid.media.folders import Box, Origin, Pictures, PictureSet, read_folder
 from pellucid.media.footage import is_video, open_clip, read_clip
 from pellucid.media.generated import SUITES
 from pellucid.media.geometry import Geometry
@@ -16,6 +15,7 @@ from pellucid.media.image import digest, read_image
 from pellucid.media.inputs import expand, read_lines
 from pellucid.media.medium import CLIP, MEDIA, PICTURE, VOLUME, Medium, medium_of
 from pellucid.media.picture import MAX_BYTES, MAX_PIXELS, Picture
+from pellucid.media.pictures import Box, Origin, Pictures, PictureSet, read_folder
 from pellucid.media.samples import SAMPLES, sample_path
 from pellucid.media.sampling import Plan
 from pellucid.media.volume import Volume

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pellucid.errors import MediaError
-from pellucid.media.folders import Pictures, PictureSet
+from pellucid.media.pictures import Pictures, PictureSet
 
 TABLE = "attributes.csv"
 

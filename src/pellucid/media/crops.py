@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pellucid.errors import MediaError
-from pellucid.media.folders import Box, Origin, Pictures
 from pellucid.media.geometry import Geometry
 from pellucid.media.picture import Picture
+from pellucid.media.pictures import Box, Origin, Pictures
 
 
 def around(geometry: Geometry, grid: Sequence[int], cell: int, share: float = 0.4) -> Box:

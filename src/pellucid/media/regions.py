@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from pellucid.errors import MediaError
-from pellucid.media.folders import PictureSet
+from pellucid.media.pictures import PictureSet
 
 _ENDINGS = ("", "_mask", "_labels", "_segmentation")
 

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from pellucid import storage
 from pellucid.explanation import Brief
 from pellucid.features.atlas import AtlasCell, DrawnAtlas
-from pellucid.features.folder import Patch, PictureSource
-from pellucid.media import Geometry
+from pellucid.features.folder import Patch
+from pellucid.media import Geometry, Origin
 from pellucid.results.base import Result
 from pellucid.results.shown import slug
 
@@ -88,7 +88,7 @@ def read_atlas(artefact: storage.Artefact) -> AtlasSheet:
                 direction,
                 c["count"],
                 Patch(
-                    PictureSource(**c["origin"]),
+                    Origin(**c["origin"]),
                     tuple(c["cell"]),
                     tuple((start, stop) for start, stop in c["box"]),
                     Geometry.from_dict(c["geometry"]),

@@ -17,8 +17,7 @@ from pellucid import storage
 from pellucid.explanation import Brief
 from pellucid.features.exemplars import Exemplar, UnitExemplars
 from pellucid.features.feature_image import FeatureQuality, UnitPicture
-from pellucid.features.folder import PictureSource
-from pellucid.media import Geometry
+from pellucid.media import Geometry, Origin
 from pellucid.results.base import Result
 from pellucid.results.shown import slug, unused
 
@@ -201,7 +200,7 @@ def _natural_from(about: dict[str, Any] | None, i: int, held: dict[str, torch.Te
     roles = {
         role: tuple(
             Exemplar(
-                PictureSource(**e["origin"]),
+                Origin(**e["origin"]),
                 tuple(e["cell"]),
                 tuple((start, stop) for start, stop in e["box"]),
                 Geometry.from_dict(e["geometry"]),

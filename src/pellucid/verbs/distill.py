@@ -20,7 +20,7 @@ from pellucid.interpretable import small_cnn
 from pellucid.interpretable.distilled import FORMAT, Surrogate, surrogate
 from pellucid.interpretable.learn import KINDS, Lesson, Split, WordColumns, learn, split
 from pellucid.media import address
-from pellucid.media.folders import PictureSet, read_folder
+from pellucid.media.pictures import PictureSet, read_folder
 from pellucid.models.features import extract
 from pellucid.models.layers import describe
 from pellucid.models.layouts import Layout

@@ -18,6 +18,7 @@ from pellucid.importance.result import INTERVAL
 from pellucid.importance.temporal import order_sensitivity, sufficient
 from pellucid.keep.artefact import Artefact
 from pellucid.media import Volume
+from pellucid.media.pictures import is_collection
 from pellucid.models.feed import Prepared
 from pellucid.models.fused import fused_remarks
 from pellucid.models.model import VisionModel
@@ -25,7 +26,6 @@ from pellucid.models.targets import Target, TargetLike
 from pellucid.results.importance import FORMAT, Importance
 from pellucid.results.importance import read_importance as opened
 from pellucid.scoring.job import prepare
-from pellucid.verbs.collection import is_collection
 from pellucid.verbs.importance_request import ImportanceRequest
 from pellucid.verbs.inputs import Input, ModelLike, as_model, prepared
 from pellucid.verbs.players import check_model, looks, measured_layer

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 from pellucid.errors import MediaError, PellucidError
 from pellucid.media import CLIP, Clip, Footage, Medium, Picture, Volume
 from pellucid.media.medium import name_of
+from pellucid.media.pictures import Member
 from pellucid.models import sources
 from pellucid.models.feed import Prepared, feed_of
 from pellucid.models.model import VisionModel
@@ -73,3 +75,21 @@ def unsampled(inputs: Input | Sequence[Input]) -> Iterator[tuple[str, Footage | 
             yield name_of(item), CLIP.open(item)
         except MediaError as error:
             yield name_of(item), error
+
+
+class Collection:
+    """Pictures by position; the last few that were opened stay open, for those that look at them again."""
+
+    def __init__(self, model: VisionModel, members: Sequence[Member], open_at_once: int = 2) -> None:
+        self.model, self.members = model, list(members)
+        self._opened = lru_cache(maxsize=open_at_once)(self._open)
+
+    def __len__(self) -> int:
+        return len(self.members)
+
+    def __getitem__(self, position: int) -> Prepared | PellucidError:
+        return self._opened(position)
+
+    def _open(self, position: int) -> Prepared | PellucidError:
+        _, item = next(iter(prepared(self.model, self.members[position].source)))
+        return item

@@ -22,6 +22,7 @@ from pellucid.importance.gather import Gathered, by_place, difference, gather, g
 from pellucid.importance.ledger import Ledger, Row, ledger
 from pellucid.importance.result import INTERVAL
 from pellucid.media import Geometry, Picture, address, scheme
+from pellucid.media.pictures import collect
 from pellucid.models.feed import Prepared
 from pellucid.models.fused import fused_remarks
 from pellucid.models.model import VisionModel
@@ -30,9 +31,8 @@ from pellucid.progress import task
 from pellucid.render.paper.portraits import portrait
 from pellucid.results.importance import Importance
 from pellucid.scoring.job import prepare
-from pellucid.verbs.collection import Collection, collect
 from pellucid.verbs.importance_request import ImportanceRequest
-from pellucid.verbs.inputs import Input
+from pellucid.verbs.inputs import Collection, Input
 from pellucid.verbs.players import looks, measured_layer
 from pellucid.verbs.records import record
 from pellucid.verbs.request import Say

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
@@ -99,6 +100,9 @@ def runtime(name: str = AUTO, precision: str = "f32") -> Iterator[None]:
 def installed(name: str) -> str | None:
     """The version of a runtime's package; None where it is not there."""
     try:
-        return version(PACKAGES[name])
+        return _version(PACKAGES[name])
     except PackageNotFoundError:
         return None
+
+
+_version = cache(version)  # it reads and parses a file, for every explanation otherwise

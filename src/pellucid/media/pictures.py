@@ -1,23 +1,28 @@
-"""Many pictures as one thing: a folder with a sub-folder for each class, a folder with a table of labels, a glob."""
+"""Which pictures are meant by what people give: a folder, with classes or groups in it, a pattern, a list, a batch.
+
+`read_folder` answers with a set of pictures and their classes, `collect` with single ones, of any medium, each once.
+"""
 
 from __future__ import annotations
 
 import csv
 import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import Tensor
 
 from pellucid.errors import MediaError
-from pellucid.media.address import address
+from pellucid.media.address import SCHEMES, address
 from pellucid.media.digits import DIGITS, load_digits
 from pellucid.media.image import digest, read_image
 from pellucid.media.inputs import SUFFIXES, expand, natural
+from pellucid.media.medium import PICTURE, Medium
 from pellucid.media.picture import Picture
 
 TABLE = "labels.csv"
@@ -30,11 +35,24 @@ Box = tuple[int, int, int, int]
 
 @dataclass(frozen=True)
 class Origin:
-    """What opens a picture again: its file (sample, digit), that file's SHA-256, and which part of it, if not all."""
+    """What opens a picture again, without its pixels.
+
+    Attributes:
+        source: its file (sample, digit).
+        sha256: of that file.
+        box: which part of it, if not all.
+        name: what people call it, where that is known.
+    """
 
     source: str
     sha256: str
     box: Box | None = None
+    name: str = ""
+
+    @classmethod
+    def of(cls, picture: Picture) -> Origin:
+        """That of a picture which is open."""
+        return cls(address(picture.source), picture.sha256, name=picture.name)
 
     def part(self, box: Box) -> Origin:
         """A part of it, given in its own pixels."""
@@ -176,3 +194,85 @@ def _from_table(folder: Path) -> PictureSet:
     classes = sorted({row[column] for row in entries}, key=natural)
     labels = np.array([classes.index(row[column]) for row in entries], np.int64)
     return PictureSet(folder.name, tuple(files), labels, tuple(classes))
+
+
+@dataclass(frozen=True, eq=False)
+class Member:
+    """One of many pictures: how to get it, and the folder it lies in."""
+
+    source: Any
+    folder: str = ""
+
+    @property
+    def name(self) -> str:
+        """What people call it."""
+        return self.source if isinstance(self.source, str) else "input"
+
+
+def is_collection(inputs: Any, medium: Medium | None = PICTURE) -> bool:
+    """Whether an answer over many pictures is wanted: of a folder, a pattern, a list or a batch of several.
+
+    Args:
+        inputs: what was given.
+        medium: what they are for the model: of clips, a folder of numbered frames is one. None: not yet known.
+    """
+    if isinstance(inputs, Tensor):
+        return (medium or PICTURE).is_batch(inputs) and len(inputs) != 1
+    if isinstance(inputs, str | Path):
+        if _is_folder(inputs) and not (medium and medium.wanted.whole):
+            return True
+        return len(medium.expand([inputs]) if medium else expand([inputs], clips=None, schemes=SCHEMES)) > 1
+    return isinstance(inputs, Sequence)
+
+
+def collect(inputs: Any, medium: Medium = PICTURE) -> list[Member]:
+    """All pictures (or clips), each once; those in a folder, or in its subfolders, know in which.
+
+    Raises:
+        MediaError: a file is missing, or neither a folder nor its subfolders hold a picture.
+    """
+    several = isinstance(inputs, Sequence) and not isinstance(inputs, str)
+    found: list[Member] = []
+    seen: set[str] = set()
+    for item in inputs if several else [inputs]:
+        for member in _members(item, medium):
+            if isinstance(member.source, str):
+                real = address(member.source)
+                if real in seen:
+                    continue
+                seen.add(real)
+            found.append(member)
+    if not found:
+        raise MediaError("There is no picture: give some, or a folder that holds some.")
+    return found
+
+
+def _is_folder(item: str | Path) -> bool:
+    return Path(item).expanduser().is_dir()
+
+
+def _members(item: Any, medium: Medium) -> Iterator[Member]:
+    if isinstance(item, Tensor) and medium.is_batch(item):
+        yield from (Member(item[i : i + 1]) for i in range(len(item)))  # each a batch of one, which nobody takes apart
+        return
+    if not isinstance(item, str | Path):
+        yield Member(item)
+        return
+    if not _is_folder(item):
+        yield from (Member(source) for source in medium.expand([item]))
+        return
+    folder = Path(item).expanduser()
+    try:
+        inner = sorted((p for p in folder.iterdir() if p.is_dir()), key=lambda p: natural(p.name))
+    except OSError as error:
+        raise MediaError(f"The folder {item} can't be listed; check its permissions.") from error
+    empty = True
+    for place in [folder, *(p for p in inner if not p.name.startswith("."))]:
+        try:
+            sources = medium.expand([place])
+        except MediaError:
+            continue
+        empty = False
+        yield from (Member(source, place.resolve().name) for source in sources)
+    if empty:
+        raise MediaError(f"The folder {item} holds no picture, nor do its subfolders; name a folder that does.")
