@@ -34,13 +34,21 @@ FRAME = (
 )
 """What the frame of a result may do: run its script (the page's own policy names that one alone), reach nothing."""
 
+_RUN = ("runtime", "precision")
 _OPTIONS = {
-    "explain": ("method", "target", "layer", "set", "seed", "frames", "check"),
-    "importance": ("features", "by", "target", "layer", "count", "samples", "seed"),
-    "visualize": ("layer", "channel", "seed"),
-    "activations": ("layer",),
+    "explain": ("method", "target", "layer", "set", "many", "seed", "frames", "per-frame", "per-slice", "window", *_RUN,
+                "check"),
+    "importance": ("features", "by", "target", "layer", "regions", "removal", "baseline", "count", "segments",
+                   "samples", "order", "seed", *_RUN),
+    "visualize": ("layer", "channel", "target", "objective", "parametrization", "preset", "size", "exemplars", "by",
+                  "seeds", "seed"),
+    "activations": ("layer", "by", "target"),
+    "more": ("samples", "max-samples", "max-evaluations", "tolerance"),
+    "verify": (),
     "describe": (),
-}
+}  # fmt: skip
+"""What a form may ask, by the names of the options on the command line."""
+
 _LONGEST, _FEW, _COMPARED = 2_000, 12, 24  # letters of an option; near misses shown; results beside each other
 _STATIC = {
     "page.css": ("render/viewer", "text/css"),
@@ -247,6 +255,11 @@ def _asking(app: FastAPI, studio: Studio, shown: _Shown) -> None:
         asked = request.query_params
         return JSONResponse(studio.near(asked.get("model", ""), asked.get("q", "")[:100]))
 
+    @app.get("/costs")
+    async def costs(request: Request) -> JSONResponse:
+        about = studio.queue.described.get(request.query_params.get("model", ""), {})
+        return JSONResponse(about.get("costs") or {})
+
     @app.post("/jobs")
     async def ask(request: Request) -> Response:
         visitor = _visitor(request)
@@ -346,6 +359,19 @@ def _shared(studio: Studio, id: str, key: str) -> list[Shelved]:
     return studio.library.of_job(id) or [s for s in studio.library.all() if s.id == id]
 
 
+def _result(studio: Studio, visitor: str, id: str) -> Shelved:
+    """A result that this visitor may see.
+
+    Raises:
+        PellucidError: there is none.
+    """
+    found = studio.visible(studio.library.all(), visitor)
+    wanted = next((s for s in found if s.id == id), None)
+    if wanted is None:
+        raise PellucidError("This result is not here any more: choose one of the library.")
+    return wanted
+
+
 async def _asked(studio: Studio, visitor: str, texts: dict[str, list[str]], sent: UploadFile | None) -> JobRequest:
     """What a form asks, every part of it looked up or kept under a name made here.
 
@@ -360,6 +386,9 @@ async def _asked(studio: Studio, visitor: str, texts: dict[str, list[str]], sent
     verb, model = one("verb"), one("model")
     if verb not in _OPTIONS:
         raise PellucidError("This studio does not do that: choose one of its pages.")
+    kept_result = _result(studio, visitor, one("result")) if verb in ("more", "verify") else None
+    if kept_result is not None:
+        model = kept_result.source
     if model not in settings.models:
         raise PellucidError(f"This studio was not started with that model: it has {', '.join(settings.models)}.")
     busy = [job for job in studio.queue.files.of(visitor) if not job.over]
@@ -370,7 +399,9 @@ async def _asked(studio: Studio, visitor: str, texts: dict[str, list[str]], sent
         raise PellucidError(f"A field has more than {_LONGEST} letters: shorten it.")
     options = {name: value for name, value in options.items() if value or name == "check"}
     given = shown = ""
-    if sent is not None and sent.filename:
+    if kept_result is not None:
+        given, shown = str(kept_result.file), kept_result.file.name
+    elif sent is not None and sent.filename:
         folder = settings.inner / "uploads" / visitor
         file, shown = await kept(sent, folder, settings.upload, settings.stored - stored(folder))
         given = str(file)

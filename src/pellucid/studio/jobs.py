@@ -30,7 +30,8 @@ class JobRequest:
     """What a visitor asks, as texts; the worker understands them as the command line does.
 
     Attributes:
-        verb: `explain`, `importance`, `visualize`, `activations`, or `describe` (a model's layers and labels).
+        verb: `explain`, `importance`, `visualize`, `activations`, `more` and `verify` (of a saved result), or
+            `describe` (a model's layers and labels).
         model: one of the registry.
         input: `sample:NAME`, `suite:NAME`, or a path made by the studio; never one of the visitor's.
         shown: what the visitor calls it.
@@ -50,10 +51,15 @@ class JobRequest:
             words.append("--activations")
         if self.input:
             words.append(self.shown or self.input)
-        words += ["--model", self.model]
+        if self.verb not in ("more", "verify"):
+            words += ["--model", self.model]
         for name, value in self.options.items():
             if name == "check":
                 words.append("--check" if value else "--no-check")
+            elif name == "order":
+                words += ["--order"] if value else []
+            elif name == "regions":
+                words += ["--regions", "regions.json"] if value else []
             elif name == "set":
                 words += [part for setting in value.splitlines() for part in ("--set", setting)]
             elif value:
@@ -74,6 +80,7 @@ class StudioJob:
         error: the sentence of a failure.
         progress: what is being done, and the share that is done, in [0, 1].
         attempts: how often it was begun.
+        said: what came out, where that is a sentence.
     """
 
     id: str
@@ -86,6 +93,7 @@ class StudioJob:
     error: str = ""
     progress: tuple[str, float] = ("", 0.0)
     attempts: int = 0
+    said: str = ""
 
     @property
     def over(self) -> bool:
@@ -145,7 +153,7 @@ def _read(file: Path) -> StudioJob | None:
     """A job from its file; None if that is none."""
     try:
         values: Mapping[str, Any] = json.loads(file.read_bytes())
-        known = {f.name: values[f.name] for f in fields(StudioJob)}
+        known = {f.name: values[f.name] for f in fields(StudioJob) if f.name in values or f.name != "said"}
         known["asked"] = JobRequest(**values["asked"])
         known["progress"] = (str(values["progress"][0]), float(values["progress"][1]))
         job = StudioJob(**known)

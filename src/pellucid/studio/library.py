@@ -20,6 +20,7 @@ class Shelved:
         name: of its input.
         model, method, target, verdict: of its record; empty where there is none.
         created: when, as its record says.
+        source: the model's name in a registry; empty where none loads it.
         problem: why it cannot be shown; empty where it can.
     """
 
@@ -32,6 +33,7 @@ class Shelved:
     target: str
     verdict: str
     created: str
+    source: str = ""
     problem: str = ""
 
 
@@ -97,6 +99,7 @@ def _read(file: Path, home: Path) -> Shelved | None:
         return str(value.get(key) or "") if isinstance(value, dict) else ""
 
     quality = meta.get("quality")
+    source = (record.get("model") or {}).get("source") if isinstance(record.get("model"), dict) else None
     return Shelved(
         id,
         file,
@@ -107,4 +110,5 @@ def _read(file: Path, home: Path) -> Shelved | None:
         str(meta.get("target") or record.get("target") or ""),
         str(quality.get("verdict") or "") if isinstance(quality, dict) else "",
         str(record.get("created") or ""),
+        str(source.get("name") or "") if isinstance(source, dict) else "",
     )

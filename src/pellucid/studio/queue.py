@@ -110,12 +110,15 @@ class JobQueue:
         try:
             asked = job.asked
             folder = self._settings.home / job.id
-            page = None if asked.verb == "describe" else self._settings.page(job.id, chosen())
+            page = None if asked.verb in ("describe", "verify") else self._settings.page(job.id, chosen())
             answer = await line.ask(asked.verb, asked.model, asked.input, asked.options, folder, page)
             job.error = _as_asked(answer.get("error", ""), asked)
+            job.said = _as_asked(answer.get("said", ""), asked)
             if asked.verb == "describe" and answer["kind"] == "done":
                 self.described[asked.model] = answer
             self._set(job, answer["kind"])
+            if answer["kind"] == "done" and asked.model not in self.described:
+                await self._describe(line, asked.model)  # it is in memory now
         except WorkerGoneError:
             if job.state == "cancelling":
                 self._set(job, "cancelled")

@@ -12,7 +12,7 @@ from pellucid.studio.settings import MEGABYTE
 
 ENDINGS = frozenset(
     (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".dcm", ".mp4", ".webm", ".mkv",
-     ".mov", ".avi", ".m4v")
+     ".mov", ".avi", ".m4v", ".nii", ".nii.gz")
 )  # fmt: skip
 _CHUNK = 1 << 20
 _MARKUP = re.compile(rb"<(\?xml|!doctype|svg|html|script)", re.I)
@@ -48,7 +48,8 @@ async def kept(sent: Sent, folder: Path, most: int, room: int) -> tuple[Path, st
         UploadError: too large, of another kind, or markup.
     """
     whole = Path((sent.filename or "upload").replace("\\", "/")).name
-    stem, _, last = whole.rpartition(".")
+    packed = whole.lower().endswith(".nii.gz")
+    stem, _, last = (whole[:-7], "", "nii.gz") if packed else whole.rpartition(".")
     shown, ending = whole[-120:], f".{last.lower()}"
     if ending not in ENDINGS:
         raise UploadError(

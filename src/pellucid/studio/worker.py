@@ -11,13 +11,15 @@ import queue
 import signal
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TextIO
 
 from pellucid.errors import PellucidError
 from pellucid.language import speaking
 from pellucid.progress import reporting
+from pellucid.studio.cost import CHECK, made, pace, planned, presets
+from pellucid.studio.tasks import TASKS, running, verified
 
 _KEPT = 3  # models in memory
 
@@ -70,115 +72,67 @@ class Bench:
         import torch
 
         self._device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-        self._models: dict[str, Any] = {}
+        self._models: dict[tuple[str | None, ...], Any] = {}
 
-    def model(self, name: str) -> Any:
-        """A model by name, loaded once."""
+    def model(self, name: str, options: Mapping[str, str]) -> Any:
+        """A model by name, loaded once; an image model as one of clips or volumes where that is asked."""
         from pellucid.models.sources import load
 
-        if name in self._models:
-            self._models[name] = self._models.pop(name)
-            return self._models[name]
-        loaded = load(name, device=self._device)
-        self._models[name] = loaded
+        meaning: dict[str, Any] = {
+            key: options.get(key.replace("_", "-")) or None for key in ("per_frame", "per_slice")
+        }
+        key = (name, *meaning.values())
+        if key in self._models:
+            self._models[key] = self._models.pop(key)
+            return self._models[key]
+        loaded = load(name, device=self._device, **meaning)
+        self._models[key] = loaded
         while len(self._models) > _KEPT:
             self._models.pop(next(iter(self._models)))
         return loaded
 
     def run(self, verb: str, model: str, given: str, options: dict[str, str], folder: Path) -> dict[str, Any]:
         """One job: its files are in the folder when this returns."""
-        vision = self.model(model)
+        vision = self.model(model, options)
         if verb == "describe":
-            return _described(vision)
-        _VERBS[verb](vision, given, options, folder)
+            return described(vision)
+        with running(options):
+            if verb == "verify":
+                return {"said": verified(vision, given)}
+            TASKS[verb](vision, given, options, folder)
         return {}
 
 
-def _explain(vision: Any, given: str, options: dict[str, str], folder: Path) -> None:
-    from pellucid.verbs.choices import as_methods, as_targets, with_settings
-    from pellucid.verbs.explain import explain_each, sampled
-
-    seed = _number(options, "seed") or 0
-    methods = as_methods(options.get("method") or "grad-cam", layer=options.get("layer") or None, seed=seed)
-    methods = with_settings(methods, [s for s in (options.get("set") or "").splitlines() if s.strip()])
-    targets = as_targets(options.get("target") or "top")
-    vision = sampled(vision, options.get("frames") or None)
-    for _, found in explain_each(vision, [given], methods, targets, seed=seed):
-        if isinstance(found, PellucidError):
-            raise found
-        if options.get("check"):
-            found.check()
-        found.save(folder)
-
-
-def _importance(vision: Any, given: str, options: dict[str, str], folder: Path) -> None:
-    from pellucid.verbs.importance import importance
-
-    found = importance(
-        vision,
-        given,
-        options.get("features") or "superpixels",
-        options.get("by") or "shapley",
-        options.get("target") or None,
-        samples=options.get("samples") or "auto",
-        count=_number(options, "count"),
-        layer=options.get("layer") or None,
-        seed=_number(options, "seed") or 0,
-    )
-    found.save(folder)
-
-
-def _visualize(vision: Any, given: str, options: dict[str, str], folder: Path) -> None:
-    from pellucid.verbs.visualize import visualize
-
-    found = visualize(
-        vision,
-        given or None,
-        layer=options.get("layer") or None,
-        channel=options.get("channel") or None,
-        target=options.get("target") or None,
-        seed=_number(options, "seed") or 0,
-    )
-    found.save(folder)
-
-
-def _activations(vision: Any, given: str, options: dict[str, str], folder: Path) -> None:
-    from pellucid.verbs.activations import activations
-
-    layers = [part for part in (options.get("layer") or "").split(",") if part]
-    activations(vision, given, layer=layers or None).save(folder)
-
-
-_VERBS: dict[str, Callable[[Any, str, dict[str, str], Path], None]] = {
-    "explain": _explain,
-    "importance": _importance,
-    "visualize": _visualize,
-    "activations": _activations,
-}
-
-
-def _number(options: dict[str, str], name: str) -> int | None:
-    text = (options.get(name) or "").strip()
-    if not text:
-        return None
-    try:
-        return int(text)
-    except ValueError:
-        raise PellucidError(f"{text!r} is no number for {name}: give a whole number.") from None
-
-
-def _described(vision: Any) -> dict[str, Any]:
-    """What the pages tell of a model: its classes, its layers, what it takes."""
+def described(vision: Any) -> dict[str, Any]:
+    """What the pages tell of a model: its classes, its layers, what it takes, and how long methods will take."""
     import torch
 
+    from pellucid.heatmaps import METHODS
     from pellucid.models.layers import layers
 
     found: list[dict[str, str]] = []
-    if not vision.takes_clips:
+    if vision.medium.name == "picture":
         inputs = torch.zeros(1, vision.preprocess.channels, *vision.preprocess.input_size)
         places = layers(vision.module, inputs.to(vision.device, vision.dtype), key="output")
         found = [{"name": x.name, "class": x.kind, "reads": str(x.layout)} for x in places]
-    return {"labels": list(vision.labels or ()), "layers": found, "clips": bool(vision.takes_clips)}
+    told: dict[str, Any] = {
+        "labels": list(vision.labels or ()),
+        "layers": found,
+        "clips": bool(vision.takes_clips),
+        "costs": {},
+    }
+    given = {"picture": "sample:cat", "clip": "suite:motion:0"}.get(vision.medium.name)
+    if given is not None:
+        measured = pace(vision, given)
+        costs = {name: method.cost for name, method in METHODS.items()}
+        seconds = {name: measured.seconds(planned(METHODS.make(name, {}), costs, measured.sizes)) for name in METHODS}
+        told["costs"] = {
+            "pass": measured.forward,
+            "check": CHECK[vision.takes_clips] * measured.forward,
+            "methods": seconds,
+            "presets": {name: made(steps, views, measured) for name, (steps, views) in presets().items()},
+        }
+    return told
 
 
 def _write_page(folder: Path, page: Path) -> None:

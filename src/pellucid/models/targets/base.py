@@ -32,6 +32,11 @@ class Target(ABC):
     form: ClassVar[str] = ""  # how its text is written
     probability_name: ClassVar[str] = "score"
 
+    @property
+    def files(self) -> tuple[str, ...]:
+        """What it opens beside the input: paths, or names such as `sample:cat`."""
+        return ()
+
     @abstractmethod
     def __call__(self, output: Any) -> Tensor:
         """Model output -> scores `(N,)`."""

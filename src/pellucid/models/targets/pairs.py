@@ -51,6 +51,11 @@ class _Compared(Target):
     def others(self) -> tuple[str, ...]:
         """The pictures that are compared with."""
 
+    @property
+    def files(self) -> tuple[str, ...]:
+        """The other pictures."""
+        return self.others
+
     def read_by(self, reading: Reading) -> Target:
         """In the part that the reading names."""
         return replace(self, output=reading.output) if self.output is None else self

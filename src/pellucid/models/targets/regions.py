@@ -70,6 +70,11 @@ class RegionTarget(Target):
         if self.part == "error" and self.label is None:
             raise TargetError("A true mask is one of a class: write region:LABEL/error=MASK.png.")
 
+    @property
+    def files(self) -> tuple[str, ...]:
+        """The true mask."""
+        return (self.truth,) if self.truth else ()
+
     def read_in(self, part: str) -> RegionTarget:
         """This region of a model whose scores stand in that part of its output."""
         return replace(self, output=part) if part and not self.output else self

@@ -46,6 +46,12 @@ class Step(ClassTarget):
             raise TargetError(f"Step {self.step} is out of range: the model answers {scores.shape[1]} steps.")
         return scores[:, self.step]
 
+    @property
+    def files(self) -> tuple[str, ...]:
+        """What its target opens."""
+        found: tuple[str, ...] = self.target.files
+        return found
+
     def read_by(self, reading: Reading) -> Step:
         """The step's target, read so; the part with the scores is found here."""
         if self.reading.settled:

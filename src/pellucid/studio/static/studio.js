@@ -32,7 +32,34 @@ if (waits) {
   }
 }
 
-const target = document.querySelector("input[name=target]"), near = document.querySelector("#near");
+// What a question will cost, in seconds: asked of the studio for each model, added up for what is chosen.
+const words = (seconds) => (seconds >= 90 ? `${Math.round(seconds / 60)} min` : `${Number(seconds.toPrecision(2))} s`);
+for (const place of document.querySelectorAll("output.cost")) {
+  const form = place.closest("form"), known = {};
+  const one = (name) => form.querySelector(`[name="${name}"]`);
+  const seconds = (costs) => {
+    const methods = [...form.querySelectorAll("[name=method]:checked")];
+    const each = methods.map((box) => (costs.methods[box.value] ?? 0) + (one("check")?.checked ? costs.check : 0));
+    if (methods.length) return each.reduce((a, b) => a + b) * Math.max(1, one("target").value.split(",").length);
+    const several = (text) => text.split(",").reduce((n, t) => n + Math.max(1, t.split(":")[1] - t.split(":")[0] || 1), 0);
+    if (one("preset")) return (costs.presets[one("preset").value] ?? 0) * several(one("channel").value) * (Number(one("seeds").value) || 1);
+    return Number(one("samples")?.value) * costs.pass || 0;
+  };
+  const tell = async () => {
+    const model = one("model").value;
+    known[model] ??= await fetch(`/costs?${new URLSearchParams({ model })}`).then((answer) => answer.json()).catch(() => ({}));
+    const costs = known[model];
+    place.textContent = "";
+    form.querySelectorAll(".seconds").forEach((e) => (e.textContent = costs.methods ? `≈ ${words(costs.methods[e.dataset.method])}` : ""));
+    if (!costs.pass) return;
+    const found = seconds(costs);
+    place.textContent = (found ? place.dataset.about : place.dataset.least).replace("{seconds}", words(found || costs.pass));
+  };
+  form.addEventListener("input", tell);
+  tell();
+}
+
+const target = document.querySelector("input[name=target][list]"), near = document.querySelector("#near");
 let typed;
 target?.addEventListener("input", () => {
   clearTimeout(typed);
