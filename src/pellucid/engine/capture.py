@@ -30,6 +30,7 @@ from pellucid.engine.runtimes.asked import Ran
 from pellucid.engine.runtimes.choice import Place, choose, clock, note_pace
 from pellucid.engine.runtimes.converted import Converted
 from pellucid.engine.shells import hooked
+from pellucid.engine.strides import straighten_gradients
 from pellucid.engine.trace import leave_no_trace
 from pellucid.errors import LayerError, ModelError, TargetError
 
@@ -173,6 +174,8 @@ class Capture:
                     self._hooks.behind(layer, hook(this, name))
             if not self.stop_early:
                 watch_edges(self.module, self._edges)
+            if self.input_gradient or (self.layers and not self.stop_early):
+                straighten_gradients(self.module, self._edges)
         except BaseException as error:
             self.__exit__(type(error), error, error.__traceback__)
             raise

@@ -24,6 +24,7 @@ from pellucid.heatmaps.cam import (
 from pellucid.heatmaps.deep_lift import DeepLIFT, DeepLIFTSHAP
 from pellucid.heatmaps.drise import DRISE
 from pellucid.heatmaps.enough import CompleteRegion, NecessaryRegion, SufficientRegion
+from pellucid.heatmaps.full_grad import FullGrad, LibraGradients
 from pellucid.heatmaps.gradient import InputXGradient, Saliency
 from pellucid.heatmaps.instance_cam import ODAM, SSGradCAM
 from pellucid.heatmaps.legrad import LeGrad
@@ -94,6 +95,7 @@ __all__ = [
     "ExpectedGradients",
     "ExtremalPerturbation",
     "FeatureAblation",
+    "FullGrad",
     "GradCAM",
     "GradCAMPlusPlus",
     "GroupCAM",
@@ -109,6 +111,7 @@ __all__ = [
     "KernelSHAP",
     "LayerCAM",
     "LeGrad",
+    "LibraGradients",
     "MeaningfulPerturbation",
     "Method",
     "NecessaryRegion",

@@ -126,22 +126,33 @@ def _eps(call: Call, x: Tensor) -> float:
     return torch.finfo(x.dtype).eps if eps is None else float(eps)
 
 
+def constant_part(call: Call) -> Tensor | None:
+    """What a sum or a list answers to zeros in the place of all that depends on the picture; None: nothing is left."""
+    run = call.run
+    summed = (
+        call.args[:2] if call.name in ("add", "sub", "rsub") else ()
+    )  # there a whole number counts, else it is an axis
+    parts = [p for p in tree_leaves((call.args, call.kwargs)) if isinstance(p, Tensor | float)]
+    parts += [p for p in summed if isinstance(p, int)]
+    if all(isinstance(p, Tensor) and run.is_live(p) for p in parts):
+        return None
+    with torch.no_grad():
+        args, kwargs = tree_map(
+            lambda p: torch.zeros_like(p) if isinstance(p, Tensor) and run.is_live(p) else p, (call.args, call.kwargs)
+        )
+        answer: Tensor = call.function(*args, **kwargs)
+    return answer
+
+
 @dataclass(frozen=True)
 class Offset(Rule):
     """Sums and lists with something that does not depend on the picture: its share of the relevance is absorbed."""
 
     def __call__(self, call: Call) -> Any:
         """The plain answer, which counts what its constant part takes; None where there is none."""
-        run = call.run
-        parts = [p for p in tree_leaves((call.args, call.kwargs)) if isinstance(p, Tensor | float)]
-        if all(isinstance(p, Tensor) and run.is_live(p) for p in parts):
+        run, constant = call.run, constant_part(call)
+        if constant is None:
             return None
-        with torch.no_grad():
-            blank = tree_map(
-                lambda p: torch.zeros_like(p) if isinstance(p, Tensor) and run.is_live(p) else p,
-                (call.args, call.kwargs),
-            )
-            constant = call.function(*blank[0], **blank[1])
         answer = call.answer()
         answer.register_hook(lambda g: run.absorb((constant.double() * g).sum()))
         return answer
