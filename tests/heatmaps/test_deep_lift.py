@@ -120,3 +120,50 @@ def test_a_network_that_takes_another_branch_for_the_reference_is_refused():
 def test_references_of_another_size_are_refused():
     with pytest.raises(MethodError, match="References are"):
         DeepLIFTSHAP(baseline=noise(3, 5, 5)).attribute(seeded(lambda: Bends(torch.tanh)), noise(1, 6, 6), 1)
+
+
+class Least(nn.Module):
+    """`min(a, b) = a - relu(a - b)` of two numbers: the paper's example of what rescale misses."""
+
+    def __init__(self):
+        super().__init__()
+        self.away = nn.Linear(2, 1, bias=False)
+        with torch.no_grad():
+            self.away.weight.copy_(torch.tensor([[1.0, -1.0]]))
+
+    def forward(self, x):
+        x = x.flatten(1)
+        return x[:, :1] - torch.relu(self.away(x))
+
+
+@pytest.mark.parametrize(("a", "b"), [(6.0, 4.0), (2.0, 5.0), (3.0, 3.0)])
+def test_reveal_cancel_gives_both_half_of_their_minimum(a, b):
+    x = torch.tensor([a, b]).reshape(1, 1, 1, 2)
+    found = get_method("deep-lift", rule="reveal-cancel").attribute(Least().eval(), x, 0)
+    torch.testing.assert_close(found.flatten(), torch.full((2,), min(a, b) / 2))
+    if a > b:
+        rescaled = get_method("deep-lift").attribute(Least().eval(), x, 0)
+        torch.testing.assert_close(rescaled.flatten(), torch.tensor([a - a, b]))
+
+
+def test_reveal_cancel_sums_to_the_change_through_normalisations_and_without_a_layer_in_front():
+    def build():
+        return nn.Sequential(
+            nn.Conv2d(3, 6, 3, padding=1), nn.BatchNorm2d(6), nn.ReLU(inplace=True), nn.MaxPool2d(2), nn.SiLU(),
+            nn.ConvTranspose2d(6, 4, 2, 2), nn.Hardtanh(), nn.Flatten(), nn.Linear(256, 3), nn.Sigmoid(),
+        )  # fmt: skip
+
+    net = settled(seeded(build))
+    (found,) = get_method("deep-lift", rule="reveal-cancel", baseline="mean").explain(net, noise(2, 3, 8, 8), [1])
+    assert max(found.facts["completeness_gap"]) < 1e-4
+    plain = get_method("deep-lift", baseline="mean").attribute(net, noise(2, 3, 8, 8), 1)
+    assert not torch.allclose(found.values, plain, atol=1e-4)
+
+
+def test_where_all_speaks_for_a_unit_the_two_rules_agree():
+    net = seeded(lambda: nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(144, 2))).eval()
+    for weight in net.parameters():
+        weight.data.abs_()
+    x = noise(1, 3, 8, 8).abs()
+    one, other = (get_method("deep-lift", rule=rule).attribute(net, x, 0) for rule in ("rescale", "reveal-cancel"))
+    torch.testing.assert_close(one, other)

@@ -4,6 +4,7 @@ Each method is a formula with its paper and its cost, and one verb: `attribute(m
 """
 
 from pellucid.heatmaps.adaptive import AISE
+from pellucid.heatmaps.agi import AGI
 from pellucid.heatmaps.attention import AttentionRelevance, AttentionRollout
 from pellucid.heatmaps.attention_rows import BeyondIntuition, RawAttention, TransitionAttention
 from pellucid.heatmaps.base import METHODS, Attribution, Method, explain_all, get_method, method
@@ -21,12 +22,15 @@ from pellucid.heatmaps.cam import (
     SaliencyTubes,
     XGradCAM,
 )
+from pellucid.heatmaps.contrast_cams import FinerCAM, RefineCAM
+from pellucid.heatmaps.crp import CRP
 from pellucid.heatmaps.deep_lift import DeepLIFT, DeepLIFTSHAP
 from pellucid.heatmaps.drise import DRISE
 from pellucid.heatmaps.enough import CompleteRegion, NecessaryRegion, SufficientRegion
 from pellucid.heatmaps.full_grad import FullGrad, LibraGradients
 from pellucid.heatmaps.gradient import InputXGradient, Saliency
 from pellucid.heatmaps.instance_cam import ODAM, SSGradCAM
+from pellucid.heatmaps.layer_paths import InternalInfluence, LayerConductance, LayerIntegratedGradients
 from pellucid.heatmaps.legrad import LeGrad
 from pellucid.heatmaps.lime import LIME
 from pellucid.heatmaps.lrp import CPLRP, LRP, AttnLRP, ExcitationBackprop
@@ -56,9 +60,11 @@ from pellucid.heatmaps.transformer_attribution import TransformerAttribution
 from pellucid.heatmaps.vit_masks import TIS, ViTCX
 
 __all__ = [
+    "AGI",
     "AISE",
     "CAM",
     "CPLRP",
+    "CRP",
     "DRISE",
     "FEM",
     "HSIC",
@@ -95,6 +101,7 @@ __all__ = [
     "ExpectedGradients",
     "ExtremalPerturbation",
     "FeatureAblation",
+    "FinerCAM",
     "FullGrad",
     "GradCAM",
     "GradCAMPlusPlus",
@@ -108,8 +115,11 @@ __all__ = [
     "IntegratedDecisionGradients",
     "IntegratedGradCAM",
     "IntegratedGradients",
+    "InternalInfluence",
     "KernelSHAP",
     "LayerCAM",
+    "LayerConductance",
+    "LayerIntegratedGradients",
     "LeGrad",
     "LibraGradients",
     "MeaningfulPerturbation",
@@ -119,6 +129,7 @@ __all__ = [
     "Owen",
     "RawAttention",
     "ReciproCAM",
+    "RefineCAM",
     "RelevanceCAM",
     "SSGradCAM",
     "Saliency",

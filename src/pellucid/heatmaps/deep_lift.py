@@ -18,11 +18,14 @@ from pellucid.engine.rules.differences import (
     Expanded,
     Halved,
     MaxPoolDifference,
+    Noted,
+    NotedNorm,
     Rescale,
+    RevealCancel,
     SoftmaxDifference,
 )
 from pellucid.engine.rules.layers import CONVOLUTIONS, DENSE
-from pellucid.engine.rules.pointwise import POINTWISE
+from pellucid.engine.rules.pointwise import ACTIVATIONS, POINTWISE
 from pellucid.engine.rules.products import PRODUCTS, Attention, Opened
 from pellucid.engine.rules.rectifiers import RECTIFIERS
 from pellucid.errors import MethodError
@@ -32,10 +35,11 @@ from pellucid.progress import task
 from pellucid.scoring.job import Job
 from pellucid.scoring.masked import freeze
 
+RULES = ("rescale", "reveal-cancel")
 _MISSED = 0.01  # of the change of score: a gap above it is said
 
 
-def difference_rules() -> RuleTable:
+def difference_rules(rule: str = "rescale") -> RuleTable:
     """Secants for functions of one value, means for products; what else bends is written out in these."""
     rules: dict[str, Rule] = {
         **dict.fromkeys((*POINTWISE, *RECTIFIERS, "rsqrt", "reciprocal"), Rescale()),
@@ -46,6 +50,9 @@ def difference_rules() -> RuleTable:
         "softmax": SoftmaxDifference(),
         "scaled_dot_product_attention": Attention(),
     }
+    if rule == "reveal-cancel":
+        rules |= dict.fromkeys((*ACTIVATIONS, *RECTIFIERS), RevealCancel())
+        rules |= {**dict.fromkeys((*CONVOLUTIONS, *DENSE), Noted()), "batch_norm": NotedNorm()}
     linear = {*CONVOLUTIONS, *DENSE, "batch_norm"}
     return RuleTable(rules, plain=(PLAIN - SELECTING) | linear)
 
@@ -56,6 +63,11 @@ class DifferenceMethod(Method):
 
     baseline: str | Tensor = "zero"
     strict: bool = False
+    rule: str = "rescale"
+
+    def __post_init__(self) -> None:
+        if self.rule not in RULES:
+            raise MethodError(f"The rule of {self.name} is {' or '.join(RULES)}, not {self.rule!r}.")
 
     def references(self, x: Tensor) -> Sequence[Tensor]:
         """References of the inputs' shape."""
@@ -90,7 +102,7 @@ class DifferenceMethod(Method):
 
     def _led(self, job: Job, targets: Sequence[Target], reference: Tensor) -> tuple[list[Tensor], Tensor, list[str]]:
         """Contributions `(N, C, *space)` of each target to one reference, changes `(targets, N)`, and notes."""
-        x, table = job.inputs.detach(), difference_rules()
+        x, table = job.inputs.detach(), difference_rules(self.rule)
         with Capture(job.module, watch=job.watch, input_gradient=True) as capture:
 
             def score(output: Any, watched: Any) -> list[Tensor]:
@@ -124,7 +136,7 @@ class DifferenceMethod(Method):
     family="propagation",
     needs="gradients, functions",
     cost="3 forwards + 1 backward",
-    paper="Shrikumar et al. 2017, arXiv:1704.02685, sec. 3.5.1",
+    paper="Shrikumar et al. 2017, arXiv:1704.02685, sec. 3.5",
 )
 @dataclass(frozen=True, kw_only=True)
 class DeepLIFT(DifferenceMethod):
@@ -136,6 +148,8 @@ class DeepLIFT(DifferenceMethod):
     Args:
         baseline: `zero`, `mean`, `blur`, `uniform`, or a tensor that expands to the inputs.
         strict: refuse a network with a function that has no rule, instead of following its gradient with a note.
+        rule: of activations: `rescale`, or `reveal-cancel`, which leads what speaks for a unit and what speaks against
+            it back apart, so that they do not cancel unseen.
     """
 
 
@@ -153,6 +167,8 @@ class DeepLIFTSHAP(DifferenceMethod):
     Args:
         baseline: `uniform` (random pictures), or a tensor `(K, C, *space)` of references.
         strict: refuse a network with a function that has no rule, instead of following its gradient with a note.
+        rule: of activations: `rescale`, or `reveal-cancel`, which leads what speaks for a unit and what speaks against
+            it back apart, so that they do not cancel unseen.
         draws: how many random references; of a tensor, all are taken.
         seed: of the random references.
     """
@@ -162,6 +178,7 @@ class DeepLIFTSHAP(DifferenceMethod):
     seed: int = 0
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.draws < 1:
             raise MethodError("deep-lift-shap needs draws of at least 1.")
 

@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from pellucid.engine.backward import Call, Rule
+from pellucid.engine.rules.layers import Affine, straight_line
 from pellucid.engine.rules.rectifiers import RECTIFIERS, follows
 
 _SAME = 1e-4  # of the larger value: a smaller difference has no slope of its own, the gradient's is taken
@@ -78,6 +79,87 @@ class Rescale(DifferenceRule):
         apart, away = _apart(x, before[0])
         secant = (y - reference) / away
         return call.rerouted(y, live, lambda g: (torch.where(apart, g * secant, back(g)[0]),))
+
+
+@dataclass(frozen=True)
+class RevealCancel(Rescale):
+    """What speaks for a unit and what speaks against it are led back apart (Shrikumar et al. 2017, sec. 3.5.3).
+
+    With the differences that are added up to `dx = p + q`, positive and negative, `dy+` is the mean of what `p` adds to
+    the function before and after `q`, and `dy-` the other way round. Where no layer with weights stands right in front,
+    there is nothing to tell apart: rescale.
+    """
+
+    def led(self, call: Call, live: Sequence[int], before: Sequence[Tensor]) -> Any:
+        """Through the function and the layer in front of it at once."""
+        (place,) = live
+        known = call.run.notes.get(call.args[place])
+        if known is None or known[0] != call.args[place]._version:
+            return super().led(call, live, before)
+        _, layer, x, old, scale = known
+        given, was = list(call.args), before[0]
+
+        def f(value: Tensor) -> Tensor:
+            given[place] = value
+            answer: Tensor = call.answer(*given)
+            return answer
+
+        weight = layer.weight if scale is None else layer.folded(scale, torch.zeros_like(scale))[0]
+        up, down = weight.clamp(min=0), weight.clamp(max=0)
+        away = x - old
+        for_it, against = away.clamp(min=0), away.clamp(max=0)
+        with torch.no_grad():
+            p = layer.run(for_it, up, None) + layer.run(against, down, None)
+            q = layer.run(for_it, down, None) + layer.run(against, up, None)
+            start, whole, only_p, only_q = f(was), f(was + p + q), f(was + p), f(was + q)
+            y = f(call.args[place].detach())
+            gained = ((only_p - start) + (whole - only_q)) / 2
+            lost = ((only_q - start) + (whole - only_p)) / 2
+            of_p = torch.where(p > 0, gained / torch.where(p > 0, p, 1.0), 0.0)
+            of_q = torch.where(q < 0, lost / torch.where(q < 0, q, 1.0), 0.0)
+
+        def through(value: Tensor, w: Tensor, g: Tensor) -> Tensor:
+            with torch.enable_grad():
+                leaf = value.detach().clone().requires_grad_()
+                found: Tensor = torch.autograd.grad(layer.run(leaf, w, None), leaf, g)[0]
+            return found
+
+        def back(g: Tensor) -> tuple[Tensor]:
+            good, bad = g * of_p, g * of_q
+            above = through(x, up, good) + through(x, down, bad)
+            below = through(x, down, good) + through(x, up, bad)
+            return (torch.where(away > 0, above, torch.where(away < 0, below, (above + below) / 2)),)
+
+        return call.run.rerouted(y, [layer.x], back)
+
+
+@dataclass(frozen=True)
+class Noted(DifferenceRule):
+    """A layer with weights: the plain gradient, and a note of what it was given, for `RevealCancel` behind it."""
+
+    def fits(self, call: Call, live: Sequence[int]) -> bool:
+        """Layers whose weights do not depend on the picture."""
+        return Affine.fits(call)
+
+    def led(self, call: Call, live: Sequence[int], before: Sequence[Tensor]) -> Any:
+        """The layer's own answer."""
+        answer = call.answer()
+        call.run.notes[answer] = (answer._version, Affine(call), call.args[live[0]].detach(), before[0], None)
+        return answer
+
+
+@dataclass(frozen=True)
+class NotedNorm(Rule):
+    """A batch normalisation behind such a layer: one layer with it."""
+
+    def __call__(self, call: Call) -> Any:
+        """The normalisation's own answer."""
+        known = call.run.notes.get(call.args[0]) if call.live() == [0] else None
+        line = None if known is None or known[0] != call.args[0]._version else straight_line(call)
+        answer = call.answer()
+        if known is not None and line is not None:
+            call.run.notes[answer] = (answer._version, *known[1:4], line[0])
+        return answer
 
 
 @dataclass(frozen=True)

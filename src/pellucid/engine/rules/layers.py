@@ -283,7 +283,7 @@ class BatchNormalised(Rule):
         if call.live() != [0]:
             return None
         x = call.args[0]
-        line = _line(call)
+        line = straight_line(call)
         if line is None:
             return None
         scale, shift = line
@@ -297,7 +297,7 @@ class BatchNormalised(Rule):
         return call.rerouted(y, [0], lambda g: (g * factor,))
 
 
-def _line(call: Call) -> tuple[Tensor, Tensor] | None:
+def straight_line(call: Call) -> tuple[Tensor, Tensor] | None:
     """Scale and shift `(C,)` of a normalisation, read from its answers; None where they depend on its input."""
     x = call.args[0].detach()
     with torch.enable_grad():
