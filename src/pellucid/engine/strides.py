@@ -26,7 +26,7 @@ def straighten_gradients(module: nn.Module, hooks: Hooks) -> None:
 
 def _watch(_part: nn.Module, _args: Any, output: Any) -> None:
     if isinstance(output, Tensor) and output.requires_grad and output.ndim > 3 and len(output) == 1:
-        output.register_hook(plain)
+        output.register_hook(plain)  # type: ignore[no-untyped-call]
 
 
 def plain(g: Tensor) -> Tensor:

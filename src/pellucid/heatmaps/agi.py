@@ -130,17 +130,17 @@ class _Walk:
     def _slopes(self, inputs: Tensor, done: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Gradients of the score and of the class, the score, and whether the model answers that class."""
 
+        answers: list[Tensor] = []
+
         def score(output: Any, watched: Any) -> list[Tensor]:
             every = self.job.reading.class_scores(output)
-            nonlocal answered
-            answered = every.argmax(1) == self.classes
+            answers.append(every.argmax(1) == self.classes)
             own = every.softmax(1).gather(1, self.classes[:, None])[:, 0]
             return [self.target.score(output, watched), own]
 
-        answered = torch.zeros(len(inputs), dtype=torch.bool)
         _, scores = self.capture.scored(inputs, score)
         slope, upward = (g["input"] for g in self.capture.gradients(scores))
         self.cost.forwards += len(inputs)
         self.cost.backwards += 2 * len(inputs)
-        there = answered if done is None else answered | done
+        there = answers[-1] if done is None else answers[-1] | done
         return slope, upward, scores[0].detach().double(), there

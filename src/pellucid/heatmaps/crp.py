@@ -34,7 +34,7 @@ class _Gate:
         value = first_tensor(output)
         if value is not None and value.requires_grad:
             kept = value.detach().clone()
-            value.register_hook(lambda g: self._through(kept, g))
+            value.register_hook(lambda g: self._through(kept, g))  # type: ignore[no-untyped-call]
 
     def _through(self, value: Tensor, g: Tensor) -> Tensor:
         if self.open is None:
@@ -62,13 +62,13 @@ class CRP(LayerPasses):
 
     Args:
         layer: module path; None finds the last layer whose cells still carry gradient to the target.
-        channels: numbers with commas; empty: those with the most relevance.
+        units: the channels, numbers with commas; empty: those with the most relevance.
         top: how many of these.
         composite: which rule for which layers, see lrp.
         strict: refuse a network with a function that has no rule, instead of following its gradient with a note.
     """
 
-    channels: str = ""
+    units: str = ""
     top: int = 1
     composite: str = "epsilon-plus-flat"
     strict: bool = False
@@ -76,8 +76,10 @@ class CRP(LayerPasses):
 
     def __post_init__(self) -> None:
         COMPOSITES.find(self.composite)
-        if self.top < 1 or not all(part.strip().isdigit() for part in self.channels.split(",") if part.strip()):
-            raise MethodError("The channels of crp are numbers with commas, such as 3,17, and top is at least 1.")
+        if self.top < 1 or not all(part.strip().isdigit() for part in self.units.split(",") if part.strip()):
+            raise MethodError(
+                "The units of crp are numbers of channels with commas, such as 3,17, and top is at least 1."
+            )
 
     def explain_target(self, job: Job, target: Target, layer: Layer) -> Attribution:
         """Two ways back through one graph: the first reads what each channel is worth, the second keeps some."""
@@ -120,7 +122,7 @@ class CRP(LayerPasses):
         """`(N, channels)` of 0 and 1."""
         count = relevance.shape[1]
         mask = torch.zeros_like(relevance)
-        named = [int(part) for part in self.channels.split(",") if part.strip()]
+        named = [int(part) for part in self.units.split(",") if part.strip()]
         if any(c >= count for c in named):
             raise MethodError(f"The layer has {count} channels, numbered from 0; {max(named)} is none.")
         if named:

@@ -38,7 +38,7 @@ class Intercept(Rule):
         if answer is None:
             answer = call.answer()
         if isinstance(answer, Tensor) and answer.requires_grad:
-            answer.register_hook(lambda g: self.keep(call.name, own.to(g) * g))
+            answer.register_hook(lambda g: self.keep(call.name, own.to(g) * g))  # type: ignore[no-untyped-call]
         return answer
 
     def own(self, call: Call) -> Tensor | None:
@@ -55,11 +55,10 @@ class Bias(Intercept):
         if not Affine.fits(call):
             return None
         layer = Affine(call)
-        if layer.bias is None:
-            return None
-        if call.name.startswith("conv"):
-            return layer.bias.reshape(-1, *[1] * (layer.weight.ndim - 2))
-        return layer.bias
+        bias: Tensor | None = layer.bias
+        if bias is not None and call.name.startswith("conv"):
+            bias = bias.reshape(-1, *[1] * (layer.weight.ndim - 2))
+        return bias
 
 
 @dataclass(frozen=True)
@@ -111,8 +110,9 @@ class Bend(Rule):
         live = call.live()
         if not live:
             return None
-        leaves, value = call.local(live)
-        if not isinstance(value, Tensor):
+        leaves, found = call.local(live)
+        value: Any = found
+        if not isinstance(value, Tensor) or not value.requires_grad:
             return None
         with torch.enable_grad():
             away = torch.zeros_like(value, requires_grad=True)
@@ -123,7 +123,7 @@ class Bend(Rule):
 
         def back(g: Tensor) -> tuple[Tensor, ...]:
             self.keep(call.name, (y - straight) * g)
-            found = torch.autograd.grad(value, leaves, g, retain_graph=True, allow_unused=True)
-            return tuple(torch.zeros_like(x) if h is None else h for x, h in zip(leaves, found, strict=True))
+            sent = torch.autograd.grad(value, leaves, g, retain_graph=True, allow_unused=True)
+            return tuple(torch.zeros_like(x) if h is None else h for x, h in zip(leaves, sent, strict=True))
 
         return call.rerouted(y, live, back)
