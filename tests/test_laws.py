@@ -94,6 +94,12 @@ def test_function_overrides_have_one_home():
     assert named == ["src/pellucid/engine/functions.py"]
 
 
+def test_hooks_of_modules_have_one_home():
+    """Whoever hangs a hook on a model elsewhere forgets another thread, an interrupt, or to take it away."""
+    named = [relative(f) for f in FILES if re.search(r"\.register_(forward|full_backward)_(pre_)?hook", f.read_text())]
+    assert named == ["src/pellucid/engine/hooks.py", "src/pellucid/testing/networks.py"]  # there, a user's own
+
+
 REGISTRIES = {  # what lists the names of a registry in prose -> the registry, and what it may leave out
     ("pellucid.verbs.importance", "importance", "features"): ("pellucid.importance", "FEATURES", set()),
     ("pellucid.verbs.importance", "importance", "by"): ("pellucid.importance", "ESTIMATORS", set()),

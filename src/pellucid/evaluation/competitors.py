@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
 from pellucid.engine import Cost, leave_no_trace, unwrap
+from pellucid.engine.hooks import Hooks
 from pellucid.errors import MethodError, PellucidError
 from pellucid.evaluation.sample import Candidate, Sample
 from pellucid.explanation import folded
@@ -148,12 +149,9 @@ class Foreign(Competitor):
         module = unwrap(model.module if isinstance(model, VisionModel) else model)
         began = time.process_time()
         counted = Cost()
-        with leave_no_trace(module) if isinstance(module, nn.Module) else nullcontext():
-            hook = module.register_forward_pre_hook(lambda _m, given: _count(counted, given))
-            try:
-                found = self.rival(module, x.detach().clone(), class_of(target))
-            finally:
-                hook.remove()
+        with leave_no_trace(module) if isinstance(module, nn.Module) else nullcontext(), Hooks() as hooks:
+            hooks.before(module, lambda _m, given, _named: _count(counted, given))
+            found = self.rival(module, x.detach().clone(), class_of(target))
         native = as_maps(found, len(x), sample.space, self.name)
         return Drawing(native, sample.over, cost=counted, seconds=time.process_time() - began)
 
