@@ -19,6 +19,9 @@ from pellucid.explanation import Brief, Record
 PRICE = ("forwards", "backwards", "seconds")
 """What a map takes."""
 
+SURE = 0.05
+"""p-value up to which a difference is called one."""
+
 Array = NDArray[np.float64]
 
 
@@ -151,7 +154,12 @@ def _recommended(found: Recommendation, samples: Sequence[str]) -> Iterator[str]
     forwards, backwards, seconds = found.passes
     price = f"{forwards:.0f} forwards and {backwards:.0f} backwards a map"
     price += f", {seconds:.2g} s of processor time" if math.isfinite(seconds) else ""
-    yield f"Take {name}: the best mean rank, for {price}."
+    unsure = [(anchor, t.p) for anchor, t in found.anchors.items() if not t.p <= SURE]
+    if unsure:
+        doubted = " and ".join(f"{anchor} (p = {p:.2g})" for anchor, p in unsure)
+        yield f"{name} has the best mean rank, for {price}; that it beats {doubted} is not sure: evaluate more inputs."
+    else:
+        yield f"Take {name}: the best mean rank, for {price}."
     if found.margin is not None:
         m = found.margin
         sure = f"p = {m.p:.2g}" if math.isfinite(m.p) else "too few inputs for a test"

@@ -19,7 +19,7 @@ from pellucid.render.paper.sheet import AGAINST, FAINT, FOR, INK, QUIET, WARNING
 from pellucid.render.paper.tiles import SMALL, TEXT
 
 _NAME, _CELL, _ROW = 2.0, 1.08, 0.24  # inches: a metric's name, a method's column, a row
-_PLOT, _GAP = (1.55, 0.9), 0.3
+_PLOT, _GAP = (1.5, 0.9), 0.3
 _LEAST = 7.0
 
 
@@ -61,7 +61,7 @@ def _table(sheet: Sheet, found: ScoreData, order: list[int], y: float) -> float:
                 continue
             share = 1 - (found.places[c, k] - 1) / max(1, len(order) - 1)
             sheet.box(x - 0.04, y, _CELL - 0.05, _ROW - 0.03, colour=AGAINST, alpha=0.32 * max(0.0, share), under=True)
-            told = number(mean) + (f" ± {number(half)}" if math.isfinite(half) else "")
+            told = number(mean) + (f" ± {half:.2g}" if math.isfinite(half) else "")
             sheet.line(told, x, y + 0.03, SMALL, width=_CELL - 0.1)
         y += _ROW
     return y

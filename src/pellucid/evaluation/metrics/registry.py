@@ -105,7 +105,7 @@ def as_metrics(given: str | Metric | Iterable[str | Metric], *, masks: bool = Fa
             found |= {m.name: m for m in _named(word, masks)}
     if not found:
         raise MethodError("There is no metric: name one, such as srg.")
-    return list(found.values())
+    return sorted(found.values(), key=lambda m: CATEGORIES.index(m.category))
 
 
 def _named(word: str, masks: bool) -> list[Metric]:

@@ -79,7 +79,7 @@ def _cell(found: ScoreData, c: int, k: int) -> str:
     if not math.isfinite(mean):
         return "<td></td>"
     share = max(0.0, 1 - (found.places[c, k] - 1) / max(1, len(found.methods) - 1))
-    told = number(mean) + (f" ± {number(half)}" if math.isfinite(half) else "")
+    told = number(mean) + (f" ± {half:.2g}" if math.isfinite(half) else "")
     return f'<td style="background:rgba(42,108,171,{0.35 * share:.2f})">{told}</td>'
 
 
@@ -130,19 +130,19 @@ def _maps(found: ScoreData, n: int) -> str:
         values = np.asarray(Image.fromarray(cells.astype(np.float32)).resize(size, Image.Resampling.BICUBIC))
         signed = bool((cells < 0).any())
         drawn = overlay(inside, values, signed=signed, limits=limits(values, signed=signed))
-        told = f"<figcaption>{escape(_named(found, c, n))}</figcaption>"
+        told = f"<figcaption>{'<br>'.join(map(escape, _named(found, c, n)))}</figcaption>"
         shown.append(f"<figure>{picture(drawn, f'{found.methods[c]} on {found.samples[n]}')}{told}</figure>")
     return f'<section class="concept"><div class="row">{"".join(shown)}</div></section>'
 
 
-def _named(found: ScoreData, c: int, n: int) -> str:
-    """The method, with its value on the metric that margins are stated in."""
+def _named(found: ScoreData, c: int, n: int) -> list[str]:
+    """The method, and its value on the metric that margins are stated in."""
     best = found.recommended
     if best is None:
-        return found.methods[c]
+        return [found.methods[c]]
     k = [m.name for m in found.metrics].index(best.metric)
     value = float(found.scores[c, k, n])
-    return found.methods[c] + (f", {best.metric} {number(value)}" if math.isfinite(value) else "")
+    return [found.methods[c], *([f"{best.metric} {number(value)}"] if math.isfinite(value) else [])]
 
 
 def _inside(found: ScoreData, pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
