@@ -274,6 +274,8 @@ def recompute(artefact: Artefact, model: ModelLike | None, given: Any, target: T
         baseline=settings["baseline"],
         seed=about.run["seed"],
     )
+    if again.record.input["sha256"] != about.input["sha256"]:
+        told.append("the inputs are not those of the record")
     names = {f"scores.{m.name}": torch.from_numpy(again.scores[:, k]) for k, m in enumerate(again.metrics)}
     return Again(names, told)
 

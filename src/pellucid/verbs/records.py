@@ -125,7 +125,7 @@ def reopened(record: Record, given: Any) -> Any:
         StorageError: they were in memory only, and none are given.
     """
     found = given if given is not None else record.input["source"] or record.input.get("pictures")
-    if not found and given is None:
+    if given is None and not found:
         raise StorageError("The pictures were only in memory: give them with pl.verify(file, inputs=...).")
     return found
 
