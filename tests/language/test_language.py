@@ -125,6 +125,15 @@ def test_a_sentence_made_of_sentences(chinese):
     assert not re.search(r"[a-z]{4}", shown)
 
 
+def test_a_clause_does_not_end_in_the_gap_of_the_one_before(chinese):
+    shown = translated("bars: what each adds to the score of espresso; nothing was sampled")
+    assert shown == "条：各自给 espresso 的得分增加多少；没有抽样"
+
+
+def test_a_sentence_of_few_words_is_known_by_what_fills_it(chinese):
+    assert translated("1 and 4: they overlap") == "1 与 4：它们有重叠"
+
+
 def test_what_is_not_known_stays_as_it_is(chinese):
     for text in (
         "tiger cat 39%",

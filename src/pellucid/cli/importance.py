@@ -12,6 +12,8 @@ import typer
 
 from pellucid.cli import console, options
 from pellucid.cli.console import say
+from pellucid.language import printable
+from pellucid.language.breaks import cells, padded
 
 if TYPE_CHECKING:
     from pellucid.results import Importance
@@ -155,7 +157,8 @@ def _tell(found: Importance, saved: list[str], top: int) -> None:
     say(f"{source}: {answers}" if answers else f"{source}: {found.record.input.get('count', 1)} pictures")
     where = f", layer {found.layer}" if found.layer else ""
     say(f"  {found.features} by {found.by} for {found.target}{where}")
-    wide = max(len(name) for name in found.names)
+    names = [printable(name) for name in found.names]
+    wide = max(map(cells, names))
     groups = found.shares[1 : _GROUPS + 1]
     parts = [found.shares[0], *groups, *([found.difference] if found.difference is not None else [])]
     for share in parts:
@@ -165,7 +168,8 @@ def _tell(found: Importance, saved: list[str], top: int) -> None:
             low, high = float(share.low[k]), float(share.high[k])
             interval = "" if isnan(low) or low == high else f"  [{low:+.3g}, {high:+.3g}]"
             changed = "" if share.changed is None else f"  changes {float(share.changed[k]):.0%} of the answers"
-            say(f"  {rank + 1:4d}. {found.names[k]:{wide}}  {float(share.values[k]):+9.3g}{interval}{changed}")
+            name = padded(names[k], wide)
+            say(f"  {rank + 1:4d}. {name}  {float(share.values[k]):+9.3g}{interval}{printable(changed)}")
     if len(found.shares) - 1 > len(groups):
         say(f"  and {len(found.shares) - 1 - len(groups)} more groups, in the table")
     if isfinite(found.full):

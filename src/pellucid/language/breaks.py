@@ -4,10 +4,21 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from unicodedata import combining, east_asian_width
 
 _CHINESE = "\u2e80-\u9fff\uff01-\uff60"  # ideographs and the marks among them
 _OPENING, _ENDING = "（“《", "，。；：、！？）”》…"
 _PIECES = re.compile(rf"\s*[{_OPENING}]*(?:[{_CHINESE}]|[^\s{_CHINESE}]+)[{_ENDING}]*")
+
+
+def cells(text: str) -> int:
+    """How many columns of a terminal a text takes: a Chinese character takes two."""
+    return sum(1 + (east_asian_width(c) in "WF") for c in text if not combining(c))
+
+
+def padded(text: str, width: int) -> str:
+    """A text with spaces behind it, up to so many columns."""
+    return text + " " * (width - cells(text))
 
 
 def pieces(text: str) -> list[str]:

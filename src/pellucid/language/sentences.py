@@ -45,7 +45,10 @@ _WORDS = (
     "explanation", "importance", "activations", "atlas", "audit", "comparison", "feature", "surrogate",
     "layer {0}", "{0} channels", "channels-first {0} x {1}", "channels-last {0} x {1}", "tokens {0} x {1}",
     "1 forward", "1 forward + 1 backward",
-    "insertion {0}", "deletion {0}",
+    "insertion {0}", "deletion {0}", "{0} against", "superpixel {0}", "channel {0}", "frame {0}", "patch {0}",
+    "token {0}", "centre", "top left", "top centre", "top right", "middle left", "middle right", "bottom left",
+    "bottom centre", "bottom right", "light", "red-green", "blue-yellow", "brightness", "contrast", "hue", "colour",
+    "sharpness",
 )  # fmt: skip
 _UNSHOWN = ("language",)  # rooms whose texts are no sentences for a reader
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import TextIO
 
@@ -19,6 +19,8 @@ from pellucid.language.template import Template
 
 # Where a text is taken apart, coarse to fine, and what stands there in Chinese.
 _SEAMS = (("\n", "\n"), (". ", "。"), ("; ", "；"), (": ", "："), (", ", "，"), (" (", "（"), (" · ", " · "))
+_LISTS = _SEAMS[0], _SEAMS[2]
+_LETTER = re.compile(r"[^\W\d_]")
 _ENDS = {".": "。", ":": "：", ";": "；", ",": "，", "?": "？", ")": "）"}
 _PROSE = re.compile(r"[A-Za-z]{2,} [a-z]{2,} [a-z]{2,} [a-z]{2,}")  # four words in a row: no name, no label
 _told: set[str] = set()
@@ -60,23 +62,52 @@ def _core(text: str, language: str) -> str | None:
     known = catalogue(language)
     return (
         known.plain.get(text)
+        or _list(text, language)
+        or _filled(text, known.sentences, language, whole=_clause)
         or _filled(text, known.sentences, language)
         or _without_end(text, language)
+        or _filled(text, known.phrases, language, whole=_one)
         or _in_pieces(text, language)
         or _filled(text, known.phrases, language)
     )
 
 
-def _filled(text: str, templates: Sequence[Template], language: str) -> str | None:
-    """A sentence that is known by its gaps."""
+def _list(text: str, language: str) -> str | None:
+    """Clauses that are all known, none of which may end in the gap of the one before."""
+    for seam, joint in _LISTS:
+        if seam in text:
+            found = [_core(part, language) for part in text.split(seam)]
+            if all(found):
+                return joint.join(part for part in found if part)
+    return None
+
+
+def _filled(
+    text: str, templates: Sequence[Template], language: str, *, whole: Callable[[str, str], bool] | None = None
+) -> str | None:
+    """A sentence that is known by its gaps; `whole`: only where this holds of all that fills them."""
     for template in templates:
         values = template.values(text)
         if values is None:
+            continue
+        if whole is not None and not all(whole(value, language) for value in values):
             continue
         shown = [_translated(value, language) for value in values]
         if not any(map(_PROSE.search, shown)):  # prose left in a gap: another sentence was meant
             return template.filled(shown)
     return None
+
+
+def _clause(value: str, _: str) -> bool:
+    """Whether a text does not go on behind its first clause."""
+    return not any(seam in value for seam, _ in _LISTS)
+
+
+def _one(value: str, language: str) -> bool:
+    """Whether a text is known and not to be taken apart, or is a number or a sign."""
+    if any(seam in value for seam, _ in _SEAMS):
+        return False
+    return not _LETTER.search(value) or _core(value.strip(), language) is not None
 
 
 def _without_end(text: str, language: str) -> str | None:
