@@ -19,6 +19,7 @@ from benchmarks import (
     report,
     runtime,
     studio,
+    tasks,
     trust,
     video,
 )
@@ -36,6 +37,7 @@ _SUITES = {
     "audit": audit,
     "runtime": runtime,
     "studio": studio,
+    "tasks": tasks,
 }
 
 

@@ -37,6 +37,7 @@ python -m benchmarks trust --markdown docs/benchmarks.md            # about a qu
 python -m benchmarks audit --markdown docs/benchmarks.md            # about ten minutes
 python -m benchmarks runtime --markdown docs/benchmarks.md          # about an hour; PELLUCID_BEFORE as it says
 python -m benchmarks studio --markdown docs/benchmarks.md           # about five minutes
+python -m benchmarks tasks --quick --markdown docs/benchmarks.md    # about half an hour
 ```
 
 `PELLUCID_DATA` names a folder of labelled pictures and weights; without one the pointing game is left out, and other

@@ -23,7 +23,7 @@ from pellucid.explanation import Prediction
 from pellucid.models.parts import advised
 from pellucid.models.preprocess import Preprocess
 from pellucid.models.reading import Reading
-from pellucid.models.targets import ClassTarget, Function, Target
+from pellucid.models.targets import AnomalyTarget, Class, ClassTarget, Function, Target
 from pellucid.models.targets.classes import label_of
 from pellucid.registry import Registry
 
@@ -102,6 +102,10 @@ class Scores(Task):
         if self.declared == "classes" and reading.doubt:
             return replace(reading, scores="sigmoid" if reading.doubt in ("number", "size") else "softmax", doubt=False)
         return reading
+
+    def asked(self, target: Target) -> Target:
+        """What other models call an anomaly is a class here, if it is anything."""
+        return Class("anomaly") if target == AnomalyTarget() else target
 
     def answers(self, output: Any, count: int, labels: Labels, k: int = 5) -> list[list[Prediction]]:
         """The top-k classes of each input; empty where there are no class scores."""

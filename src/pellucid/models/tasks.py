@@ -1,5 +1,6 @@
 """The tasks that come with the package, and what finds one."""
 
+from pellucid.models.anomaly import AnomalyTask
 from pellucid.models.detection.task import BoxTask
 from pellucid.models.embedding import EmbeddingTask
 from pellucid.models.segmentation.task import RegionTask
@@ -7,6 +8,7 @@ from pellucid.models.task import TASKS, Scores, Task, claimed_task, declared_tas
 
 __all__ = [
     "TASKS",
+    "AnomalyTask",
     "BoxTask",
     "EmbeddingTask",
     "RegionTask",

@@ -15,6 +15,7 @@ from pellucid.models.reading import Reading
 from pellucid.models.targets import ClassTarget, Target, TopClass
 from pellucid.models.targets.classes import label_of
 from pellucid.models.targets.regions import RegionTarget
+from pellucid.models.targets.versus import Between
 from pellucid.models.task import Labels, Task, task_kind
 
 _SHOWN = 20  # regions that a result names
@@ -50,6 +51,8 @@ class RegionTask(Task):
         """The top class is the largest region; all regions are read in the same part."""
         if type(target) is TopClass:
             target = RegionTarget(rank=target.rank)
+        if isinstance(target, Between):
+            return target.each(self.asked)
         return target.read_in(self.part) if isinstance(target, RegionTarget) else target
 
     def check(self, target: Target, module: nn.Module, inputs: Tensor, output: Any) -> None:

@@ -1,5 +1,6 @@
 """Targets: what score is explained, one kind a file. `@target` enters a kind; `as_target` reads whatever names one."""
 
+from pellucid.models.targets.anomaly import AnomalyTarget
 from pellucid.models.targets.base import (
     TARGETS,
     Labels,
@@ -26,9 +27,12 @@ from pellucid.models.targets.pairs import PairTarget, RankTarget
 from pellucid.models.targets.regions import RegionTarget
 from pellucid.models.targets.steps import Step
 from pellucid.models.targets.units import Unit
+from pellucid.models.targets.versus import Between
 
 __all__ = [
     "TARGETS",
+    "AnomalyTarget",
+    "Between",
     "BoxTarget",
     "Class",
     "ClassTarget",

@@ -145,7 +145,8 @@ def parse_target(text: str) -> Target:
     text = text.strip()
     if not text:
         raise TargetError("A target is empty: give a class number, a label, `a>b`, `top` or `unit:LAYER:CHANNEL`.")
-    named = TARGETS.get(text.partition(":")[0])
+    word = re.match(r"\w+", text)
+    named = TARGETS.get(word[0]) if word else None
     for kind in (*([named] if named else []), *_latest_first()):
         if (found := kind.read(text)) is not None:
             return found
@@ -158,7 +159,7 @@ def _latest_first() -> list[type[Target]]:
 
 
 _PLACE = re.compile(r"@\s*-?[\d.]+(?:,\s*-?[\d.]+)*$")
-_NUMBER = re.compile(r"\s*-?[\d.]+\s*(?:/.*)?$")
+_NUMBER = re.compile(r"\s*-?[\d.]+\s*(?:[/>].*)?$")
 
 
 def split_targets(text: str) -> list[str]:
@@ -168,7 +169,11 @@ def split_targets(text: str) -> list[str]:
     """
     parts: list[str] = []
     for piece in text.split(","):
-        open_place = bool(parts) and _PLACE.search(parts[-1]) is not None and parts[-1].count(",") < _CORNERS - 1
+        open_place = (
+            bool(parts)
+            and _PLACE.search(parts[-1]) is not None
+            and parts[-1].rpartition("@")[2].count(",") < _CORNERS - 1
+        )
         if open_place and _NUMBER.match(piece):
             parts[-1] += f",{piece}"
         else:

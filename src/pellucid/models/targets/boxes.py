@@ -21,6 +21,7 @@ PARTS = ("class", "objectness", *SIDES, "iou", "similarity")
 _NEAR = 0.5  # IoU from which an answered box is the one that is asked for
 _LEAST = 1e-6  # score that tells nothing
 _FAR = 0.1  # IoU up to which a candidate lies elsewhere
+_CONTRAST = re.compile(r">\s*box\b")
 _TEXT = re.compile(r"box(?::(?P<which>[^@/]*))?(?:@(?P<at>[^/]*))?(?:/(?P<part>.*))?")
 
 Place = tuple[float, float, float, float]
@@ -236,7 +237,7 @@ class BoxTarget(Target):
     @classmethod
     def read(cls, text: str) -> BoxTarget | None:
         """As `spec` writes it; `box` alone is `box:0`."""
-        if text.partition(":")[0].partition("/")[0] != "box":
+        if text.partition(":")[0].partition("/")[0] != "box" or _CONTRAST.search(text):
             return None
         match = _TEXT.fullmatch(text)
         which = (match["which"] or "").strip() if match else ""

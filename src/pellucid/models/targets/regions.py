@@ -224,7 +224,7 @@ class RegionTarget(Target):
     @classmethod
     def read(cls, text: str) -> RegionTarget | None:
         """As `spec` writes it; `region` alone is the largest."""
-        if re.split(r"[:/#@]", text, maxsplit=1)[0] != "region":
+        if re.split(r"[:/#@]", text, maxsplit=1)[0] != "region" or re.search(r">\s*region\b", text):
             return None
         match = _TEXT.fullmatch(text)
         try:

@@ -1,0 +1,65 @@
+"""Maps of regions on real weights: a segmentation network of streets."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from time import process_time
+
+import torch
+from torch import nn
+
+import pellucid as pl
+from benchmarks.pointing import data_folder, zoo_of
+from benchmarks.report import Section, single
+from pellucid.evaluation.boxes import energy_inside, instance_curves
+from pellucid.heatmaps import get_method
+
+_STREETS = Path("images") / "driving"
+_TARGETS = ("region:road", "region:car")
+
+
+class Streets(nn.Module):
+    """ESPNet on RGB in [0, 1]: it was trained on blue, green, red, normalised as bytes and then divided by 255."""
+
+    def __init__(self, module: nn.Module, mean: Sequence[float], std: Sequence[float]) -> None:
+        super().__init__()
+        self.module = module
+        self.register_buffer("mean", torch.tensor(mean).reshape(3, 1, 1))
+        self.register_buffer("std", torch.tensor(std).reshape(3, 1, 1))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Scores `(N, classes, h, w)`."""
+        scores: torch.Tensor = self.module((x.flip(1) * 255 - self.mean) / self.std / 255)
+        return scores
+
+
+def regions(count: int) -> Section:
+    """Insertion less deletion of maps of the road and of the cars, and the share of the evidence inside of them."""
+    section = Section("Regions of ESPNet", "")
+    folder = data_folder()
+    if not (folder / _STREETS).is_dir() or not (folder / "code" / "zoo.py").is_file():
+        section.skipped = "no folder of streets and weights: set PELLUCID_DATA to one."
+        return section
+    with zoo_of(folder) as zoo:
+        module, info = zoo.espnet()
+    size = info["size"]
+    transform = pl.Preprocess(input_size=size, resize=size, mean=(0.0,) * 3, std=(1.0,) * 3)
+    net = Streets(module, info["mean"], info["std"])
+    model = pl.wrap(net.eval(), transform=transform, labels=info["labels"], task="regions", name="ESPNet")
+    methods = [get_method("saliency"), get_method("occlusion", window=64, stride=64)]
+    for picture in sorted((folder / _STREETS).glob("*.jpg"))[:count]:
+        for method in methods:
+            for target in _TARGETS:
+                start = process_time()
+                e = pl.explain(model, picture, method, target)
+                seconds = process_time() - start
+                inside = energy_inside(e.heatmap()[0], e.extras["region"][0])
+                curves = instance_curves(e)
+                note = f"{inside:.0%} of the evidence in the region, {seconds:.1f} s of processor time"
+                what = f"{picture.stem.split('_')[2]}, {target}, {method.name}: insertion less deletion"
+                section.rows.append(single(what, curves["insertion"] - curves["deletion"], "", note=note))
+    section.about = (
+        "Frames of Cityscapes, 1024 x 512; the score is the mean of the class's over the region that it takes."
+    )
+    return section
