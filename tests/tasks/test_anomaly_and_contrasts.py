@@ -102,7 +102,7 @@ def test_a_contrast_of_boxes_is_the_difference_of_their_scores():
     assert cells[2, 1] == pytest.approx(SURE["red"], abs=1e-5)
     assert cells[0, 3] == pytest.approx(-SURE["blue"], abs=1e-5)
     assert cells.count_nonzero() == 2
-    assert e.target == "box: red rather than box: blue"
+    assert e.target == "red rather than blue"
     assert e.extras["box"][0].tolist() == pytest.approx([8, 16, 16, 24])
 
 
