@@ -1,6 +1,6 @@
 """Results that were saved by an earlier version (0.1, before the redesign) still open and can still be recomputed.
 
-`tests/kept` holds one file of each kind, made with the network below, whose weights are a formula.
+`tests/results/kept` holds one file of each kind, made with the network below, whose weights are a formula.
 """
 
 import math
