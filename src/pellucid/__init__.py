@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from pellucid.results.scoreboard import Scoreboard
     from pellucid.results.tcav import ConceptTests
     from pellucid.verbs.activations import activations
+    from pellucid.verbs.advise import advise
     from pellucid.verbs.atlas import atlas
     from pellucid.verbs.audit import audit
     from pellucid.verbs.compare import compare
@@ -82,6 +83,7 @@ _HOMES = {
     "pellucid.results.features": ("FeatureImage", "FeatureImages"),
     "pellucid.results.tcav": ("ConceptTests",),
     "pellucid.verbs.activations": ("activations",),
+    "pellucid.verbs.advise": ("advise",),
     "pellucid.verbs.atlas": ("atlas",),
     "pellucid.results.scoreboard": ("Scoreboard",),
     "pellucid.verbs.evaluate": ("evaluate",),
@@ -156,6 +158,7 @@ __all__ = [
     "VolumePreprocess",
     "__version__",
     "activations",
+    "advise",
     "atlas",
     "audit",
     "compare",

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 import typer
 
 from pellucid.cli import (
+    advise,
     audit,
     batch,
     compare,
@@ -50,6 +51,7 @@ app.command("tcav")(tcav.tcav)
 app.command("distill")(distill.distill)
 app.add_typer(batch.app, name="batch")
 app.command("methods")(listings.methods)
+app.command("advise")(advise.advise)
 app.command("models")(listings.models)
 app.command("layers")(listings.layers)
 app.command("more")(more.more)

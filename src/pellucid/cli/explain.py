@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from dataclasses import asdict
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from pellucid.cli import console, options
+from pellucid.cli.all_methods import asks_for_all, explained_one_by_one, methods_that_suit
 from pellucid.cli.console import say
 
 if TYPE_CHECKING:
+    from pellucid.heatmaps import Method
     from pellucid.results import Heatmap, Heatmaps
 
 
@@ -73,12 +77,15 @@ def explain(
         from pellucid.verbs.guarantee import with_guarantee
         from pellucid.verbs.redaction import without
 
-        methods, targets = as_methods(method, layer=layer, seed=seed), as_targets(target)
-        methods = with_settings(methods, [*(settings or []), *([] if many is None else [f"many={many}"])])
-        named = options.fitting_model(model, files)
-        vision = of.load(named, per_frame=per_frame, frames=frames, per_slice=per_slice)
-        methods = with_guarantee(methods, vision, calibration, targets[0], guarantee)
+        targets, asked = as_targets(target), [*(settings or []), *([] if many is None else [f"many={many}"])]
+        every = asks_for_all(method)
+        methods = [] if every else with_settings(as_methods(method, layer=layer, seed=seed), asked)
+        vision = of.load(options.fitting_model(model, files), per_frame=per_frame, frames=frames, per_slice=per_slice)
         files = vision.medium.expand(inputs)
+        if every:
+            method = ",".join(methods_that_suit(vision, files[0], targets[0], report, quiet=as_json))
+            methods = with_settings(as_methods(method, layer=layer, seed=seed), asked)
+        methods = with_guarantee(methods, vision, calibration, targets[0], guarantee)
         if truth is not None:
             from pellucid.cli.beside_truth import beside_truth
             from pellucid.truth import read_truth
@@ -88,12 +95,11 @@ def explain(
             judged = without(redact, explain_beside(vision, files, known, methods, seed=seed))
             beside_truth(judged, known, report, out, names_of_inputs(out, files), as_json)
             return
-        if not as_json and sys.stderr.isatty():
-            for m in methods:
-                say(f"{m.name}: {m.cost} a picture{' and target' if m.uses_target else ''}", aside=True)
+        _tell_costs([] if as_json or not sys.stderr.isatty() else methods)
         measured = len(files) == 1 and not vision.medium.moving if check is None else check
         taken = names_of_inputs(out, files)
-        outcomes = without(redact, explain_each(vision, files, methods, targets, seed=seed))
+        explaining = partial(explained_one_by_one, report=report) if every else explain_each
+        outcomes = without(redact, explaining(vision, files, methods, targets, seed=seed))
         for name, found in console.with_progress(outcomes):
             if isinstance(found, Exception):
                 report["failed"].append({"input": name, "error": str(found)})
@@ -113,6 +119,11 @@ def explain(
         done = len(files) - len(report["failed"])
         say(f"{done} of {len(files)} pictures explained; the others are named above.", aside=True)
     raise typer.Exit(1)
+
+
+def _tell_costs(methods: Sequence[Method]) -> None:
+    for m in methods:
+        say(f"{m.name}: {m.cost} a picture{' and target' if m.uses_target else ''}", aside=True)
 
 
 def _measure(found: Heatmaps) -> None:

@@ -15,17 +15,18 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 
-def _table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+def table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Print rows under columns; one line a row where no terminal reads them."""
     from rich.console import Console
     from rich.table import Table
 
-    table = Table(box=None, pad_edge=False, header_style="bold")
+    made = Table(box=None, pad_edge=False, header_style="bold")
     for i, column in enumerate(columns):
-        table.add_column(column, no_wrap=i == 0, overflow="fold")  # names are there to be copied: whole, on one line
+        made.add_column(column, no_wrap=i == 0, overflow="fold")  # names are there to be copied: whole, on one line
     for row in rows:
-        table.add_row(*row)
+        made.add_row(*row)
     width = None if sys.stdout.isatty() else 1000  # one line a row for programs
-    Console(width=width, markup=False, emoji=False, highlight=False).print(table)
+    Console(width=width, markup=False, emoji=False, highlight=False).print(made)
 
 
 def methods(as_json: options.Json = False) -> None:
@@ -37,7 +38,7 @@ def methods(as_json: options.Json = False) -> None:
     if as_json:
         print(json.dumps([dict(zip(columns, row, strict=True)) for row in rows], indent=2))
     else:
-        _table(columns, rows)
+        table(columns, rows)
 
 
 def models(
@@ -60,7 +61,7 @@ def models(
             (names[0] if names else f"{source}:FILE", str(len(names) or "any"), SOURCES[source].about)
             for source, names in found.items()
         ]
-        _table(("for example", "models", "what"), rows)
+        table(("for example", "models", "what"), rows)
         say("`pellucid models TEXT` lists the names that hold a text; --weights FILE loads weights of your own.")
 
 
@@ -96,4 +97,4 @@ def layers(
         print(json.dumps(entries, indent=2))
         return
     rows = [(x.name, x.kind, str(x.layout), f"{x.coverage:.0%}", "default" if x == best else "") for x in found]
-    _table(("layer", "class", "reads as", "live cells", ""), rows)
+    table(("layer", "class", "reads as", "live cells", ""), rows)

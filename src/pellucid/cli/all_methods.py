@@ -1,0 +1,65 @@
+"""`pellucid explain --method all`: every white-box method that suits the network, on one sheet."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+from pellucid.cli.console import say
+
+if TYPE_CHECKING:
+    from pellucid.errors import PellucidError
+    from pellucid.heatmaps import Method
+    from pellucid.models.model import VisionModel
+    from pellucid.models.targets import Target
+    from pellucid.results import Heatmaps
+
+
+def asks_for_all(method: str) -> bool:
+    """Whether the option says `all`."""
+    return method.strip().lower() == "all"
+
+
+def methods_that_suit(
+    vision: VisionModel, given: Any, target: Target, report: dict[str, Any], *, quiet: bool
+) -> list[str]:
+    """The white-box methods that suit, by name; those that do not are noted in the report, with a reason each.
+
+    Args:
+        vision: the model.
+        given: an input of the size that is explained.
+        target: what is asked.
+        report: what programs are told; gets `refused`.
+        quiet: nothing is printed.
+    """
+    from pellucid.verbs.advise import advise
+
+    advice = advise(vision, target, inputs=given)
+    report["refused"] = {e.method: "; ".join(e.why) for e in advice.refused()}
+    found = advice.methods()
+    if not quiet:
+        say(
+            f"{len(found)} white-box methods suit this network and target. Left out: those that see outputs alone or "
+            f"take a pass for each channel or cell (name them), and {len(report['refused'])} that do not suit "
+            "(`pellucid advise --refused` says why)."
+        )
+    return found
+
+
+def explained_one_by_one(
+    vision: VisionModel,
+    inputs: Sequence[Any],
+    methods: Sequence[Method],
+    targets: Sequence[Target],
+    *,
+    seed: int,
+    report: dict[str, Any],
+) -> Iterator[tuple[str, Heatmaps | PellucidError]]:
+    """The explanations of each input; a method that fails is told and noted, and the others go on."""
+    from pellucid.verbs.advise import explain_all_that_suit
+
+    found, failed = explain_all_that_suit(vision, inputs, methods, targets, seed=seed)
+    report["refused"] |= failed
+    for name, why in failed.items():
+        say(f"  {name} is left out: {why}", aside=True)
+    yield from found.items()

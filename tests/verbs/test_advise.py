@@ -1,0 +1,128 @@
+"""Advice is what the methods themselves say when they are asked: they run where they suit, and refuse where not."""
+
+import json
+
+import pytest
+import timm
+import torch
+from torch import nn
+from typer.testing import CliRunner
+
+import pellucid as pl
+from helpers.cases import PLAIN, STRETCH, bright_model, bright_net
+from helpers.nets import noise, seeded
+from pellucid.cli import app
+from pellucid.errors import PellucidError
+from pellucid.heatmaps import METHODS, get_method
+from pellucid.verbs.advise import advise, explain_all_that_suit
+from pellucid.verbs.choices import as_methods, as_targets
+
+
+def by_name(advice):
+    return {e.method: e for e in advice.entries}
+
+
+def vit():
+    small = {"img_size": 64, "patch_size": 16, "depth": 2, "embed_dim": 24, "num_heads": 2, "num_classes": 2}
+    net = seeded(lambda: timm.create_model("vit_tiny_patch16_224", **small)).eval()
+    return pl.wrap(net, transform=STRETCH, labels=("a", "b"))
+
+
+def test_every_method_is_told_and_every_need_is_known():
+    told = by_name(advise(bright_model()))
+    assert list(told) == list(METHODS)
+    assert not any("is not known" in why for e in told.values() for why in e.why)
+    assert all(e.why for e in told.values() if e.verdict == "refused")
+
+
+QUICK = [
+    "cam",
+    "saliency-tubes",
+    "grad-cam",
+    "raw-attention",
+    "attention-relevance",
+    "lrp",
+    "legrad",
+    "lstm-lrp",
+    "odam",
+]
+
+
+@pytest.mark.parametrize("model", [bright_model, vit], ids=["convolutions", "transformer"])
+def test_methods_run_where_they_are_said_to_suit_and_only_there(model):
+    vision = model()
+    told = by_name(advise(vision))
+    x = noise(1, 3, 64, 64)
+    for name in QUICK:
+        try:
+            get_method(name).attribute(vision, x, 0)
+            ran = True
+        except PellucidError:
+            ran = False
+        assert ran == (told[name].verdict != "refused"), (name, told[name])
+    assert told["grad-cam"].verdict == "suits"
+    assert "cells" in told["grad-cam"].why[0]
+
+
+def test_a_black_box_is_advised_black_box_methods():
+    told = by_name(advise(pl.wrap(bright_net().forward, transform=PLAIN, labels=("bright", "dark"))))
+    assert told["rise"].verdict == "suits"
+    assert told["grad-cam"].verdict == "refused"
+    assert "black box" in told["grad-cam"].why[0]
+    assert advise(pl.wrap(bright_net().forward, transform=PLAIN, labels=("bright", "dark"))).methods() == []
+
+
+class Sorted(nn.Module):
+    """Calls a function for which there is no rule."""
+
+    def __init__(self):
+        super().__init__()
+        self.body, self.head = nn.Conv2d(3, 4, 8, 8), nn.Linear(4, 2)
+
+    def forward(self, x):
+        return self.head(torch.erfinv(self.body(x).tanh() * 0.5).mean((2, 3)))
+
+
+def test_a_function_without_a_rule_is_a_caveat_for_methods_of_rules_alone():
+    told = by_name(advise(pl.wrap(seeded(Sorted).eval(), transform=PLAIN, labels=("a", "b"))))
+    assert told["lrp"].verdict == "with a caveat"
+    assert "erfinv" in " ".join(told["lrp"].why)
+    assert told["saliency"].verdict == "suits"
+
+
+def test_one_method_that_fails_does_not_stop_the_others():
+    vision = bright_model()
+    methods = as_methods("grad-cam,raw-attention,saliency")
+    found, failed = explain_all_that_suit(vision, "sample:coffee", methods, as_targets("0"))
+    ((_, maps),) = found.items()
+    assert [m.method for m in maps] == ["grad-cam", "saliency"]
+    assert list(failed) == ["raw-attention"]
+
+
+@pytest.fixture
+def on_bright(monkeypatch):
+    from pellucid.models import sources
+
+    monkeypatch.setattr(sources, "load", lambda *_a, **_k: bright_model())
+
+
+def test_the_command_says_it_in_a_table_and_as_json(on_bright):
+    shown = CliRunner().invoke(app, ["advise", "--refused"])
+    assert shown.exit_code == 0
+    assert "grad-cam" in shown.output
+    assert "no recurrent layer" in shown.output
+    told = json.loads(CliRunner().invoke(app, ["advise", "--json"]).output)
+    assert [row["method"] for row in told["methods"]] == list(METHODS)
+    assert told["target"] == "top class" or told["target"]
+
+
+def test_explain_by_all_methods_makes_one_sheet_and_says_who_is_left_out(on_bright, tmp_path, monkeypatch):
+    from pellucid.verbs import advise as room
+
+    monkeypatch.setattr(room.Advice, "methods", lambda self: ["grad-cam", "raw-attention", "saliency"])
+    command = ["explain", "sample:coffee", "--method", "all", "--no-check", "--out", str(tmp_path), "--json"]
+    told = json.loads(CliRunner().invoke(app, command).stdout)
+    assert [r["method"] for r in told["results"]] == ["grad-cam", "saliency"]
+    assert "runs no attention" in told["refused"]["raw-attention"]
+    assert "no recurrent layer" in told["refused"]["lstm-lrp"]
+    assert (tmp_path / "coffee.png").exists()
