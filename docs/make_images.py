@@ -279,32 +279,83 @@ def report(model: pl.VisionModel) -> bytes:
         return few_colours(page.screenshot())
 
 
-def studio(_: pl.VisionModel) -> bytes:
-    """A result in the studio."""
+@contextmanager
+def opened_studio(models: str = "efficientnet-lite0") -> Iterator[tuple[Any, str]]:
+    """A page of a studio that has just started, and its address."""
     with tempfile.TemporaryDirectory() as folder, socket.socket() as door:
         door.bind(("127.0.0.1", 0))
         port = door.getsockname()[1]
         door.close()
-        command = [sys.executable, "-m", "pellucid", "studio", folder, "--port", str(port)]
+        command = [sys.executable, "-m", "pellucid", "studio", folder, "--port", str(port), "--model", models]
         process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
         try:
             assert process.stdout is not None
             found = re.search(r"http\S+", process.stdout.readline())
             assert found is not None
             with page_of(1180, 900) as page:
+                page.set_default_timeout(300_000)
                 page.goto(found[0])
-                page.select_option("[name=sample]", "cat", timeout=150_000)
-                page.check("input[value='layer-cam']")
-                page.fill("[name=target]", "tabby,lynx")
-                page.click("button.go")
-                page.frame_locator("iframe").locator(".pv-pane").last.wait_for(timeout=150_000)
-                page.wait_for_timeout(1000)
-                return few_colours(page.screenshot())
+                page.locator("form.ask").wait_for()
+                yield page, found[0].partition("?")[0]
         finally:
             process.terminate()
 
 
-PAGES: dict[str, Callable[[pl.VisionModel], bytes]] = {"report": report, "studio": studio}
+def shown(page: Any, last: str) -> bytes:
+    """What a page shows once its frame holds the last of something."""
+    page.frame_locator("iframe").locator(last).last.wait_for()
+    page.wait_for_timeout(1500)
+    return few_colours(page.screenshot())
+
+
+def studio(_: pl.VisionModel) -> bytes:
+    """A result in the studio."""
+    with opened_studio() as (page, _address):
+        page.select_option("[name=sample]", "cat")
+        page.check("input[value='layer-cam']")
+        page.fill("[name=target]", "tabby,lynx")
+        page.click("button.go")
+        return shown(page, ".pv-pane")
+
+
+def studio_asked(_: pl.VisionModel) -> bytes:
+    """A question before it is asked: methods with what they cost here."""
+    with opened_studio() as (page, _address):
+        page.select_option("[name=sample]", "coffee")
+        for name in ("hires-cam", "layer-cam"):
+            page.check(f"input[value='{name}']")
+        page.fill("[name=target]", "espresso")
+        page.locator("output.cost:not(:empty)").wait_for()
+        page.locator(".methods").evaluate("e => e.scrollTop = 0")
+        return few_colours(page.screenshot())
+
+
+def studio_clip(_: pl.VisionModel) -> bytes:
+    """A clip, with the evidence over time."""
+    with opened_studio("suite:motion") as (page, address):
+        page.goto(f"{address}video")
+        page.select_option("[name=suite]", "motion")
+        page.click("button.go")
+        frame = page.frame_locator("iframe")
+        frame.locator(".pv-time").wait_for()
+        frame.locator(".pv-time").scroll_into_view_if_needed()
+        return shown(page, ".pv-time")
+
+
+def studio_unit(_: pl.VisionModel) -> bytes:
+    """The picture of a unit."""
+    with opened_studio() as (page, address):
+        page.locator("output.cost:not(:empty)").wait_for()  # its layers are known then
+        page.goto(f"{address}model")
+        page.locator("[name=layer]").first.select_option("blocks.3")
+        page.fill("[name=channel]", "3")
+        page.locator("button.go").first.click()
+        return shown(page, ".unit img")
+
+
+PAGES: dict[str, Callable[[pl.VisionModel], bytes]] = {
+    f.__name__: f for f in (report, studio, studio_asked, studio_clip, studio_unit)
+}
 
 
 def dithered(panel: Image.Image) -> Image.Image:

@@ -46,7 +46,7 @@ def test_a_frame_is_shown_with_its_own_values(page_of, opened):
         page = watched.page
         for index in (0, 2, 5):
             page.locator("[data-control=index]").fill(str(index))
-            for pixel in zip(random.integers(0, 40, 9), random.integers(0, 60, 9), strict=True):
+            for pixel in zip(random.integers(0, 40, 17), random.integers(0, 60, 17), strict=True):
                 point_at(page, pixel, truth.shape[1:])
                 at, values = told(page)
                 assert at == (index, *pixel)

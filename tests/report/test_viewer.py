@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import torch
 
 from pellucid.render.paper.colour import colours, limits, strength
 from pellucid.render.viewer import assets
@@ -54,6 +55,24 @@ def test_the_value_under_the_pointer_is_the_raw_one(e, page_of, opened):
             assert at == pixel
             assert same(values[0], truth[at])
     assert np.isnan(truth[0, 0])  # so that some points lie where the model never looked
+
+
+def test_what_was_never_measured_has_no_value(page_of, opened):
+    seen = torch.ones(1, 60, 90, dtype=torch.bool)
+    seen[0, :30, 40:] = False
+    e = coarse(0, extras={"seen": seen})
+    truth = e.heatmap()[0].numpy()
+    with opened(page_of(e)) as watched:
+        for pixel in [(10, 30), (10, 60), (29, 40), (30, 40), (29, 39), (50, 60)]:
+            point_at(watched.page, pixel, truth.shape)
+            at, values = told(watched.page)
+            assert same(values[0], truth[at])
+        shades = canvas_pixels(
+            watched.page, [((y + 0.5) / 60, (x + 0.5) / 90) for y, x in [(20, 60), (20, 65), (20, 50)]]
+        )
+        assert all(r == g == b and alpha > 200 for r, g, b, alpha in shades)  # hatched
+    assert np.isnan(truth[10, 60])
+    assert np.isfinite(truth[29, 39])
 
 
 def test_the_difference_is_the_difference(page_of, opened):

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import torch
 
 from pellucid.media import Geometry
 from pellucid.media.orientation import from_lps, said, to_mm
@@ -24,7 +25,9 @@ def volume(map_size=(5, 4, 6)):
     grey = np.zeros(SIZE, np.float32)
     grey[:, :7], grey[:5] = 0.5, 1.0
     picture = Volume(grey, AFFINE, "head", "", "0", window=(0.5, 1.0))
-    return heatmap(values, geometry=geometry, picture=picture, record=record(name="head"))
+    seen = torch.ones(1, *SIZE, dtype=torch.bool)
+    seen[0, :4, 3:8, ::2] = False
+    return heatmap(values, geometry=geometry, picture=picture, record=record(name="head"), extras={"seen": seen})
 
 
 @pytest.fixture

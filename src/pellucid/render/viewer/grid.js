@@ -6,6 +6,13 @@ export function floats(text) {
   return new Float32Array(bytes.buffer);
 }
 
+/** A mask of `count` samples from the places where it changes, as base64 of little-endian uint32; it begins with no. */
+export function maskOf(text, count) {
+  const ends = new Uint32Array(Uint8Array.from(atob(text), (c) => c.charCodeAt(0)).buffer), mask = new Uint8Array(count);
+  for (let k = 0; k < ends.length; k += 2) mask.fill(1, ends[k], ends[k + 1] ?? count);
+  return mask;
+}
+
 /**
  * The weights of a map's cells for each of n pixels along one axis of the original.
  * A row is {first, weights}, or null where the model never looked.

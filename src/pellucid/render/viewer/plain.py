@@ -25,6 +25,12 @@ def floats(values: NDArray[Any]) -> str:
     return b64encode(np.ascontiguousarray(values, "<f4").tobytes()).decode()
 
 
+def changes(mask: NDArray[np.bool_]) -> str:
+    """Where a mask, read row by row and begun with false, changes: base64 of little-endian uint32."""
+    flat = np.concatenate(([False], np.asarray(mask, bool).ravel()))
+    return b64encode(np.flatnonzero(flat[1:] != flat[:-1]).astype("<u4").tobytes()).decode()
+
+
 def embedded(values: Any) -> str:
     """Plain values as JSON that may stand inside a script element: no markup ends it."""
     text = json.dumps(values, ensure_ascii=False, separators=(",", ":"), allow_nan=False)

@@ -1,5 +1,5 @@
 // <pellucid-view>: one input and its maps, to be looked at. Its child script holds the raw numbers; nothing is fetched.
-import { floats, planeOf, smoothed, spread, valueAt } from "./grid.js";
+import { floats, maskOf, planeOf, smoothed, spread, valueAt } from "./grid.js";
 import { Pane, make } from "./pane.js";
 import { colourTable, levels, limitsOf, number } from "./paint.js";
 import { controls } from "./controls.js";
@@ -16,6 +16,7 @@ class View extends HTMLElement {
     this.maps = this.about.maps.map((m) => ({ ...m, values: floats(m.data), source: this.about.size }));
     this.media = this.querySelector("img.original, video.original");
     const { volume } = this.about;
+    for (const m of this.maps) if (m.unseen) m.hidden = maskOf(m.unseen, this.about.size.reduce((a, b) => a * b, 1));
     if (volume) {
       this.maps = this.maps.map((m) => laid(m, volume.turn));
       Object.assign(this.about, { size: this.maps[0].source, start: volume.peak[0] });
@@ -116,6 +117,13 @@ class View extends HTMLElement {
     if (flat && map.fine && smooth) {
       const [[y0, y1], [x0, x1]] = flat.box.map(([start, stop], a) => [Math.max(start, 0), Math.min(stop, flat.source[a])]);
       found = smoothed(found, h, w, SMOOTH * Math.max((y1 - y0) * (h / flat.source[0]), (x1 - x0) * (w / flat.source[1])));
+    }
+    if (map.hidden) {
+      const [rows, columns] = this.flat;
+      found.forEach((_, i) => {
+        const at = [Math.floor(((Math.floor(i / w) + 0.5) * rows) / h), Math.floor((((i % w) + 0.5) * columns) / w)];
+        if (this.isHidden(map, this.whole(at))) found[i] = NaN;
+      });
     }
     if (this.kept.size > 24) this.kept.clear();
     this.kept.set(key, found);
@@ -243,12 +251,20 @@ class View extends HTMLElement {
     this.say();
   }
 
-  /** The pointer in all axes of the original. */
-  get whole() {
-    if (this.about.size.length === 2) return this.at;
-    const point = [...this.at];
+  /** A place in the plane that is shown, in all axes. */
+  whole(at) {
+    if (this.about.size.length === 2) return at;
+    const point = [...at];
     point.splice(this.how.plane, 0, this.how.index);
     return point;
+  }
+
+  /** Whether nothing was measured at a point, as in the padding of a medical picture. */
+  isHidden(map, point) {
+    if (!map.hidden) return false;
+    const { volume, size } = this.about, voxel = volume ? voxelAt(point, volume.whole, size) : point;
+    const sizes = volume ? voxelAt(size, volume.whole.map(Math.abs), size) : size;
+    return map.hidden[voxel.reduce((sum, v, axis) => sum * sizes[axis] + v, 0)] === 1;
   }
 
   /** The raw value under the pointer, of each map that is shown, in the original's pixels. */
@@ -257,8 +273,8 @@ class View extends HTMLElement {
       this.said.textContent = TEXTS.pointer;
       return;
     }
-    const { mode, a, b } = this.how, point = this.whole;
-    const value = (m) => valueAt(m, point);
+    const { mode, a, b } = this.how, point = this.whole(this.at);
+    const value = (m) => (this.isHidden(m, point) ? NaN : valueAt(m, point));
     const [left, right] = [this.maps[a], this.maps[b]];
     const parts = [];
     if (mode === "difference") {

@@ -24,7 +24,7 @@ from pellucid.render.paper.display import display, display_geometry, ground_pixe
 from pellucid.render.paper.overlay import overlay
 from pellucid.render.viewer.anatomy import in_patient
 from pellucid.render.viewer.outlines import outlines
-from pellucid.render.viewer.plain import data_uri, embedded, floats
+from pellucid.render.viewer.plain import changes, data_uri, embedded, floats
 
 SHOWN = 1000
 """The longer side of an original inside a page, in pixels; the pointer counts in the original's own."""
@@ -124,6 +124,9 @@ def _map(e: Explanation) -> dict[str, Any]:
         "box": [list(span) for span in geometry.box],
         "data": floats(values.numpy()),
     }
+    seen = e.extras.get("seen")
+    if seen is not None and tuple(seen.shape[1:]) == tuple(geometry.source_size) and not bool(seen.all()):
+        about["unseen"] = changes(~seen[0].numpy())
     about |= {k: [list(s) for s in getattr(geometry, k)] for k in ("span", "reach") if getattr(geometry, k)}
     return about
 

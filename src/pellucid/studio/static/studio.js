@@ -42,7 +42,7 @@ for (const place of document.querySelectorAll("output.cost")) {
     const each = methods.map((box) => (costs.methods[box.value] ?? 0) + (one("check")?.checked ? costs.check : 0));
     if (methods.length) return each.reduce((a, b) => a + b) * Math.max(1, one("target").value.split(",").length);
     const several = (text) => text.split(",").reduce((n, t) => n + Math.max(1, t.split(":")[1] - t.split(":")[0] || 1), 0);
-    if (one("preset")) return (costs.presets[one("preset").value] ?? 0) * several(one("channel").value) * (Number(one("seeds").value) || 1);
+    if (one("preset")) return (costs.presets[one("preset").value || "fast"] ?? 0) * several(one("channel").value) * (Number(one("seeds").value) || 1);
     return Number(one("samples")?.value) * costs.pass || 0;
   };
   const tell = async () => {
@@ -51,7 +51,12 @@ for (const place of document.querySelectorAll("output.cost")) {
     const costs = known[model];
     place.textContent = "";
     form.querySelectorAll(".seconds").forEach((e) => (e.textContent = costs.methods ? `≈ ${words(costs.methods[e.dataset.method])}` : ""));
-    if (!costs.pass) return;
+    if (!costs.pass) { // the worker has not timed this model yet
+      delete known[model];
+      clearTimeout(place.later);
+      place.later = setTimeout(tell, 3000);
+      return;
+    }
     const found = seconds(costs);
     place.textContent = (found ? place.dataset.about : place.dataset.least).replace("{seconds}", words(found || costs.pass));
   };
