@@ -134,6 +134,14 @@ def test_a_sentence_of_few_words_is_known_by_what_fills_it(chinese):
     assert translated("1 and 4: they overlap") == "1 与 4：它们有重叠"
 
 
+def test_sentences_of_a_trust_card_are_whole(chinese):
+    shown = translated(
+        "Shown piece by piece in the map’s order, the answer reaches an area of 0.18 under its curve; in random order "
+        "0.15 ± 0.01. More is better: better than chance."
+    )
+    assert not re.search("[a-z]{3}", shown)
+
+
 def test_what_is_not_known_stays_as_it_is(chinese):
     for text in (
         "tiger cat 39%",

@@ -48,7 +48,7 @@ _WORDS = (
     "insertion {0}", "deletion {0}", "{0} against", "superpixel {0}", "channel {0}", "frame {0}", "patch {0}",
     "token {0}", "centre", "top left", "top centre", "top right", "middle left", "middle right", "bottom left",
     "bottom centre", "bottom right", "light", "red-green", "blue-yellow", "brightness", "contrast", "hue", "colour",
-    "sharpness",
+    "sharpness", "Card", "values", "passes", "{0} forwards", "{0} backwards",
 )  # fmt: skip
 _UNSHOWN = ("language",)  # rooms whose texts are no sentences for a reader
 

@@ -62,7 +62,6 @@ def _core(text: str, language: str) -> str | None:
     known = catalogue(language)
     return (
         known.plain.get(text)
-        or _list(text, language)
         or _filled(text, known.sentences, language, whole=_clause)
         or _filled(text, known.sentences, language)
         or _without_end(text, language)
@@ -70,16 +69,6 @@ def _core(text: str, language: str) -> str | None:
         or _in_pieces(text, language)
         or _filled(text, known.phrases, language)
     )
-
-
-def _list(text: str, language: str) -> str | None:
-    """Clauses that are all known, none of which may end in the gap of the one before."""
-    for seam, joint in _LISTS:
-        if seam in text:
-            found = [_core(part, language) for part in text.split(seam)]
-            if all(found):
-                return joint.join(part for part in found if part)
-    return None
 
 
 def _filled(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from html import escape
 from typing import Any, Protocol
 
 import numpy as np
@@ -20,7 +19,7 @@ from pellucid.errors import MediaError
 from pellucid.explanation import Record
 from pellucid.media import read_image
 from pellucid.render.pages.card import Card
-from pellucid.render.pages.page import figure_svg, folded, paragraph, picture
+from pellucid.render.pages.page import figure_svg, folded, paragraph, picture, spoken
 from pellucid.render.pages.provenance import drawer
 from pellucid.render.paper.colour import limits, number
 from pellucid.render.paper.overlay import overlay
@@ -63,7 +62,7 @@ def audit_card(found: Findings, title: str, *, file: str = "") -> Card:
 
 
 def _section(title: str, *parts: str) -> str:
-    return f'<section class="concept"><h3>{escape(title)}</h3>{"".join(parts)}</section>'
+    return f'<section class="concept"><h3>{spoken(title)}</h3>{"".join(parts)}</section>'
 
 
 class TwoTables(Protocol):
@@ -125,7 +124,7 @@ def _card(found: ShownTable | Findings, i: int, reason: Reliance | None) -> str:
     if reason is not None and reason.region is not None:
         _outline(drawn, reason.region)
     both = picture(pixels, said) + picture(drawn, f"evidence for {said}")
-    return f"<figure>{both}<figcaption>{escape(said)}</figcaption></figure>"
+    return f"<figure>{both}<figcaption>{spoken(said)}</figcaption></figure>"
 
 
 def _seen(found: ShownTable | Findings, i: int) -> Pixels:
@@ -176,6 +175,6 @@ def _slices(found: Findings) -> str:
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
     def cells(kind: str, row: Sequence[Any]) -> str:
-        return "<tr>" + "".join(f"<{kind}>{escape(str(v))}</{kind}>" for v in row) + "</tr>"
+        return "<tr>" + "".join(f"<{kind}>{spoken(str(v))}</{kind}>" for v in row) + "</tr>"
 
     return f"<table>{cells('th', head)}{''.join(cells('td', row) for row in rows)}</table>"

@@ -13,7 +13,7 @@ from pellucid.explanation import Record
 from pellucid.render.concept_tiles import exemplars
 from pellucid.render.concepts import facts, summary
 from pellucid.render.pages.card import Card
-from pellucid.render.pages.page import paragraph, picture
+from pellucid.render.pages.page import paragraph, picture, spoken
 from pellucid.render.pages.provenance import drawer
 from pellucid.render.paper.colour import number
 
@@ -36,8 +36,8 @@ def concept_card(bank: Bank, title: str, *, record: Record | None = None, file: 
     )
     lines = [about, *summary(bank)] + ([f"the {top} most important are shown"] if len(bank) > top else [])
     parts = [paragraph(line) for line in lines] + [paragraph(note, warn=True) for note in bank.notes]
-    find = "a class, a name, a number"
-    parts.append(f'<input data-filter=".concept" placeholder="{find}" aria-label="find a concept">')
+    hint, find = spoken("a class, a name, a number"), spoken("find a concept")
+    parts.append(f'<input data-filter=".concept" placeholder="{hint}" aria-label="{find}">')
     parts += [_concept(bank, k, rank + 1) for rank, k in enumerate(ranking)]
     if record is not None:
         parts.append(drawer(record, file))
@@ -53,8 +53,8 @@ def _concept(bank: Bank, k: int, rank: int) -> str:
         for e in exemplars(bank, k, _PICTURES)
     )
     return (
-        f'<section class="concept"><h3><span>{rank}</span>{escape(name)}</h3>'
-        f'<div class="facts">{escape(facts(bank, k))}</div>{_bars(bank, k)}<div class="row">{shown}</div></section>'
+        f'<section class="concept"><h3><span>{rank}</span>{spoken(name)}</h3>'
+        f'<div class="facts">{spoken(facts(bank, k))}</div>{_bars(bank, k)}<div class="row">{shown}</div></section>'
     )
 
 
@@ -86,7 +86,7 @@ def _bar_row(group: Group, k: int, share: Callable[[float], float]) -> str:
     shapes += _rect("mark", share(0.0) - 0.1, 0.2, 0, 12)
     track = f'<svg viewBox="0 0 100 12" preserveAspectRatio="none" aria-hidden="true">{shapes}</svg>'
     label = f"{group.name}, {group.count} picture{'s' * (group.count != 1)}"
-    return f"<span>{escape(label)}</span>{track}<span>{escape(text)}</span>"
+    return f"<span>{spoken(label)}</span>{track}<span>{escape(text)}</span>"
 
 
 def _rect(css: str, x: float, width: float, y: float, height: float) -> str:

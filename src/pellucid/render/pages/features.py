@@ -10,7 +10,7 @@ from pellucid.features.exemplars import Exemplar
 from pellucid.features.feature_image import UnitPicture
 from pellucid.render.features import crop, in_context
 from pellucid.render.pages.card import Card
-from pellucid.render.pages.page import folded, paragraph, picture, table
+from pellucid.render.pages.page import folded, paragraph, picture, spoken, table
 from pellucid.render.pages.provenance import drawer
 from pellucid.render.paper.colour import number
 from pellucid.render.paper.rgb import rgb
@@ -41,7 +41,7 @@ def _unit(unit: UnitPicture) -> str:
     made = "".join(picture(rgb(p), f"made for {unit.objective}") for p in unit.pictures)
     seen = "".join(_exemplar(e) for e in (unit.natural.top if unit.natural else ()))
     return (
-        f'<section class="unit"><h3>{escape(unit.objective)}</h3>'
+        f'<section class="unit"><h3>{spoken(unit.objective)}</h3>'
         f'<div class="row"><div class="made">{made}</div><div class="seen">{seen}</div></div>'
         f"{paragraph(unit.quality.line, kind='line', warn=unit.quality.verdict != 'agrees')}"
         f"{''.join(paragraph(note, kind='line', warn=True) for note in unit.notes)}{_figures(unit)}</section>"

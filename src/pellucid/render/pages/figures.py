@@ -5,14 +5,13 @@ from __future__ import annotations
 import math
 from base64 import b64encode
 from collections.abc import Iterable, Mapping, Sequence
-from html import escape
 from typing import TYPE_CHECKING, Any
 
 from pellucid.explanation import Prediction, Record
 from pellucid.render.pages import texts
 from pellucid.render.pages.card import Card
 from pellucid.render.pages.heatmaps import said
-from pellucid.render.pages.page import folded, paragraph
+from pellucid.render.pages.page import folded, paragraph, spoken
 from pellucid.render.pages.provenance import drawer
 from pellucid.render.paper.colour import number
 from pellucid.render.save import figure_png
@@ -47,7 +46,7 @@ def figure_card(
     data = b64encode(figure_png(figure, 110)).decode()
     title = caption.splitlines()[0]
     parts = [
-        f'<img class="sheet" alt="{escape(caption, quote=True)}" src="data:image/png;base64,{data}">',
+        f'<img class="sheet" alt="{spoken(caption)}" src="data:image/png;base64,{data}">',
         *(paragraph(note, kind="line", warn=True) for note in notes),
         said(prediction),
         folded(texts.VALUES, rows_table(rows)) if rows else "",
@@ -59,9 +58,9 @@ def figure_card(
 def rows_table(rows: Sequence[Mapping[str, Any]], most: int = _ROWS) -> str:
     """Plain rows as a table; the first ones where there are many."""
     names = list(rows[0])
-    head = "".join(f'<th scope="col">{escape(str(n))}</th>' for n in names)
-    body = "".join(f"<tr>{''.join(f'<td>{escape(_cell(row.get(n)))}</td>' for n in names)}</tr>" for row in rows[:most])
-    rest = f"<p class='facts'>{len(rows) - most} further rows</p>" if len(rows) > most else ""
+    head = "".join(f'<th scope="col">{spoken(str(n))}</th>' for n in names)
+    body = "".join(f"<tr>{''.join(f'<td>{spoken(_cell(row.get(n)))}</td>' for n in names)}</tr>" for row in rows[:most])
+    rest = paragraph(f"{len(rows) - most} further rows", kind="facts") if len(rows) > most else ""
     return f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>{rest}'
 
 

@@ -55,7 +55,7 @@ def said(prediction: Sequence[Prediction]) -> str:
         return ""
     rows = "".join(
         f'<tr><th>{escape(p.label)}</th><td><meter min="0" max="1" value="{_share(p):.4f}"></meter></td>'
-        f"<td>{escape(p.said(1))}</td></tr>"
+        f"<td>{spoken(p.said(1))}</td></tr>"
         for p in prediction[:5]
     )
     return f'<h3>{spoken(texts.SAID)}</h3><table class="said">{rows}</table>'
@@ -84,5 +84,5 @@ def _trusted(e: Explanation, file: str) -> str:
 
 
 def _static(e: Explanation) -> str:
-    text = escape(f"{e.name}: {e.method} for {e.target}", quote=True)
+    text = spoken(f"{e.name}: {e.method} for {e.target}")
     return f'<img alt="{text}" src="{data_uri(still(e, 200), "jpeg")}">'

@@ -81,7 +81,7 @@ def paragraph(text: str, *, kind: str = "", warn: bool = False) -> str:
 def table(rows: Mapping[str, Any] | Iterable[tuple[str, Any]]) -> str:
     """Names and what they are."""
     pairs = rows.items() if isinstance(rows, Mapping) else rows
-    cells = "".join(f"<tr><th>{escape(str(n))}</th><td>{escape(str(v))}</td></tr>" for n, v in pairs)
+    cells = "".join(f"<tr><th>{spoken(str(n))}</th><td>{spoken(str(v))}</td></tr>" for n, v in pairs)
     return f"<table>{cells}</table>"
 
 
@@ -107,7 +107,7 @@ def picture(pixels: Pixels, text: str, *, kind: Literal["jpeg", "png"] = "jpeg",
     image.save(buffer, kind.upper(), **({"quality": 88, "subsampling": 0} if kind == "jpeg" else {}))
     data = b64encode(buffer.getvalue()).decode()
     of = f' class="{css}"' if css else ""
-    return f'<img{of} alt="{escape(text, quote=True)}" src="data:image/{kind};base64,{data}">'
+    return f'<img{of} alt="{spoken(text)}" src="data:image/{kind};base64,{data}">'
 
 
 def figure_svg(figure: Figure) -> str:

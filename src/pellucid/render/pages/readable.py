@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from pellucid.interpretable.distilled import Surrogate
 from pellucid.render.pages.card import Card
-from pellucid.render.pages.page import figure_svg, paragraph, picture, table
+from pellucid.render.pages.page import figure_svg, paragraph, picture, spoken, table
 from pellucid.render.pages.provenance import drawer
 
 Way = tuple[NDArray[np.uint8], Sequence[int], str]
@@ -31,8 +31,12 @@ def readable_card(s: Surrogate, figure: Figure, ways: Sequence[Way], file: str =
     parts = [paragraph(f"{s.card.line}."), *(paragraph(note, warn=True) for note in [*s.notes, *s.card.notes])]
     parts.append(figure_svg(figure))
     if ways:
-        parts.append(f'<h3>Which way does a picture go?</h3><div class="ways">{"".join(map(_button, ways))}</div>')
-    parts.append(f"<h3>In words</h3><pre>{escape(str(s.head))}</pre><h3>Card</h3>{_table(s)}{drawer(s.record, file)}")
+        which = spoken("Which way does a picture go?")
+        parts.append(f'<h3>{which}</h3><div class="ways">{"".join(map(_button, ways))}</div>')
+    parts.append(
+        f"<h3>{spoken('In words')}</h3><pre>{escape(str(s.head))}</pre><h3>{spoken('Card')}</h3>{_table(s)}"
+        f"{drawer(s.record, file)}"
+    )
     return Card(f"{s.into} for {s.name}", s.card.line, "".join(parts))
 
 

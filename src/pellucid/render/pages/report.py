@@ -7,7 +7,7 @@ from html import escape
 
 from pellucid.render.pages import texts
 from pellucid.render.pages.card import Card
-from pellucid.render.pages.page import Page
+from pellucid.render.pages.page import Page, spoken
 from pellucid.render.viewer import assets
 
 _ALIVE = ("<pellucid-view", "data-filter=", 'class="ways"')
@@ -28,7 +28,7 @@ def report_page(title: str, cards: Sequence[Card], lines: Sequence[str] = ()) ->
     if len(cards) > 1:
         page.add(summary(cards))
     for k, card in enumerate(cards):
-        heading = "" if len(cards) == 1 and card.title == title else f"<h2>{escape(card.title)}</h2>"
+        heading = "" if len(cards) == 1 and card.title == title else f"<h2>{spoken(card.title)}</h2>"
         page.add(f'<article id="result-{k}">{heading}{card.markup}</article>')
     return str(page)
 
@@ -36,12 +36,12 @@ def report_page(title: str, cards: Sequence[Card], lines: Sequence[str] = ()) ->
 def summary(cards: Sequence[Card]) -> str:
     """A line a card, to be read in a minute."""
     rows = "".join(
-        f'<tr><th scope="row"><a href="#result-{k}">{escape(c.title)}</a></th><td>{escape(c.line)}</td>'
-        f'<td class="verdict {_mark(c)}">{escape(c.verdict)}</td></tr>'
+        f'<tr><th scope="row"><a href="#result-{k}">{spoken(c.title)}</a></th><td>{spoken(c.line)}</td>'
+        f'<td class="verdict {_mark(c)}">{spoken(c.verdict)}</td></tr>'
         for k, c in enumerate(cards)
     )
     return (
-        f'<nav class="card" aria-label="{texts.SUMMARY}"><h2>{texts.SUMMARY}</h2>'
+        f'<nav class="card" aria-label="{spoken(texts.SUMMARY)}"><h2>{spoken(texts.SUMMARY)}</h2>'
         f'<div class="scroll"><table>{rows}</table></div></nav>'
     )
 

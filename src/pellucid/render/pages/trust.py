@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from html import escape
 
 from pellucid.evaluation.verdict import SHOWS_MODEL
 from pellucid.explanation import Curve, Explanation, Quality
@@ -83,11 +82,11 @@ def curve_plot(curve: Curve, title: str) -> str:
         return [at(f, s + shift) for f, s in zip(curve.fractions, scores, strict=True)]
 
     band = line(curve.random_scores, spread) + line(curve.random_scores, -spread)[::-1]
-    label = escape(f"{title}: area {number(curve.auc)}, random {number(curve.random_mean)}", quote=True)
+    label = spoken(f"{title}: area {number(curve.auc)}, random {number(curve.random_mean)}")
     return (
         f'<figure class="curve"><svg viewBox="-1 -1 {_WIDE + 2} {_HIGH + 2}" role="img" aria-label="{label}">'
         f'<polygon class="band" points="{" ".join(band)}"/>'
         f'<polyline class="random" points="{" ".join(line(curve.random_scores))}"/>'
         f'<polyline class="own" points="{" ".join(line(curve.scores))}"/></svg>'
-        f"<figcaption>{escape(title)}, {number(low)} to {number(high)}</figcaption></figure>"
+        f"<figcaption>{spoken(f'{title}, {number(low)} to {number(high)}')}</figcaption></figure>"
     )

@@ -17,6 +17,7 @@ from PIL import Image
 
 from pellucid.errors import MediaError
 from pellucid.explanation import Explanation
+from pellucid.language import translated
 from pellucid.media import Clip, Picture
 from pellucid.media.clip import NOMINAL_RATE
 from pellucid.media.writing import encode
@@ -45,7 +46,7 @@ def view(explanations: Sequence[Explanation], media: str | None = None) -> str:
     """
     first = explanations[0]
     static = data_uri(still(first, THUMBNAIL), "jpeg")
-    text = escape(f"{first.name}: {first.method} for {first.target}", quote=True)
+    text = escape(translated(f"{first.name}: {first.method} for {first.target}"), quote=True)
     return (
         f"<pellucid-view>{original(first, media)}"
         f'<script type="application/json">{embedded(described(explanations))}</script>'
