@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import warnings
 from collections.abc import Sequence
+from functools import cache
 from typing import Any
 
 import torch
@@ -19,6 +20,7 @@ Config = dict[str, Any]
 _PART = 1_300_000  # bytes of inputs at a time: two pictures of 224 x 224, whose activations a core keeps near
 
 
+@cache
 def processor() -> str:
     """What programs are compiled for: one for another processor is another program."""
     core = _core()
