@@ -49,6 +49,7 @@ _WORDS = (
     "token {0}", "centre", "top left", "top centre", "top right", "middle left", "middle right", "bottom left",
     "bottom centre", "bottom right", "light", "red-green", "blue-yellow", "brightness", "contrast", "hue", "colour",
     "sharpness", "Card", "values", "passes", "{0} forwards", "{0} backwards",
+    "{0} forwards + {1} backwards", "{0} forwards + {1} backward",
 )  # fmt: skip
 _UNSHOWN = ("language",)  # rooms whose texts are no sentences for a reader
 
