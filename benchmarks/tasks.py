@@ -19,7 +19,7 @@ class Size:
 
 
 FULL = Size(pictures=85, streets=2, masks=(250, 1000, 5000))
-QUICK = Size(pictures=6, streets=1, masks=(250, 1000))
+QUICK = Size(pictures=3, streets=1, masks=(250,))
 
 
 def _boxes(size: Size, _device: str) -> Iterator[Section]:
