@@ -68,7 +68,12 @@ def test_refine_cam_is_the_product_of_normalised_maps():
 def test_what_cannot_be_is_said():
     with pytest.raises(MethodError, match="the model has 2: give fewer"):
         get_method("finer-cam").attribute(net(2), X, 0)
-    with pytest.raises(MethodError, match="this target is no class"):
-        get_method("finer-cam").attribute(net(), X, lambda y: y.square().sum(1))
     with pytest.raises(MethodError, match="classes of at least 1"):
         get_method("finer-cam", classes=0)
+
+
+def test_a_score_of_your_own_is_told_from_the_classes_nearest_to_it():
+    model = net()
+    plain = get_method("grad-cam", layer="4").attribute(model, X, lambda y: y[:, 1] + 0.0)
+    found = get_method("finer-cam", layer="4", gamma=0.0).attribute(model, X, lambda y: y[:, 1] + 0.0)
+    torch.testing.assert_close(found, plain, rtol=1e-4, atol=1e-7)

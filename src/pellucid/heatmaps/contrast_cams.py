@@ -49,8 +49,6 @@ class FinerCAM(LayerPasses):
 
     def explain_target(self, job: Job, target: Target, layer: Layer) -> Attribution:
         """One tail backward of the contrast."""
-        if not isinstance(target, ClassTarget):
-            raise MethodError("finer-cam tells a class from similar ones, and this target is no class: use grad-cam.")
         name = layer.name
 
         def contrast(output: Any, watched: Any) -> list[Tensor]:
@@ -60,7 +58,8 @@ class FinerCAM(LayerPasses):
                     f"finer-cam compares with {self.classes} classes, and the model has {scores.shape[1]}: give fewer."
                 )
             away = (scores - own[:, None]).abs().detach()
-            similar = away.sort(dim=1, stable=True).indices[:, 1 : self.classes + 1]  # the first is the class itself
+            first = int(isinstance(target, ClassTarget))  # the nearest score of all is that of the class itself
+            similar = away.sort(dim=1, stable=True).indices[:, first : self.classes + first]
             shares = scores.softmax(1).gather(1, similar)
             apart = own[:, None] - self.gamma * scores.gather(1, similar)
             return [(shares * apart).sum(1) / (shares.sum(1) + 1e-9)]
