@@ -7,10 +7,10 @@ from math import nan
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from torch import from_numpy
+from torch import as_tensor, from_numpy
 
 from pellucid.numerics.ranks import mid_ranks
-from pellucid.numerics.statistics import LEVEL, bootstrap_mean, row_mean
+from pellucid.numerics.statistics import LEVEL, bootstrap_mean, half_width
 
 _MANY = 30  # rows from which on the bootstrap holds its rate
 
@@ -23,9 +23,15 @@ def mean_interval(values: ArrayLike) -> tuple[float, float, float]:
     known = known[np.isfinite(known)]
     if not len(known):
         return float("nan"), float("nan"), float("nan")
-    rows = known[:, None]
-    mean, low, high = bootstrap_mean(rows, level=LEVEL) if len(known) >= _MANY else row_mean(rows)
-    return float(mean[0]), float(low[0]), float(high[0])
+    if len(known) >= _MANY:
+        mean, low, high = bootstrap_mean(known[:, None], level=LEVEL)
+        return float(mean[0]), float(low[0]), float(high[0])
+    middle = float(known.mean())
+    if len(known) < 2:
+        return middle, nan, nan
+    error = as_tensor(float(known.std(ddof=1)) / len(known) ** 0.5)
+    half = float(half_width(error, len(known) - 1))
+    return middle, middle - half, middle + half
 
 
 def krippendorff(ratings: ArrayLike) -> float:
