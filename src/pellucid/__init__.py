@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from pellucid.results.comparison import Comparison
     from pellucid.results.distilled import Distilled
     from pellucid.results.features import FeatureImage, FeatureImages
+    from pellucid.results.repair import Repair
     from pellucid.results.scoreboard import Scoreboard
     from pellucid.results.tcav import ConceptTests
     from pellucid.verbs.activations import activations
@@ -57,6 +58,7 @@ if TYPE_CHECKING:
     from pellucid.verbs.guarantee import guaranteed
     from pellucid.verbs.importance import importance
     from pellucid.verbs.more import more
+    from pellucid.verbs.repair import repair
     from pellucid.verbs.tcav import tcav
     from pellucid.verbs.verify import Verification, read, verify
     from pellucid.verbs.visualize import visualize
@@ -91,6 +93,8 @@ _HOMES = {
     "pellucid.verbs.guarantee": ("guaranteed",),
     "pellucid.results.distilled": ("Distilled",),
     "pellucid.verbs.more": ("more",),
+    "pellucid.verbs.repair": ("repair",),
+    "pellucid.results.repair": ("Repair",),
     "pellucid.verbs.tcav": ("tcav",),
     "pellucid.verbs.verify": ("Verification", "read", "verify"),
     "pellucid.verbs.visualize": ("visualize",),
@@ -142,6 +146,7 @@ __all__ = [
     "Picture",
     "Plan",
     "Preprocess",
+    "Repair",
     "Scoreboard",
     "SlidingWindow",
     "Step",
@@ -177,6 +182,7 @@ __all__ = [
     "read_clip",
     "read_image",
     "read_volume",
+    "repair",
     "runtime",
     "tcav",
     "to_onnx",

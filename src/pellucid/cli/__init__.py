@@ -22,6 +22,7 @@ from pellucid.cli import (
     importance,
     listings,
     more,
+    repair,
     report,
     studio,
     tcav,
@@ -46,6 +47,7 @@ app.command("importance")(importance.importance)
 app.command("visualize")(visualize.visualize)
 app.command("audit")(audit.audit)
 app.command("compare")(compare.compare)
+app.command("repair")(repair.repair)
 app.command("concepts")(concepts.concepts)
 app.command("tcav")(tcav.tcav)
 app.command("distill")(distill.distill)

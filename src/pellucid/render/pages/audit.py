@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -94,6 +94,36 @@ def comparison_card(found: TwoTables, title: str, *, file: str = "") -> Card:
             parts.append(_section(name, *rows))
     parts.append(drawer(found.record, file))
     return Card(title, lines[0], "".join(parts), found.paired.verdict, found.paired.verdict != "worse")
+
+
+class ProvenRepair(Protocol):
+    """What a repair's page is made of; see `results.repair`."""
+
+    @property
+    def comparison(self) -> Any:
+        """Both models on the half that proves."""
+
+    @property
+    def verdict(self) -> str:
+        """In words."""
+
+    def lines(self) -> Iterator[str]:
+        """The summary."""
+
+    def table(self) -> list[dict[str, Any]]:
+        """One row a group."""
+
+
+def repair_card(found: ProvenRepair, title: str, *, file: str = "") -> Card:
+    """A repair as a part of a page: the summary, each group before and now, and the comparison of both models."""
+    lines, rows = list(found.lines()), found.table()
+    head = "".join(f"<th>{escape(name)}</th>" for name in rows[0])
+    cells = [[number(v) if isinstance(v, float) else str(v) for v in row.values()] for row in rows]
+    body = "".join("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in cells)
+    groups = _section("Groups", f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>")
+    compared = comparison_card(found.comparison, title, file=file).markup
+    markup = "".join(map(paragraph, lines)) + groups + compared
+    return Card(title, lines[0], markup, found.verdict, found.verdict == "repaired")
 
 
 @dataclass(frozen=True)

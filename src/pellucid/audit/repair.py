@@ -1,0 +1,239 @@
+"""The last layer learned anew on frozen features, with what the model wrongly rests on exchanged between classes.
+
+Kirichenko et al. 2023 (arXiv:2204.02937) showed that a network which rests on a wrong cue mostly holds the right one
+too, so that its last layer alone needs to be learned anew, on pictures in which the cue says nothing. They take such
+pictures from group labels. Here they are made: the audit names the parts, and an exchange gives each class those
+of others. Every class in every form, and every weak slice, weighs the same.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import GroupKFold
+from torch import Tensor, nn
+
+from pellucid.audit.evidence import PicturePart, common_parts, region_part
+from pellucid.audit.reasons import Reliance
+from pellucid.engine import leave_no_trace, unwrap
+from pellucid.engine.hooks import Hooks
+from pellucid.engine.run import run_model
+from pellucid.errors import DataError, ModelError
+from pellucid.models.model import VisionModel
+from pellucid.models.reading import Reading
+
+_STRENGTHS = (10.0, 1.0, 0.1, 0.01)  # inverse of the penalty on weights of standardised features
+_FOLDS = 4
+LEAST = 8  # pictures of each class, in each half
+
+Rows = NDArray[np.int64]
+Opener = Callable[[Sequence[int]], Tensor]
+
+
+@dataclass(frozen=True)
+class Form:
+    """How pictures are shown: as they are, or with a part exchanged.
+
+    Attributes:
+        name: in words.
+        part: what is exchanged; None: nothing.
+        label: of the class that rests on the part.
+    """
+
+    name: str
+    part: PicturePart | None = None
+    label: str = ""
+
+    def of(self, x: Tensor, others: Tensor) -> Tensor:
+        """Pictures `(n, C, H, W)` in this form; `others` give the part."""
+        return x if self.part is None else self.part.exchange(x, others)
+
+
+def forms(reasons: Sequence[Reliance], size: tuple[int, int]) -> list[Form]:
+    """As they are, and with each part exchanged that a class rests on."""
+    usual = {part.kind: part for part in common_parts(size)}
+    found = [Form("as they are")]
+    for r in reasons:
+        part = usual.get(r.kind) if r.region is None else region_part(r.kind, r.name, torch.from_numpy(r.region))
+        if part is not None:
+            found.append(Form(f"{r.name} of `{r.label}` exchanged", part, r.label))
+    return found
+
+
+def donors(truth: Rows, form: Form, labels: Sequence[str], rng: np.random.Generator) -> Rows:
+    """For each picture the number of one that gives it its part: of the class that rests on it to all others, and of
+    all others to that class.
+    """
+    own = labels.index(form.label) if form.label else -1
+    inside, outside = np.flatnonzero(truth == own), np.flatnonzero(truth != own)
+    if not len(inside) or not len(outside):
+        return np.arange(len(truth))
+    return np.where(truth == own, rng.choice(outside, len(truth)), rng.choice(inside, len(truth)))
+
+
+def last_layer(model: VisionModel, x: Tensor) -> str:
+    """The linear layer whose answer is the class scores.
+
+    Raises:
+        ModelError: there is none, or it answers something else.
+    """
+    module, seen = unwrap(model.module), dict[str, tuple[Tensor, Tensor]]()
+    layers = [(name, m) for name, m in module.named_modules() if isinstance(m, nn.Linear)]
+    with leave_no_trace(module), torch.no_grad(), Hooks() as hooks:
+        for name, layer in layers:
+
+            def keep(_module: nn.Module, given: tuple[Tensor, ...], output: Tensor, name: str = name) -> None:
+                seen[name] = given[0].detach(), output.detach()
+
+            hooks.behind(layer, keep)
+        scores = model.reading.class_scores(run_model(module, x.detach().clone()))
+    for name, (given, output) in reversed(seen.items()):
+        if output.shape == scores.shape and given.ndim == 2 and torch.allclose(output, scores, atol=1e-6, rtol=1e-5):
+            return name
+    raise ModelError(
+        "The model's class scores are not the answer of one linear layer to a row of features, so its last layer "
+        "cannot be learned anew: repair it by training on pictures whose wrong evidence is exchanged or hidden."
+    )
+
+
+def features(model: VisionModel, layer: str, x: Tensor) -> NDArray[np.float64]:
+    """What the layer is given for each input, `(N, D)`."""
+    module, seen = unwrap(model.module), list[Tensor]()
+    with leave_no_trace(module), torch.no_grad(), Hooks() as hooks:
+        hooks.before(module.get_submodule(layer), lambda _module, given, _named: seen.append(given[0].detach().clone()))
+        for start in range(0, len(x), model.batch):
+            run_model(module, x[start : start + model.batch].detach().clone())
+    rows: NDArray[np.float64] = torch.cat(seen).double().cpu().numpy()
+    return rows
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """What the last layer is learned from.
+
+    Attributes:
+        features: `(R, D)`.
+        truth: `(R,)`, the classes.
+        groups: `(R,)`, which weigh the same: a class in a form, or in a weak slice.
+        pictures: `(R,)`, number of the picture that a row was made of.
+    """
+
+    features: NDArray[np.float64]
+    truth: Rows
+    groups: Rows
+    pictures: Rows
+
+    @property
+    def weights(self) -> NDArray[np.float64]:
+        """Of each row, so that groups weigh the same; their mean is 1."""
+        counts = np.bincount(self.groups)
+        found: NDArray[np.float64] = len(self.groups) / (np.count_nonzero(counts) * counts[self.groups])
+        return found
+
+
+def lesson(
+    model: VisionModel,
+    layer: str,
+    opened: Opener,
+    truth: Rows,
+    every: Sequence[Form],
+    slices: Sequence[Sequence[int]],
+    labels: Sequence[str],
+    seed: int,
+) -> Lesson:
+    """Features of pictures in every form.
+
+    Args:
+        model: whose features they are.
+        layer: the last one.
+        opened: numbers of pictures -> inputs `(n, C, H, W)`.
+        truth: the class of each, `(N,)`.
+        every: form.
+        slices: numbers of the pictures in each weak slice.
+        labels: names of the classes.
+        seed: of who gives a part to whom.
+    """
+    rng = np.random.default_rng(seed)
+    count, classes = len(truth), len(labels)
+    members = np.zeros(count, np.int64)
+    for s, inside in enumerate(slices):
+        members[np.array(inside, np.int64)] = len(every) + s
+    rows, groups = [], []
+    for k, form in enumerate(every):
+        given = donors(truth, form, labels, rng)
+        for start in range(0, count, model.batch):
+            some = np.arange(start, min(start + model.batch, count))
+            x = opened(some.tolist())
+            rows.append(features(model, layer, x if form.part is None else form.of(x, opened(given[some].tolist()))))
+        groups.append((members if k == 0 else k) * classes + truth)
+    return Lesson(
+        np.concatenate(rows), np.tile(truth, len(every)), np.concatenate(groups), np.tile(np.arange(count), len(every))
+    )
+
+
+def learned(found: Lesson, classes: int, *, bias: bool) -> tuple[Tensor, Tensor | None, float]:
+    """Weight `(K, D)` and bias `(K,)` of the layer, and the strength that was best for the worst group (4 folds).
+
+    Multinomial logistic regression on standardised features, with the weights of the lesson.
+    """
+    X, scale = found.features, found.features.std(0)
+    scale[scale < 1e-12] = 1
+    shift = X.mean(0) if bias else np.zeros(X.shape[1])
+    Z, w = (X - shift) / scale, found.weights
+
+    def fit(strength: float, rows: Rows) -> LogisticRegression:
+        net = LogisticRegression(C=strength, fit_intercept=bias, max_iter=2000)
+        return net.fit(Z[rows], found.truth[rows], sample_weight=w[rows])
+
+    def worst(strength: float) -> float:
+        right = np.zeros(len(Z))
+        for train, test in GroupKFold(_FOLDS).split(Z, groups=found.pictures):
+            right[test] = fit(strength, train).predict(Z[test]) == found.truth[test]
+        return min(float(right[found.groups == g].mean()) for g in np.unique(found.groups))
+
+    best = max(_STRENGTHS, key=lambda strength: (worst(strength), -strength))
+    net = fit(best, np.arange(len(Z)))
+    coefficients, intercepts = net.coef_, net.intercept_ if bias else np.zeros(len(net.coef_))
+    if classes == 2:  # one row stands for both
+        coefficients, intercepts = (np.concatenate((-v / 2, v / 2)) for v in (coefficients, intercepts))
+    weight = coefficients / scale
+    found_bias = torch.from_numpy(intercepts - weight @ shift) if bias else None
+    return torch.from_numpy(weight), found_bias, best
+
+
+def repaired(model: VisionModel, layer: str, weight: Tensor, bias: Tensor | None) -> VisionModel:
+    """A copy of the model with another last layer; the model itself stays as it is."""
+    module = copy.deepcopy(unwrap(model.module))
+    last = module.get_submodule(layer)
+    assert isinstance(last, nn.Linear)
+    with torch.no_grad():
+        last.weight.copy_(weight)
+        if last.bias is not None and bias is not None:
+            last.bias.copy_(bias)
+    return VisionModel(module, model.preprocess, model.labels, model.name, {}, model.reading, model.task)
+
+
+def require_classes(truth: Rows, labels: Sequence[str]) -> None:
+    """Raises DataError for a class with too few pictures to learn it anew."""
+    counts = np.bincount(truth[truth >= 0], minlength=len(labels))
+    if short := [label for label, count in zip(labels, counts, strict=True) if count < LEAST]:
+        raise DataError(
+            f"The last layer is learned anew for all classes, and {len(short)} of them have fewer than {LEAST} "
+            f"pictures in a half (first: {short[0]}): give more pictures of these."
+        )
+
+
+def right(model: VisionModel, x: Tensor, truth: Rows, reading: Reading) -> NDArray[np.bool_]:
+    """Whether the top class is the true one, for each input."""
+    rows = [
+        reading.class_scores(model.outputs(x[start : start + model.batch])).argmax(1).cpu().numpy()
+        for start in range(0, len(x), model.batch)
+    ]
+    found: NDArray[np.bool_] = np.concatenate(rows) == truth
+    return found
