@@ -19,7 +19,12 @@ from pellucid.errors import MediaError
 from pellucid.explanation import Record
 from pellucid.media import read_image
 from pellucid.render.pages.card import Card
+<<<<<<< HEAD
 from pellucid.render.pages.page import figure_svg, folded, paragraph, picture, spoken
+=======
+from pellucid.render.pages.figures import rows_table
+from pellucid.render.pages.page import figure_svg, folded, paragraph, picture
+>>>>>>> 5746a2c (What repair says is in Chinese too; its page shows groups as other tables are shown)
 from pellucid.render.pages.provenance import drawer
 from pellucid.render.paper.colour import limits, number
 from pellucid.render.paper.overlay import overlay
@@ -116,11 +121,8 @@ class ProvenRepair(Protocol):
 
 def repair_card(found: ProvenRepair, title: str, *, file: str = "") -> Card:
     """A repair as a part of a page: the summary, each group before and now, and the comparison of both models."""
-    lines, rows = list(found.lines()), found.table()
-    head = "".join(f"<th>{escape(name)}</th>" for name in rows[0])
-    cells = [[number(v) if isinstance(v, float) else str(v) for v in row.values()] for row in rows]
-    body = "".join("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in cells)
-    groups = _section("Groups", f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>")
+    lines = list(found.lines())
+    groups = _section("Groups", rows_table(found.table()))
     compared = comparison_card(found.comparison, title, file=file).markup
     markup = "".join(map(paragraph, lines)) + groups + compared
     return Card(title, lines[0], markup, found.verdict, found.verdict == "repaired")
