@@ -19,12 +19,8 @@ from pellucid.errors import MediaError
 from pellucid.explanation import Record
 from pellucid.media import read_image
 from pellucid.render.pages.card import Card
-<<<<<<< HEAD
-from pellucid.render.pages.page import figure_svg, folded, paragraph, picture, spoken
-=======
 from pellucid.render.pages.figures import rows_table
-from pellucid.render.pages.page import figure_svg, folded, paragraph, picture
->>>>>>> 5746a2c (What repair says is in Chinese too; its page shows groups as other tables are shown)
+from pellucid.render.pages.page import figure_svg, folded, paragraph, picture, spoken
 from pellucid.render.pages.provenance import drawer
 from pellucid.render.paper.colour import limits, number
 from pellucid.render.paper.overlay import overlay
