@@ -139,7 +139,7 @@ def test_the_layer_is_the_weighted_regression_on_standardised_features(classes, 
     rng = np.random.default_rng(classes)
     truth = np.arange(90) % classes
     X = rng.standard_normal((90, 4)) * (1, 3, 0.5, 1) + truth[:, None] * (1, 0, 0, 2) + 5 * bias
-    found = head.Lesson(X, truth, truth + classes * (np.arange(90) % 5 == 0), np.arange(90))
+    found = head.HeadLesson(X, truth, truth + classes * (np.arange(90) % 5 == 0), np.arange(90))
     weight, shift, strength = head.learned(found, classes, bias=bias)
     centre = X.mean(0) if bias else 0
     Z = (X - centre) / X.std(0)
@@ -152,7 +152,7 @@ def test_the_layer_is_the_weighted_regression_on_standardised_features(classes, 
 
 def test_groups_weigh_the_same():
     groups = np.array([0] * 6 + [1] * 2 + [3] * 4)
-    weights = head.Lesson(np.zeros((12, 1)), groups % 2, groups, np.arange(12)).weights
+    weights = head.HeadLesson(np.zeros((12, 1)), groups % 2, groups, np.arange(12)).weights
     assert weights.mean() == pytest.approx(1)
     assert {g: pytest.approx(4) for g in (0, 1, 3)} == {g: weights[groups == g].sum() for g in (0, 1, 3)}
 

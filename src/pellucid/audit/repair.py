@@ -114,7 +114,7 @@ def features(model: VisionModel, layer: str, x: Tensor) -> NDArray[np.float64]:
 
 
 @dataclass(frozen=True)
-class Lesson:
+class HeadLesson:
     """What the last layer is learned from.
 
     Attributes:
@@ -146,7 +146,7 @@ def lesson(
     slices: Sequence[Sequence[int]],
     labels: Sequence[str],
     seed: int,
-) -> Lesson:
+) -> HeadLesson:
     """Features of pictures in every form.
 
     Args:
@@ -172,12 +172,12 @@ def lesson(
             x = opened(some.tolist())
             rows.append(features(model, layer, x if form.part is None else form.of(x, opened(given[some].tolist()))))
         groups.append((members if k == 0 else k) * classes + truth)
-    return Lesson(
+    return HeadLesson(
         np.concatenate(rows), np.tile(truth, len(every)), np.concatenate(groups), np.tile(np.arange(count), len(every))
     )
 
 
-def learned(found: Lesson, classes: int, *, bias: bool) -> tuple[Tensor, Tensor | None, float]:
+def learned(found: HeadLesson, classes: int, *, bias: bool) -> tuple[Tensor, Tensor | None, float]:
     """Weight `(K, D)` and bias `(K,)` of the layer, and the strength that was best for the worst group (4 folds).
 
     Multinomial logistic regression on standardised features, with the weights of the lesson.

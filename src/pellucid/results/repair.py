@@ -23,7 +23,7 @@ _LEVEL = 0.05
 
 
 @dataclass(frozen=True)
-class Group:
+class ProvenGroup:
     """Pictures of one class in one form, which had no part in the repair.
 
     Attributes:
@@ -70,7 +70,7 @@ class Repair(Brief, Result):
     strength: float
     reasons: list[str]
     slices: list[str]
-    groups: list[Group]
+    groups: list[ProvenGroup]
     comparison: Comparison
     files: list[Path]
     notes: list[str]
@@ -81,12 +81,12 @@ class Repair(Brief, Result):
         return f"Repair of {self.comparison.names[0]} on {self.comparison.name}"
 
     @property
-    def worst(self) -> tuple[Group, Group]:
+    def worst(self) -> tuple[ProvenGroup, ProvenGroup]:
         """The group with the lowest accuracy before, and the one with the lowest now."""
         return min(self.groups, key=lambda g: g.accuracies[0]), min(self.groups, key=lambda g: g.accuracies[1])
 
     @property
-    def fallen(self) -> list[Group]:
+    def fallen(self) -> list[ProvenGroup]:
         """Classes that got worse on pictures as they are, beyond chance (Holm)."""
         plain = [g for g in self.groups if g.form == self.groups[0].form]
         p = adjusted([g.p for g in plain], "holm")

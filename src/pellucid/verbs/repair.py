@@ -22,7 +22,7 @@ from pellucid.keep.files import write_bytes
 from pellucid.media import PictureSet, read_folder
 from pellucid.media.pictures import TABLE
 from pellucid.models.model import VisionModel
-from pellucid.results.repair import Group, Repair
+from pellucid.results.repair import ProvenGroup, Repair
 from pellucid.verbs.compare import compare
 from pellucid.verbs.inputs import ModelLike, as_model
 
@@ -137,7 +137,7 @@ def _groups(
     labels: Sequence[str],
     keep: Path | None,
     seed: int,
-) -> list[Group]:
+) -> list[ProvenGroup]:
     """Each class in each form: how often each model is right."""
     rng = np.random.default_rng(seed + 1)
     _, samples = build(before, proving, None, keep)
@@ -153,7 +153,7 @@ def _groups(
                 marks[m, some] = head.right(one, x, samples.truth[some], before.reading)
         for k, label in enumerate(labels):
             inside = samples.truth == k
-            found.append(Group(label, form.name, *(tuple(row[inside].tolist()) for row in marks)))
+            found.append(ProvenGroup(label, form.name, *(tuple(row[inside].tolist()) for row in marks)))
     return found
 
 
