@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from benchmarks import blind
+from benchmarks import blind, broken
 from benchmarks.report import Section
 
 
@@ -17,10 +17,11 @@ class Size:
     draws: int
     seeds: int
     photographs: int
+    broken: tuple[int, int, int]
 
 
-FULL = Size(pictures=20, draws=10, seeds=20, photographs=8)
-QUICK = Size(pictures=8, draws=2, seeds=4, photographs=5)
+FULL = Size(pictures=20, draws=10, seeds=20, photographs=8, broken=(20, 20, 8))
+QUICK = Size(pictures=8, draws=2, seeds=4, photographs=5, broken=(6, 6, 2))
 
 
 def _planted(size: Size, _device: str) -> Iterator[Section]:
@@ -35,9 +36,14 @@ def _embedded(size: Size, _device: str) -> Iterator[Section]:
     yield blind.photographs("EfficientNet-Lite0", size.photographs, size.draws, max(2, size.seeds // 10))
 
 
+def _broken(size: Size, _device: str) -> Iterator[Section]:
+    yield from broken.sections(dict(zip(broken.NETWORKS, size.broken, strict=True)))
+
+
 TITLE = "Whether check() may be believed"
 SECTIONS: dict[str, Callable[[Size, str], Iterator[Section]]] = {
     "planted": _planted,
     "cifar": _cifar,
     "embedded": _embedded,
+    "broken": _broken,
 }

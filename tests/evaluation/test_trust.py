@@ -6,6 +6,7 @@ pytest.importorskip("torch")
 
 import torch
 from benchmarks.blind import PLANTED, Rates, blind_maps, planted
+from benchmarks.broken import NETWORKS, SOUND, Flagged
 
 pytestmark = pytest.mark.slow
 
@@ -25,3 +26,24 @@ def test_blind_maps_are_not_believed_and_true_ones_are_whatever_the_seed(kind):
     # Where every pixel counts, no map is much better than itself moved: 18 of 20 were steady, against 20 elsewhere.
     assert sum(found.steady["integrated-gradients"]) >= (17 if kind == "all pixels count" else 19)
     assert sum(found.forwards) / len(found.forwards) <= 210
+
+
+SEEN = (
+    "wrong target",
+    "sign flipped",
+    "moved by a fifth",
+    "transposed",
+    "another picture",
+    "edges",
+    "constant",
+    "another model",
+)
+
+
+def test_broken_explanations_are_flagged_and_sound_ones_are_not():
+    flagged = Flagged()
+    for case in NETWORKS["planted patterns"](4):
+        flagged.add(case)
+    assert not any(flagged.found[SOUND])
+    for how in SEEN:
+        assert sum(flagged.found[how]) == 4, how

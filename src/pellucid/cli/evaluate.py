@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 @options.spelled_out
 def evaluate(
     inputs: Annotated[
-        list[str], typer.Argument(metavar="INPUT...", help="Pictures, clips, folders, globs, sample:NAME.")
-    ],
+        list[str] | None, typer.Argument(metavar="INPUT...", help="Pictures, clips, folders, globs, sample:NAME.")
+    ] = None,
     model: options.ModelName = options.DEFAULT_MODEL,
     methods: Annotated[
         str, typer.Option("--methods", help="With commas; name=FOLDER: a folder of .npy maps. See `methods`.")
@@ -36,6 +36,13 @@ def evaluate(
     baseline: Annotated[
         str, typer.Option("--baseline", help="What shows where something is hidden: blur, zero, mean, uniform ...")
     ] = "blur",
+    suite: Annotated[
+        str | None,
+        typer.Option(
+            "--suite",
+            help="Pictures of known truth, in place of inputs and model: single, and, conflict, scale, watermark.",
+        ),
+    ] = None,
     out: options.Out = options.OUT,
     as_json: options.Json = False,
     seed: options.Seed = 0,
@@ -44,31 +51,43 @@ def evaluate(
 ) -> None:
     """Say which explanation to believe on these inputs: measured, ranked beside blind anchors, with error bars."""
     with console.report(as_json, out) as report:
-        from pellucid.media import SCHEMES, VOLUMES, expand
+        settings: dict[str, Any] = {"baseline": baseline, "seed": seed, "say": lambda text: say(text, aside=True)}
+        if suite is not None:
+            found = _on_a_suite(suite, [*(inputs or []), *([masks] if masks else [])], methods, metrics, **settings)
+        else:
+            from pellucid.errors import MediaError
+            from pellucid.media import SCHEMES, VOLUMES, expand
 
-        files = expand(inputs, clips=None, schemes={*SCHEMES, *VOLUMES})  # what is missing is said at once
+            if not inputs:
+                raise MediaError("Name inputs, or a suite: --suite single.")
+            files = expand(inputs, clips=None, schemes={*SCHEMES, *VOLUMES})  # what is missing is said at once
 
-        from pellucid.verbs.evaluate import evaluate as run
+            from pellucid.verbs.evaluate import evaluate as run
 
-        vision = of.load(options.fitting_model(model, files), frames=frames)
-        given = inputs[0] if len(inputs) == 1 else vision.medium.expand(inputs)
-        with console.progress():
-            found = run(
-                vision,
-                given,
-                _methods(methods),
-                metrics,
-                target=target,
-                masks=masks,
-                baseline=baseline,
-                keep=out / "work",
-                seed=seed,
-                say=lambda text: say(text, aside=True),
-            )
-            saved = [str(path) for path in found.save(out)]
+            vision = of.load(options.fitting_model(model, files), frames=frames)
+            given = inputs[0] if len(inputs) == 1 else vision.medium.expand(inputs)
+            settings |= {"target": target, "masks": masks, "keep": out / "work"}
+            with console.progress():
+                found = run(vision, given, _methods(methods), metrics, **settings)
+        saved = [str(path) for path in found.save(out)]
         report["results"].append(_entry(found, saved))
         if not as_json:
             _tell(found, saved)
+
+
+def _on_a_suite(suite: str, besides: list[Any], methods: str, metrics: str, **settings: Any) -> Scoreboard:
+    """The methods on a suite's own pictures.
+
+    Raises:
+        MediaError: inputs or masks are named beside it.
+    """
+    from pellucid.errors import MediaError
+    from pellucid.verbs.evaluate_suite import evaluate_suite
+
+    if besides:
+        raise MediaError("A suite brings its own inputs, model and masks: leave them out.")
+    with console.progress():
+        return evaluate_suite(suite, methods, metrics, **settings)
 
 
 def _methods(text: str) -> Any:

@@ -18,7 +18,9 @@ from pellucid.engine.trace import interruptible
 from pellucid.errors import ModelError, PellucidError, StorageError
 from pellucid.evaluation.chance import Agreement
 from pellucid.evaluation.faithfulness import Blends, Perturbed, cell_grid, cell_ranking, frame_grid
+from pellucid.evaluation.objections import objected
 from pellucid.evaluation.sanity import sanity_correlations
+from pellucid.evaluation.slope import slope
 from pellucid.evaluation.verdict import diagnose, judge
 from pellucid.explanation import Curve, Explanation, Quality
 from pellucid.heatmaps.base import Attribution, Method, explain_all
@@ -52,7 +54,23 @@ class Session:
     _blends: dict[bool, Blends] = field(default_factory=dict, repr=False)
     _perturbed: dict[tuple[Target, bool], Perturbed] = field(default_factory=dict, repr=False)
     _quick: dict[tuple[str, ...], tuple[Converted | None, int]] = field(default_factory=dict, repr=False)
+    _slopes: dict[Target, float | None] = field(default_factory=dict, repr=False)
     passes: int = field(default=0, repr=False)  # of masked pictures, so far
+
+    @property
+    def grid(self) -> tuple[int, ...]:
+        """The cells that masks are drawn on."""
+        return cell_grid(self.x.shape[2:])
+
+    def slope(self, target: Target) -> float | None:
+        """See `pellucid.evaluation.slope`; measured once."""
+        if target not in self._slopes:
+            self._slopes[target] = slope(self.model, self.x, target)
+        return self._slopes[target]
+
+    def probability(self, target: Target, x: Tensor) -> float:
+        """The target's probability, or its score where it has none, of one input."""
+        return float(self._score((target,), x)[0, 0])
 
     def expect(self, targets: Iterable[Target]) -> None:
         """Targets that will be asked about: what is shown to the model is scored for all of them in one pass."""
@@ -171,7 +189,7 @@ def judged(
     insertion, deletion = perturbed.curves(cell_ranking(e.map()[0], perturbed.grid))
     agreement = agreement or perturbed.agreement(e.map()[0])
     in_time = _in_time(e, session, e.explained)
-    return judge(
+    quality = judge(
         insertion=insertion,
         deletion=deletion,
         agreement=agreement,
@@ -181,6 +199,7 @@ def judged(
         jump=jump,
         problem=problem,
     )
+    return objected(quality, e, session, e.explained, e.ran and e.ran.quick())
 
 
 def _in_time(e: Explained, session: Session, target: Target) -> tuple[Curve, Curve] | None:

@@ -1,0 +1,214 @@
+"""Does `check()` notice that an explanation is broken? Twelve ways to break one, each as a method of its own."""
+
+from __future__ import annotations
+
+import copy
+import itertools
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+import pellucid as pl
+from benchmarks.blind import Subject, _hidden, planted
+from benchmarks.pointing import data_folder, zoo_of
+from benchmarks.report import Section, at_least, at_most, single
+from pellucid.evaluation import randomised_copy
+from pellucid.heatmaps import GradCAM, IntegratedGradients, Method, get_method
+from pellucid.heatmaps.base import Attribution, explain_all
+from pellucid.models.targets import Class
+from pellucid.scoring.job import Job
+
+SOUND = "sound"
+_FEW = 8  # masks of RISE
+
+
+@dataclass(frozen=True, eq=False)
+class Case:
+    """A picture, what is asked of it, a sound method, and what the broken ones take in place of the right thing."""
+
+    model: Any
+    x: Tensor
+    target: int
+    sound: Method
+    other_x: Tensor
+    other_model: nn.Module
+    early: str | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Broken(Method):
+    """A method with a fault."""
+
+    case: Case
+    how: str
+    name: ClassVar[str] = "broken"
+    needs: ClassVar[str] = "gradients"
+
+    @classmethod
+    def run(cls, methods: Sequence[Broken], job: Job) -> list[list[Attribution]]:
+        """The map of each, folded, for each target."""
+        return [[Attribution(_FAULTS[m.how](m.case, job, t)) for t in job.targets] for m in methods]
+
+    def parameters(self) -> dict[str, Any]:
+        """Its fault."""
+        return {"how": self.how}
+
+
+def _map(method: Method, module: nn.Module, x: Tensor, target: Any) -> Tensor:
+    found = explain_all([method], module, x, [target])[0][0].values.detach()
+    return found if found.ndim < x.ndim else found.amax(1) if method.channels == "max" else found.sum(1)
+
+
+def _right(case: Case, job: Job, target: Any) -> Tensor:
+    return _map(case.sound, job.module, job.inputs, target)
+
+
+def _unlikely(case: Case, job: Job, _target: Any) -> Tensor:
+    with torch.no_grad():
+        scores = job.module(job.inputs)
+    return _map(case.sound, job.module, job.inputs, Class(int(scores.argmin())))
+
+
+def _shuffled(case: Case, job: Job, target: Any) -> Tensor:
+    return _map(case.sound, randomised_copy(job.module, job.inputs, 7), job.inputs, target)
+
+
+def _rough(case: Case, job: Job, target: Any) -> Tensor:
+    twin = copy.deepcopy(job.module)
+    with torch.no_grad():
+        for p in twin.parameters():
+            step = p.abs().max() / 1.5  # three values are left
+            p.copy_((p / step).round() * step if p.ndim > 1 and step > 0 else p)
+    return _map(case.sound, twin, job.inputs, target)
+
+
+def _edges(_case: Case, job: Job, _target: Any) -> Tensor:
+    grey = job.inputs.mean(1)
+    return grey.diff(dim=1)[:, :, 1:].square() + grey.diff(dim=2)[:, 1:].square()
+
+
+def _moved(case: Case, job: Job, target: Any) -> Tensor:
+    found = _right(case, job, target)
+    return found.roll((round(found.shape[1] / 5), round(found.shape[2] / 5)), (1, 2))
+
+
+_FAULTS: dict[str, Callable[[Case, Job, Any], Tensor]] = {
+    SOUND: _right,
+    "shuffled weights": _shuffled,
+    "wrong layer": lambda c, j, t: _map(GradCAM(layer=c.early), j.module, j.inputs, t),
+    "wrong target": _unlikely,
+    "sign flipped": lambda c, j, t: -_right(c, j, t),
+    "moved by a fifth": _moved,
+    "transposed": lambda c, j, t: _right(c, j, t).mT,
+    "absolute values": lambda c, j, t: _map(get_method("input-x-gradient"), j.module, j.inputs, t).abs(),
+    "another picture": lambda c, j, t: _map(c.sound, j.module, c.other_x, t),
+    "edges": _edges,
+    "constant": lambda c, j, t: torch.ones_like(_right(c, j, t)),
+    "too few samples": lambda c, j, t: _map(get_method("rise", samples=_FEW), j.module, j.inputs, t),
+    "low precision": _rough,
+    "another model": lambda c, j, t: _map(c.sound, c.other_model, j.inputs, t),
+}
+
+# ---------------------------------------------------------------- networks
+
+
+def _planted(count: int) -> Iterator[Case]:
+    """A network that finds one pattern anywhere in a photograph."""
+    made = [planted("a pattern anywhere", seed) for seed in range(count + 1)]
+    for here, there in itertools.pairwise(made):
+        yield _case(here, there, IntegratedGradients(baseline=_hidden(here.x)[0], max_steps=50, tolerance=None))
+
+
+def _case(here: Subject, there: Subject, sound: Method) -> Case:
+    return Case(pl.wrap(here.module), here.x, 1, sound, there.x, there.module)
+
+
+def _cifar(count: int) -> Iterator[Case]:
+    folder = data_folder()
+    with zoo_of(folder) as zoo:
+        module, info = zoo.resnet20_cifar()
+    with np.load(folder / "images" / "cifar10_test_500.npz") as stored:
+        pictures = torch.as_tensor(stored["x"])
+    mean, std = (torch.tensor(info[name])[:, None, None] for name in ("mean", "std"))
+    upright = pictures if pictures.shape[1] == 3 else pictures.permute(0, 3, 1, 2)
+    xs = ((upright[:: max(1, len(pictures) // (count + 1))].float() / 255 - mean) / std)[: count + 1]
+    yield from _trained(pl.wrap(module), xs)
+
+
+def _embedded(count: int) -> Iterator[Case]:
+    model = pl.load()
+    names = ("coffee", "rocket", "motorcycle", "cat", "clock", "astronaut", "camera", "coins", "horse")
+    pictures = [model.pictures(pl.read_image(f"sample:{n}"))[0] for n in names[: count + 1]]
+    yield from _trained(model, torch.stack(pictures))
+
+
+def _trained(model: Any, xs: Tensor) -> Iterator[Case]:
+    """The top class of each picture, by the best measured map; the other model has the same layers, never trained."""
+    other = randomised_copy(model.module, xs[:1], 11)
+    early = next(name for name, m in model.module.named_modules() if isinstance(m, nn.Conv2d))
+    for here, there in itertools.pairwise(xs):
+        with torch.no_grad():
+            top = int(model.module(here[None]).argmax())
+        chosen = pl.explain(model, here, "auto", top).ran
+        assert chosen is not None
+        yield Case(model, here[None], top, chosen, there[None], other, early)
+
+
+NETWORKS: dict[str, Callable[[int], Iterator[Case]]] = {
+    "planted patterns": _planted,
+    "ResNet-20": _cifar,
+    "EfficientNet-Lite0": _embedded,
+}
+
+# ---------------------------------------------------------------- rates
+
+
+@dataclass
+class Flagged:
+    """For each fault, whether `check()` withheld "faithful", picture by picture."""
+
+    found: dict[str, list[bool]] = field(default_factory=dict)
+
+    def add(self, case: Case) -> None:
+        """All faults of one picture, on the same masks."""
+        faults = [how for how in _FAULTS if how != "wrong layer" or case.early]
+        methods = [Broken(case, how) for how in faults]
+        explained = pl.explain(case.model, case.x, methods, case.target)
+        for how, quality in zip(faults, explained.check(), strict=True):
+            self.found.setdefault(how, []).append(quality.verdict != "faithful")
+
+    def share(self, how: str, *, passed: bool = False) -> float:
+        """In percent; with `passed` of the pictures whose sound map was believed. NaN of none."""
+        pairs = zip(self.found[how], self.found[SOUND], strict=True)
+        rows = [flag for flag, sound in pairs if not (passed and sound)]
+        return 100 * sum(rows) / len(rows) if rows else float("nan")
+
+
+def section(network: str, count: int) -> Section:
+    """A table of one network."""
+    title = f"Flagged: {network}"
+    if network == "ResNet-20" and not (data_folder() / "code" / "zoo.py").is_file():
+        return Section(title, "", skipped="no folder of pictures and weights: set PELLUCID_DATA to one.")
+    flagged = Flagged()
+    for case in NETWORKS[network](count):
+        flagged.add(case)
+    known = network == "planted patterns"
+    made = Section(
+        title,
+        f"{count} pictures. The sound map is "
+        + ("known to be true." if known else "the one that auto chose; where it does not pass, nothing does."),
+    )
+    for how in flagged.found:
+        limit = (at_most(5) if known else None) if how == SOUND else at_least(95)
+        note = "" if how == SOUND else f"{flagged.share(how, passed=True):.0f} % where the sound map passes"
+        made.rows.append(single(f"flagged: {how}", flagged.share(how), " %", limit, note))
+    return made
+
+
+def sections(counts: dict[str, int]) -> Iterator[Section]:
+    """A table for each network that has pictures."""
+    yield from (section(name, count) for name, count in counts.items() if count)
