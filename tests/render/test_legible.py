@@ -35,7 +35,7 @@ from pellucid.render import panel
 from pellucid.render.paper.colour import number
 from pellucid.render.paper.sheet import Sheet, text_width
 
-KEPT = Path(__file__).parents[1] / "kept"
+KEPT = Path(__file__).parents[1] / "results" / "kept"
 LONG = "a long-legged wading bird with a name that goes on and on and leaves no room at all for anything else"
 NOTES = [f"{LONG}. " * 4, "Donaudampfschifffahrtsgesellschaft" * 6]
 DEEP = "backbone.features.stages.3.blocks.11.residual.attention.projection.output"

@@ -18,7 +18,7 @@ from pellucid.verbs.report import expected_size, report
 from pellucid.verbs.verify_report import verify_report
 from report.cases import coarse, fine, heatmap, quality, record, tiny
 
-KEPT = Path(__file__).parents[1] / "kept"
+KEPT = Path(__file__).parents[1] / "results" / "kept"
 QUICK = [f for f in sorted(KEPT.glob("*.json")) if f.stem != "digits.tree"]
 
 

@@ -13,7 +13,7 @@ httpx = pytest.importorskip("httpx", reason="httpx is not installed")
 PORT = 8760
 BASE = f"http://127.0.0.1:{PORT}"
 ORIGIN = {"origin": BASE}
-KEPT = Path(__file__).parents[1] / "kept"
+KEPT = Path(__file__).parents[1] / "results" / "kept"
 
 
 @pytest.fixture
