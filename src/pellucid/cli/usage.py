@@ -50,7 +50,8 @@ def speak_of(command: Any) -> None:
     usage, option = command.get_usage, command.get_help_option
 
     def told(context: Any) -> str:
-        return str(usage(context)).replace("Usage: ", f"{printable('Usage')}：", 1)
+        said = printable("Usage")
+        return str(usage(context)).replace("Usage: ", "Usage: " if said == "Usage" else f"{said}：", 1)
 
     def helped(context: Any) -> Any:
         found = option(context)
