@@ -93,6 +93,7 @@ def test_the_verb_reads_writes_and_verifies(clean, tmp_path):
         pl.compare(clean, renamed, data)
 
 
+@pytest.mark.slow
 def test_the_command_fails_if_it_is_worse(tmp_path, capsys, monkeypatch):
     from pellucid.cli import main
 

@@ -21,6 +21,7 @@ def folder(tmp_path):
     return tmp_path / "p"
 
 
+@pytest.mark.slow
 def test_units_on_a_sheet_and_a_page(run, folder):
     ran = run(
         "visualize", "p/1.png", *SMALL, "--layer", "layer2", "--channel", "2,7", "--exemplars", folder, "--out", "o"

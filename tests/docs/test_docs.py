@@ -168,7 +168,17 @@ def run_page(page, slow, capsys):
                     assert skeleton(line) in skeleton(out), f"{relative(page)} shows {line!r}, but it says\n{out}"
 
 
-@pytest.mark.parametrize("page", [p for p in PAGES if p not in TWINS], ids=relative)
+LONG = {
+    "docs/zh/from-the-question.md", "docs/what-matters-most.md", "docs/what-is-enough.md", "docs/methods/xrai.md",
+    "docs/methods/guided-ig.md", "docs/methods/integrated-decision-gradients.md",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "page",
+    [pytest.param(p, marks=pytest.mark.slow) if relative(p) in LONG else p for p in PAGES if p not in TWINS],
+    ids=relative,
+)
 def test_examples_run(page, capsys):
     run_page(page, False, capsys)
 

@@ -215,6 +215,7 @@ def test_every_kind_learns_the_planted_world(world, into, tmp_path):
     assert (answer.label, pytest.approx(answer.probability, abs=1e-4)) == made.predict(picture)
 
 
+@pytest.mark.slow
 def test_a_readable_model_is_explained_like_any_other(world, tmp_path):
     made = distill(world, "bottleneck", "cnn", cache=None)
     made.save(tmp_path, "model")

@@ -226,6 +226,7 @@ def test_a_run_writes_all_of_it_and_nothing_of_the_patient(folder, tmp_path):
     assert made.leaks(tmp_path / "told") == []
 
 
+@pytest.mark.slow
 def test_the_command_line_writes_identifiers_only_where_it_is_told(folder, tmp_path):
     from pellucid.cli import main
 

@@ -30,7 +30,7 @@ def rectangles(figure, height, colour=None):
 
 
 def test_bars_are_as_long_as_their_values(request):
-    found = pl.read(request.config.rootpath / "tests/kept/coffee.patches.ablation.json")
+    found = pl.read(request.config.rootpath / "tests/results/kept/coffee.patches.ablation.json")
     values = torch.tensor([30.0, -15.0, 7.5, -2.5, 0.0])
     share = replace(found.shares[0], values=values, low=values * torch.nan, high=values * torch.nan)
     found = replace(found, shares=[share], names=list("abcde"), pictures={}, interactions=[], tree=None)

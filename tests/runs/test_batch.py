@@ -140,6 +140,7 @@ def test_two_drivers_are_refused(finished):
         job(finished / "out", finished / "in").run()
 
 
+@pytest.mark.slow
 def test_failed_inputs_are_tried_again_on_demand(finished, tmp_path):
     out, folder = shutil.copytree(finished / "out", tmp_path / "out"), finished / "in"
     assert job(out, folder).run().fresh == 0

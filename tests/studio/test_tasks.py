@@ -22,6 +22,8 @@ ELSEWHERE = {
     "explain": {
         "guarantee", "calibration",  # learned from a folder of pictures
         "keep-identifiers",  # of DICOM files that only the command line writes
+        "truth",  # of a folder
+        "redact",  # a file of boxes, for what is sent away; the studio shows what its visitor has uploaded
     },
     "importance": {"group", "compare", "top"},  # of a folder; of what is printed
     "visualize": {"atlas", "projection", "activations"},  # of a folder; a form of its own

@@ -20,6 +20,7 @@ from pellucid.verbs.audit import AuditRequest
 from pellucid.verbs.compare import CompareRequest
 from pellucid.verbs.concepts import ConceptsRequest
 from pellucid.verbs.distill import DistillRequest
+from pellucid.verbs.evaluate import EvaluateRequest
 from pellucid.verbs.explain import ExplainRequest
 from pellucid.verbs.importance_request import ImportanceRequest
 from pellucid.verbs.kinds import REQUESTS
@@ -46,6 +47,7 @@ ASKED = [
     ActivationsRequest(layer=("a", "b"), by="relevance", target=as_target(1)),
     AtlasRequest(size=4, projection="pca"),
     CompareRequest(seed=3),
+    EvaluateRequest(methods=(get_method("rise", seed=3), get_method("grad-cam")), target=as_target("tabby")),
     AuditRequest(layer="4", given={"site": ("a", "b")}),
     ConceptsRequest(by=get_dictionary("nmf", count=4), words=("stripe",)),
     DistillRequest(into="linear", teacher="cnn"),
