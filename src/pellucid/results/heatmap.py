@@ -44,9 +44,9 @@ class Heatmap(Explained):
     def check(self) -> Quality:
         """Measure insertion, deletion, dependence on the weights and the completeness gap; kept as `quality`.
 
-        Costs about 110 forward passes, 76 of them once for a picture and target, and two further explanations; three
-        passes, one once for a target, and an explanation more where nothing has spoken against the map so far; up to
-        520 more where the answer is close.
+        Costs about 190 forward passes, most of them once for a picture and target, and two further explanations; three
+        passes, one once for a target, and an explanation more where nothing has spoken against the map so far; some 400
+        where the answer is close.
 
         Raises:
             ModelError: the model's weights are no longer those that were explained.

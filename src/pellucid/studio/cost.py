@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 TAIL = 0.25  # of a pass: from the layer that is explained to the answer, or back
-CHECK = {False: 110, True: 420}  # forwards that `--check` takes for a map: of a picture, of a clip
+CHECK = {False: 190, True: 420}  # forwards that `--check` takes for a map: of a picture, of a clip
 _BATCH = 4
 _SIZES = {"channel": 512, "cell": 49, "window": 225, "segment": 196}  # where nothing better is known
 _COUNT = re.compile(r"(?:up\sto\s|some\s)?(\d+)\b")
