@@ -72,8 +72,11 @@ class Fidelity:
         rivals = ", ".join(f"{name} {b.value:.0%}" for name, b in self.baselines.items())
         a = self.agreement
         what = "agrees with the teacher" if self.taught else "right"
-        text = f"{what} on {a.value:.0%} [{a.low:.0%}, {a.high:.0%}] of {self.count} held-out pictures"
-        text += f" ({rivals})" if rivals else ""
+        share, low, high = (f"{v:.0%}" for v in (a.value, a.low, a.high))
+        if rivals:
+            text = f"{what} on {share} [{low}, {high}] of {self.count} held-out pictures ({rivals})"
+        else:
+            text = f"{what} on {share} [{low}, {high}] of {self.count} held-out pictures"
         if self.accuracy and self.teacher_accuracy:
             text += f"; right on {self.accuracy.value:.0%}, the teacher on {self.teacher_accuracy.value:.0%}"
         return f"{text}; {self.complexity} {self.unit}"
