@@ -208,3 +208,12 @@ def test_a_command_leaves_the_language_as_it_was(capsys):
     choose("zh")
     main(["explain", "sample:nothing", "--lang", "en"])
     assert chosen() == "zh"
+
+
+def test_lists_are_in_the_language_and_keep_names(capsys):
+    assert main(["methods", "--lang", "zh"]) == 0
+    rows = capsys.readouterr().out.splitlines()
+    (cam,) = (row for row in rows if row.startswith("grad-cam "))
+    assert rows[0].startswith("方法")
+    assert "梯度" in cam
+    assert "1 次前向" in cam

@@ -20,11 +20,15 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     from rich.console import Console
     from rich.table import Table
 
+    from pellucid.language.speech import printable
+
     made = Table(box=None, pad_edge=False, header_style="bold")
     for i, column in enumerate(columns):
-        made.add_column(column, no_wrap=i == 0, overflow="fold")  # names are there to be copied: whole, on one line
+        made.add_column(
+            printable(column), no_wrap=i == 0, overflow="fold"
+        )  # names are there to be copied: whole, on one line
     for row in rows:
-        made.add_row(*row)
+        made.add_row(row[0], *map(printable, row[1:]))
     width = None if sys.stdout.isatty() else 1000  # one line a row for programs
     Console(width=width, markup=False, emoji=False, highlight=False).print(made)
 
