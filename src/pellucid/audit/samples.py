@@ -209,6 +209,11 @@ def inputs(model: VisionModel, pictures: Sequence[Picture]) -> Tensor:
     return torch.stack([model.pictures(p)[0] for p in pictures]).to(model.device, model.dtype)
 
 
+def reread(model: VisionModel, pictures: Pictures, samples: SampleTable, rows: Sequence[int]) -> Tensor:
+    """The pictures of some rows, read again, as the model takes them, `(n, C, H, W)`."""
+    return inputs(model, [pictures.read(int(samples.positions[i])) for i in rows])
+
+
 def _kept(file: Path | None) -> dict[str, NDArray[Any]] | None:
     if file is None or not file.is_file():
         return None

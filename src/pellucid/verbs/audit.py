@@ -10,13 +10,12 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
-from torch import Tensor
 
 from pellucid.audit import reasons as wrong_reasons
 from pellucid.audit import slices
 from pellucid.audit.columns import describe
 from pellucid.audit.review import review
-from pellucid.audit.samples import SampleTable, arrays, build, inputs
+from pellucid.audit.samples import arrays, build, reread
 from pellucid.engine.trace import interruptible
 from pellucid.errors import DataError, MediaError, ModelError, StorageError
 from pellucid.keep.artefact import Artefact
@@ -84,7 +83,7 @@ def audit(
     begun, weights = time.perf_counter(), loaded.fingerprint()
     settled, samples = build(loaded, looked, layer, Path(keep) if keep is not None else None)
     labels = [settled.label(k) for k in range(samples.scores.shape[1])]
-    found = wrong_reasons.find(settled, samples, lambda rows: _opened(settled, looked, samples, rows), seed)
+    found = wrong_reasons.find(settled, samples, lambda rows: reread(settled, looked, samples, rows), seed)
     told = {name: [str(texts[int(i)]) for i in samples.positions] for name, texts in (given or {}).items()}
     weak = slices.find(describe(samples, labels, told, seed), samples.wrong, samples.known, seed)
     notes = [*settled.reading.notes]
@@ -115,10 +114,6 @@ def audit(
 
 def _source(pictures: Pictures, index: int) -> str:
     return pictures.sources[index] if isinstance(pictures, PictureSet) else f"{pictures.name} {index}"
-
-
-def _opened(model: VisionModel, pictures: Pictures, samples: SampleTable, rows: Sequence[int]) -> Tensor:
-    return inputs(model, [pictures.read(int(samples.positions[i])) for i in rows])
 
 
 def requested(model: VisionModel, pictures: Any, asked: AuditRequest) -> Audit:

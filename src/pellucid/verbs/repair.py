@@ -14,7 +14,7 @@ from pellucid.audit import reasons as wrong_reasons
 from pellucid.audit import repair as head
 from pellucid.audit import slices
 from pellucid.audit.columns import describe
-from pellucid.audit.samples import SampleTable, build, inputs
+from pellucid.audit.samples import SampleTable, build, reread
 from pellucid.audit.slices import distinct
 from pellucid.engine.trace import interruptible
 from pellucid.errors import DataError
@@ -70,7 +70,7 @@ def repair(
     head.require_classes(samples.truth, labels)
 
     def opened(rows: Sequence[int]) -> Tensor:
-        return inputs(settled, [teaching.read(int(samples.positions[i])) for i in rows])
+        return reread(settled, teaching, samples, rows)
 
     last = head.last_layer(settled, opened([0]))
     reasons = [r for r in wrong_reasons.find(settled, samples, opened, seed) if r.relied]
@@ -87,11 +87,12 @@ def repair(
     weight, bias, strength = head.learned(taught, len(labels), bias=layer_bias)
     again = head.repaired(settled, last, weight, bias)
     files = _written(again, home, teaching, proving)
-    again.source = {**{k: v for k, v in settled.source.items() if k != "random_weights"}, "weights": str(files[0])}
-    again.source = again.source if settled.source else {}
+    if settled.source:
+        kept_settings = {k: v for k, v in settled.source.items() if k != "random_weights"}
+        again.source = {**kept_settings, "weights": str(files[0])}
     again.name = f"{settled.name}, repaired"
-    groups = _groups(settled, again, proving, every, labels, kept, seed)
     compared = compare(settled, again, str(files[2].parent), keep=kept, seed=seed)
+    groups = _groups(settled, again, proving, compared.first, every, labels, seed)
     found_reasons, found_slices = [r.line for r in reasons], [w.line for w in weak]
     return Repair(again, last, strength, found_reasons, found_slices, groups, compared, files, compared.notes)
 
@@ -133,14 +134,13 @@ def _groups(
     before: VisionModel,
     now: VisionModel,
     proving: PictureSet,
+    samples: SampleTable,
     every: Sequence[head.Form],
     labels: Sequence[str],
-    keep: Path | None,
     seed: int,
 ) -> list[ProvenGroup]:
     """Each class in each form: how often each model is right."""
     rng = np.random.default_rng(seed + 1)
-    _, samples = build(before, proving, None, keep)
     head.require_classes(samples.truth, labels)
     found = []
     for form in every:
@@ -148,14 +148,11 @@ def _groups(
         marks = np.zeros((2, len(samples)), bool)
         for start in range(0, len(samples), before.batch):
             some = np.arange(start, min(start + before.batch, len(samples)))
-            x = form.of(_opened(before, proving, samples, some), _opened(before, proving, samples, given[some]))
+            x = reread(before, proving, samples, some.tolist())
+            x = form.of(x, x if form.part is None else reread(before, proving, samples, given[some].tolist()))
             for m, one in enumerate((before, now)):
                 marks[m, some] = head.right(one, x, samples.truth[some], before.reading)
         for k, label in enumerate(labels):
             inside = samples.truth == k
             found.append(ProvenGroup(label, form.name, *(tuple(row[inside].tolist()) for row in marks)))
     return found
-
-
-def _opened(model: VisionModel, pictures: PictureSet, samples: SampleTable, rows: np.ndarray) -> Tensor:
-    return inputs(model, [pictures.read(int(samples.positions[i])) for i in rows])

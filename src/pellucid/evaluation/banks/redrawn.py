@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from abc import abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -42,9 +43,9 @@ class RedrawingBank(AnswerBank):
         """What is said of one that does not."""
         return MethodError(ONE_INPUT.format(competitor.name))
 
+    @abstractmethod
     def redraw(self, inquiry: Inquiry, candidates: Sequence[Candidate]) -> list[Any]:
         """The answer for each candidate, all of which can draw."""
-        raise NotImplementedError
 
 
 @dataclass(frozen=True, eq=False)
