@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from contextlib import nullcontext
 
 import pytest
 import torch
@@ -15,7 +16,7 @@ from pellucid.engine import Capture
 from pellucid.engine.masks import GridMasks, SegmentMasks, WindowMasks
 from pellucid.engine.perturb import Scorer
 from pellucid.engine.runtimes import choice, shelf
-from pellucid.engine.runtimes.asked import installed
+from pellucid.engine.runtimes.asked import installed, to_come
 from pellucid.errors import ModelError, OutOfMemoryError
 from pellucid.heatmaps import get_method
 
@@ -202,6 +203,36 @@ def test_what_pays_is_converted_once_and_kept(own_shelf, monkeypatch):
     other.load_state_dict(net.state_dict())
     assert get_method("rise", samples=256).explain(other, x, [1])[0].cost.ran.name == "openvino"
     assert made == [{"kept": False}, {}]  # from the shelf
+
+
+def test_a_program_at_hand_is_left_where_its_proofs_take_more_than_it_saves():
+    net, x, masks = settled(Small()), noise(1, 3, 16, 16), coalitions((16, 16))
+    scores_in("openvino", net, x, masks)
+    (made,) = [made for _, made in choice._of(net).held.values()]
+    for gain, name in ((1.2, "torch"), (5.0, "openvino"), (1.2, "torch")):
+        made.gain = gain  # 21 passes: the proof takes four, and seven of the program
+        _, cost = scores_in("auto", net, x, masks)
+        assert cost.ran.name == name
+        assert choice._of(net).held  # for a longer job
+
+
+def test_what_is_to_come_is_what_is_said_or_else_what_has_been(monkeypatch):
+    net, x = settled(Small()), noise(1, 3, 16, 16)
+    place, tried = ((3, 16, 16), (), True), []
+    monkeypatch.setattr(choice._Attempt, "made", lambda *_: tried.append(1))
+    choice.note_pace(net, place, 0.01, 1)  # 100 passes save 0.32 s, all but the proof; a conversion takes 0.54 s
+
+    def tries(count=None):
+        tried.clear()
+        with nullcontext() if count is None else to_come(count):
+            choice.choose(net, x, place, 100, 100)
+        return bool(tried)
+
+    assert [tries(1), tries(2), tries(1)] == [False, True, False]
+    assert tries()  # the fourth time that as many passes are asked for, and nobody says how often they will be
+    assert not tries(1)
+    choice._of(net).wanted.clear()
+    assert [tries(), tries()] == [False, True]
 
 
 def test_weights_that_change_are_converted_anew():

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from pellucid import storage
-from pellucid.engine.runtimes.asked import Ran
+from pellucid.engine.runtimes.asked import Ran, to_come
 from pellucid.errors import MediaError, MethodError, ModelError, PellucidError
 from pellucid.importance import Share, measure
 from pellucid.importance.estimators import Permutation
@@ -181,7 +181,8 @@ def _measure_batch(run: _Run, items: list[tuple[int, Prepared, list[Tensor]]]) -
         if donors:
             found = exchange(fitted, [d[None].to(x) for d in donors], job)
         else:
-            found = measure(fitted, run.asked.estimator, job, pairs=False, say=_once(run))
+            with to_come(len(run.pictures) - len(run.keys) + len(items) - i):
+                found = measure(fitted, run.asked.estimator, job, pairs=False, say=_once(run))
             if found.broken:  # the pictures before are kept, and this one is measured whole in the next run
                 raise ModelError(found.broken)
         values, names = found.values, found.names

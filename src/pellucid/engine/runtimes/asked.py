@@ -58,6 +58,7 @@ class Ran:
 
 
 _ASKED: ContextVar[RuntimeRequest | None] = ContextVar("asked", default=None)
+_LEFT: ContextVar[int | None] = ContextVar("left", default=None)
 
 
 def asked() -> RuntimeRequest:
@@ -95,6 +96,21 @@ def runtime(name: str = AUTO, precision: str = "f32") -> Iterator[None]:
         yield
     finally:
         _ASKED.reset(token)
+
+
+@contextmanager
+def to_come(count: int) -> Iterator[None]:
+    """Says inside that as many inputs are asked alike, this one among them, before the work ends."""
+    token = _LEFT.set(count)
+    try:
+        yield
+    finally:
+        _LEFT.reset(token)
+
+
+def left() -> int | None:
+    """How many inputs are asked alike from here on; None: nobody has said so."""
+    return _LEFT.get()
 
 
 def installed(name: str) -> str | None:

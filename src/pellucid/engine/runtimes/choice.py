@@ -1,8 +1,8 @@
 """Whether another runtime is worth while: what it saves of the passes to come, against what it takes to make it.
 
-What passes take is measured on those that run anyway. How many are to come is said by who asks for them; what is
-asked for again and again, picture by picture, adds up. So a job never spends on a conversion more than it has spent on
-passes that it would have saved, and one that ends sooner without converts nothing.
+What passes take is measured on those that run anyway. How many are to come is said by who asks for them, and by who goes
+through many inputs; where nobody says so, what was asked for again and again, picture by picture, is taken for what
+will be. The proof counts for each input anew. So one that ends sooner without converts nothing.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from pellucid.engine.folding import PAYS, foldable
 from pellucid.engine.runtimes import shelf
-from pellucid.engine.runtimes.asked import AUTO, TORCH, Ran, RuntimeRequest, asked, installed
+from pellucid.engine.runtimes.asked import AUTO, TORCH, Ran, RuntimeRequest, asked, installed, left
 from pellucid.engine.runtimes.converted import (
     PROOF,
     ConversionError,
@@ -35,7 +35,8 @@ from pellucid.engine.runtimes.converted import (
 from pellucid.engine.shells import UNSOUND
 
 SAVES = {True: 0.4, False: 0.2}  # of a pass, for a network with normalised convolutions and for others, as measured
-_READY = 16  # passes from which on a program that is there already is worth its proof
+_READY = 16  # passes from which on a program that is there already may be worth its proof
+_PROVES = 1 + 2 * PROOF  # passes of the program, that its proof takes
 _BASE, _A_MODULE, _A_BYTE, _SOME_PASSES = 0.5, 2e-3, 1e-9, 3  # seconds of a conversion: as measured, within a half
 _READ, _A_BYTE_READ = 0.1, 2e-9  # seconds to take one from the shelf
 _HELD = 2  # programs of a model in memory
@@ -152,20 +153,24 @@ class _Attempt:
         return made if state == self.state else None
 
     def pays(self, passes: int) -> bool:
-        """Whether what the passes to come save is likely to be more than what a program takes."""
-        if self._at_hand() is not None:
-            return True
+        """Whether what the passes to come save is likely to be more than what a program and its proofs take."""
+        twin = foldable(self.module, self.x)
+        at_hand = self._at_hand()
+        if at_hand is not None:  # what it saves was measured, beside the model
+            rival = _LEAST_BESIDE_TWIN if twin and passes >= PAYS else 1.0
+            return _net(1 - rival / at_hand.gain, passes) > 0
         if passes < PAYS or self.place not in self.known.pace:
             return False  # what a pass takes is known once one has run
-        saves = SAVES[foldable(self.module, self.x)]
-        saved = saves * self.known.pace[self.place] * max(passes, self.known.wanted[self.place])
+        pace, ahead = self.known.pace[self.place], left()
+        inputs = max(1.0, self.known.wanted[self.place] / passes) if ahead is None else ahead
+        saved = _net(SAVES[twin], passes) * inputs * pace
         size = sum(t.nbytes for t in self.module.state_dict().values() if isinstance(t, Tensor))
         if saved < _READ + _A_BYTE_READ * size:
             return False
         if shelf.there(self._key):
             return True
         parts = sum(1 for _ in self.module.modules())
-        return saved >= _BASE + _A_MODULE * parts + _A_BYTE * size + _SOME_PASSES * self.known.pace[self.place]
+        return saved >= _BASE + _A_MODULE * parts + _A_BYTE * size + _SOME_PASSES * pace
 
     def made(self, by_name: bool) -> Converted:
         """A program that is proven and quicker, or was asked for by name.
@@ -218,6 +223,11 @@ class _Attempt:
         held.move_to_end(self._held)
         while len(held) > _HELD:
             held.popitem(last=False)
+
+
+def _net(saves: float, passes: int) -> float:
+    """How many passes of the model an input saves, its own proof taken off."""
+    return saves * passes - (PROOF + 1) - _PROVES * (1 - saves)
 
 
 def _unfit(module: nn.Module, x: Tensor, name: str) -> str:
