@@ -1,8 +1,8 @@
 """Whether another runtime is worth while: what it saves of the passes to come, against what it takes to make it.
 
-What passes take is measured on those that run anyway. How many are to come is said by who asks for them, and by who goes
-through many inputs; where nobody says so, what was asked for again and again, picture by picture, is taken for what
-will be. The proof counts for each input anew. So one that ends sooner without converts nothing.
+What passes take is measured on those that run anyway. How many are to come is said by who asks for them, and by who
+goes through many inputs; where nobody says so, what was asked for again and again, picture by picture, is taken for
+what will be. The proof counts for each input anew. So one that ends sooner without converts nothing.
 """
 
 from __future__ import annotations
