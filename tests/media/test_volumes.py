@@ -485,3 +485,30 @@ def test_slices_of_several_studies_are_explained_and_only_their_dicom_is_left_ou
 def test_the_patients_axes_are_those_of_dicom():
     np.testing.assert_array_equal(from_lps(np.eye(4)), np.diag([-1, -1, 1, 1]))
     assert said((-1.0, 2.0, -3.5)) == "L 1.0, A 2.0, I 3.5 mm"
+
+
+def test_a_window_of_a_volume_is_a_part_of_its_address(tmp_path):
+    folder = series(tmp_path / "s")
+    plain, lung = read_volume(folder), read_volume(f"window:lung:{folder}")
+    assert (plain.window, lung.window) == ((40, 400), (-600, 1500))
+    assert read_volume(lung.source).window == (-600, 1500)
+    assert volumes_in(f"window:lung:{folder}") == [f"window:lung:{folder}"]
+    path = nifti(tmp_path / "a.nii", np.zeros((3, 4, 5), np.int16), rigid((0, 0, 0)))
+    assert read_volume(f"window:10,20:{path}").window == (10, 20)
+    with pytest.raises(MediaError, match="not in Hounsfield units"):
+        read_volume(f"window:bone:{path}")
+    with pytest.raises(MediaError, match="0 windows of its own"):
+        read_volume(f"window:3:{folder}")
+    model = pl.per_slice(pl.load("timm:test_resnet", random_weights=True), slices=2)
+    dark, bright = (model.volumes(read_volume(f"window:{w}:{folder}"))[0].mean() for w in ("1000,10", "-1000,10"))
+    assert bright > dark
+
+
+def test_doses_of_radiotherapy_lie_where_their_offsets_say():
+    path = Path(pydicom.data.__file__).parent / "test_files" / "rtdose.dcm"
+    found, header = read_volume(path), pydicom.dcmread(path)
+    offsets = list(map(float, header.GridFrameOffsetVector))
+    np.testing.assert_allclose(found.spacing[0], abs(offsets[1] - offsets[0]))
+    scaled = header.pixel_array * float(header.DoseGridScaling)
+    up = found.values if offsets[1] > offsets[0] else found.values[::-1]
+    np.testing.assert_allclose(up, scaled, rtol=1e-6)

@@ -12,7 +12,7 @@ import warnings
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import sha256
 from io import BytesIO
 from pathlib import Path
@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from pellucid.errors import MediaError
 from pellucid.media.magic import is_dicom
 from pellucid.media.picture import MAX_BYTES, MAX_PIXELS, Picture, read_bytes
-from pellucid.media.window import chosen_window
+from pellucid.media.window import Window, chosen_window
 
 _DEFLATED = "1.2.840.10008.1.2.1.99"
 _IDENTIFYING = (
@@ -46,21 +46,37 @@ class DicomFile:
         sha256: of the file's bytes.
         source: the path; empty where the path itself holds an identifier.
         label: the path as it was given, for errors.
+        groups: of one frame of an enhanced file, its functional groups and those that all frames share (see `at`).
     """
 
     dataset: Any
     sha256: str
     source: str
     label: str
+    groups: tuple[Any, ...] = ()
+
+    def at(self, frame: int) -> DicomFile:
+        """The file as its frame says: tags are looked for in the frame's functional groups first."""
+        each, shared = self.tag("PerFrameFunctionalGroupsSequence"), self.tag("SharedFunctionalGroupsSequence")
+        own = [each[frame]] if each and frame < len(each) else []
+        return replace(self, groups=(*own, *(shared or [])[:1]))
 
     def tag(self, keyword: str, otherwise: Any = None) -> Any:
         """The value of a tag; `otherwise` where it is missing, empty or broken."""
         try:
             with quiet():
-                value = self.dataset.get(keyword)
+                value = next(self._grouped(keyword), None)
+                value = self.dataset.get(keyword) if value is None else value
         except Exception:  # a value that cannot be read is as good as none
             return otherwise
         return otherwise if value is None or value == "" else value
+
+    def _grouped(self, keyword: str) -> Iterator[Any]:
+        """What functional groups, each a sequence of one item, say of a tag."""
+        for group in self.groups:
+            for element in group:
+                if element.VR == "SQ" and element.value and (found := element.value[0].get(keyword)) is not None:
+                    yield found
 
     def number(self, keyword: str, otherwise: float) -> float:
         """The value of a tag as a number."""
@@ -128,18 +144,15 @@ class DicomFile:
         mask: NDArray[np.bool_] = (stored >= low) & (stored <= high)
         return mask if mask.any() else None
 
-    def rescaled(self, stored: NDArray[Any], groups: Any = None) -> NDArray[np.float32]:
-        """Stored numbers as the modality means them (Hounsfield units of CT): its lookup table, or slope and intercept.
-
-        `groups` is where a frame's own slope and intercept stand; None: in the file's own data set.
-        """
+    def rescaled(self, stored: NDArray[Any]) -> NDArray[np.float32]:
+        """Stored numbers as the modality means them, in HU of CT: through its lookup table, or slope and intercept."""
         if "ModalityLUTSequence" in self.dataset:
             from pydicom.pixels.processing import apply_modality_lut
 
             with quiet():
                 return np.asarray(apply_modality_lut(stored, self.dataset), np.float32)
-        holder = self.dataset if groups is None else groups
-        slope, intercept = _number(holder, "RescaleSlope", 1.0), _number(holder, "RescaleIntercept", 0.0)
+        slope, intercept = self.number("RescaleSlope", 1.0), self.number("RescaleIntercept", 0.0)
+        slope *= self.number("DoseGridScaling", 1.0)  # of radiotherapy's doses
         return (stored.astype(np.float64) * slope + intercept).astype(np.float32)
 
     @property
@@ -185,28 +198,41 @@ def read_dicom(source: str | Path, window: str = "auto", data: bytes | None = No
     file.check(frames=1)
     notes = [] if file.frames == 1 else [f"The first of its {file.frames} frames is taken."]
     address = file.source if window == "auto" or not file.source else f"window:{window}:{Path(file.source).absolute()}"
+    file = file.at(0)
     stored = file.stored()
-    if stored.ndim == 3 or file.colours == "PALETTE COLOR":
+    if in_colour(file, stored):
         if window != "auto":
             raise MediaError(f"{file.label} is a picture in colour, which has no window: leave --window out.")
-        return Picture(_coloured(file, stored), file.name, address, file.sha256, tuple(notes))
+        return Picture(coloured(file, stored), file.name, address, file.sha256, tuple(notes))
     padded = file.padded(stored)
-    values = file.rescaled(stored)
-    chosen = chosen_window(file, window, values if padded is None else values[~padded])
-    unit = chosen.apply(values)
+    chosen = chosen_window(file, window, file.rescaled(stored if padded is None else stored[~padded]))
+    unit, seen = framed(file, stored, chosen)
     remarks = [f"{file.modality} shown in {chosen.words}."]
     if file.colours == "MONOCHROME1":
-        unit = 1 - unit
         remarks.append("Its tag says MONOCHROME1: it was turned over, once, so that bright is more.")
     if padded is not None:
-        unit = np.where(padded, np.float32(0), unit)
         remarks.append(f"Padding, {padded.mean():.1%} of the picture, is black for the model and counts as not seen.")
-    pixels = np.repeat(unit[..., None].astype(np.float32), 3, axis=-1)
-    seen = None if padded is None else ~padded
+    pixels = np.repeat(unit[..., None], 3, axis=-1)
     return Picture(pixels, file.name, address, file.sha256, tuple(notes), seen, tuple(remarks))
 
 
-def _coloured(file: DicomFile, stored: NDArray[Any]) -> NDArray[Any]:
+def in_colour(file: DicomFile, stored: NDArray[Any]) -> bool:
+    """Whether a frame's stored numbers `(H, W)` or `(H, W, 3)` stand for colours."""
+    return stored.ndim == 3 or file.colours == "PALETTE COLOR"
+
+
+def framed(file: DicomFile, stored: NDArray[Any], window: Window) -> tuple[NDArray[np.float32], NDArray[Any] | None]:
+    """Grey `(H, W)` in [0, 1] of a frame's stored numbers, padding black; and where something was measured."""
+    padded = file.padded(stored)
+    unit = window.apply(file.rescaled(stored))
+    if file.colours == "MONOCHROME1":
+        unit = 1 - unit
+    if padded is None:
+        return unit, None
+    return np.where(padded, np.float32(0), unit), ~padded
+
+
+def coloured(file: DicomFile, stored: NDArray[Any]) -> NDArray[Any]:
     """RGB of a picture in colour, uint8 or floats in [0, 1]."""
     if file.colours == "PALETTE COLOR":
         from pydicom.pixels.processing import apply_color_lut
@@ -234,14 +260,6 @@ def identifiers(dataset: Any) -> set[str]:
             parts = whole.replace("=", "^").replace(" ", "^").split("^") if "Name" in keyword else [whole]
             found |= {part for part in (whole, *parts) if len(part) >= 3}
     return found
-
-
-def _number(holder: Any, keyword: str, otherwise: float) -> float:
-    try:
-        value = holder.get(keyword)
-        return otherwise if value is None or value == "" else float(value)
-    except (TypeError, ValueError):
-        return otherwise
 
 
 @contextmanager

@@ -32,6 +32,11 @@ _COPIED = (
     *("StudyID", "ReferringPhysicianName"),
 )
 _MOMENTS = ("Content", "InstanceCreation", "Series")
+_REFERENCES = (
+    *("ReferencedSeriesSequence", "SourceImageSequence", "DerivationImageSequence"),
+    "CurrentRequestedProcedureEvidenceSequence",
+)
+_PICTURE = "1.2.840.10008.5.1.4.1.1.7"  # Secondary Capture: of a stand-in for what is no file of one slice
 _UIDS = ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID", "FrameOfReferenceUID")
 
 
@@ -214,8 +219,6 @@ def _laid_out(
     if tuple(values.shape) != volume.size:
         raise MediaError(f"A map of {tuple(values.shape)} is not on the volume's grid {volume.size}.")
     stack = volume.made_from if volume.origin.get("kind") == "dicom" else None
-    if stack is not None and any(s.frame is not None for s in stack):
-        stack = None
     if stack is None:
         turn = turn_to(volume.affine, "SPL")
         affine = turned_affine(volume.affine, volume.size, turn)
@@ -229,17 +232,23 @@ def _laid_out(
 
 
 def _source(one: SeriesSlice, wording: Wording) -> Any:
-    """What a written object needs to know of a slice, and no more."""
+    """What a written object needs to know of a slice, and no more; a frame goes as a file of its own until the end."""
     from pydicom.dataset import Dataset
 
     found, true = Dataset(), one.file.dataset
     found.SOPClassUID, found.Modality = true.SOPClassUID, one.file.modality
     found.Rows, found.Columns = one.size
-    for name in ("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing"):
-        setattr(found, name, true.get(name))
+    found.ImageOrientationPatient = one.file.tag("ImageOrientationPatient")
+    found.ImagePositionPatient, found.PixelSpacing = _short(one.corner), one.file.tag("PixelSpacing")
     found.SliceThickness = one.file.tag("SliceThickness", 1.0)
     _identified(found, true, wording)
+    if one.frame is not None:
+        found.SOPClassUID, found.SOPInstanceUID = _PICTURE, _frame_uid(found.SOPInstanceUID, one.frame)
     return found
+
+
+def _frame_uid(file: str, frame: int) -> str:
+    return made_uid(file, "frame", str(frame))
 
 
 def _stand_in(affine: NDArray[Any], k: int, size: Sequence[int], volume: Volume, wording: Wording) -> Any:
@@ -252,7 +261,7 @@ def _stand_in(affine: NDArray[Any], k: int, size: Sequence[int], volume: Volume,
     if not np.allclose(cosines.T @ cosines, np.eye(3), atol=1e-4):
         raise MediaError(f"This volume ({codes(affine)}) is sheared, which DICOM cannot hold: write NIfTI.")
     found = Dataset()
-    found.SOPClassUID, found.Modality = "1.2.840.10008.5.1.4.1.1.7", "OT"
+    found.SOPClassUID, found.Modality = _PICTURE, "OT"
     found.Rows, found.Columns = size[1], size[2]
     found.ImagePositionPatient = _short((lps @ [k, 0, 0, 1])[:3])
     found.ImageOrientationPatient = _short([*cosines[:, 2], *cosines[:, 1]])
@@ -315,6 +324,8 @@ def _finished(made: Any, volume: Volume, wording: Wording, description: str) -> 
     )
     if volume.origin.get("kind") != "dicom":
         _unreferred(made)
+    elif frames := _frames_of(volume, wording):
+        _of_one_file(made, frames)
     buffer = BytesIO()
     made.save_as(buffer, enforce_file_format=True)
     return buffer.getvalue()
@@ -330,8 +341,37 @@ def _settled(dataset: Any, fixed: dict[str, str]) -> None:
                 _settled(item, fixed)
 
 
+def _frames_of(volume: Volume, wording: Wording) -> dict[str, tuple[str, str, int]]:
+    """By the stand-in's number of each frame of an enhanced file: kind and number of the file, the frame from 1."""
+    found = {}
+    for one in (s for s in volume.made_from if s.frame is not None):
+        true = one.file.dataset
+        uid = str(true.get("SOPInstanceUID", "") or made_uid("SOPInstanceUID"))
+        file = uid if wording.keep else made_uid(uid)
+        found[_frame_uid(file, one.frame)] = (str(true.SOPClassUID), file, one.frame + 1)
+    return found
+
+
+def _of_one_file(dataset: Any, frames: Mapping[str, tuple[str, str, int]]) -> None:
+    """References to the stand-ins of frames made those to their file: once to the file, or to a frame by its number."""
+    for element in (e for e in dataset if e.VR == "SQ"):
+        met, kept = set(), []
+        for item in element.value:
+            _of_one_file(item, frames)
+            if (there := frames.get(str(item.get("ReferencedSOPInstanceUID", "")))) is not None:
+                item.ReferencedSOPClassUID, item.ReferencedSOPInstanceUID, number = there
+                if element.keyword == "SourceImageSequence":
+                    item.ReferencedFrameNumber = number
+                elif there[1] in met:
+                    continue
+                met.add(there[1])
+            kept.append(item)
+        if len(kept) < len(element.value):
+            element.value = kept
+
+
 def _unreferred(dataset: Any) -> None:
-    for name in ("ReferencedSeriesSequence", "SourceImageSequence", "DerivationImageSequence"):
+    for name in _REFERENCES:
         if name in dataset:
             delattr(dataset, name)
     for element in dataset:

@@ -9,11 +9,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pellucid.media.address import SCHEMES, scheme
+from pellucid.errors import MediaError
+from pellucid.media.address import SCHEMES, scheme, windowed
+from pellucid.media.cine import Cine, cine_in
 from pellucid.media.clip import Caps, Clip, Footage, FramesInMemory, StillError
 from pellucid.media.frames import Animation, FrameFolder
 from pellucid.media.inputs import SUFFIXES as PICTURES
 from pellucid.media.inputs import VIDEOS
+from pellucid.media.magic import may_be_dicom
 from pellucid.media.picture import refuse_url
 from pellucid.media.sampling import Plan
 from pellucid.media.video import open_video
@@ -25,7 +28,9 @@ _MOVING = (b"\x1a\x45\xdf\xa3", b"FLV", b"OggS", b"\x30\x26\xb2\x75", b"YUV4MPEG
 
 
 def open_clip(source: ClipSource, *, caps: Caps | None = None) -> Footage:
-    """Open a video, an animation, a folder of numbered pictures, a generated clip or an array; nothing is decoded yet.
+    """Open a video, an animation, a folder of numbered pictures, a DICOM clip, a generated clip or an array.
+
+    Frames are decoded when they are read.
 
     Raises:
         MediaError: missing, broken, too large or no moving picture; the message names the cure.
@@ -43,12 +48,19 @@ def open_clip(source: ClipSource, *, caps: Caps | None = None) -> Footage:
     if (known := scheme(text)) in SCHEMES:
         footage: Footage = SCHEMES[known](text.partition(":")[2])
         return footage
+    window, text = windowed(text)
     refuse_url(text)
     path = Path(text).expanduser()
     if path.is_dir():
         files = [str(file) for file in path.iterdir() if file.suffix.lower() in PICTURES and file.name[0] != "."]
+        if any(cine_in(Path(file)) for file in files):
+            raise MediaError(f"The folder {text} holds DICOM clips of many frames: name them one by one, {text}/NAME.")
         return FrameFolder(path, files, text, caps)
     kind = _magic(path)
+    if may_be_dicom(path, kind):
+        return Cine(text, window, caps)
+    if window != "auto":
+        raise MediaError(f"{text} is no DICOM picture, and only those have windows: leave the window out.")
     if kind.startswith((b"\xff\xd8", b"BM")):
         raise StillError(f"{text} is a single picture; give a clip of several frames.")
     if kind.startswith(_ANIMATED) and kind[8:12] != b"AVI ":
@@ -75,6 +87,6 @@ def is_video(source: str | os.PathLike[str]) -> bool:
 def _magic(path: Path) -> bytes:
     try:
         with path.open("rb") as file:
-            return file.read(16)
+            return file.read(132)
     except (OSError, ValueError):
         return b""

@@ -106,7 +106,7 @@ CLIP = Medium(
     True,
     Wanted(VIDEOS, "video", whole=SUFFIXES),
     open_clip,
-    "give a video, an animated GIF or WebP, a folder of numbered frames, or an array (T, H, W, 3)",
+    "give a video, an animated GIF or WebP, a DICOM clip, a folder of numbered frames, or an array (T, H, W, 3)",
     {
         "picture": "explain it frame by frame with pl.per_frame(model) (--per-frame mean), or choose a video model "
         "such as torchvision:r3d_18"
@@ -138,6 +138,8 @@ def medium_of(item: Any) -> Medium | None:
     if not isinstance(item, str | os.PathLike):
         return None
     if known := scheme(item):
+        if known == "window":  # of a picture, a clip or a volume
+            return None
         return PICTURE if known in STILLS else VOLUME if known in VOLUMES else CLIP
     if is_nifti_name(item):
         return VOLUME

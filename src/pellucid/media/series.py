@@ -6,7 +6,6 @@ A file's name, its instance number and its slice location are not asked: the pos
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from hashlib import sha256
@@ -35,10 +34,9 @@ class SeriesSlice:
 
     Attributes:
         file: it is in.
-        frame: of the file; None for a file of one picture.
+        frame: of the file; None for a file of one picture. `file` then is as that frame says.
         corner, rows, columns: the centre of its first voxel, and the steps down a column and along a row, in DICOM's
             millimetres.
-        groups: where its own rescale stands; None: in the file.
     """
 
     file: DicomFile
@@ -46,7 +44,6 @@ class SeriesSlice:
     corner: NDArray[np.float64]
     rows: NDArray[np.float64]
     columns: NDArray[np.float64]
-    groups: Any = None
 
     @property
     def normal(self) -> NDArray[np.float64]:
@@ -65,7 +62,7 @@ class SeriesSlice:
         stored = self.file.stored(self.frame)
         if stored.ndim != 2:
             raise MediaError(f"{self.file.label} is in colour: a volume holds one number a voxel.")
-        return self.file.rescaled(stored, self.groups), self.file.padded(stored)
+        return self.file.rescaled(stored), self.file.padded(stored)
 
 
 def files_of(folder: Path) -> list[Path]:
@@ -162,20 +159,21 @@ def _key(dataset: Any) -> str:
 def _slices(file: DicomFile) -> list[SeriesSlice]:
     """The slices in a file, with the positions of its own or of its functional groups."""
     file.check(MAX_VOXELS)
-    per_frame, shared = file.tag("PerFrameFunctionalGroupsSequence"), file.tag("SharedFunctionalGroupsSequence")
-    if not per_frame:
-        if file.frames > 1:
-            raise MediaError(
-                f"{file.label} holds {file.frames} frames without a place in space: it is a clip, no volume."
-            )
-        return [_slice(file, None, [file.dataset])]
-    return [_slice(file, k, [frame, *(shared or [])]) for k, frame in enumerate(per_frame)]
+    if file.tag("PerFrameFunctionalGroupsSequence"):
+        return [_slice(file.at(k), k) for k in range(file.frames)]
+    if file.frames == 1:
+        return [_slice(file, None)]
+    offsets = file.tag("GridFrameOffsetVector")  # of radiotherapy's doses: from the first slice, along the normal
+    if offsets is None or len(offsets) != file.frames:
+        raise MediaError(f"{file.label} holds {file.frames} frames without a place in space: it is a clip, no volume.")
+    first = _slice(file, None)
+    apart = [float(offset) - float(offsets[0]) for offset in offsets]
+    return [replace(first, frame=k, corner=first.corner + first.normal * apart[k]) for k in range(file.frames)]
 
 
-def _slice(file: DicomFile, frame: int | None, holders: Sequence[Any]) -> SeriesSlice:
-    position = _found(holders, "PlanePositionSequence", "ImagePositionPatient")
-    orientation = _found(holders, "PlaneOrientationSequence", "ImageOrientationPatient")
-    pixels = _found(holders, "PixelMeasuresSequence", "PixelSpacing")
+def _slice(file: DicomFile, frame: int | None) -> SeriesSlice:
+    wanted = ("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing")
+    position, orientation, pixels = (file.tag(keyword) for keyword in wanted)
     if position is None or orientation is None or pixels is None:
         raise MediaError(
             f"{file.label} does not say where it lies in the patient: it is a picture, no slice of a volume."
@@ -187,19 +185,7 @@ def _slice(file: DicomFile, frame: int | None, holders: Sequence[Any]) -> Series
             raise ValueError
     except (TypeError, ValueError):
         raise MediaError(f"{file.label} tells its place in the patient in a broken way: export it again.") from None
-    groups = next(
-        (h["PixelValueTransformationSequence"][0] for h in holders if "PixelValueTransformationSequence" in h), None
-    )
-    return SeriesSlice(file, frame, corner, rows, columns, groups)
-
-
-def _found(holders: Sequence[Any], sequence: str, keyword: str) -> Any:
-    for holder in holders:
-        inside = holder.get(sequence)
-        value = (inside[0] if inside else holder).get(keyword)
-        if value is not None:
-            return value
-    return None
+    return SeriesSlice(file, frame, corner, rows, columns)
 
 
 def _stack(slices: list[SeriesSlice], label: str) -> tuple[list[SeriesSlice], list[str]]:
@@ -280,5 +266,4 @@ def _window(file: DicomFile) -> tuple[float, float] | None:
 
     if file.tag("WindowCenter") is None:
         return (40.0, 400.0) if file.unit == "HU" else None
-    found = chosen_window(file, "auto", np.zeros(0))
-    return (found.centre, found.width)
+    return chosen_window(file, "auto", np.zeros(0)).ends

@@ -8,18 +8,19 @@ from glob import glob, has_magic
 from pathlib import Path
 
 from pellucid.errors import MediaError
-from pellucid.media.address import scheme
+from pellucid.media.address import scheme, windowed
 from pellucid.media.magic import is_nifti_name, may_be_dicom
 from pellucid.media.nifti import read_nifti
 from pellucid.media.series import read_series, series_in
 from pellucid.media.volume import Volume
+from pellucid.media.window import chosen_window, said_window
 
 
 def read_volume(source: str | os.PathLike[str] | Volume) -> Volume:
     """Read a NIfTI file, a folder of DICOM slices, a DICOM file of many frames, or `volume:mni-t1`.
 
     `series:2:FOLDER` is the second series of a folder that holds several; `time:3:FILE` the fourth moment of a NIfTI
-    file with a time axis.
+    file with a time axis; `window:lung:FOLDER` any of them to be shown in another window.
 
     Raises:
         MediaError: missing, damaged, no volume, several, or slices that make no even stack; the cure is named.
@@ -27,6 +28,9 @@ def read_volume(source: str | os.PathLike[str] | Volume) -> Volume:
     if isinstance(source, Volume):
         return source
     text = os.fspath(source)
+    window, inner = windowed(text)
+    if window != "auto":
+        return _in_window(read_volume(inner), window)
     head, _, rest = text.partition(":")
     if head == "volume":
         return ready_made(rest)
@@ -48,6 +52,9 @@ def volumes_in(source: str) -> list[str]:
     Raises:
         MediaError: nothing there, or a folder without volumes.
     """
+    window, inner = windowed(source)
+    if window != "auto":
+        return [f"window:{window}:{found}" for found in volumes_in(inner)]
     path = Path(source).expanduser()
     if scheme(source) and not path.exists():
         return [source]
@@ -85,6 +92,17 @@ def ready_made(name: str) -> Volume:
     if file is None:
         raise MediaError("This nilearn brings no MNI T1: pip install -U nilearn.")
     return replace(read_nifti(file), name="mni-t1", source="volume:mni-t1")
+
+
+def _in_window(volume: Volume, asked: str) -> Volume:
+    """The same volume, drawn in the window that was asked for."""
+    if volume.origin.get("kind") == "dicom":
+        found = chosen_window(volume.made_from[0].file, asked, volume.values)
+    else:
+        found = said_window(asked, volume.unit, volume.name)
+    inner = volume.source if not volume.source or scheme(volume.source) else str(Path(volume.source).absolute())
+    source = f"window:{asked}:{inner}" if inner else ""
+    return replace(volume, window=found.ends, source=source)
 
 
 def _is_dicom_file(path: Path) -> bool:

@@ -45,6 +45,11 @@ class Window:
         return y.clip(0, 1).astype(np.float32)
 
     @property
+    def ends(self) -> tuple[float, float] | None:
+        """Centre and width of a straight line from black to white; None where it is none of that kind."""
+        return (self.centre, self.width)
+
+    @property
     def words(self) -> str:
         """What was done, for a note."""
         return f"{self.told or 'the window'}, {self.centre:g} wide {self.width:g}"
@@ -63,6 +68,10 @@ class LookupTable(Window):
 
         looked: NDArray[Any] = apply_voi(np.rint(values).astype(np.int64), self.dataset)
         return (looked / (2.0**self.bits - 1)).clip(0, 1).astype(np.float32)
+
+    @property
+    def ends(self) -> None:
+        """None: a table is no line."""
 
     @property
     def words(self) -> str:
@@ -85,16 +94,23 @@ def chosen_window(file: Any, asked: str, seen: NDArray[Any]) -> Window:
     own = _own(file)
     if asked == "auto":
         return own[0] if own else _whole(file, seen)
-    if asked in WINDOWS:
-        if file.unit != "HU":
-            raise MediaError(
-                f"{file.label} is not in Hounsfield units, which the window {asked!r} is: give CENTRE,WIDTH."
-            )
-        return Window(*WINDOWS[asked], told=f"the {asked} window")
     if asked.isdecimal():
         if not 1 <= int(asked) <= len(own):
             raise MediaError(f"{file.label} has {len(own)} windows of its own, and no window {asked}: use auto.")
         return own[int(asked) - 1]
+    return said_window(asked, file.unit, file.label)
+
+
+def said_window(asked: str, unit: str, label: str) -> Window:
+    """The window of that name, or `CENTRE,WIDTH`, for values in `unit`.
+
+    Raises:
+        MediaError: no such window, or one in Hounsfield units for other values.
+    """
+    if asked in WINDOWS:
+        if unit != "HU":
+            raise MediaError(f"{label} is not in Hounsfield units, which the window {asked!r} is: give CENTRE,WIDTH.")
+        return Window(*WINDOWS[asked], told=f"the {asked} window")
     try:
         centre, width = (float(part) for part in asked.split(","))
         if not (width > 0 and np.isfinite(centre) and np.isfinite(width)):
