@@ -82,6 +82,28 @@ def boxes(model: pl.VisionModel) -> pl.Heatmaps:
     return pl.explain(toy, "sample:coffee", RISE(samples=2048), ["box:bright", "box:dark", "box:bright/left"])
 
 
+class _Pooled(torch.nn.Module):
+    """The embedded classifier's features, pooled: an embedding."""
+
+    def __init__(self, network: Any) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """`(N, D)`."""
+        pooled: torch.Tensor = self.network.global_pool(self.network.forward_features(x))
+        return pooled
+
+
+def pair(model: pl.VisionModel) -> pl.Heatmaps:
+    """Two views of one cat."""
+    embedding = pl.wrap(_Pooled(model.module).eval(), task="embedding", transform=model.preprocess, name="embedding")
+    with tempfile.TemporaryDirectory() as folder:
+        turned = pl.read_image("sample:cat").pil().rotate(15, Image.Resampling.BICUBIC).crop((70, 40, 410, 280))
+        turned.save(view := Path(folder) / "the-cat-turned.png")
+        return pl.explain(embedding, view, ["integrated-jacobians", "grad-cam"], "pair:sample:cat")
+
+
 def _bright_and_dark(batch: torch.Tensor) -> list[dict[str, list[Any]]]:
     """A box around what is bright and one around what is dark; a score is how much of its box is so."""
     answers: list[dict[str, list[Any]]] = []
@@ -241,7 +263,7 @@ def video_overlay(_model: pl.VisionModel) -> pl.VideoHeatmap:
 PICTURES: dict[str, Callable[[pl.VisionModel], Drawn]] = {
     f.__name__: f
     for f in (
-        coffee, boxes, enough, ways, cams, gradients, rectified, smoothed, relevance, newer_cams, channels,
+        coffee, boxes, pair, enough, ways, cams, gradients, rectified, smoothed, relevance, newer_cams, channels,
         depth, contrast, superpixels, local_tree, importance_channels, importance_folder, units, espresso,
         layers, atlas, concepts, tree, why, video_motion, brain,
     )

@@ -241,6 +241,7 @@ class Explanation(Brief):
         fold: how a channel axis is folded into one map (`sum` or `max`).
         notes: what a reader must know.
         remarks: what was measured of the model and of the question asked; no fault of the map, and read beside it.
+        others: the pictures that it is compared with, while in memory; not stored.
         facts: measured figures, such as the completeness gap.
         quality: filled by `check()`.
         extras: further arrays, such as the channels' activation maps.
@@ -263,6 +264,7 @@ class Explanation(Brief):
     extras: dict[str, Tensor] = field(default_factory=dict)
     picture: Picture | Clip | Volume | None = field(default=None, repr=False)
     remarks: list[str] = field(default_factory=list)
+    others: tuple[Picture, ...] = field(default=(), repr=False)
 
     @property
     def name(self) -> str:

@@ -45,6 +45,7 @@ from pellucid.heatmaps.newer_cams import (
     SmoothGradCAMPlusPlus,
 )
 from pellucid.heatmaps.noise import ExpectedGradients, SmoothGrad, SmoothGradSquared, VarGrad
+from pellucid.heatmaps.pair_paths import IntegratedJacobians
 from pellucid.heatmaps.path import IntegratedGradients
 from pellucid.heatmaps.perturbation import FeatureAblation, Occlusion
 from pellucid.heatmaps.rectified import DeconvNet, GuidedBackprop, GuidedGradCAM
@@ -115,6 +116,7 @@ __all__ = [
     "IntegratedDecisionGradients",
     "IntegratedGradCAM",
     "IntegratedGradients",
+    "IntegratedJacobians",
     "InternalInfluence",
     "KernelSHAP",
     "LayerCAM",

@@ -52,7 +52,7 @@ class _Way:
         """
         name = self.layer.name
         with Capture(self.job.module, [name], watch=self.job.watch, runs={name: self.layer.runs}) as capture:
-            with _given(capture, name, activation):
+            with given_activation(capture, name, activation):
                 _, (score,) = capture.scored(inputs, lambda y, w: [self.target.score(y, w)])
             (found,) = capture.gradients([score])
             self.cost.forwards += len(inputs)
@@ -61,7 +61,8 @@ class _Way:
 
 
 @contextmanager
-def _given(capture: Capture, name: str, activation: Tensor | None) -> Iterator[None]:
+def given_activation(capture: Capture, name: str, activation: Tensor | None) -> Iterator[None]:
+    """Inside, the layer answers this activation; None: its own."""
     with Hooks() as hooks:
         if activation is not None:
             layer, value = find_layer(capture.module, name), activation

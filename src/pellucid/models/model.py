@@ -27,6 +27,7 @@ from pellucid.models.preprocess import Preprocessing
 from pellucid.models.reading import Reading
 from pellucid.models.recognition import doubts, settle
 from pellucid.models.targets import Target
+from pellucid.models.targets.base import Met
 from pellucid.models.targets.classes import label_of
 from pellucid.models.tasks import Scores, Task, recognised_task, task_of
 from pellucid.models.volume_preprocess import VolumePreprocessing
@@ -195,10 +196,12 @@ class VisionModel:
         read = self.answering.asked(target).read_by(self.reading).met(self._answer_to)
         return read.bind(self.module, inputs, self.labels)
 
-    def _answer_to(self, source: str) -> Any:
-        """What it answers to a picture by its source."""
-        x, _ = self.pictures(read_image(source))
-        return self.outputs(x[None].to(self.device, self.dtype))
+    def _answer_to(self, source: str) -> Met:
+        """A picture by its source, and what it answers to that."""
+        picture = read_image(source)
+        x, geometry = self.pictures(picture)
+        x = x.to(self.device, self.dtype)
+        return Met(picture, x, geometry, self.outputs(x[None]))
 
     def frozen(self, target: Target, inputs: Tensor, output: Any) -> Target:
         """A bound target with what it takes from the output fixed to what that says of the untouched inputs.

@@ -19,7 +19,7 @@ OUTPUTS: frozenset[Need] = frozenset({"outputs"})
 GRADIENTS: frozenset[Need] = frozenset({"outputs", "gradients"})
 LAYERS: frozenset[Need] = frozenset({"outputs", "layers"})
 
-_ELSEWHERE = {"a clip", "a box", "a region"}  # what the input or the target must be, not the model
+_ELSEWHERE = {"a clip", "a box", "a region", "a pair"}  # what the input or the target must be, not the model
 
 
 def opens(module: nn.Module) -> frozenset[Need]:

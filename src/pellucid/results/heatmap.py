@@ -249,6 +249,7 @@ def hide(e: Explanation, boxes: Tensor) -> None:
         raise MediaError(f"{e.name} can't be redacted: only pictures and clips with a known way back to them can.")
     if e.picture is not None:
         e.picture = redacted(e.picture, boxes.tolist())
+    e.others = ()  # the boxes are of the explained picture: what is to be hidden in others is not known
     e.extras[REDACTED] = boxes[None]
 
 

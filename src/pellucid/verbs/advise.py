@@ -158,6 +158,7 @@ NEEDS: Registry[Asked] = Registry(
         "a clip": lambda network: (("" if network.job.is_clip else "the model takes no clips"), ""),
         "a box": _of_task("boxes"),
         "a region": _of_task("regions"),
+        "a pair": _of_task("embedding"),
         "then global average pooling and one linear layer": lambda network: (network.pooled_head, ""),
     },
 )

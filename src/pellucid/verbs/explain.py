@@ -367,6 +367,7 @@ def _heatmap(
         explained=target,
         facts={name: values[row] for name, values in found.facts.items()},
         remarks=[*item.remarks, *(found.remarks[row] if found.remarks else [])],
+        others=target.others,
     )
 
 

@@ -10,19 +10,29 @@ from __future__ import annotations
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar, NamedTuple, TypeVar
 
 import numpy as np
 from torch import Tensor, nn
 
 from pellucid.errors import TargetError
 from pellucid.media.geometry import Geometry
+from pellucid.media.picture import Picture
 from pellucid.models.reading import Reading
 from pellucid.registry import Registry
 
 Labels = Sequence[str] | None
 
 _CORNERS = 4  # numbers of the longest place
+
+
+class Met(NamedTuple):
+    """Another picture, as the model met it."""
+
+    picture: Picture
+    x: Tensor  # (C, h, w), as the model takes it
+    geometry: Geometry
+    output: Any  # of this one picture
 
 
 class Target(ABC):
@@ -74,7 +84,12 @@ class Target(ABC):
         """What the choice of a layer depends on: all targets on the output share one."""
         return "output"
 
-    def met(self, answer: Callable[[str], Any]) -> Target:
+    @property
+    def others(self) -> tuple[Picture, ...]:
+        """The pictures beside the explained one that it speaks of, once it has `met` them."""
+        return ()
+
+    def met(self, answer: Callable[[str], Met]) -> Target:
         """This target with what the model answers to other pictures that it speaks of, by their sources."""
         return self
 

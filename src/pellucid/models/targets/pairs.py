@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +13,10 @@ from torch import Tensor, nn
 
 from pellucid.errors import TargetError
 from pellucid.media.address import address
+from pellucid.media.picture import Picture
 from pellucid.models.parts import described, taken
 from pellucid.models.reading import Reading
-from pellucid.models.targets.base import Labels, Target, target
+from pellucid.models.targets.base import Labels, Met, Target, target
 
 _NAMED = ("image_embeds", "pooler_output", "embeddings")  # transformers
 
@@ -45,22 +46,23 @@ class _Compared(Target):
 
     vectors: tuple[tuple[float, ...], ...] = ()  # of those pictures, of length 1
     output: str | None = None  # the part of the output that is the embedding
+    companions: tuple[Met, ...] = field(default=(), repr=False, compare=False)  # those pictures
 
     @property
     @abstractmethod
-    def others(self) -> tuple[str, ...]:
+    def files(self) -> tuple[str, ...]:
         """The pictures that are compared with."""
 
     @property
-    def files(self) -> tuple[str, ...]:
-        """The other pictures."""
-        return self.others
+    def others(self) -> tuple[Picture, ...]:
+        """The same, opened."""
+        return tuple(met.picture for met in self.companions)
 
     def read_by(self, reading: Reading) -> Target:
         """In the part that the reading names."""
         return replace(self, output=reading.output) if self.output is None else self
 
-    def met(self, answer: Callable[[str], Any]) -> Target:
+    def met(self, answer: Callable[[str], Met]) -> Target:
         """With the other pictures' embeddings, from what the model answers to each.
 
         Raises:
@@ -69,13 +71,15 @@ class _Compared(Target):
         """
         if self.vectors:
             return self
-        vectors = []
-        for other in self.others:
-            vector = embedding_of(answer(other), self.output)[0].double()
+        vectors, companions = [], []
+        for other in self.files:
+            met = answer(other)
+            vector = embedding_of(met.output, self.output)[0].double()
             if not bool(vector.norm() > 0):
                 raise TargetError(f"The embedding of {Path(other).name} is zero, so nothing is like it.")
             vectors.append(tuple((vector / vector.norm()).tolist()))
-        return replace(self, vectors=tuple(vectors))
+            companions.append(met)
+        return replace(self, vectors=tuple(vectors), companions=tuple(companions))
 
     def bind(self, module: nn.Module, inputs: Tensor, labels: Labels) -> Target:
         """Checked: the others are known."""
@@ -107,7 +111,7 @@ class PairTarget(_Compared):
     other: str = ""
 
     @property
-    def others(self) -> tuple[str, ...]:
+    def files(self) -> tuple[str, ...]:
         """The other picture."""
         return (self.other,)
 
@@ -147,7 +151,7 @@ class RankTarget(_Compared):
     second: str = ""
 
     @property
-    def others(self) -> tuple[str, ...]:
+    def files(self) -> tuple[str, ...]:
         """Both pictures."""
         return (self.first, self.second)
 

@@ -17,6 +17,7 @@ from pellucid.media.geometry import Geometry
 from pellucid.render.paper.display import DISPLAY_SIZE, Pictured, display_geometry, ground_pixels
 from pellucid.render.paper.marks import asked_boxes, is_asked, mark_answers
 from pellucid.render.paper.overlay import hatched
+from pellucid.render.paper.pairs import others_beside
 from pellucid.render.paper.sheet import (
     FAINT,
     INK,
@@ -92,7 +93,9 @@ def head(sheet: Sheet, text: str, aside: str, at: Column, width: float) -> float
 def _side(sheet: Sheet, first: Explanation, sections: Sections, at: Column) -> float:
     """The original, what the model says of it, and what the hatch means; where it ends."""
     shown = [e for _, group in sections for e in group]
-    return side(sheet, first, {e.target for e in shown}, [e.geometry for e in shown], at, asked_boxes(shown))
+    y = side(sheet, first, {e.target for e in shown}, [e.geometry for e in shown], at, asked_boxes(shown))
+    met = dict.fromkeys(other for e in shown for other in e.others)
+    return others_beside(sheet, list(met), at.down(y))
 
 
 def side(

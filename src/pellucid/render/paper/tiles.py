@@ -17,6 +17,7 @@ from pellucid.render.paper.colour import limits, number
 from pellucid.render.paper.display import Display, display, display_error, display_geometry, ground_pixels, spread
 from pellucid.render.paper.marks import mark_asked, with_edge
 from pellucid.render.paper.overlay import overlay
+from pellucid.render.paper.pairs import matched, other_display
 from pellucid.render.paper.sheet import (
     AGAINST,
     FAINT,
@@ -70,11 +71,16 @@ def remarks(sheet: Sheet, e: Explanation, at: Column) -> float:
 def _map(sheet: Sheet, shown: Display, at: Column, e: Explanation) -> float:
     """The overlay, its colour bar, and what was done for display; where they end."""
     width, height = at.fit(shown.values.shape)
+    other = other_display(e, shown)
+    shown = shown if other is None else replace(shown, limits=other.limits)
     sheet.image(with_edge(shown.image(), e), at.x, at.y, width, height)
     mark_asked(sheet, e, (at.x, at.y, width, height))
     if shown.problem:
         banner(sheet, shown.problem, at, height)
-    y = at.y + height + 0.06
+    end = at.y + height
+    if other is not None:
+        end = matched(sheet, e, other, at.down(end), (at.x, at.y, width, height))
+    y = end + 0.06
     if shown.limits.low < shown.limits.high:
         y = colour_bar(sheet, shown, at.down(y))
     for caption in shown.captions:
