@@ -67,8 +67,9 @@ def matched(sheet: Sheet, e: Explanation, other: Display, at: Column, first: Fra
         points = _THIN + (_THICK - _THIN) * strength / strongest
         sheet.stroke(ends, colour=INK, width=points + 1.2)
         sheet.stroke(ends, colour=ASKED_COLOUR, width=points)
-        sheet.dots(*zip(*ends, strict=True), _DOT + 0.025, colour=INK)
-        sheet.dots(*zip(*ends, strict=True), _DOT, colour=ASKED_COLOUR)
+        xs, ys = [x for x, _ in ends], [y for _, y in ends]
+        sheet.dots(xs, ys, _DOT + 0.025, colour=INK)
+        sheet.dots(xs, ys, _DOT, colour=ASKED_COLOUR)
     y = frame[1] + height + 0.03
     said = f"and {e.others[0].name}; matching cells: {len(rows)}" if e.others else f"matching cells: {len(rows)}"
     return y + sheet.line(said, at.x, y, _TEXT, colour=QUIET, width=at.width)
