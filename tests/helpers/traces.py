@@ -118,5 +118,6 @@ ON_TOKENS = [name for name, cls in METHODS.items() if "tokens" in cls.needs]
 ON_CLIPS = [name for name, cls in METHODS.items() if "clip" in cls.needs or "recurrent" in cls.needs]
 ON_BOXES = [name for name, cls in METHODS.items() if "a box" in cls.needs]
 ON_REGIONS = [name for name, cls in METHODS.items() if "a region" in cls.needs]
-ON_CNNS = [name for name in METHODS if name not in (*ON_TOKENS, *ON_CLIPS, *ON_BOXES, *ON_REGIONS)]
+ON_PAIRS = [name for name, cls in METHODS.items() if "a pair" in cls.needs]
+ON_CNNS = [name for name in METHODS if name not in (*ON_TOKENS, *ON_CLIPS, *ON_BOXES, *ON_REGIONS, *ON_PAIRS)]
 ERRORS = {"error": MineError("mine"), "cancel": KeyboardInterrupt()}

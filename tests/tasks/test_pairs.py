@@ -9,7 +9,7 @@ from PIL import Image
 from torch import nn
 
 import pellucid as pl
-from pellucid.errors import MediaError, TargetError
+from pellucid.errors import MediaError, MethodError, TargetError
 from pellucid.heatmaps import get_method
 from pellucid.models.targets import PairTarget, as_target
 
@@ -63,6 +63,30 @@ def test_a_black_box_is_asked_alike(shown):
     occlusion = get_method("occlusion", window=(16, 8), stride=(16, 8))
     ours, theirs = (pl.explain(m, a, occlusion, f"pair:{b}").attribution for m in (model(), box))
     assert torch.allclose(ours, theirs, atol=1e-6)
+
+
+def test_sbsm_is_its_definition_by_brute_force(shown):
+    """For each window the distance of the embeddings, of length 1, with it hidden; the mean over all that cover."""
+    a, b, _ = shown
+    settings = {"window": (8, 8), "stride": (4, 4)}
+    found = pl.explain(model(), a, get_method("sbsm", **settings), f"pair:{b}").attribution[0]
+    x, y = (torch.from_numpy(np.asarray(Image.open(each)).copy()).permute(2, 0, 1)[None] / 255 for each in (a, b))
+
+    def far(picture):
+        u, v = (nn.functional.normalize(Halves()(p).double(), dim=1) for p in (picture, y))
+        return float((u - v).norm())
+
+    total, covered = torch.zeros(16, 16), torch.zeros(16, 16)
+    for row in range(0, 9, 4):
+        for column in range(0, 9, 4):
+            hidden = x.clone()
+            hidden[..., row : row + 8, column : column + 8] = 0
+            total[row : row + 8, column : column + 8] += max(0.0, far(hidden) - far(x))
+            covered[row : row + 8, column : column + 8] += 1
+    assert torch.allclose(found, total / covered, atol=1e-5)
+    assert found.max() > 0
+    with pytest.raises(MethodError, match="sbsm explains how near two pictures are"):
+        pl.explain(model(), a, "sbsm", f"rank:{b}>{a}")
 
 
 def test_a_pair_is_verified_from_its_record(shown, tmp_path):

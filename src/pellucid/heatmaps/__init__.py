@@ -36,6 +36,7 @@ from pellucid.heatmaps.lime import LIME
 from pellucid.heatmaps.lrp import CPLRP, LRP, AttnLRP, ExcitationBackprop
 from pellucid.heatmaps.mask_optimisation import ExtremalPerturbation, IGOSPlusPlus, MeaningfulPerturbation
 from pellucid.heatmaps.masked_cam import ISCAM, SSCAM, GroupCAM, ScoreCAM
+from pellucid.heatmaps.multi_scale_cam import MultiScaleCAM
 from pellucid.heatmaps.newer_cams import (
     FEM,
     KPCACAM,
@@ -52,6 +53,7 @@ from pellucid.heatmaps.rectified import DeconvNet, GuidedBackprop, GuidedGradCAM
 from pellucid.heatmaps.recurrent import LSTMLRP, ContrastiveExcitationBackprop, StateAblation, StateGradient
 from pellucid.heatmaps.region_cam import SegGradCAM, SegXResCAM
 from pellucid.heatmaps.sampling import RISE
+from pellucid.heatmaps.sbsm import SBSM
 from pellucid.heatmaps.sensitivity import HSIC, Sobol
 from pellucid.heatmaps.shapley import KernelSHAP, Owen, Shapley
 from pellucid.heatmaps.step import STEP
@@ -78,6 +80,7 @@ __all__ = [
     "METHODS",
     "ODAM",
     "RISE",
+    "SBSM",
     "SSCAM",
     "STEP",
     "TIS",
@@ -126,6 +129,7 @@ __all__ = [
     "LibraGradients",
     "MeaningfulPerturbation",
     "Method",
+    "MultiScaleCAM",
     "NecessaryRegion",
     "Occlusion",
     "Owen",

@@ -88,10 +88,14 @@ class Occlusion(PerturbationMethod):
         """One pass over all windows, for all inputs and targets."""
         with masked(job, self.baseline, self.seed) as scorer:
             windows = self._windows(job.space, scorer.space, scorer.unit)
-            lost = scorer.plain()[:, None] - scorer(windows, label="occlusion")  # (N, M, T)
+            lost = self.lost(scorer.plain()[:, None], scorer(windows, label=self.name))  # (N, M, T)
             covered = windows.accumulate_inside(torch.ones(len(windows), 1))
             maps = torch.stack([windows.accumulate_inside(drops) for drops in lost]) / covered.clamp(min=1)
             return [Attribution(maps[:, t].float(), cost=scorer.cost) for t in range(len(job.targets))]
+
+    def lost(self, plain: Tensor, scores: Tensor) -> Tensor:
+        """What counts for a window: the score lost."""
+        return plain - scores
 
     def _windows(self, space: tuple[int, ...], units: tuple[int, ...], one: tuple[int, ...]) -> WindowMasks:
         """Windows over an input of size `space`, in `units` along each axis: its places, or patches of size `one`."""
