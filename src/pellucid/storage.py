@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from pellucid.explanation import Explanation, Prediction, Quality, Record
-from pellucid.keep.artefact import Artefact, read_artefact, reading, sealed, strict, write_artefact
+from pellucid.keep.artefact import Artefact, read_artefact, reading, sealed, strict, with_seal, write_artefact
 from pellucid.keep.files import check_writable, write_bytes
 from pellucid.media.geometry import Geometry
 
@@ -28,6 +28,7 @@ __all__ = [
     "save",
     "sealed",
     "strict",
+    "with_seal",
     "write_artefact",
     "write_bytes",
 ]

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
 
 from pellucid.cli import console, options
 from pellucid.cli.console import say
+from pellucid.cli.of_batch import given_batch
+from pellucid.keep.journal import Journal
 
 if TYPE_CHECKING:
     from pellucid.results.audit import Audit
@@ -13,7 +17,10 @@ if TYPE_CHECKING:
 
 @options.spelled_out
 def audit(
-    pictures: options.Pictures,
+    pictures: Annotated[
+        str,
+        typer.Argument(metavar="FOLDER", help="Pictures (sub-folders or labels.csv: classes), or a batch of them."),
+    ],
     model: options.ModelName = options.DEFAULT_MODEL,
     layer: options.LayerWithPlaces = None,
     out: options.Out = options.OUT,
@@ -22,12 +29,15 @@ def audit(
     of: options.ModelOptions = options.PLAIN,
 ) -> None:
     """Find where a model goes wrong and on what evidence: slices, wrong reasons tested by exchange, doubtful data."""
-    with console.report(as_json, out, pictures) as report:
+    batch = Journal(pictures).exists
+    with console.report(as_json, out, *([] if batch else [pictures])) as report:
+        of_batch = given_batch([pictures], model)
         from pellucid.verbs.audit import audit as run
 
-        vision = of.load(model)
+        vision = of.load(model) if of_batch is None else of_batch.load()
+        looked = pictures if of_batch is None else of_batch.pictures()
         with console.progress():
-            found = run(vision, pictures, layer=layer, keep=out / "work", seed=seed)
+            found = run(vision, looked, layer=layer, keep=out / "work", seed=seed)
             saved = [str(path) for path in found.save(out)]
         report["results"].append(_entry(found, saved))
         report["failed"] += [{"error": sentence} for sentence in found.samples.failed]

@@ -10,20 +10,24 @@ import typer
 
 from pellucid.cli import console, options
 from pellucid.cli.console import say
+from pellucid.cli.of_batch import given_batch
 
 if TYPE_CHECKING:
     from pellucid.results.scoreboard import Scoreboard
+
+METHODS = "grad-cam,layer-cam,integrated-gradients"
 
 
 @options.spelled_out
 def evaluate(
     inputs: Annotated[
-        list[str] | None, typer.Argument(metavar="INPUT...", help="Pictures, clips, folders, globs, sample:NAME.")
+        list[str] | None,
+        typer.Argument(metavar="INPUT...", help="Pictures, clips, folders, globs, sample:NAME; or a batch."),
     ] = None,
     model: options.ModelName = options.DEFAULT_MODEL,
     methods: Annotated[
         str, typer.Option("--methods", help="With commas; name=FOLDER: a folder of .npy maps. See `methods`.")
-    ] = "grad-cam,layer-cam,integrated-gradients",
+    ] = METHODS,
     metrics: Annotated[
         str, typer.Option("--metrics", help="Names or categories with commas, default, all. See docs/evaluate.md.")
     ] = "default",
@@ -60,15 +64,23 @@ def evaluate(
 
             if not inputs:
                 raise MediaError("Name inputs, or a suite: --suite single.")
-            files = expand(inputs, clips=None, schemes={*SCHEMES, *VOLUMES})  # what is missing is said at once
+            batch = given_batch(inputs, model)
+            if batch is None:
+                files = expand(inputs, clips=None, schemes={*SCHEMES, *VOLUMES})  # what is missing is said at once
+            asked: Any = _methods(methods)
 
             from pellucid.verbs.evaluate import evaluate as run
 
-            vision = of.load(options.fitting_model(model, files), frames=frames)
-            given = inputs[0] if len(inputs) == 1 else vision.medium.expand(inputs)
-            settings |= {"target": target, "masks": masks, "keep": out / "work"}
+            given: str | list[str]
+            if batch is None:
+                vision = of.load(options.fitting_model(model, files), frames=frames)
+                given = inputs[0] if len(inputs) == 1 else vision.medium.expand(inputs)
+            else:
+                vision, given = batch.load(), batch.inputs()
+                asked, settings["target"] = batch.asked(target) if methods == METHODS else (asked, target)
+            settings = {"target": target, "masks": masks, "keep": out / "work"} | settings
             with console.progress():
-                found = run(vision, given, _methods(methods), metrics, **settings)
+                found = run(vision, given, asked, metrics, **settings)
         saved = [str(path) for path in found.save(out)]
         report["results"].append(_entry(found, saved))
         if not as_json:

@@ -68,9 +68,8 @@ def write_artefact(
     np.savez_compressed(buffer, allow_pickle=False, **dict(arrays))
     data = buffer.getvalue()
     about = {"file": _with(stem, ".npz").name, "sha256": _digest(data)}
-    sealed = strict({"format": format, **meta, "arrays": about})
-    sealed["sha256"] = _seal(sealed)
-    text = json.dumps(sealed, indent=2, ensure_ascii=False, allow_nan=False)
+    made = with_seal({"format": format, **meta, "arrays": about})
+    text = json.dumps(made, indent=2, ensure_ascii=False, allow_nan=False)
     return write_together({_with(stem, ".npz"): data, _with(stem, ".json"): text.encode(), **(files or {})})
 
 
@@ -137,6 +136,12 @@ def _with(stem: Path, ending: str) -> Path:
 def sealed(meta: dict[str, Any]) -> bool:
     """Whether what a file says is as it was written."""
     return bool(meta.get("sha256") == _seal(meta))
+
+
+def with_seal(meta: Mapping[str, Any]) -> dict[str, Any]:
+    """What a file says, as values that JSON holds, with the seal over them."""
+    found: dict[str, Any] = strict(meta)
+    return found | {"sha256": _seal(found)}
 
 
 def _seal(meta: dict[str, Any]) -> str:

@@ -73,7 +73,7 @@ def row_of(result: Explanation | Importance, precision: str = "float16") -> dict
 
 def artefact_of(row: Mapping[str, Any]) -> storage.Artefact:
     """What a row holds, as if it had been read from a file."""
-    meta = json.loads(row["meta"])
+    meta = storage.with_seal({"format": row["format"], **json.loads(row["meta"])})
     arrays = unpack_all(row["arrays"])
     if row["map"] is not None:
         packed = Packed(row["map"], tuple(row["map_shape"]), row["map_type"], row["map_scale"])

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from pellucid import storage
 from pellucid._version import __version__
 from pellucid.errors import PellucidError, StorageError
+from pellucid.keep.journal import Journal
 from pellucid.render.pages import texts
 from pellucid.render.pages.card import Card
 from pellucid.render.pages.heatmaps import heatmap_card
@@ -23,10 +24,13 @@ from pellucid.render.pages.report import report_page
 from pellucid.render.viewer.stored import KeptResult, with_data
 from pellucid.results import Heatmap
 from pellucid.verbs.kinds import REQUESTS
+from pellucid.verbs.results import Rows, results
 from pellucid.verbs.verify import opened
 
 LIMIT = 40.0
 """Megabytes that a page may have by default: what passes most mail servers in pieces, and opens at once."""
+WORST = 12
+"""Rows of a batch that a page shows by default."""
 
 _PAGE, _CARD = 80_000, 14_000  # bytes: of an empty page; of a map's words and curves
 _PICTURE, _VOLUME = 180_000, 900_000  # bytes: of an original
@@ -63,47 +67,99 @@ class _Item:
     error: str = ""
 
 
-def result_files(given: Iterable[str | Path]) -> list[Path]:
-    """The saved results among files and folders, each once, in order; all of a folder by name.
+@dataclass(frozen=True)
+class KeptFile:
+    """A result in files of its own."""
+
+    path: Path
+
+    def read(self) -> storage.Artefact:
+        """What it holds."""
+        return storage.read_artefact(self.path, REQUESTS)
+
+
+@dataclass(frozen=True)
+class KeptRow:
+    """A result in a row of a batch; its `path` is where a file of its own would be."""
+
+    path: Path
+    rows: Rows
+    id: str
+
+    def read(self) -> storage.Artefact:
+        """What it holds."""
+        return self.rows.stored(self.id)
+
+
+Kept = KeptFile | KeptRow
+
+
+def result_files(given: Iterable[str | Path], worst: int = WORST) -> list[Kept]:
+    """The saved results among files, folders and batches, each once, in order; all of a folder by name.
+
+    Args:
+        given: `.json` or `.npz` files, folders of them or of such folders, and batches.
+        worst: rows of a batch.
 
     Raises:
         StorageError: a path is not there, or a folder holds no result.
     """
-    found: dict[Path, None] = {}
+    found: dict[Path, Kept] = {}
     for path in map(Path, given):
-        if path.is_dir():
-            inside = [p for p in sorted(path.glob("*.json")) if p.with_name(f"{p.name[:-5]}.npz").exists()]
+        if Journal(path).exists:
+            rows = results(path)
+            kept = [
+                KeptRow(path / f"{r['name']}.{r['method']}.{r['id'][:8]}", rows, r["id"]) for r in rows.worst(worst)
+            ]
+            if not kept:
+                raise StorageError(f"The batch {path} has no finished row yet: see `pellucid batch status {path}`.")
+            found |= {k.path: k for k in kept}
+        elif path.is_dir():
+            inside = _inside(path.glob("*.json")) or _inside(path.rglob("*.json"))
             if not inside:
-                raise StorageError(f"{path} holds no saved results: name a folder that --out wrote to.")
-            found |= dict.fromkeys(inside)
+                raise StorageError(
+                    f"{path} holds no saved results, nor do its sub-folders: name a folder that --out wrote to."
+                )
+            found |= {p: KeptFile(p) for p in inside}
         else:
             file = path.with_name(f"{path.name[:-4]}.json") if path.suffix == ".npz" else path
             if not file.exists():
                 raise StorageError(f"There is no saved result {path}: give .json or .npz files, or a folder of them.")
-            found[file] = None
-    return list(found)
+            found[file] = KeptFile(file)
+    return list(found.values())
+
+
+def _inside(files: Iterable[Path]) -> list[Path]:
+    """Those that have their arrays beside them."""
+    return [p for p in sorted(files) if p.with_name(f"{p.name[:-5]}.npz").exists()]
 
 
 def report(
-    files: Sequence[str | Path], *, title: str = "", limit: float = LIMIT, home: str | Path | None = None
+    files: Sequence[str | Path],
+    *,
+    title: str = "",
+    limit: float = LIMIT,
+    home: str | Path | None = None,
+    worst: int = WORST,
 ) -> Report:
     """Saved results as one page that needs nothing else.
 
     Heat maps of one input share a viewer. A file that cannot be shown has a card that says why.
 
     Args:
-        files: `.json` or `.npz` files, and folders of them.
+        files: `.json` or `.npz` files, folders of them, and batches.
         title: heading; made of the results where none is given.
         limit: megabytes; above it inputs are shown as pictures, without their raw values.
         home: the folder in which the page will be, from which its files are named.
+        worst: rows of a batch, those with the worst verdicts.
 
     Raises:
         StorageError: nothing to show.
     """
-    paths = result_files(files)
+    paths = result_files(files, worst)
     if not paths:
         raise StorageError("There is nothing to report: give saved results, or a folder of them.")
-    items = [_read(path, _named(path, home)) for path in paths]
+    items = [_read(kept, _named(kept.path, home)) for kept in paths]
     groups = _grouped(items)
     raw = _within(groups, 1e6 * limit)
     cards: list[Card] = []
@@ -120,14 +176,14 @@ def report(
     return made
 
 
-def expected_size(files: Sequence[str | Path]) -> int:
+def expected_size(files: Sequence[str | Path], worst: int = WORST) -> int:
     """About how many bytes the page of these results will have, without a limit: told before the work begins."""
-    return _PAGE + sum(map(_expected, _grouped([_read(p, str(p)) for p in result_files(files)])))
+    return _PAGE + sum(map(_expected, _grouped([_read(k, str(k.path)) for k in result_files(files, worst)])))
 
 
-def _read(path: Path, name: str) -> _Item:
+def _read(kept: Kept, name: str) -> _Item:
     try:
-        stored = storage.read_artefact(path, REQUESTS)
+        stored = kept.read()
         if stored.tampered:
             return _Item(name, stored, error=f"{'; '.join(stored.tampered)}: make it again, or see `pellucid verify`.")
         return _Item(name, stored, opened(stored))

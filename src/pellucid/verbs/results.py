@@ -8,11 +8,15 @@ from pathlib import Path
 from typing import Any
 
 from pellucid.errors import StorageError
+from pellucid.keep.artefact import Artefact
 from pellucid.keep.journal import Journal
 from pellucid.keep.shards import arrow
+from pellucid.media.inputs import natural
 from pellucid.results.rows import COLUMNS, artefact_of
 from pellucid.verbs.verify import opened
 
+VERDICTS = ("meaningless", "not faithful", "unproven", "partly faithful", "faithful")
+"""From the worst to the best."""
 HEAVY = ("map", "arrays", "meta", "key", "stamp")
 """Columns that a table leaves out unless they are asked for."""
 
@@ -88,15 +92,45 @@ class Rows:
         Raises:
             StorageError: no such row, or it failed.
         """
+        return opened(self.stored(id))
+
+    def stored(self, id: str) -> Artefact:
+        """What is kept of one row, without its picture.
+
+        Raises:
+            StorageError: no such row, or it failed.
+        """
         pa = arrow()
-        data = pa.dataset.dataset([str(path) for path in self.paths], format="parquet")
-        rows = data.to_table(filter=pa.dataset.field("id") == id).to_pylist() if self.paths else []
+        rows: list[dict[str, Any]] = []
+        if self.paths:
+            its = pa.dataset.field("id") == id
+            data = pa.dataset.dataset([str(path) for path in self.paths], format="parquet")
+            places = data.to_table(columns=["__filename"], filter=its).column(0)
+            rows = [row for file in places.to_pylist() for row in pa.parquet.read_table(file, filters=its).to_pylist()]
         if not rows:
             raise StorageError(f"There is no row {id!r} in {self.folder}.")
         (row,) = rows
         if row["status"] != "done":
             raise StorageError(f"Row {id!r} has no result: {row['error']}")
-        return opened(artefact_of(row))
+        return artefact_of(row)
+
+    def worst(self, count: int) -> list[dict[str, Any]]:
+        """The finished rows whose verdict is worst, of one verdict those that chance explains best; without a verdict
+        the answers that are least sure. As plain values, without the maps and the full records.
+        """
+        pa = arrow()
+        table = self.table()
+        table = table.filter(pa.compute.equal(table.column("status"), "done"))
+        ranks = pa.compute.index_in(table.column("verdict"), value_set=pa.array(VERDICTS))
+        table = table.append_column("rank", ranks)
+        order = [("rank", "ascending"), ("p_value", "descending"), ("probability", "ascending"), ("id", "ascending")]
+        return list(table.sort_by(order).slice(0, count).drop_columns(["rank"]).to_pylist())
+
+    def inputs(self) -> list[str]:
+        """What was explained, each input once, by name: files, samples, addresses in a store."""
+        table = self.table(["status", "input"])
+        done = table.filter(arrow().compute.equal(table.column("status"), "done")).column("input")
+        return sorted(set(done.to_pylist()), key=natural)
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         """Rows as plain values, without the maps and the full records."""
