@@ -215,6 +215,11 @@ def espresso(model: pl.VisionModel) -> pl.FeatureImages:
     return pl.FeatureImages([pl.visualize(model, target="espresso", parametrization="maco")])
 
 
+def stages(model: pl.VisionModel) -> pl.Stages:
+    """One method at every stage of the network, and what flows through each."""
+    return pl.stages(model, "sample:cat", "lrp")
+
+
 def layers(model: pl.VisionModel) -> pl.Activations:
     """A picture through the layers."""
     return pl.activations(model, "sample:cat", layer=["blocks.0", "blocks.2", "blocks.4"])
@@ -265,7 +270,7 @@ PICTURES: dict[str, Callable[[pl.VisionModel], Drawn]] = {
     for f in (
         coffee, boxes, pair, enough, ways, cams, gradients, rectified, smoothed, relevance, newer_cams, channels,
         depth, contrast, superpixels, local_tree, importance_channels, importance_folder, units, espresso,
-        layers, atlas, concepts, tree, why, video_motion, brain,
+        layers, stages, atlas, concepts, tree, why, video_motion, brain,
     )
 }  # fmt: skip
 

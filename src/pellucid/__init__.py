@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from pellucid.results.features import FeatureImage, FeatureImages
     from pellucid.results.repair import Repair
     from pellucid.results.scoreboard import Scoreboard
+    from pellucid.results.stages import Stages
     from pellucid.results.tcav import ConceptTests
     from pellucid.verbs.activations import activations
     from pellucid.verbs.advise import advise
@@ -59,6 +60,7 @@ if TYPE_CHECKING:
     from pellucid.verbs.importance import importance
     from pellucid.verbs.more import more
     from pellucid.verbs.repair import repair
+    from pellucid.verbs.stages import stages
     from pellucid.verbs.tcav import tcav
     from pellucid.verbs.verify import Verification, read, verify
     from pellucid.verbs.visualize import visualize
@@ -88,12 +90,14 @@ _HOMES = {
     "pellucid.verbs.advise": ("advise",),
     "pellucid.verbs.atlas": ("atlas",),
     "pellucid.results.scoreboard": ("Scoreboard",),
+    "pellucid.results.stages": ("Stages",),
     "pellucid.verbs.evaluate": ("evaluate",),
     "pellucid.verbs.explain": ("explain",),
     "pellucid.verbs.guarantee": ("guaranteed",),
     "pellucid.results.distilled": ("Distilled",),
     "pellucid.verbs.more": ("more",),
     "pellucid.verbs.repair": ("repair",),
+    "pellucid.verbs.stages": ("stages",),
     "pellucid.results.repair": ("Repair",),
     "pellucid.verbs.tcav": ("tcav",),
     "pellucid.verbs.verify": ("Verification", "read", "verify"),
@@ -149,6 +153,7 @@ __all__ = [
     "Repair",
     "Scoreboard",
     "SlidingWindow",
+    "Stages",
     "Step",
     "StorageError",
     "Target",
@@ -184,6 +189,7 @@ __all__ = [
     "read_volume",
     "repair",
     "runtime",
+    "stages",
     "tcav",
     "to_onnx",
     "verify",

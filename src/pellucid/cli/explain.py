@@ -12,7 +12,9 @@ import typer
 
 from pellucid.cli import console, options
 from pellucid.cli.all_methods import asks_for_all, explained_one_by_one, methods_that_suit
+from pellucid.cli.beside_truth import beside_truth
 from pellucid.cli.console import say
+from pellucid.cli.stages import stage_by_stage, stages_alone
 
 if TYPE_CHECKING:
     from pellucid.heatmaps import Method
@@ -58,18 +60,17 @@ def explain(
     keep_identifiers: options.KeepIdentifiers = False,
     truth: options.Truth = None,
     redact: options.Redact = None,
+    stages: Annotated[
+        bool, typer.Option("--stages", help="Maps at every stage of the network from one pass, and what flows through.")
+    ] = False,
 ) -> None:
     """Show where a model looked, and measure whether the answer can be trusted."""
-    with console.report(as_json) as report, options.running(runtime, precision):
+    with console.report(as_json, out) as report, options.running(runtime, precision):
         from pellucid.media import SCHEMES, VOLUMES, expand
 
         inputs = options.in_window(inputs, window)
         # what is missing is said before anything heavy is loaded
         files = expand(inputs, clips=None, schemes={*SCHEMES, *VOLUMES})
-
-        from pellucid.keep.files import check_writable
-
-        check_writable(out)
 
         from pellucid.results import names_of_inputs
         from pellucid.verbs.choices import as_methods, as_targets, with_settings
@@ -79,15 +80,19 @@ def explain(
 
         targets, asked = as_targets(target), [*(settings or []), *([] if many is None else [f"many={many}"])]
         every = asks_for_all(method)
-        methods = [] if every else with_settings(as_methods(method, layer=layer, seed=seed), asked)
+        # of stages, the layer says which are shown
+        methods = [] if every else with_settings(as_methods(method, layer=None if stages else layer, seed=seed), asked)
         vision = of.load(options.fitting_model(model, files), per_frame=per_frame, frames=frames, per_slice=per_slice)
         files = vision.medium.expand(inputs)
+        if stages:
+            stages_alone({"--method all": every, "--truth": truth, "--redact": redact, "--guarantee": guarantee})
+            stage_by_stage(vision, files, methods, targets, layer, out, report, quiet=as_json)
+            return
         if every:
             method = ",".join(methods_that_suit(vision, files[0], targets[0], report, quiet=as_json))
             methods = with_settings(as_methods(method, layer=layer, seed=seed), asked)
         methods = with_guarantee(methods, vision, calibration, targets[0], guarantee)
         if truth is not None:
-            from pellucid.cli.beside_truth import beside_truth
             from pellucid.truth import read_truth
             from pellucid.verbs.beside_truth import explain_beside
 

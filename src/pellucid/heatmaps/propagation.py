@@ -51,18 +51,27 @@ def led_back(job: Job, rules: RuleTable, name: str, *, strict: bool = False, acc
 
         with run:
             _, scores = capture.scored(job.inputs, score)
-        if rules.rules and not run.acted:
-            raise MethodError(
-                f"None of the rules of {name} acted: the network calls none of the functions that they are for (or "
-                "hides them, in a script or a trace), so the map would be the plain gradient. Use saliency, "
-                "input-x-gradient or integrated-gradients."
-            )
+        require_action(run, name)
         led = Led([], [s.detach() for s in scores], run)
         for k, s in enumerate(scores):
             s.register_hook(lambda _g: run.begin())  # type: ignore[no-untyped-call]
             led.gradients += [g["input"].float() for g in capture.gradients([s], last=k == len(scores) - 1)]
             led.absorbed.append(run.absorbed)
     return led
+
+
+def require_action(run: Propagation, name: str) -> None:
+    """Refuse a pass in which no rule acted: it led back the plain gradient.
+
+    Raises:
+        MethodError: none of the rules of the method called `name` acted.
+    """
+    if run.table.rules and not run.acted:
+        raise MethodError(
+            f"None of the rules of {name} acted: the network calls none of the functions that they are for (or "
+            "hides them, in a script or a trace), so the map would be the plain gradient. Use saliency, "
+            "input-x-gradient or integrated-gradients."
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,6 +10,7 @@ from pellucid.verbs import (
     evaluate,
     explain,
     importance,
+    stages,
     tcav,
     visualize,
 )
@@ -26,6 +27,7 @@ __all__ = [
     "evaluate",
     "explain",
     "importance",
+    "stages",
     "tcav",
     "visualize",
 ]
