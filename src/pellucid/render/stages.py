@@ -102,7 +102,7 @@ def _trace(sheet: Sheet, found: Traced, at: Column) -> float:
     title = "how much of the score flows through each stage"
     y = head(sheet, title, f"the line: the score, {number(found.score)}", at, at.width)
     y += _legend(sheet, found, at.down(y)) + 0.18
-    ends = [0.0, found.score, *(m.flow for m in found.maps), *(m.flow + m.absorbed for m in found.maps)]
+    ends: list[float] = [0.0, found.score, *(m.flow for m in found.maps), *(m.flow + m.absorbed for m in found.maps)]
     low, high = min(ends), max(ends)
     inch = _HIGH / ((high - low) or 1.0)
     slot = at.width / len(found.maps)

@@ -148,13 +148,10 @@ def read_stages(artefact: storage.Artefact) -> Stages:
     """An artefact as the maps that it holds."""
     with storage.reading(artefact):
         held, meta = {name: torch.from_numpy(a) for name, a in artefact.arrays.items()}, artefact.meta
-        maps = [
-            StageMap(
-                about["layer"], about["layout"], held[f"maps.{about['layer']}"], *held["trace"][k].tolist(),
-                Geometry.from_dict(about["geometry"]),
-            )
-            for k, about in enumerate(meta["stages"])
-        ]  # fmt: skip
+        maps = []
+        for about, (flow, absorbed) in zip(meta["stages"], held["trace"].tolist(), strict=True):
+            values, geometry = held[f"maps.{about['layer']}"], Geometry.from_dict(about["geometry"])
+            maps.append(StageMap(about["layer"], about["layout"], values, flow, absorbed, geometry))
         return Stages(
             maps,
             prediction=[Prediction.from_dict(p) for p in meta["prediction"]],
