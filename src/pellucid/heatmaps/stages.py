@@ -30,7 +30,7 @@ from pellucid.scoring.job import Job
 
 
 @dataclass
-class Stage:
+class StageReading:
     """What a method finds at one stage.
 
     Attributes:
@@ -57,7 +57,7 @@ class StagePass:
         cost: of the pass.
     """
 
-    stages: list[Stage]
+    stages: list[StageReading]
     score: float
     notes: list[str]
     cost: Cost
@@ -125,9 +125,9 @@ def _strict(method: Method) -> bool:
     return bool(getattr(method, "strict", False))
 
 
-def _stage(formula: Formula, layer: Layer | None, x: Tensor, g: Tensor, score: Tensor, absorbed: float) -> Stage:
+def _stage(formula: Formula, layer: Layer | None, x: Tensor, g: Tensor, score: Tensor, absorbed: float) -> StageReading:
     flow = float((carrier(x).double() * g.double()).sum())
-    return Stage(layer, formula(x.float(), g.float(), score.float(), layer), flow, absorbed)
+    return StageReading(layer, formula(x.float(), g.float(), score.float(), layer), flow, absorbed)
 
 
 def _formula(method: Method) -> Formula:

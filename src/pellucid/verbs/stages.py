@@ -15,7 +15,7 @@ from pellucid.features.activations import stages as stages_of
 from pellucid.heatmaps import Method
 from pellucid.heatmaps.base import Attribution
 from pellucid.heatmaps.lrp import RelevanceMethod
-from pellucid.heatmaps.stages import Stage, stage_pass
+from pellucid.heatmaps.stages import StageReading, stage_pass
 from pellucid.media.geometry import Geometry
 from pellucid.models.layers import describe
 from pellucid.models.model import VisionModel
@@ -106,7 +106,7 @@ def _single(methods: Sequence[Method]) -> Method:
     return methods[0]
 
 
-def _placed(stage: Stage, geometry: Geometry) -> StageMap:
+def _placed(stage: StageReading, geometry: Geometry) -> StageMap:
     values, layer = stage.values[0].detach().cpu(), stage.layer
     if layer is None:
         return StageMap("input", "", values, stage.flow, stage.absorbed, geometry)
