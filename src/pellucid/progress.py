@@ -49,3 +49,10 @@ def task(label: str, total: int | None = None) -> Iterator[Callable[[int], None]
         yield lambda steps: reporter.advance(number, steps)
     finally:
         reporter.stop(number)
+
+
+def duration(seconds: float) -> str:
+    """A span of time in words: `40 s`, `2 min 5 s`, `1 h 3 min`."""
+    minutes, s = divmod(round(seconds), 60)
+    hours, m = divmod(minutes, 60)
+    return f"{hours} h {m} min" if hours else f"{m} min {s} s" if m else f"{s} s"

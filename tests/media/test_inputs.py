@@ -47,6 +47,7 @@ def test_a_name_with_brackets_is_a_file_before_it_is_a_glob(folder):
 def test_samples_expand_too():
     assert expand(["sample:co*"]) == ["sample:coffee", "sample:coins", "sample:colors"]
     assert len(expand(["sample:*"])) == len(SAMPLES)
+    assert expand(["samples:"]) == expand(["sample:*"])
 
 
 @pytest.mark.parametrize(

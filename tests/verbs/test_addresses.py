@@ -87,7 +87,7 @@ def test_what_an_address_is(places, tmp_path):
     assert address("pictures/dark/1.png") == address("~/pictures/dark/1.png") == str(home / "pictures/dark/1.png")
     assert address(home / "pictures") == str(home / "pictures")
     assert address("pictures/*/1.png") == str(home / "pictures/*/1.png")
-    for known in ("sample:cat", "sample:*", "digits:", "digits:17", "suite:motion", "suite:motion:7"):
+    for known in ("sample:cat", "sample:*", "samples:", "digits:", "digits:17", "suite:motion", "suite:motion:7"):
         assert address(known) == known
         assert scheme(known) == known.partition(":")[0]
     assert address("") == ""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+from collections.abc import Sequence
 from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -22,7 +24,7 @@ METHODS = "grad-cam,layer-cam,integrated-gradients"
 def evaluate(
     inputs: Annotated[
         list[str] | None,
-        typer.Argument(metavar="INPUT...", help="Pictures, clips, folders, globs, sample:NAME; or a batch."),
+        typer.Argument(metavar="INPUT...", help="Pictures, clips, folders, globs, sample:NAME, samples:; or a batch."),
     ] = None,
     model: options.ModelName = options.DEFAULT_MODEL,
     methods: Annotated[
@@ -47,6 +49,9 @@ def evaluate(
             help="Pictures of known truth, in place of inputs and model: single, and, conflict, scale, watermark.",
         ),
     ] = None,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="Methods in their cheaper versions: fewer samples and steps.")
+    ] = False,
     out: options.Out = options.OUT,
     as_json: options.Json = False,
     seed: options.Seed = 0,
@@ -55,7 +60,12 @@ def evaluate(
 ) -> None:
     """Say which explanation to believe on these inputs: measured, ranked beside blind anchors, with error bars."""
     with console.report(as_json, out) as report:
-        settings: dict[str, Any] = {"baseline": baseline, "seed": seed, "say": lambda text: say(text, aside=True)}
+        settings: dict[str, Any] = {
+            "baseline": baseline,
+            "seed": seed,
+            "quick": quick,
+            "say": lambda text: say(text, aside=True),
+        }
         if suite is not None:
             found = _on_a_suite(suite, [*(inputs or []), *([masks] if masks else [])], methods, metrics, **settings)
         else:
@@ -164,5 +174,18 @@ def _table(found: Scoreboard) -> list[str]:
     for k, name in enumerate(("forwards a map", "backwards a map", "seconds a map")):
         values = [found.price_of(found.methods[c])[k] for c in order]
         rows.append([name, *(f"{v:.3g}" if isfinite(v) else "" for v in values)])
+    return _fitted(rows, shutil.get_terminal_size((120, 24)).columns)
+
+
+def _fitted(rows: Sequence[Sequence[str]], width: int) -> list[str]:
+    """Rows of cells as lines that fit into a width: as many columns at a time as there is room for."""
     wide = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    return ["  " + "  ".join(cell.ljust(w) for cell, w in zip(row, wide, strict=True)).rstrip() for row in rows]
+    lines: list[str] = []
+    columns = list(range(1, len(wide)))
+    while columns:
+        shown = [columns.pop(0)]
+        while columns and 2 + wide[0] + sum(2 + wide[i] for i in (*shown, columns[0])) <= width:
+            shown.append(columns.pop(0))
+        lines += [""] if lines else []
+        lines += ["  " + "  ".join(row[i].ljust(wide[i]) for i in (0, *shown)).rstrip() for row in rows]
+    return lines

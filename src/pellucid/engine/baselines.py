@@ -129,6 +129,11 @@ class Filled(Baseline):
         return torch.cat([self._fill(x[None], nothing) for x in self.inputs])
 
 
+def is_baseline(name: str) -> bool:
+    """Whether there is a baseline of this name; a method may have one of its own, such as the mean of each segment."""
+    return name in BASELINES or name in FILLS or name == DROPPED
+
+
 def open_baseline(kind: str | Tensor, inputs: Tensor, generator: torch.Generator) -> Baseline:
     """A baseline by name, or the user's own tensor (such as another picture), on inputs.
 

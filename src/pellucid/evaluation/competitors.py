@@ -43,6 +43,7 @@ class Drawing:
         cost: passes, where they are known.
         seconds: of processor time, of all inputs together.
         layer: that was explained, if any.
+        spread: over the model's input, where that is known already.
     """
 
     native: Tensor
@@ -51,10 +52,11 @@ class Drawing:
     cost: Cost = field(default_factory=Cost)
     seconds: float = 0.0
     layer: str | None = None
+    spread: Tensor | None = None
 
     def maps(self) -> Tensor:
         """Over the model's input, `(N, *space)`."""
-        return self.geometry.to_input(self.native)
+        return self.geometry.to_input(self.native) if self.spread is None else self.spread
 
     def candidates(self, competitor: Competitor) -> list[Candidate]:
         """Each input's map."""
@@ -116,10 +118,15 @@ def draw_together(
     began = time.process_time()
     found = [row[0] for row in explain_all([d.method for d in drawers], model, x, [target])]
     seconds = time.process_time() - began
-    return [_drawing(d.method, a, sample, seconds) for d, a in zip(drawers, found, strict=True)]
+    return [drawing(d.method, a, sample, seconds) for d, a in zip(drawers, found, strict=True)]
 
 
-def _drawing(method: Method, found: Attribution, sample: Sample, seconds: float) -> Drawing:
+def drawing(method: Method, found: Attribution, sample: Sample, seconds: float) -> Drawing:
+    """What a method found, as maps.
+
+    Raises:
+        MethodError: it is one number a channel.
+    """
     if method.kind == "channels":
         raise MethodError(f"{method.name} gives one number per channel, not a map: leave it out.")
     native = folded(found.values.detach().cpu().float(), len(sample.space), method.channels)
@@ -235,13 +242,27 @@ def _cropped(values: Tensor, over: Geometry) -> Tensor:
 
 
 def draw_all(
-    competitors: Sequence[Competitor], model: VisionModel | nn.Module, x: Tensor, target: Target, sample: Sample
+    competitors: Sequence[Competitor],
+    model: VisionModel | nn.Module,
+    x: Tensor,
+    target: Target,
+    sample: Sample,
+    ahead: Mapping[int, Drawing] | None = None,
 ) -> list[Drawing | Exception]:
-    """What all competitors draw; one that fails takes none of the others with it."""
-    found: dict[int, Drawing | Exception] = {}
+    """What all competitors draw; one that fails takes none of the others with it.
+
+    Args:
+        competitors: each once.
+        model: the sample's, or one with other weights.
+        x: inputs `(N, C, *space)`.
+        target: of N rows, frozen.
+        sample: that the inputs are made of.
+        ahead: what is drawn already, by the competitor's `id`.
+    """
+    found: dict[int, Drawing | Exception] = dict(ahead or {})
     groups: dict[Any, list[Drawer]] = {}
     for c in competitors:
-        if isinstance(c, Drawer):
+        if isinstance(c, Drawer) and id(c) not in found:
             groups.setdefault(c.method.pass_key(), []).append(c)
     for group in groups.values():
         try:

@@ -19,6 +19,7 @@ from pellucid.evaluation.metrics.registry import Metric
 from pellucid.evaluation.sample import Candidate, Inquiry, Sample
 from pellucid.evaluation.saved_samples import SavedSample, SavedSamples
 from pellucid.evaluation.schedule import Schedule
+from pellucid.evaluation.together import Ahead, drawn_ahead, in_company
 from pellucid.progress import task
 
 Array = NDArray[np.float64]
@@ -80,23 +81,35 @@ def measure(
         UnsteadyError: the model answers the same input differently.
     """
     with task("evaluation", count) as advance:
-        for sample in samples:
-            yield _measured(sample, schedule, None if saved is None else saved.of(sample, schedule))
-            advance(1)
+        for group in in_company(samples):
+            kept = [None if saved is None else saved.of(sample, schedule) for sample in group]
+            done = [_finished(schedule, one) for one in kept]
+            asked = [c for k, c in enumerate(schedule.competitors) if any(k not in rows for rows in done)]
+            drawn = drawn_ahead(asked, group)
+            for sample, one, rows, ahead in zip(group, kept, done, drawn, strict=True):
+                yield _measured(sample, schedule, one, rows, ahead)
+                advance(1)
 
 
-def _measured(sample: Sample, schedule: Schedule, saved: SavedSample | None) -> MeasuredSample:
+def _finished(schedule: Schedule, saved: SavedSample | None) -> dict[int, MethodRow]:
+    """Rows that are kept, by the competitor's number."""
+    if saved is None:
+        return {}
+    numbered = enumerate(schedule.competitors)
+    return {k: MethodRow(**values) for k, c in numbered if (values := saved.row(c)) is not None}
+
+
+def _measured(
+    sample: Sample, schedule: Schedule, saved: SavedSample | None, rows: dict[int, MethodRow], ahead: Ahead
+) -> MeasuredSample:
     competitors = schedule.competitors
-    rows: dict[int, MethodRow] = {}
-    if saved is not None:
-        rows = {k: MethodRow(**values) for k, c in enumerate(competitors) if (values := saved.row(c)) is not None}
     todo = [k for k in range(len(competitors)) if k not in rows]
     shape = shown_shape(sample.space)
     forwards = 0
     if todo:
         known = {} if saved is None else saved.memories
         fresh = {k: MethodRow(dict.fromkeys((m.name for m in schedule.metrics), math.nan)) for k in todo}
-        drawn = draw_all([competitors[k] for k in todo], sample.model, sample.x, sample.target, sample)
+        drawn = draw_all([competitors[k] for k in todo], sample.model, sample.x, sample.target, sample, ahead)
         candidates = _candidates(todo, drawn, fresh, competitors, shape)
         with Inquiry(sample, schedule.forwards(sample.space, len(todo)), known) as inquiry:
             for bank, metrics in schedule.banks.items():

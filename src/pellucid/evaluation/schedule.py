@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from pellucid.engine.baselines import is_baseline
 from pellucid.evaluation.banks.base import AnswerBank
 from pellucid.evaluation.banks.maps import BothEnds
 from pellucid.evaluation.banks.redrawn import RedrawingBank
@@ -49,7 +50,7 @@ class Schedule:
         banks = self.banks
         whole = {b.baseline for b in banks if b.ends == 2}
         if any(isinstance(b, BothEnds) for b in banks):
-            whole |= {c.baseline for c in self.competitors if c.baseline}
+            whole |= {c.baseline for c in self.competitors if is_baseline(c.baseline)}
         opened = {b.baseline for b in banks if b.ends} | whole
         return sum(b.shared(space) for b in banks) + len(whole) + len(opened) + bool(opened)
 

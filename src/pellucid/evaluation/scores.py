@@ -15,6 +15,7 @@ from torch import Tensor
 from pellucid.evaluation.metrics.registry import MetricFacts
 from pellucid.evaluation.ranking import OverallRanking, Recommendation, mean_ranks, mean_table, ranking, recommend
 from pellucid.explanation import Brief, Record
+from pellucid.numerics.agreement import PairedTest
 
 PRICE = ("forwards", "backwards", "seconds")
 """What a map takes."""
@@ -130,8 +131,7 @@ class ScoreData(Brief):
     @property
     def title(self) -> str:
         """What was evaluated, on what."""
-        many = f"{len(self.samples)} input{'s' if len(self.samples) != 1 else ''}"
-        return f"Evaluation of explanations of {self.record.model['name']} on {many}"
+        return f"Evaluation of explanations of {self.record.model['name']} on {_many(len(self.samples))}"
 
     def lines(self) -> Iterator[str]:
         """What was found, in sentences: who to take, by how much, at what price, where it fails, who disagrees."""
@@ -146,13 +146,24 @@ class ScoreData(Brief):
             yield f"The metrics {how} on the order of the methods (Krippendorff's alpha {alpha:.2f})."
 
 
+def _above(t: PairedTest) -> str:
+    """A difference with its interval and its p-value, where there are inputs enough for them."""
+    if t.count < 2:
+        return f"{t.difference:+.3g} (on one input, so nothing is sure)"
+    return f"{t.difference:+.3g} ({t.low:+.3g} to {t.high:+.3g}, p = {t.p:.2g})"
+
+
+def _many(count: int, what: str = "input") -> str:
+    return f"{count} {what}{'s' if count != 1 else ''}"
+
+
 def _recommended(found: Recommendation, samples: Sequence[str]) -> Iterator[str]:
     name = found.name
     if not name:
         yield "No method is recommended."
         return
     forwards, backwards, seconds = found.passes
-    price = f"{forwards:.0f} forwards and {backwards:.0f} backwards a map"
+    price = f"{_many(round(forwards), 'forward')} and {_many(round(backwards), 'backward')} a map"
     price += f", {seconds:.2g} s of processor time" if math.isfinite(seconds) else ""
     unsure = [(anchor, t.p) for anchor, t in found.anchors.items() if not t.p <= SURE]
     if unsure:
@@ -162,14 +173,11 @@ def _recommended(found: Recommendation, samples: Sequence[str]) -> Iterator[str]
         yield f"Take {name}: the best mean rank, for {price}."
     if found.margin is not None:
         m = found.margin
-        sure = f"p = {m.p:.2g}" if math.isfinite(m.p) else "too few inputs for a test"
         tie = "" if m.low > 0 else " No sure difference: the cheaper of the two will do."
-        yield (
-            f"By {found.metric} it is {m.difference:+.3g} ({m.low:+.3g} to {m.high:+.3g}, {sure}) above "
-            f"{found.runner}, better on {m.wins:.0%} of {m.count} inputs.{tie}"
-        )
+        wins = f"{m.wins:.0%} of {_many(m.count)}"
+        yield f"By {found.metric} it is {_above(m)} above {found.runner}, better on {wins}.{tie}"
     for anchor, t in found.anchors.items():
-        yield f"Above {anchor} by {t.difference:+.3g} ({t.low:+.3g} to {t.high:+.3g}, p = {t.p:.2g})."
+        yield f"Above {anchor} by {_above(t)}."
     if found.failures:
         named = ", ".join(samples[n] for n in found.failures[:6]) + (", ..." if len(found.failures) > 6 else "")
         yield f"It fails on {len(found.failures)} of {len(samples)} inputs, where an anchor does as well: {named}."

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-STILLS = frozenset(("sample", "digits", "window"))
+STILLS = frozenset(("sample", "samples", "digits", "window"))
 """What stands before the colon of a picture that is no file."""
 
 VOLUMES = frozenset(("series", "time", "volume"))

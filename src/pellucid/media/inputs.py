@@ -17,7 +17,7 @@ from pellucid.media.address import address, scheme, windowed
 from pellucid.media.digits import DIGITS, digit, load_digits
 from pellucid.media.magic import is_dicom
 from pellucid.media.picture import refuse_url
-from pellucid.media.samples import PREFIX, SAMPLES, sample_path
+from pellucid.media.samples import EVERY, PREFIX, SAMPLES, sample_path
 
 SUFFIXES = frozenset(
     f".{end}"
@@ -63,7 +63,8 @@ def expand(inputs: Sequence[str | Path], *, clips: bool | None = False, schemes:
     """List the sources behind ``inputs``, in the order given, each once.
 
     An input is a file, a folder (its own pictures, not those of its sub-folders, in natural order), a glob
-    (``**`` reaches into sub-folders) or ``sample:NAME`` (``sample:*`` works too). Nothing is opened.
+    (``**`` reaches into sub-folders) or ``sample:NAME`` (``sample:*`` works too, and is ``samples:``). Nothing is
+    opened.
 
     Args:
         inputs: what a person typed.
@@ -111,6 +112,8 @@ def natural(text: str) -> list[tuple[int, int, str]]:
 
 
 def _expand(item: str, wanted: Wanted) -> list[str]:
+    if item == EVERY:
+        return _samples("*")
     if item.startswith(PREFIX):
         return _samples(item.removeprefix(PREFIX))
     if item.startswith(DIGITS):

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from pellucid.errors import MediaError
 
-PREFIX = "sample:"
+PREFIX, EVERY = "sample:", "samples:"
 
 SAMPLES: dict[str, tuple[str, str]] = {
     "astronaut": ("astronaut.png", "an astronaut in an orange suit before a flag, colour"),

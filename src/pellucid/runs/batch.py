@@ -18,6 +18,7 @@ from pellucid.keep.files import write_text_durably
 from pellucid.keep.journal import Journal
 from pellucid.keep.key import Keys, number
 from pellucid.keep.shards import arrow, read_columns, write_shard
+from pellucid.progress import duration
 from pellucid.runs.cluster import Cluster
 from pellucid.runs.local import Chunk, Pool
 from pellucid.runs.manifest import TWICE, Item, Manifest
@@ -103,7 +104,7 @@ class Progress:
         if self.fresh:
             text += f", {self.rate:.1f} inputs/s"
         if self.running and self.remaining is not None:
-            text += f", {_duration(self.remaining)} left"
+            text += f", {duration(self.remaining)} left"
         return text + f", {self.passes} passes, {self.bytes / max(self.done + self.failed, 1) / 1000:.1f} kB a row"
 
 
@@ -414,9 +415,3 @@ def retry_failed(folder: str | Path) -> int:
         count = drop_rows(journal)
         journal.append({"forgiven": True})
         return count
-
-
-def _duration(seconds: float) -> str:
-    minutes, s = divmod(round(seconds), 60)
-    hours, m = divmod(minutes, 60)
-    return f"{hours} h {m} min" if hours else f"{m} min {s} s" if m else f"{s} s"

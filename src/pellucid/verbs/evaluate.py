@@ -18,6 +18,7 @@ from pellucid.errors import MediaError, MethodError, PellucidError, StorageError
 from pellucid.evaluation.adapters import ADAPTERS
 from pellucid.evaluation.anchors import ANCHORS
 from pellucid.evaluation.competitors import Competitor, competitor
+from pellucid.evaluation.forecast import Forecast
 from pellucid.evaluation.measure import measure
 from pellucid.evaluation.metrics import METRICS, Metric, as_metrics
 from pellucid.evaluation.sample import Sample
@@ -31,7 +32,7 @@ from pellucid.results.scoreboard import FORMAT, Scoreboard, read_scoreboard, sco
 from pellucid.storage import Artefact
 from pellucid.verbs.choices import as_methods, as_targets
 from pellucid.verbs.explain import for_batch
-from pellucid.verbs.inputs import Input, ModelLike, as_model, prepared
+from pellucid.verbs.inputs import Input, ModelLike, as_model, counted, prepared
 from pellucid.verbs.records import opening, record, recorded_target, reloaded, reopened
 from pellucid.verbs.request import REQUESTS, Again, Maker, Request, Say
 from pellucid.verbs.truths import Truths, TruthSource
@@ -66,6 +67,7 @@ def evaluate(
     target: TargetLike = None,
     masks: Truths | None = None,
     baseline: str = DEFAULT_BASELINE,
+    quick: bool = False,
     keep: str | Path | None = None,
     seed: int = 0,
     say: Say | None = None,
@@ -82,6 +84,7 @@ def evaluate(
         target: what is explained; None: each input's top class.
         masks: where the truth lies, for localisation (see `TruthSource`).
         baseline: what shows where something is hidden, for metrics that leave it open.
+        quick: methods of this package in their cheaper versions, with fewer samples and steps.
         keep: folder where finished inputs are kept, so that a run goes on where it stopped.
         seed: of whatever is random.
         say: is told, in a line, what the work will cost.
@@ -93,7 +96,7 @@ def evaluate(
         PellucidError: one sentence with the cure; what fails for one input or one method is said in the result.
     """
     loaded = as_model(model)
-    competitors = _competitors(methods, seed)
+    competitors = _competitors(methods, seed, quick)
     chosen = as_metrics(metrics, masks=masks is not None)
     schedule = Schedule.of(chosen, competitors, baseline)
     truth = None if masks is None else TruthSource(masks)
@@ -103,12 +106,16 @@ def evaluate(
     weights = loaded.fingerprint()
     opened_inputs = _Opened(loaded, inputs, asked, truth, seed)
     saved = None if keep is None else SavedSamples(Path(keep), weights)
-    measured = []
-    for found in measure(_told(iter(opened_inputs), schedule, say), schedule, saved):
+    measured, count = [], counted(loaded, inputs)
+    forecast = None if say is None else Forecast(say, schedule, count, kept=saved is not None)
+    for found in measure(_told(iter(opened_inputs), forecast), schedule, saved, count):
         measured.append(found)
+        if forecast is not None:
+            forecast.advance()
     if not measured:
         raise MediaError(f"None of the inputs could be used; the first: {opened_inputs.failed[0]}")
-    notes = [*opened_inputs.notes, *schedule.same_ground(), *opened_inputs.doubts()]
+    cheaper = ["Methods ran in their quick versions, with fewer samples and steps."] if quick else []
+    notes = [*opened_inputs.notes, *cheaper, *schedule.same_ground(), *opened_inputs.doubts()]
     about = {
         **opening(inputs),
         "name": _name(inputs),
@@ -125,15 +132,15 @@ def evaluate(
     return scoreboard(measured, schedule, provenance, notes, np.stack(opened_inputs.thumbs))
 
 
-def _told(samples: Iterator[Sample], schedule: Schedule, say: Say | None) -> Iterator[Sample]:
+def _told(samples: Iterator[Sample], forecast: Forecast | None) -> Iterator[Sample]:
     """The samples; in front of the first it is said what each will cost."""
     for position, sample in enumerate(samples):
-        if not position and say is not None:
-            say(schedule.line(sample.space))
+        if not position and forecast is not None:
+            forecast.begin(sample.space)
         yield sample
 
 
-def _competitors(methods: Methods, seed: int) -> list[Competitor]:
+def _competitors(methods: Methods, seed: int, quick: bool) -> list[Competitor]:
     """All of them under names of their own, the anchors last."""
     found: dict[str, Any] = {}
     if isinstance(methods, Mapping):
@@ -146,6 +153,8 @@ def _competitors(methods: Methods, seed: int) -> list[Competitor]:
         if name in found:
             raise MethodError(f"{name!r} is the name of an anchor, which is measured in any case: choose another.")
         found[name] = anchor(name)
+    if quick:
+        found = {name: given.quick() if isinstance(given, Method) else given for name, given in found.items()}
     return [competitor(name, given, ADAPTERS) for name, given in found.items()]
 
 

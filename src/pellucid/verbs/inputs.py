@@ -66,6 +66,15 @@ def _items(inputs: Input | Sequence[Input], medium: Medium) -> Iterable[Input]:
             yield item  # type: ignore[misc]
 
 
+def counted(model: VisionModel, inputs: Input | Sequence[Input]) -> int | None:
+    """How many inputs `prepared` will give, with nothing opened; None where what is given cannot be listed."""
+    try:
+        items = list(_items(inputs, model.medium))
+    except MediaError:
+        return None
+    return sum(len(i) if isinstance(i, Tensor) and model.medium.is_batch(i) else 1 for i in items)
+
+
 def unsampled(inputs: Input | Sequence[Input]) -> Iterator[tuple[str, Footage | MediaError]]:
     """Clips one after the other, opened but not decoded: `(name, footage or what is wrong with it)`."""
     for item in _items(inputs, CLIP):

@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pellucid.errors import MediaError
+from pellucid.engine.baselines import is_baseline
+from pellucid.errors import MediaError, MethodError
 from pellucid.evaluation.banks.base import AnswerBank
 from pellucid.evaluation.sample import SCORE, Candidate, Inquiry
 
@@ -92,11 +93,15 @@ class BothEnds(AnswerBank):
     name: ClassVar[str] = "both ends"
     ends: ClassVar[int] = 2
 
-    def answers(self, inquiry: Inquiry, candidates: Sequence[Candidate]) -> list[MapAndScores]:
+    def answers(self, inquiry: Inquiry, candidates: Sequence[Candidate]) -> list[Any]:
         """Sums are of the map as it was drawn: a completed map adds up on its own grid."""
-        found = []
+        found: list[Any] = []
         for c in candidates:
             baseline = c.competitor.baseline or self.baseline
+            if not is_baseline(baseline):
+                own = f"{c.competitor.name} hides things behind {baseline}, which is no one picture"
+                found.append(MethodError(f"{own}, so there is no score that its map could add up to."))
+                continue
             plain, blank = inquiry.plain(baseline)[SCORE], inquiry.blank(baseline)[SCORE]
             found.append(MapAndScores(float(c.native.double().sum()), float(plain), float(blank)))
         return found
