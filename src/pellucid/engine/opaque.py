@@ -24,12 +24,14 @@ def require_layers(module: nn.Module) -> None:
 
 
 def inside_script(module: nn.Module, name: str) -> bool:
-    """Whether the layer called `name` lies inside of a TorchScript module, where no hook is heard.
+    """Whether the layer called `name` lies inside of a TorchScript module, where no hook is heard, or is one that takes
+    no hook.
 
-    A scripted or traced part itself is called from Python, and heard.
+    A traced part itself is called from Python, and heard; one that was scripted, or loaded from a file, takes none.
     """
-    above = name.rpartition(".")[0]
-    return isinstance(module.get_submodule(above), torch.jit.ScriptModule)
+    part, above = module.get_submodule(name), module.get_submodule(name.rpartition(".")[0])
+    deaf = type(part).register_forward_hook is not nn.Module.register_forward_hook
+    return isinstance(above, torch.jit.ScriptModule) or (isinstance(part, torch.jit.ScriptModule) and deaf)
 
 
 def require_readable(module: nn.Module, name: str) -> None:

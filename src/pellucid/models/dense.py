@@ -1,9 +1,10 @@
-"""The dense scores in an output, `(N, C, h, w)`, and masks of places that can be compared and written down."""
+"""The dense scores in an output, `(N, C, *grid)` of pictures and volumes, and masks of places that can be compared."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -14,30 +15,29 @@ from pellucid.errors import TargetError
 from pellucid.models.parts import described, taken
 
 _NAMED = ("out", "logits")  # torchvision, transformers
+_AXES = (4, 5)  # of scores of places: of a picture, of a volume
 
 
 @dataclass(frozen=True)
 class Mask:
-    """Places of a grid `(h, w)`; two masks of the same places are equal."""
+    """Places of a grid `(h, w)` or `(a, b, c)`; two masks of the same places are equal."""
 
-    size: tuple[int, int]
+    size: tuple[int, ...]
     bits: bytes
 
     @classmethod
     def of(cls, places: Tensor) -> Mask:
-        """From bool `(h, w)`."""
-        height, width = places.shape
-        return cls((height, width), np.packbits(places.detach().cpu().numpy()).tobytes())
+        """From bool `(*grid)`."""
+        return cls(tuple(places.shape), np.packbits(places.detach().cpu().numpy()).tobytes())
 
     def places(self) -> Tensor:
-        """Bool `(h, w)`."""
-        count = self.size[0] * self.size[1]
-        bits = np.unpackbits(np.frombuffer(self.bits, np.uint8), count=count)
+        """Bool `(*grid)`."""
+        bits = np.unpackbits(np.frombuffer(self.bits, np.uint8), count=prod(self.size))
         return torch.from_numpy(bits.astype(bool)).reshape(self.size)
 
 
 def dense_scores(output: Any, part: str | None = None) -> Tensor:
-    """The scores of classes at places, `(N, C, h, w)`.
+    """The scores of classes at places, `(N, C, h, w)` or `(N, C, a, b, c)`.
 
     Args:
         output: a tensor, or what holds one by the name `part`, `out` or `logits`.
@@ -57,10 +57,10 @@ def dense_scores(output: Any, part: str | None = None) -> Tensor:
 def find_dense(output: Any, part: str | None = None) -> Tensor | None:
     """As `dense_scores`; None where there is none."""
     if isinstance(output, Tensor):
-        return output if output.ndim == 4 else None
+        return output if output.ndim in _AXES else None
     for name in (part,) if part is not None else _NAMED:
         tensor = taken(output, name)
-        if tensor is not None and tensor.ndim == 4:
+        if tensor is not None and tensor.ndim in _AXES:
             return tensor
     return None
 
@@ -72,15 +72,15 @@ def names_dense(output: Any) -> bool:
 
 
 def winners(scores: Tensor) -> Tensor:
-    """The class of each place, `(N, h, w)`; of one column, 1 where its logit is positive."""
+    """The class of each place, `(N, *grid)`; of one column, 1 where its logit is positive."""
     return (scores[:, 0] > 0).long() if scores.shape[1] == 1 else scores.argmax(1)
 
 
 def pieces(places: Tensor) -> list[Tensor]:
-    """The connected pieces of bool `(h, w)`, the largest first."""
+    """The connected pieces of bool `(*grid)`, the largest first."""
     from scipy.ndimage import label
 
-    found, _ = label(places.cpu().numpy(), structure=np.ones((3, 3)))
+    found, _ = label(places.cpu().numpy(), structure=np.ones((3,) * places.ndim))
     numbers = torch.from_numpy(np.asarray(found).astype(np.int64))
     counts = torch.bincount(numbers.flatten())[1:]
     order = counts.argsort(descending=True, stable=True)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -19,6 +20,7 @@ from pellucid.media import Volume
 from pellucid.media.orientation import said, spacing, to_mm, turn_to, turned, turned_affine
 from pellucid.render.paper.colour import Limits, limits
 from pellucid.render.paper.display import Display, is_fine, problem_of, smooth
+from pellucid.render.paper.marks import edged
 from pellucid.render.paper.overlay import Ground, overlay
 from pellucid.render.paper.page import MARGIN, bars, head, never_seen
 from pellucid.render.paper.sheet import INK, QUIET, WARNING, Column, Sheet, text_width
@@ -28,9 +30,6 @@ _PIXELS = 360  # of the longest side of a plane
 _COLUMNS = 5  # of the sheet of slices
 _LETTER, _THIN, _PLATE = "#f2b134", "#e8e8e8", "#15171b"
 _GAP, _BETWEEN, _SIDE = 0.14, 0.36, 2.1  # inches: between planes, between explanations, of the side column
-
-
-Values = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
@@ -52,13 +51,14 @@ _SAGITTAL = View("sagittal", 0, (2, 1), "APSI")
 
 @dataclass(frozen=True)
 class Plane:
-    """One picture of a volume at display size, how it is looked at, and where the planes cross it."""
+    """One picture of a volume at display size, how it is looked at, where planes cross, and the region asked for."""
 
     view: View
     pixels: NDArray[np.uint8]
     values: NDArray[np.float32]
     cross: tuple[float, float] | None  # share of the height and of the width
     width_mm: float
+    region: NDArray[np.bool_] | None = None
 
 
 @dataclass(frozen=True)
@@ -98,8 +98,12 @@ def planes_of(explanation: Explanation) -> Planes:
     at = [int(np.clip(round(float(across[k])), 0, heat.shape[k] - 1)) for k in range(3)]
     fine = is_fine(explanation.map(), explanation.geometry)
     longest = max(n * s for n, s in zip(heat.shape, steps, strict=True))
+    asked = _asked(explanation)
     cut = [
-        _plane(v, _slice(grey, v, at[v.cut]), _slice(heat, v, at[v.cut]), steps, longest, fine=fine, at=at)
+        replace(
+            _plane(v, _slice(grey, v, at[v.cut]), _slice(heat, v, at[v.cut]), steps, longest, fine=fine, at=at),
+            region=None if asked is None else _slice(asked, v, at[v.cut]),
+        )
         for v in (_AXIAL, _CORONAL, _SAGITTAL)
     ]
     with np.errstate(all="ignore"):
@@ -135,6 +139,7 @@ def panel_of_volumes(explanations: Sequence[Explanation], width: float) -> Figur
 def slice_sheet(explanation: Explanation, count: int = 20, width: float = 13.5) -> Figure:
     """Axial slices from the lowest to the highest that the model saw, each under the map, with where they lie."""
     heat, grey, steps, affine = _upright(explanation)
+    asked = _asked(explanation)
     seen = np.flatnonzero(np.isfinite(heat).any((0, 1)))
     at = np.unique(np.linspace(seen[0], seen[-1], count).round().astype(int)) if len(seen) else np.arange(1)
     shown = planes_of(explanation)
@@ -149,6 +154,7 @@ def slice_sheet(explanation: Explanation, count: int = 20, width: float = 13.5) 
             place = said((0, 0, to_mm(affine, (0, 0, k))[2])).split(", ")[2]
             view = replace(_AXIAL, name=place)
             plane = _plane(view, _slice(grey, view, k), _slice(heat, view, k), steps, longest, fine=shown.fine)
+            plane = plane if asked is None else replace(plane, region=_slice(asked, view, k))
             cell = Column(MARGIN + c * (room + _GAP), y, room, (0, 0))
             tallest = max(tallest, _drawn(sheet, plane, shown, explanation, cell))
         y += tallest + 0.12
@@ -183,9 +189,8 @@ def _drawn(sheet: Sheet, p: Plane, shown: Planes, e: Explanation, at: Column) ->
     """One plane with its letters, cross and scale bar, in a square cell; how high it and its name are."""
     x, y = at.x, at.y
     height, width = (n * at.width / max(p.values.shape) for n in p.values.shape)
-    sheet.image(
-        overlay(p.pixels, p.values, signed=e.signed, limits=shown.limits, ground=shown.ground), x, y, width, height
-    )
+    mixed = overlay(p.pixels, p.values, signed=e.signed, limits=shown.limits, ground=shown.ground)
+    sheet.image(mixed if p.region is None or not p.region.any() else edged(mixed, p.region), x, y, width, height)
     if p.cross is not None:
         down, along, open_ = y + p.cross[0] * height, x + p.cross[1] * width, 0.08
         lines = [((x, down), (along - open_, down)), ((along + open_, down), (x + width, down))]
@@ -220,12 +225,21 @@ def _upright(
     return heat, np.asarray(grey, np.float32), spacing(there), there
 
 
-def _slice(values: NDArray[np.float32], view: View, at: int) -> NDArray[np.float32]:
+def _asked(e: Explanation) -> NDArray[np.bool_] | None:
+    """The region that is explained, with axes to R, A, S."""
+    region = e.extras.get("region")
+    if region is None or tuple(region.shape[1:]) != tuple(e.geometry.source_size):
+        return None
+    affine = np.vstack([np.asarray(e.geometry.affine, np.float64), [0, 0, 0, 1]])
+    return np.asarray(turned(region[0].numpy(), turn_to(affine, "RAS")), bool)
+
+
+def _slice(values: NDArray[Any], view: View, at: int) -> NDArray[Any]:
     """One slice as it is looked at."""
     flat = np.take(values, at, axis=view.cut)
     rest = [axis for axis in range(3) if axis != view.cut]
     upright = flat.transpose([rest.index(axis) for axis in view.axes])
-    seen: Values = upright[::-1, ::-1]
+    seen: NDArray[Any] = upright[::-1, ::-1]
     return seen
 
 

@@ -12,6 +12,7 @@ from pellucid.errors import TargetError
 from pellucid.explanation import Prediction
 from pellucid.models.dense import dense_scores, find_dense, names_dense, winners
 from pellucid.models.reading import Reading
+from pellucid.models.sliding import SlidingWindow
 from pellucid.models.targets import ClassTarget, Target, TopClass
 from pellucid.models.targets.classes import label_of
 from pellucid.models.targets.regions import RegionTarget
@@ -19,12 +20,18 @@ from pellucid.models.targets.versus import Between
 from pellucid.models.task import Labels, Task, task_kind
 
 _SHOWN = 20  # regions that a result names
+_OF_MONAI = frozenset(
+    (
+        *("UNet", "BasicUNet", "BasicUNetPlusPlus", "AttentionUnet", "DynUNet", "FlexibleUNet", "VNet", "HighResNet"),
+        *("SegResNet", "SegResNetVAE", "SegResNetDS", "UNETR", "SwinUNETR", "AHNet", "DiNTS", "MedNeXt", "DAF3D"),
+    )
+)
 
 
 @task_kind("regions", "segmentation")
 @dataclass(frozen=True)
 class RegionTask(Task):
-    """Scores of classes at places, `(N, C, h, w)`; a region is where a class scores highest.
+    """Scores of classes at places, `(N, C, h, w)` or `(N, C, a, b, c)`; a region is where a class scores highest.
 
     Attributes:
         part: which part of the output holds them, by name; empty where that is found.
@@ -61,16 +68,21 @@ class RegionTask(Task):
         if isinstance(target, ClassTarget):
             raise TargetError(
                 "The model gives a class to each place: ask for region:LABEL, all that it gives to that class, "
-                "region:LABEL@x,y, one place in the picture's pixels, or region:LABEL#1, its largest piece."
+                "region:LABEL@x,y, one place in the picture's pixels (of a volume region:LABEL@i,j,k), or "
+                "region:LABEL#1, its largest piece."
             )
 
     @classmethod
     def claims(cls, module: nn.Module) -> Task | None:
-        """A segmentation network of torchvision or transformers."""
+        """A segmentation network of torchvision, transformers or MONAI, or one that slides over volumes."""
+        if isinstance(module, SlidingWindow):
+            return cls()
         for kind in type(module).__mro__:
             if kind.__module__.startswith("torchvision.models.segmentation."):
                 return cls()
             if kind.__module__.startswith("transformers.") and kind.__name__.endswith("ForSemanticSegmentation"):
+                return cls()
+            if kind.__module__.startswith("monai.networks.nets.") and kind.__name__ in _OF_MONAI:
                 return cls()
         return cls() if _by_queries(module) else None
 

@@ -174,13 +174,13 @@ def _latest_first() -> list[type[Target]]:
 
 
 _PLACE = re.compile(r"@\s*-?[\d.]+(?:,\s*-?[\d.]+)*$")
-_NUMBER = re.compile(r"\s*-?[\d.]+\s*(?:[/>].*)?$")
+_NUMBER = re.compile(r"\s*-?[\d.]+\s*(?:mm)?\s*(?:[/>].*)?$")
 
 
 def split_targets(text: str) -> list[str]:
     """Texts of several targets, `tabby,box:dog@1,2,3,4/left,281`, one by one; a place after `@` keeps its commas.
 
-    A place has four numbers, or two (`region:road@120,40`) where what follows is none.
+    A place has four numbers, or two or three (`region:road@120,40`, `region:brain@-12,30,44mm`) where none follows.
     """
     parts: list[str] = []
     for piece in text.split(","):

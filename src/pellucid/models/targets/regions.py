@@ -5,12 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from PIL import Image, UnidentifiedImageError
 from torch import Tensor, nn
 
 from pellucid.errors import AbsentError, TargetError
@@ -18,18 +15,18 @@ from pellucid.media.geometry import Geometry
 from pellucid.models.dense import Mask, dense_scores, pieces, winners
 from pellucid.models.targets.base import Labels, Target, target
 from pellucid.models.targets.classes import index_or_label, label_of, resolve_class
+from pellucid.models.targets.places import cell, on_input, point, read_mask, said, shares, whole
 
 PARTS = ("all", "iou", "error")
 _TEXT = re.compile(
     r"region(?::(?P<which>[^@/#]*))?(?:#(?P<piece>\d+))?(?:@(?P<at>[^/]*))?(?:/(?P<part>\w+)(?:=(?P<truth>.+))?)?"
 )
-_ON = 0.5  # whole numbers are the centres of pixels
 
 
-@target("region", form="region:LABEL[#PIECE][@X,Y][/all|iou|error=MASK.png]")
+@target("region", form="region:LABEL[#PIECE][@X,Y][/all|iou|error=MASK]")
 @dataclass(frozen=True)
 class RegionTarget(Target):
-    """A region of a segmentation network: the places that it gives to one class.
+    """A region of a segmentation network of pictures or volumes: the places that it gives to one class.
 
     Its score is the mean, over those places of the untouched picture, of the class's score: what Seg-Grad-CAM
     (Vinogradova et al. 2020) sums. `all` is the mean over all places of the picture, whatever class they have; `iou`
@@ -40,9 +37,11 @@ class RegionTarget(Target):
     Args:
         label: the class, by name or number; None: of the region on `rank`, the largest being 0.
         piece: only one connected piece of it, by size, from 1.
-        at: `(x, y)` in the original picture's pixels: only that place, whatever class it has.
+        at: only one place, whatever class it has: `(x, y)` in the original picture's pixels, or `(i, j, k)` in a
+            volume's own grid.
+        mm: whether `at` is in millimetres to the patient's Right, Anterior and Superior.
         part: one of the parts, or empty.
-        truth: of `error`: a picture file of the original's size, not zero where the class truly is.
+        truth: of `error`: a picture (of a volume NIfTI) of the original's size, not zero where the class truly is.
 
     Raises:
         AbsentError: the picture has no such region.
@@ -51,13 +50,14 @@ class RegionTarget(Target):
 
     label: int | str | None = None
     piece: int | None = None
-    at: tuple[float, float] | None = None
+    at: tuple[float, ...] | None = None
     part: str = ""
     truth: str = ""
     rank: int = 0
+    mm: bool = False
     output: str = ""  # the part of the output that holds the scores
     index: int | None = None  # of the class, resolved
-    points: tuple[tuple[float, float], ...] = ()  # `at` as shares of the model's input, for each sample
+    points: tuple[tuple[float, ...], ...] = ()  # `at` as shares of the axes of the model's input, for each sample
     truths: tuple[Mask, ...] = ()  # on the model's input, for each sample
     classes: tuple[int, ...] = ()  # for each sample
     masks: tuple[Mask, ...] = ()  # the places that are meant, for each sample
@@ -84,11 +84,10 @@ class RegionTarget(Target):
         index = None if self.label is None else resolve_class(self.label, labels)
         points = self.points
         if self.at is not None and not points:
-            height, width = inputs.shape[-2:]
-            points = (_share(self.at, width, height),) * len(inputs)
+            points = (shares(self.at, inputs.shape[2:], mm=self.mm),) * len(inputs)
         truths = self.truths
         if self.truth and not truths:
-            truths = (Mask.of(_read(self.truth)),) * len(inputs)
+            truths = (Mask.of(whole(read_mask(self.truth))),) * len(inputs)
         return replace(self, index=index, points=points, truths=truths)
 
     def placed(self, geometries: Sequence[Geometry]) -> RegionTarget:
@@ -99,24 +98,11 @@ class RegionTarget(Target):
         """
         changed = self
         if self.at is not None:
-            changed = replace(changed, points=tuple(self._point(geometry) for geometry in geometries))
+            changed = replace(changed, points=tuple(point(self.at, g, mm=self.mm) for g in geometries))
         if self.truth:
-            mask = _read(self.truth)
-            changed = replace(changed, truths=tuple(Mask.of(_on_input(mask, g, self.truth)) for g in geometries))
+            mask = read_mask(self.truth)
+            changed = replace(changed, truths=tuple(Mask.of(on_input(mask, g, self.truth)) for g in geometries))
         return changed
-
-    def _point(self, geometry: Geometry) -> tuple[float, float]:
-        assert self.at is not None
-        x, y = self.at
-        left, top, *_ = geometry.input_box((x + _ON, y + _ON, x + 1, y + 1))
-        height, width = geometry.input_size[-2:]
-        inside = 0 <= left < width and 0 <= top < height
-        if not inside:
-            raise AbsentError(
-                f"The place {x:g},{y:g} lies outside of what the model sees of this picture of "
-                f"{geometry.source_size[-1]} x {geometry.source_size[-2]}: give x,y in its pixels."
-            )
-        return left / width, top / height
 
     def freeze(self, output: Any) -> RegionTarget:
         """The places of the untouched pictures that are meant, fixed."""
@@ -128,13 +114,11 @@ class RegionTarget(Target):
         return replace(self, classes=tuple(c for c, _ in chosen), masks=tuple(Mask.of(m) for _, m in chosen))
 
     def _meant(self, won: Tensor, n: int) -> tuple[int, Tensor]:
-        """The class and the places of sample n, from the classes `(h, w)` that the network gives."""
-        height, width = won.shape
+        """The class and the places of sample n, from the classes `(*grid)` that the network gives."""
         index = self.index
         if self.at is not None:
-            x, y = self.points[n]
             places = torch.zeros_like(won, dtype=torch.bool)
-            places[min(int(y * height), height - 1), min(int(x * width), width - 1)] = True
+            places[cell(self.points[n], won.shape)] = True
             return int(won[places]) if index is None else index, places
         if index is None:
             counts = torch.bincount(won.flatten())
@@ -145,7 +129,7 @@ class RegionTarget(Target):
         places = won == index
         if self.part == "error":
             truth = self.truths[n].places()[None, None].float()
-            true = nn.functional.interpolate(truth, (height, width), mode="nearest")[0, 0].bool().to(won.device)
+            true = nn.functional.interpolate(truth, tuple(won.shape), mode="nearest")[0, 0].bool().to(won.device)
             places = places != true
             if not places.any():
                 raise AbsentError("The network makes no error beside this mask, so there is none to explain.")
@@ -181,7 +165,7 @@ class RegionTarget(Target):
         classes = torch.tensor(self.classes[:count], device=scores.device)
         column = _column(scores, classes)
         if self.part == "iou":
-            now = winners(scores) == classes[:, None, None]
+            now = winners(scores) == _spread(classes, places)
             return (now & places).flatten(1).sum(1).float() / (now | places).flatten(1).sum(1).clamp(min=1)
         if self.part == "error":
             column = self._wrong(scores, column, places, classes)
@@ -192,8 +176,9 @@ class RegionTarget(Target):
 
         A place that is falsely given to the class should be any other; one that is missed should be the class.
         """
-        others = scores.scatter(1, classes[:, None, None, None].expand(-1, 1, *scores.shape[2:]), float("-inf")).amax(1)
-        size = (scores.shape[-2], scores.shape[-1])
+        own = _spread(classes, scores).expand(-1, 1, *scores.shape[2:])
+        others = scores.scatter(1, own, float("-inf")).amax(1)
+        size = tuple(scores.shape[2:])
         truths = torch.stack([t.places() for t in self.truths[: len(scores)]])[:, None].float()
         true = nn.functional.interpolate(truths, size, mode="nearest")[:, 0].bool().to(scores.device)
         return torch.where(true, others - column, column - others)
@@ -207,7 +192,7 @@ class RegionTarget(Target):
         index = self.classes[0] if len(self.classes) == 1 else self.index
         label = label_of(index, labels) if index is not None else f"region of rank {self.rank}"
         piece = "" if self.piece is None else f", piece {self.piece}"
-        where = "" if self.at is None else f" at {self.at[0]:g},{self.at[1]:g}"
+        where = "" if self.at is None else f" at {said(self.at, mm=self.mm)}"
         part = {"all": "everywhere, score of ", "iou": "overlap of ", "error": "error of "}.get(self.part, "")
         return f"{part}{label}{piece}{where}"
 
@@ -216,7 +201,7 @@ class RegionTarget(Target):
         if self.label is None and self.rank and self.at is None:
             return f"top:{self.rank}"
         piece = "" if self.piece is None else f"#{self.piece}"
-        at = "" if self.at is None else f"@{self.at[0]:g},{self.at[1]:g}"
+        at = "" if self.at is None else f"@{said(self.at, mm=self.mm)}"
         part = f"/{self.part}" if self.part else ""
         truth = f"={self.truth}" if self.truth else ""
         return f"region:{'' if self.label is None else self.label}{piece}{at}{part}{truth}"
@@ -228,18 +213,22 @@ class RegionTarget(Target):
             return None
         match = _TEXT.fullmatch(text)
         try:
-            at = [float(v) for v in match["at"].split(",")] if match and match["at"] is not None else None
+            typed = match["at"].strip() if match and match["at"] is not None else None
+            at = None if typed is None else tuple(float(v) for v in typed.removesuffix("mm").split(","))
         except ValueError:
-            at = []
-        if match is None or (at is not None and len(at) != 2):
+            at = ()
+        mm = typed is not None and typed.endswith("mm")
+        if match is None or (at is not None and len(at) not in ((3,) if mm else (2, 3))):
             raise TargetError(
-                f"{text!r} is no region: write region:LABEL, region:LABEL#1 or region:LABEL@x,y, with /PART if any."
+                f"{text!r} is no region: write region:LABEL, region:LABEL#1 or region:LABEL@x,y, with /PART if any; of "
+                "a volume region:LABEL@i,j,k or region:LABEL@x,y,zmm."
             )
         which = (match["which"] or "").strip()
         return cls(
             label=index_or_label(which) if which else None,
             piece=int(match["piece"]) if match["piece"] else None,
-            at=None if at is None else (at[0], at[1]),
+            at=at,
+            mm=mm,
             part=match["part"] or "",
             truth=match["truth"] or "",
         )
@@ -248,38 +237,13 @@ class RegionTarget(Target):
 def _column(scores: Tensor, classes: Tensor) -> Tensor:
     """Each sample's own class, `(N, h, w)`; of a single column the second class is it, the first its opposite."""
     if scores.shape[1] == 1:
-        return torch.where(classes[:, None, None] == 1, scores[:, 0], -scores[:, 0])
+        return torch.where(_spread(classes, scores[:, 0]) == 1, scores[:, 0], -scores[:, 0])
     if int(classes.max()) >= scores.shape[1]:
         raise TargetError(f"Class {int(classes.max())} is out of range: the model has {scores.shape[1]} classes.")
     column: Tensor = scores[torch.arange(len(scores), device=scores.device), classes]
     return column
 
 
-def _share(at: tuple[float, float], width: int, height: int) -> tuple[float, float]:
-    return (at[0] + _ON) / width, (at[1] + _ON) / height
-
-
-def _read(file: str) -> Tensor:
-    """A mask file as bool `(H, W)`."""
-    try:
-        with Image.open(Path(file).expanduser()) as image:
-            pixels = np.asarray(image)
-    except (OSError, UnidentifiedImageError) as error:
-        raise TargetError(f"The true mask {file} cannot be read: give a picture, not zero where it is.") from error
-    return torch.from_numpy((pixels if pixels.ndim == 2 else pixels[..., :3].max(-1)) > 0)
-
-
-def _on_input(mask: Tensor, geometry: Geometry, file: str) -> Tensor:
-    """A mask of the original picture, at the centre of each pixel of the model's input."""
-    if tuple(mask.shape) != tuple(geometry.source_size[-2:]):
-        (rows, columns), (height, width) = mask.shape, geometry.source_size[-2:]
-        raise AbsentError(
-            f"The true mask {file} is {columns} x {rows}, and the picture {width} x {height}: give one of its size."
-        )
-    chosen = []
-    for axis in (-2, -1):
-        start, stop = geometry.box[axis]
-        size, source = geometry.input_size[axis], geometry.source_size[axis]
-        centres = start + (torch.arange(size) + _ON) / size * (stop - start)
-        chosen.append(centres.floor().long().clamp(0, source - 1))
-    return mask[chosen[0]][:, chosen[1]]
+def _spread(classes: Tensor, over: Tensor) -> Tensor:
+    """Classes `(N,)` with as many axes as that has."""
+    return classes.reshape(-1, *[1] * (over.ndim - 1))

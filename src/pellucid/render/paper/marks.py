@@ -44,7 +44,11 @@ def with_edge(pixels: NDArray[np.uint8], e: Explanation) -> NDArray[np.uint8]:
     region = e.extras.get("region")
     if region is None or region.shape[-2:] != e.geometry.source_size[-2:]:
         return pixels
-    whole = region[0].numpy().astype(bool)
+    return edged(pixels, region[0].numpy().astype(bool))
+
+
+def edged(pixels: NDArray[np.uint8], whole: NDArray[np.bool_]) -> NDArray[np.uint8]:
+    """A picture `(H, W, 3)` with the edge of a region that is told on a grid `(h, w)` over all of it."""
     rows, columns = (np.arange(n) * m // n for n, m in zip(pixels.shape[:2], whole.shape, strict=True))
     inside = whole[rows][:, columns]
     if is_place(whole):  # a ring around it
