@@ -96,6 +96,11 @@ class Hooks:
         return not self._deaf and threading.get_ident() == self._thread
 
 
+def takes_hooks(module: nn.Module) -> bool:
+    """Whether a module takes hooks at all: what TorchScript compiled, or loaded from a file, refuses them."""
+    return type(module).register_forward_hook is nn.Module.register_forward_hook
+
+
 def _lasting(do: Do) -> Callable[[], Do | None]:
     """What gives `do`, or None when the object whose method it is has gone."""
     return WeakMethod(do) if inspect.ismethod(do) else lambda: do

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import fx, nn
 
+from pellucid.engine.hooks import takes_hooks
 from pellucid.errors import LayerError
 
 _ORIGINAL = (
@@ -30,8 +31,7 @@ def inside_script(module: nn.Module, name: str) -> bool:
     A traced part itself is called from Python, and heard; one that was scripted, or loaded from a file, takes none.
     """
     part, above = module.get_submodule(name), module.get_submodule(name.rpartition(".")[0])
-    deaf = type(part).register_forward_hook is not nn.Module.register_forward_hook
-    return isinstance(above, torch.jit.ScriptModule) or (isinstance(part, torch.jit.ScriptModule) and deaf)
+    return isinstance(above, torch.jit.ScriptModule) or not takes_hooks(part)
 
 
 def require_readable(module: nn.Module, name: str) -> None:
