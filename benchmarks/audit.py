@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 import pellucid as pl
+from benchmarks.planted_slices import KINDS, WAYS, precision, tables
 from benchmarks.reliances import CAUSES, trained, world
 from benchmarks.report import Section, at_least, at_most, single
 from pellucid.audit.columns import Columns
@@ -23,10 +24,11 @@ class Size:
     planted: int  # networks of each cause
     clean: int
     tables: int
+    rounds: int  # of planted slices, of each kind and share
 
 
-FULL = Size(planted=5, clean=8, tables=40)
-QUICK = Size(planted=1, clean=2, tables=10)
+FULL = Size(planted=5, clean=8, tables=40, rounds=5)
+QUICK = Size(planted=1, clean=2, tables=10, rounds=1)
 
 
 def _reasons(size: Size, _device: str) -> Iterator[Section]:
@@ -107,5 +109,37 @@ def _precision(members: tuple[int, ...], inside: np.ndarray) -> float:
     return float(inside[list(members)].mean()) if members else 0.0
 
 
+def _planted(size: Size, _device: str) -> Iterator[Section]:
+    """The audit beside other ways, table by table."""
+    section = Section(
+        "Planted slices beside other ways",
+        "Clean networks on 1,500 pictures of shapes with one slice planted: 1, 2 or 5 % that are rare (dark on light), "
+        "mislabelled (in one tint), or blurred; they are wrong on 5 to 20 % of the rest. Precision at ten: of the ten "
+        "first samples of a slice, how many were planted; of each way's first five slices the one that holds most "
+        "(Domino's protocol). All ways are given the same table; the audit's slices were tested, on samples without a "
+        "part in the search. Domino, spotlight, SliceLine and SpRAy are their papers' definitions, in our own code.",
+    )
+    results: dict[str, list[float]] = {name: [] for name in WAYS}
+    kinds: dict[str, list[float]] = {kind: [] for kind in KINDS}
+    seconds = []
+    for table in tables(size.rounds):
+        for name, way in WAYS.items():
+            begun = time.process_time()
+            results[name].append(precision(way(table.samples), table.inside))
+            seconds += [time.process_time() - begun] if name == "audit" else []
+        kinds[table.kind].append(results["audit"][-1])
+    best = max(float(np.mean(results[name])) for name in WAYS if name != "audit")
+    count = f"of {len(results['audit'])} tables"
+    section.rows.append(single("audit", float(np.mean(results["audit"])), "", at_least(max(0.73, best)), count))
+    section.rows += [single(f"audit, {kind}", float(np.mean(v)), "", None, f"of {len(v)}") for kind, v in kinds.items()]
+    section.rows += [single(name, float(np.mean(results[name])), "") for name in WAYS if name != "audit"]
+    section.rows.append(single("processor time of the audit's search and tests", float(np.median(seconds)), " s"))
+    yield section
+
+
 TITLE = "Where a model goes wrong, and why"
-SECTIONS: dict[str, Callable[[Size, str], Iterator[Section]]] = {"reasons": _reasons, "slices": _slices}
+SECTIONS: dict[str, Callable[[Size, str], Iterator[Section]]] = {
+    "reasons": _reasons,
+    "slices": _slices,
+    "planted": _planted,
+}

@@ -106,4 +106,4 @@ def trained(cause, seed=0, count=1200, epochs=12):
                 loss.backward()
                 steps.step()
     look = pl.Preprocess(input_size=(SIDE, SIDE), mean=(0.5,) * 3, std=(1.0,) * 3)
-    return pl.wrap(model.eval(), transform=look, labels=list(CLASSES))
+    return pl.wrap(model.eval(), transform=look, labels=list(CLASSES), scores="softmax")

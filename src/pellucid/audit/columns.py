@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -46,6 +46,27 @@ def evidence_figures(samples: SampleTable) -> NDArray[np.float64]:
     return np.stack([ring, entropy, np.hypot(y, x), against], 1)
 
 
+def described(columns: Columns, inside: NDArray[np.bool_]) -> str:
+    """A group of samples in words: the one or two literals that tell it best (largest F1), the answer aside."""
+    usable = [j for j, source in enumerate(columns.sources) if source != "answer"]
+    if not usable or not inside.any():
+        return ""
+
+    def fit(mask: NDArray[np.bool_]) -> float:
+        return float(2 * (mask & inside).sum() / (mask.sum() + inside.sum()))
+
+    first = max(usable, key=lambda j: (fit(columns.values[:, j]), -j))
+    best, chosen = fit(columns.values[:, first]), [first]
+    for j in usable:
+        if columns.sources[j] != columns.sources[first]:
+            value = fit(columns.values[:, first] & columns.values[:, j])
+            if value > best:
+                best, chosen = value, [first, j]
+    mask = columns.values[:, chosen].all(1)
+    share = (mask & inside).sum() / inside.sum()
+    return f"{' and '.join(columns.names[j] for j in chosen)} ({share:.0%} of them)"
+
+
 def describe(
     samples: SampleTable, labels: Sequence[str], given: Mapping[str, Sequence[str]] | None = None, seed: int = 0
 ) -> Columns:
@@ -54,7 +75,7 @@ def describe(
     Args:
         samples: the table.
         labels: names of the model's classes.
-        given: further columns by name, a text for each sample.
+        given: further columns by name, a text for each sample; one of many numbers is cut at its outer fifths.
         seed: of the groups of like pictures.
     """
     names: list[str] = []
@@ -82,10 +103,30 @@ def describe(
         what = _what(kinds == k, numbers, samples, labels)
         add(f"like pictures, group {k + 1} ({what})", kinds == k, "like pictures")
     for name, texts in (given or {}).items():
-        found, counts = np.unique(np.array(list(texts), str), return_counts=True)
-        for value in found[np.argsort(-counts, kind="stable")][:_MOST_VALUES]:
-            add(f"{name} {value}", np.array(list(texts), str) == value, name)
+        for literal, value in _literals(name, np.array(list(texts), str)):
+            add(literal, value, name)
     return Columns(tuple(names), np.stack(values, 1) if values else np.zeros((len(samples), 0), bool), tuple(sources))
+
+
+def _literals(name: str, texts: NDArray[np.str_]) -> Iterator[tuple[str, NDArray[np.bool_]]]:
+    """Those of a given column: its most frequent values, or the outer fifths of many numbers."""
+    found, counts = np.unique(texts, return_counts=True)
+    numbers = np.array([_number(text) for text in texts])
+    known = np.isfinite(numbers)
+    if len(found) > _MOST_VALUES and known.mean() > 0.5:
+        low, high = np.quantile(numbers[known], [0.2, 0.8])
+        yield f"little {name} (up to {low:g})", numbers <= low
+        yield f"much {name} (from {high:g})", numbers >= high
+        return
+    for value in found[np.argsort(-counts, kind="stable")][:_MOST_VALUES]:
+        yield f"{name} {value}", texts == value
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        return float("nan")
 
 
 def _kinds(samples: SampleTable, seed: int) -> NDArray[np.int64]:
@@ -93,7 +134,7 @@ def _kinds(samples: SampleTable, seed: int) -> NDArray[np.int64]:
     count = min(_KINDS, len(samples) // 20)
     if count < 2:
         return np.zeros(len(samples), np.int64)
-    found: NDArray[np.int64] = KMeans(count, n_init=3, random_state=seed).fit_predict(_scaled(samples.embedding))
+    found: NDArray[np.int64] = KMeans(count, n_init=3, random_state=seed).fit_predict(scaled(samples.embedding))
     return found
 
 
@@ -105,7 +146,8 @@ def _what(inside: NDArray[np.bool_], numbers: NDArray[np.float64], samples: Samp
     return f"mostly {labels[answer]}, {'much' if away[j] > 0 else 'little'} {(*PROPERTIES, *EVIDENCE)[j]}"
 
 
-def _scaled(rows: NDArray[np.float32]) -> NDArray[np.float64]:
+def scaled(rows: NDArray[np.floating]) -> NDArray[np.float64]:
+    """Columns with mean 0 and standard deviation 1; those that never change stay 0."""
     spread = rows.std(0).astype(np.float64)
-    scaled: NDArray[np.float64] = (rows - rows.mean(0)) / np.where(spread > 0, spread, 1)
-    return scaled
+    found: NDArray[np.float64] = (rows - rows.mean(0)) / np.where(spread > 0, spread, 1)
+    return found

@@ -8,10 +8,8 @@ from dataclasses import dataclass
 from pellucid.audit.reasons import Reliance
 from pellucid.audit.review import Review
 from pellucid.audit.samples import SampleTable
-from pellucid.audit.slices import WeakSlice, distinct
+from pellucid.audit.slices import SURE, WeakSlice, distinct
 from pellucid.explanation import Brief, Record
-
-_SURE = 0.05  # slices up to this p-value are said
 
 
 @dataclass(repr=False)
@@ -50,8 +48,8 @@ class Findings(Brief):
 
     @property
     def sure_slices(self) -> list[WeakSlice]:
-        """Slices that err more often beyond chance; of those that are nearly the same the surest."""
-        return distinct([s for s in self.slices if s.p <= _SURE])
+        """Slices that err more often beyond chance; of those that are nearly the same the first."""
+        return distinct([s for s in self.slices if s.p <= SURE])
 
     def lines(self) -> Iterator[str]:
         """The summary, a sentence each."""

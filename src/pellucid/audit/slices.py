@@ -1,9 +1,9 @@
-"""Slices of samples on which a model errs more often: searched on one half of them, tested on the other."""
+"""Slices of samples on which a model errs more often: searched on one half of them, tested on the other; both ways."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from itertools import combinations
 from typing import Protocol, TypeVar
 
@@ -11,12 +11,14 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import hypergeom
 
-from pellucid.audit.columns import Columns
+from pellucid.audit.columns import Columns, described
+from pellucid.audit.groups import Candidate, Likeness
 from pellucid.numerics.proportions import difference
 from pellucid.numerics.statistics import adjusted
 
 ALPHA, DEPTH = 0.95, 2  # SliceLine's weight of the error against the size; literals of a slice at the most
 LEAST = 10  # samples of a slice, in the half where it is searched
+SURE = 0.05  # slices up to this p-value are said
 _TESTED = 12
 
 Bools = NDArray[np.bool_]
@@ -39,12 +41,13 @@ class WeakSlice:
 
     Attributes:
         name: what they share.
-        literals: numbers of the columns.
-        members: numbers of the samples, of both halves.
+        literals: numbers of the columns; none of a group of like pictures.
+        members: numbers of the samples, of both halves: those that are wrong first, and of these the surest members.
         count: those of the half on which it was tested.
         error: their error rate there; `others`: that of the samples outside of it.
         gap, low, high: by how much it errs more, with the 95 % interval.
         p: of no more errors than outside (Fisher, one-sided), adjusted for all slices tested (Benjamini & Hochberg).
+        kind: how it was found: `conjunction`, `mixture` or `spotlight`.
     """
 
     name: str
@@ -57,6 +60,7 @@ class WeakSlice:
     low: float
     high: float
     p: float
+    kind: str = "conjunction"
 
     @property
     def line(self) -> str:
@@ -151,39 +155,60 @@ def distinct(found: Sequence[S], most: float = 0.5) -> list[S]:
     return kept
 
 
-def find(columns: Columns, wrong: Bools, known: Bools, seed: int = 0) -> list[WeakSlice]:
-    """Slices that err more often, the surest first: searched on one random half, tested on the other.
+def find(
+    columns: Columns, wrong: Bools, known: Bools, seed: int = 0, likeness: Likeness | None = None
+) -> list[WeakSlice]:
+    """Slices that err more often, those that do by the most first: searched on each random half, tested on the other.
 
     Args:
         columns: the literals.
         wrong: `(N,)`, whether each answer is wrong.
         known: `(N,)`, whether that is known.
         seed: of the halves.
+        likeness: in what samples can be alike; None looks for conjunctions alone.
     """
     order = np.random.default_rng(seed).permutation(np.flatnonzero(known))
-    search, test = np.sort(order[: len(order) // 2]), np.sort(order[len(order) // 2 :])
-    usable = np.array([not s.startswith("answer") for s in columns.sources], bool)
-    kept = np.flatnonzero(usable)
-    sources = [columns.sources[j] for j in kept]
-    if not len(kept) or not len(search):
-        return []
-    found = best_slices(columns.values[np.ix_(search, kept)], wrong[search], sources)
-    slices = [s for literals, _ in found if (s := _tested(columns, tuple(int(kept[j]) for j in literals), wrong, test))]
+    halves = np.sort(order[: len(order) // 2]), np.sort(order[len(order) // 2 :])
+    slices: list[WeakSlice] = []
+    for search, test in (halves, halves[::-1]):
+        if len(search) and wrong[search].any():
+            found = [*conjunctions(columns, wrong, search), *(likeness.propose(search) if likeness else ())]
+            slices += [s for candidate in found if (s := _tested(columns, candidate, wrong, test))]
     if not slices:
         return []
     p = adjusted([s.p for s in slices], "bh")
-    again = [WeakSlice(**{**s.__dict__, "p": float(q)}) for s, q in zip(slices, p, strict=True)]
-    return sorted(again, key=lambda s: (s.p, -s.gap))
+    return sorted((replace(s, p=float(q)) for s, q in zip(slices, p, strict=True)), key=_rank)
 
 
-def _tested(columns: Columns, literals: tuple[int, ...], wrong: Bools, test: NDArray[np.int64]) -> WeakSlice | None:
-    inside = np.logical_and.reduce(columns.values[:, list(literals)], axis=1)
+def _rank(s: WeakSlice) -> tuple[bool, float, bool, float]:
+    """What is sure first, then what errs by the most; of equals (5 %) what has a name of its own."""
+    sure = s.p <= SURE
+    return not sure, -round(20 * s.gap) if sure else 0, s.kind != "conjunction", s.p
+
+
+def conjunctions(columns: Columns, wrong: Bools, search: NDArray[np.int64]) -> Iterator[Candidate]:
+    """SliceLine's best on the samples `search`, over all; what was answered describes none."""
+    kept = np.array([j for j, source in enumerate(columns.sources) if source != "answer"], np.int64)
+    if not len(kept):
+        return
+    sources = [columns.sources[j] for j in kept]
+    for literals, _ in best_slices(columns.values[np.ix_(search, kept)], wrong[search], sources):
+        own = tuple(int(kept[j]) for j in literals)
+        yield Candidate("conjunction", columns.values[:, list(own)].all(1).astype(float), own)
+
+
+def _tested(columns: Columns, found: Candidate, wrong: Bools, test: NDArray[np.int64]) -> WeakSlice | None:
+    inside = found.inside
     here, errors = inside[test], wrong[test]
     size, bad, count, total = int(here.sum()), int((here & errors).sum()), len(test), int(errors.sum())
     if not 0 < size < count:
         return None
     gap, low, high = difference(bad, size, total - bad, count - size)
-    name = " and ".join(columns.names[j] for j in literals)
-    members = tuple(int(i) for i in np.flatnonzero(inside))
+    name = (
+        " and ".join(columns.names[j] for j in found.literals) or f"like pictures, mostly {described(columns, inside)}"
+    )
+    order = np.lexsort((np.arange(len(inside)), -found.score, ~wrong))
+    members = tuple(int(i) for i in order if inside[i])
     p = float(hypergeom.sf(bad - 1, count, total, size))
-    return WeakSlice(name, literals, members, size, bad / size, (total - bad) / (count - size), gap, low, high, p)
+    rates = bad / size, (total - bad) / (count - size)
+    return WeakSlice(name, found.literals, members, size, *rates, gap, low, high, p, found.kind)

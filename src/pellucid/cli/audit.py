@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -15,6 +17,14 @@ if TYPE_CHECKING:
     from pellucid.results.audit import Audit
 
 
+class FailIf(StrEnum):
+    """What makes the command exit with 1."""
+
+    REASON = "reason"
+    SLICE = "slice"
+    ANY = "any"
+
+
 @options.spelled_out
 def audit(
     pictures: Annotated[
@@ -23,6 +33,18 @@ def audit(
     ],
     model: options.ModelName = options.DEFAULT_MODEL,
     layer: options.LayerWithPlaces = None,
+    metadata: Annotated[
+        Path | None,
+        typer.Option("--metadata", help="A CSV of what else is known: the picture's file first, then named columns."),
+    ] = None,
+    export: Annotated[
+        str | None,
+        typer.Option("--export", help="For other tools, with commas: csv, parquet, coco, fiftyone, junit."),
+    ] = None,
+    fail_if: Annotated[
+        FailIf | None,
+        typer.Option("--fail-if", help="Exit with 1 if a wrong reason, a weak slice, or any of them is found."),
+    ] = None,
     out: options.Out = options.OUT,
     as_json: options.Json = False,
     seed: options.Seed = 0,
@@ -32,18 +54,26 @@ def audit(
     batch = Journal(pictures).exists
     with console.report(as_json, out, *([] if batch else [pictures])) as report:
         of_batch = given_batch([pictures], model)
+        from pellucid.results.audit_exports import require_formats
         from pellucid.verbs.audit import audit as run
 
+        kinds = [kind.strip() for kind in (export or "").split(",") if kind.strip()]
+        require_formats(kinds)
         vision = of.load(model) if of_batch is None else of_batch.load()
         looked = pictures if of_batch is None else of_batch.pictures()
         with console.progress():
-            found = run(vision, looked, layer=layer, keep=out / "work", seed=seed)
+            found = run(vision, looked, layer=layer, given=metadata, keep=out / "work", seed=seed)
             saved = [str(path) for path in found.save(out)]
-        report["results"].append(_entry(found, saved))
+            exported = [str(path) for kind in kinds for path in found.export(kind, out)]
+        report["results"].append(_entry(found, [*saved, *exported]))
         report["failed"] += [{"error": sentence} for sentence in found.samples.failed]
         if not as_json:
             console.tell(f"{found.name}: {len(found.samples)} pictures, layer {found.samples.layer}", found)
             say(f"  page: {saved[-1]}")
+    reasons, weak = bool(found.wrong_reasons), bool(found.sure_slices)
+    bad = {None: False, FailIf.REASON: reasons, FailIf.SLICE: weak, FailIf.ANY: reasons or weak}
+    if bad[fail_if]:
+        raise typer.Exit(1)
 
 
 def _entry(found: Audit, saved: list[str]) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from pellucid.audit.review import Calibration, Confusion, Review
 from pellucid.audit.samples import SampleTable, arrays
 from pellucid.audit.slices import WeakSlice
 from pellucid.keep.files import comma_separated
+from pellucid.results import audit_exports
 from pellucid.results.base import Result
 from pellucid.results.shown import names_of_inputs, slug, unused
 
@@ -72,10 +73,24 @@ class Audit(Findings, Result):
 
         return audit_card(self, self.caption, file=file)
 
+    def _stem(self, folder: str | Path) -> Path:
+        return Path(folder) / unused(f"{slug(self.name)}.audit", names_of_inputs(folder, self.sources))
+
+    def export(self, kind: str, folder: str | Path) -> list[Path]:
+        """Write the findings for another tool into `folder`: see `audit_exports.FORMATS`.
+
+        Args:
+            kind: `csv` or `parquet` (ids of each finding), `coco` (tags), `fiftyone` (a data set's folder), `junit`.
+            folder: is made if it is not there.
+
+        Raises:
+            PellucidError: no such kind; a package that it needs is missing.
+        """
+        return audit_exports.write(self, kind, self._stem(folder))
+
     def save(self, folder: str | Path) -> list[Path]:
         """Write values (.npz), record (.json), table (.csv) and page (.html) into `folder`; the page comes last."""
-        name = f"{slug(self.name)}.audit"
-        stem = Path(folder) / unused(name, names_of_inputs(folder, self.sources))
+        stem = self._stem(folder)
         further = {
             stem.with_name(f"{stem.name}.csv"): self.csv().encode(),
             stem.with_name(f"{stem.name}.html"): self.html().encode(),

@@ -14,6 +14,8 @@ import torch
 from pellucid.audit import reasons as wrong_reasons
 from pellucid.audit import slices
 from pellucid.audit.columns import describe
+from pellucid.audit.groups import Likeness
+from pellucid.audit.metadata import Metadata, read_metadata
 from pellucid.audit.review import review
 from pellucid.audit.samples import arrays, build, reread
 from pellucid.engine.trace import interruptible
@@ -29,6 +31,8 @@ from pellucid.verbs.request import REQUESTS, Again, Maker, Request
 
 __all__ = ["Audit", "audit", "opened", "recompute"]
 
+Given = Mapping[str, Sequence[str]] | str | Path | None
+
 _NO_LABELS = (
     "Nothing is known of the true classes, so this audit is reduced: what the answers rest on, and files that show one "
     "picture. Give a folder with a sub-folder for each class, or a labels.csv."
@@ -43,7 +47,7 @@ class AuditRequest(Request):
     verb: ClassVar[str] = "audit"
 
     layer: str | None = None
-    given: Mapping[str, Sequence[str]] | None = None
+    given: Given = None
     seed: int = 0
 
 
@@ -53,7 +57,7 @@ def audit(
     pictures: str | Path | list[str | Path] | tuple[str | Path, ...] | Pictures,
     *,
     layer: str | None = None,
-    given: Mapping[str, Sequence[str]] | None = None,
+    given: Given = None,
     keep: str | Path | None = None,
     seed: int = 0,
 ) -> Audit:
@@ -63,7 +67,8 @@ def audit(
         model: a `VisionModel`, a model's name for `load`, or a bare module; of pictures, with class scores.
         pictures: a folder (sub-folders or a `labels.csv` are classes), a glob, `digits:`, or a list.
         layer: module path; None finds the last that reads as a picture.
-        given: what is known of the pictures besides, by name a text for each: a site, a device, a year.
+        given: what is known of the pictures besides, by name a text for each: a site, a device, a year; or a CSV whose
+            first column is the picture's file.
         keep: folder where finished batches are kept, so that a run goes on where it stopped.
         seed: of whatever is random.
 
@@ -77,16 +82,14 @@ def audit(
     if loaded.takes_clips:
         raise ModelError(f"An audit looks at pictures, and {loaded.name} takes clips: audit it frame by frame.")
     looked = read_folder(pictures) if isinstance(pictures, str | Path | list | tuple) else pictures
-    for name, texts in (given or {}).items():
-        if len(texts) != len(looked):
-            raise DataError(f"{name} has {len(texts)} entries for {len(looked)} pictures: give one for each.")
+    known = _known(given, looked, pictures)
     begun, weights = time.perf_counter(), loaded.fingerprint()
     settled, samples = build(loaded, looked, layer, Path(keep) if keep is not None else None)
     labels = [settled.label(k) for k in range(samples.scores.shape[1])]
     found = wrong_reasons.find(settled, samples, lambda rows: reread(settled, looked, samples, rows), seed)
-    told = {name: [str(texts[int(i)]) for i in samples.positions] for name, texts in (given or {}).items()}
-    weak = slices.find(describe(samples, labels, told, seed), samples.wrong, samples.known, seed)
-    notes = [*settled.reading.notes]
+    told = {name: [str(texts[int(i)]) for i in samples.positions] for name, texts in known.columns.items()}
+    weak = slices.find(describe(samples, labels, told, seed), samples.wrong, samples.known, seed, Likeness.of(samples))
+    notes = [*settled.reading.notes, *known.notes]
     notes += [] if samples.known.any() else [_NO_LABELS]
     notes += [_FEW] if 0 < samples.known.sum() < 100 else []
     notes += (
@@ -110,6 +113,17 @@ def audit(
         record=provenance,
         notes=notes,
     )
+
+
+def _known(given: Given, looked: Pictures, pictures: Any) -> Metadata:
+    """What is known of each picture."""
+    if isinstance(given, str | Path):
+        folder = pictures if isinstance(pictures, str | Path) else ""
+        return read_metadata(given, [_source(looked, i) for i in range(len(looked))], folder)
+    for name, texts in (given or {}).items():
+        if len(texts) != len(looked):
+            raise DataError(f"{name} has {len(texts)} entries for {len(looked)} pictures: give one for each.")
+    return Metadata(given or {})
 
 
 def _source(pictures: Pictures, index: int) -> str:

@@ -14,8 +14,9 @@ from pellucid.audit import reasons as wrong_reasons
 from pellucid.audit import repair as head
 from pellucid.audit import slices
 from pellucid.audit.columns import describe
+from pellucid.audit.groups import Likeness
 from pellucid.audit.samples import SampleTable, build, reread
-from pellucid.audit.slices import distinct
+from pellucid.audit.slices import SURE, distinct
 from pellucid.engine.trace import interruptible
 from pellucid.errors import DataError
 from pellucid.keep.files import write_bytes
@@ -25,8 +26,6 @@ from pellucid.models.model import VisionModel
 from pellucid.results.repair import ProvenGroup, Repair
 from pellucid.verbs.compare import compare
 from pellucid.verbs.inputs import ModelLike, as_model
-
-_SURE = 0.05
 
 
 @interruptible
@@ -74,8 +73,8 @@ def repair(
 
     last = head.last_layer(settled, opened([0]))
     reasons = [r for r in wrong_reasons.find(settled, samples, opened, seed) if r.relied]
-    found = slices.find(describe(samples, labels, seed=seed), samples.wrong, samples.known, seed)
-    weak = distinct([s for s in found if s.p <= _SURE])
+    found = slices.find(describe(samples, labels, seed=seed), samples.wrong, samples.known, seed, Likeness.of(samples))
+    weak = distinct([s for s in found if s.p <= SURE])
     if not reasons and not weak:
         raise DataError(
             "The audit of the teaching half found no wrong reason and no slice that errs more often, so there is "
