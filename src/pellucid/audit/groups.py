@@ -26,7 +26,7 @@ Rows = NDArray[np.int64]
 
 
 @dataclass(frozen=True, eq=False)
-class Candidate:
+class ProposedSlice:
     """What may be a slice.
 
     Attributes:
@@ -68,7 +68,7 @@ class Likeness:
         spaces = principal(samples.embedding), principal(np.concatenate([figures, axes], 1))
         return cls(spaces, samples.truth, distributions(samples))
 
-    def propose(self, search: Rows) -> Iterator[Candidate]:
+    def propose(self, search: Rows) -> Iterator[ProposedSlice]:
         """Groups found on the samples `search`, over all."""
         if len(search) < LEAST:
             return
@@ -78,9 +78,9 @@ class Likeness:
             mixed = ErrorMixture.fitted(rows[search], truth, said, min(GROUPS, len(search) // _EACH))
             belongs = mixed.belongs(rows, self.truth) * known[:, None]
             for g in np.argsort(-mixed.faults, kind="stable")[:_MIXED]:
-                yield Candidate("mixture", belongs[:, g])
+                yield ProposedSlice("mixture", belongs[:, g])
             for light in spotlights(rows[search], losses, _LIT):
-                yield Candidate("spotlight", light.lights(rows) * known)
+                yield ProposedSlice("spotlight", light.lights(rows) * known)
 
 
 def distributions(samples: SampleTable) -> Floats:

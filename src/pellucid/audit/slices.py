@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from scipy.stats import hypergeom
 
 from pellucid.audit.columns import Columns, described
-from pellucid.audit.groups import Candidate, Likeness
+from pellucid.audit.groups import Likeness, ProposedSlice
 from pellucid.numerics.proportions import difference
 from pellucid.numerics.statistics import adjusted
 
@@ -186,7 +186,7 @@ def _rank(s: WeakSlice) -> tuple[bool, float, bool, float]:
     return not sure, -round(20 * s.gap) if sure else 0, s.kind != "conjunction", s.p
 
 
-def conjunctions(columns: Columns, wrong: Bools, search: NDArray[np.int64]) -> Iterator[Candidate]:
+def conjunctions(columns: Columns, wrong: Bools, search: NDArray[np.int64]) -> Iterator[ProposedSlice]:
     """SliceLine's best on the samples `search`, over all; what was answered describes none."""
     kept = np.array([j for j, source in enumerate(columns.sources) if source != "answer"], np.int64)
     if not len(kept):
@@ -194,10 +194,10 @@ def conjunctions(columns: Columns, wrong: Bools, search: NDArray[np.int64]) -> I
     sources = [columns.sources[j] for j in kept]
     for literals, _ in best_slices(columns.values[np.ix_(search, kept)], wrong[search], sources):
         own = tuple(int(kept[j]) for j in literals)
-        yield Candidate("conjunction", columns.values[:, list(own)].all(1).astype(float), own)
+        yield ProposedSlice("conjunction", columns.values[:, list(own)].all(1).astype(float), own)
 
 
-def _tested(columns: Columns, found: Candidate, wrong: Bools, test: NDArray[np.int64]) -> WeakSlice | None:
+def _tested(columns: Columns, found: ProposedSlice, wrong: Bools, test: NDArray[np.int64]) -> WeakSlice | None:
     inside = found.inside
     here, errors = inside[test], wrong[test]
     size, bad, count, total = int(here.sum()), int((here & errors).sum()), len(test), int(errors.sum())

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from pellucid.results.audit import Audit
 
 
-class FailIf(StrEnum):
+class FailIfFound(StrEnum):
     """What makes the command exit with 1."""
 
     REASON = "reason"
@@ -42,7 +42,7 @@ def audit(
         typer.Option("--export", help="For other tools, with commas: csv, parquet, coco, fiftyone, junit."),
     ] = None,
     fail_if: Annotated[
-        FailIf | None,
+        FailIfFound | None,
         typer.Option("--fail-if", help="Exit with 1 if a wrong reason, a weak slice, or any of them is found."),
     ] = None,
     out: options.Out = options.OUT,
@@ -71,7 +71,7 @@ def audit(
             console.tell(f"{found.name}: {len(found.samples)} pictures, layer {found.samples.layer}", found)
             say(f"  page: {saved[-1]}")
     reasons, weak = bool(found.wrong_reasons), bool(found.sure_slices)
-    bad = {None: False, FailIf.REASON: reasons, FailIf.SLICE: weak, FailIf.ANY: reasons or weak}
+    bad = {None: False, FailIfFound.REASON: reasons, FailIfFound.SLICE: weak, FailIfFound.ANY: reasons or weak}
     if bad[fail_if]:
         raise typer.Exit(1)
 
