@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -25,6 +26,38 @@ class FailIfFound(StrEnum):
     ANY = "any"
 
 
+@dataclass(frozen=True)
+class AuditOptions:
+    """What is known besides, and who else reads what is found."""
+
+    metadata: Annotated[
+        Path | None,
+        typer.Option("--metadata", help="A CSV of what else is known: the picture's file first, then named columns."),
+    ] = None
+    export: Annotated[
+        str | None,
+        typer.Option("--export", help="For other tools, with commas: csv, parquet, coco, fiftyone, junit."),
+    ] = None
+    fail_if: Annotated[
+        FailIfFound | None,
+        typer.Option("--fail-if", help="Exit with 1 if a wrong reason, a weak slice, or any of them is found."),
+    ] = None
+
+    @property
+    def kinds(self) -> list[str]:
+        """Formats of `export`."""
+        return [kind.strip() for kind in (self.export or "").split(",") if kind.strip()]
+
+    def fails(self, found: Audit) -> bool:
+        """Whether the command exits with 1."""
+        reasons, weak = bool(found.wrong_reasons), bool(found.sure_slices)
+        bad = {None: False, FailIfFound.REASON: reasons, FailIfFound.SLICE: weak, FailIfFound.ANY: reasons or weak}
+        return bad[self.fail_if]
+
+
+PLAIN = AuditOptions()
+
+
 @options.spelled_out
 def audit(
     pictures: Annotated[
@@ -33,18 +66,7 @@ def audit(
     ],
     model: options.ModelName = options.DEFAULT_MODEL,
     layer: options.LayerWithPlaces = None,
-    metadata: Annotated[
-        Path | None,
-        typer.Option("--metadata", help="A CSV of what else is known: the picture's file first, then named columns."),
-    ] = None,
-    export: Annotated[
-        str | None,
-        typer.Option("--export", help="For other tools, with commas: csv, parquet, coco, fiftyone, junit."),
-    ] = None,
-    fail_if: Annotated[
-        FailIfFound | None,
-        typer.Option("--fail-if", help="Exit with 1 if a wrong reason, a weak slice, or any of them is found."),
-    ] = None,
+    beside: AuditOptions = PLAIN,
     out: options.Out = options.OUT,
     as_json: options.Json = False,
     seed: options.Seed = 0,
@@ -57,22 +79,19 @@ def audit(
         from pellucid.results.audit_exports import require_formats
         from pellucid.verbs.audit import audit as run
 
-        kinds = [kind.strip() for kind in (export or "").split(",") if kind.strip()]
-        require_formats(kinds)
+        require_formats(beside.kinds)
         vision = of.load(model) if of_batch is None else of_batch.load()
         looked = pictures if of_batch is None else of_batch.pictures()
         with console.progress():
-            found = run(vision, looked, layer=layer, given=metadata, keep=out / "work", seed=seed)
+            found = run(vision, looked, layer=layer, given=beside.metadata, keep=out / "work", seed=seed)
             saved = [str(path) for path in found.save(out)]
-            exported = [str(path) for kind in kinds for path in found.export(kind, out)]
+            exported = [str(path) for kind in beside.kinds for path in found.export(kind, out)]
         report["results"].append(_entry(found, [*saved, *exported]))
         report["failed"] += [{"error": sentence} for sentence in found.samples.failed]
         if not as_json:
             console.tell(f"{found.name}: {len(found.samples)} pictures, layer {found.samples.layer}", found)
             say(f"  page: {saved[-1]}")
-    reasons, weak = bool(found.wrong_reasons), bool(found.sure_slices)
-    bad = {None: False, FailIfFound.REASON: reasons, FailIfFound.SLICE: weak, FailIfFound.ANY: reasons or weak}
-    if bad[fail_if]:
+    if beside.fails(found):
         raise typer.Exit(1)
 
 

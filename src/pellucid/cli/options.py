@@ -8,7 +8,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, is_dataclass
 from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
@@ -143,22 +143,31 @@ PLAIN = ModelOptions()
 
 
 def spelled_out(command: Callable[..., None]) -> Callable[..., None]:
-    """A command that takes the options of a model one by one, in the place of its parameter `of`."""
+    """A command that takes options one by one, in the place of each parameter whose default is an object of them: `of`,
+    the options of a model, and what a command bundles besides.
+    """
     own = inspect.signature(command, eval_str=True)
-    hints = get_type_hints(ModelOptions, include_extras=True)
-    several = [
-        inspect.Parameter(f.name, inspect.Parameter.POSITIONAL_OR_KEYWORD, default=f.default, annotation=hints[f.name])
-        for f in fields(ModelOptions)
-    ]
-    parameters = [q for p in own.parameters.values() for q in (several if p.name == "of" else [p])]
+    bundles: dict[str, Any] = {p.name: p.default for p in own.parameters.values() if is_dataclass(p.default)}
+    parameters: list[inspect.Parameter] = []
+    for p in own.parameters.values():
+        parameters += _each(bundles[p.name]) if p.name in bundles else [p]
 
     @wraps(command)
     def taking(**given: object) -> None:
-        of = {f.name: given.pop(f.name) for f in fields(ModelOptions) if f.name in given}
-        command(**given, of=ModelOptions(**of))  # type: ignore[arg-type]
+        made = {
+            name: type(bundle)(**{f.name: given.pop(f.name) for f in fields(bundle) if f.name in given})
+            for name, bundle in bundles.items()
+        }
+        command(**given, **made)
 
     taking.__signature__ = own.replace(parameters=parameters)  # type: ignore[attr-defined]
     return taking
+
+
+def _each(bundle: Any) -> list[inspect.Parameter]:
+    hints = get_type_hints(type(bundle), include_extras=True)
+    kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
+    return [inspect.Parameter(f.name, kind, default=f.default, annotation=hints[f.name]) for f in fields(bundle)]
 
 
 def in_window(inputs: Sequence[str], window: str | None) -> list[str]:
