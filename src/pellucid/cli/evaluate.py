@@ -40,13 +40,17 @@ def evaluate(
         str, typer.Option("--target", help="A label or class number; `a>b`: why a rather than b.")
     ] = "top",
     baseline: Annotated[
-        str, typer.Option("--baseline", help="What shows where something is hidden: blur, zero, mean, uniform ...")
-    ] = "blur",
+        str | None,
+        typer.Option(
+            "--baseline",
+            help="What shows where something is hidden: blur (usual), zero, mean, time-mean (of suites) ...",
+        ),
+    ] = None,
     suite: Annotated[
         str | None,
         typer.Option(
             "--suite",
-            help="Pictures of known truth, in place of inputs and model: single, and, conflict, scale, watermark.",
+            help="Known truth, in place of inputs and model: single, and, suppressor, watermark, motion, order ...",
         ),
     ] = None,
     quick: Annotated[
@@ -89,6 +93,7 @@ def evaluate(
                 vision, given = batch.load(), batch.inputs()
                 asked, settings["target"] = batch.asked(target) if methods == METHODS else (asked, target)
             settings = {"target": target, "masks": masks, "keep": out / "work"} | settings
+            settings["baseline"] = baseline or "blur"
             with console.progress():
                 found = run(vision, given, asked, metrics, **settings)
         saved = [str(path) for path in found.save(out)]

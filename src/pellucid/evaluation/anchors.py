@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from pellucid.errors import MediaError
 from pellucid.evaluation.chance import smooth_field
 from pellucid.evaluation.competitors import Competitor, Drawing
 from pellucid.evaluation.faithfulness import cell_grid
@@ -58,6 +59,23 @@ class Edges(Competitor):
     def written(self) -> list[Any] | None:
         """Its name."""
         return [self.name, "", {}]
+
+
+class Painted(Competitor):
+    """The truth itself as a map: the sample's mask."""
+
+    redraws: ClassVar[bool] = False
+    remodels: ClassVar[bool] = False
+
+    def draw(self, model: VisionModel | nn.Module, x: Tensor, target: Target, sample: Sample) -> Drawing:
+        """1 where the evidence is, 0 elsewhere.
+
+        Raises:
+            MediaError: it is not known.
+        """
+        if sample.mask is None:
+            raise MediaError(f"Nothing is known of where the truth lies in {sample.name}: give masks.")
+        return Drawing(sample.mask[None].float(), sample.over, signed=False)
 
 
 ANCHORS: dict[str, type[Competitor]] = {"random order": RandomOrder, "edges": Edges}

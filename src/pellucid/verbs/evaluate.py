@@ -40,7 +40,7 @@ from pellucid.verbs.truths import Truths, TruthSource
 __all__ = ["Scoreboard", "evaluate", "opened", "recompute"]
 
 _SIDE = 112  # pixels of an input as it is shown
-_CHANCE = 2.0  # times the probability of a guess: a model that is no surer knows nothing of its inputs
+_SURER = 2.0  # times the probability of a guess (or half way to certainty): a model below knows nothing of its inputs
 
 Methods = str | Method | Sequence[str | Method] | Mapping[str, Any]
 
@@ -97,7 +97,7 @@ def evaluate(
     """
     loaded = as_model(model)
     competitors = _competitors(methods, seed, quick)
-    chosen = as_metrics(metrics, masks=masks is not None)
+    chosen = as_metrics(metrics, masks=masks is not None, clips=loaded.medium.moving)
     schedule = Schedule.of(chosen, competitors, baseline)
     truth = None if masks is None else TruthSource(masks)
     if truth is None and any(m.category == "localisation" for m in chosen):
@@ -168,7 +168,7 @@ class _Opened:
         self.failed: list[str] = []
         self.notes: list[str] = []
         self.thumbs: list[NDArray[np.uint8]] = []
-        self._sure: list[float] = []  # probability over that of a guess
+        self._sure: list[float] = []  # probability over what a model that knows something gives at least
 
     def __iter__(self) -> Iterator[Sample]:
         self._base = self.model
@@ -206,12 +206,12 @@ class _Opened:
     def _note_chance(self, model: VisionModel, output: Any, target: Target) -> None:
         scores = model.reading.found(output, 1, model.labels)
         if scores is not None and scores.shape[1] > 1 and model.reading.bounded:
-            probability = float(model.reading.probabilities(scores).max())
-            self._sure.append(probability * scores.shape[1])
+            guess = 1 / scores.shape[1]
+            self._sure.append(float(model.reading.probabilities(scores).max()) / min(_SURER * guess, (1 + guess) / 2))
 
     def doubts(self) -> list[str]:
         """Whether the model knows anything of its inputs."""
-        if self._sure and float(np.median(self._sure)) < _CHANCE:
+        if self._sure and float(np.median(self._sure)) < 1:
             return [
                 "The model is hardly surer than a guess on these inputs, so there is little to explain: what is "
                 "measured says how maps follow noise. Check its weights and preprocessing."

@@ -1,4 +1,4 @@
-"""`evaluate` where the truth is known: a suite's network on its own pictures, the oracle among the methods."""
+"""`evaluate` where the truth is known: a suite's network on its own pictures or clips, the oracle among the methods."""
 
 from __future__ import annotations
 
@@ -8,13 +8,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pellucid.errors import MethodError
-from pellucid.evaluation.suites.pictures import draw
-from pellucid.models.sources import wrap
+from pellucid.errors import MediaError, MethodError
+from pellucid.evaluation.anchors import Painted
+from pellucid.evaluation.suites import pictures
+from pellucid.media import generated
+from pellucid.models.sources import load, wrap
 from pellucid.results.scoreboard import Scoreboard
 from pellucid.verbs.evaluate import evaluate
 
 ORACLE = "oracle"
+SUITES = (*pictures.SUITES, *generated.SUITES)
+"""Of pictures, then of clips."""
 
 
 def evaluate_suite(
@@ -23,27 +27,35 @@ def evaluate_suite(
     metrics: str | Sequence[str] = "default",
     *,
     count: int = 8,
+    baseline: str | None = None,
     seed: int = 0,
     **how: Any,
 ) -> Scoreboard:
     """Which method, and which metric, deserves belief where the truth is known?
 
     Args:
-        name: of the suite (see `pellucid.evaluation.suites.pictures`).
-        methods: by name; the oracle, which is what each place adds by algebra, joins them.
+        name: of the suite (see `pellucid.evaluation.suites.pictures` and `pellucid.media.generated`).
+        methods: by name; the oracle joins them: of pictures what each place adds by algebra, of clips where the
+            evidence is painted.
         metrics: as `evaluate` takes them; localisation is against the truth.
-        count: pictures.
-        seed: of the pictures, and of whatever is random.
+        count: pictures or clips.
+        baseline: what shows where something is hidden; None: `blur`, and `time-mean` for clips, which hides what moves.
+        seed: of the pictures, and of whatever is random; clips are those that `suite:NAME:NUMBER` names.
         how: further settings of `evaluate`.
 
     Raises:
         MediaError: there is no such suite.
         MethodError: no such method, or one called like the oracle.
+        ModelError: the network has not learned its suite here.
     """
-    net, batch = draw(name, count, seed)
     names = [m.strip() for m in (methods.split(",") if isinstance(methods, str) else methods) if m.strip()]
     if ORACLE in names:
         raise MethodError("The oracle is measured in any case: leave it out.")
+    if name in generated.SUITES:
+        return _on_clips(name, names, metrics, count, baseline=baseline or "time-mean", seed=seed, **how)
+    if name not in pictures.SUITES:
+        raise MediaError(f"There is no suite {name!r}: choose {', '.join(SUITES)}.")
+    net, batch = pictures.draw(name, count, seed)
 
     def truth(_model: Any, x: Tensor, _target: Any) -> Tensor:
         with torch.no_grad():
@@ -51,4 +63,12 @@ def evaluate_suite(
 
     model = wrap(net, labels=("otherwise", name))
     given: dict[str, Any] = {ORACLE: truth, **dict.fromkeys(names)}
-    return evaluate(model, batch.pictures, given, metrics, target=1, masks=list(batch.masks.numpy()), seed=seed, **how)
+    how |= {"baseline": baseline or "blur", "seed": seed}
+    return evaluate(model, batch.pictures, given, metrics, target=1, masks=list(batch.masks.numpy()), **how)
+
+
+def _on_clips(name: str, names: Sequence[str], metrics: str | Sequence[str], count: int, **how: Any) -> Scoreboard:
+    sources = [f"{generated.PREFIX}{name}:{k}" for k in range(count)]
+    given: dict[str, Any] = {ORACLE: Painted(ORACLE), **dict.fromkeys(names)}
+    masks = [generated.clip(source).tube for source in sources]
+    return evaluate(load(f"{generated.PREFIX}{name}"), sources, given, metrics, masks=masks, **how)

@@ -3,7 +3,7 @@
 from pellucid.evaluation.banks.base import AnswerBank
 from pellucid.evaluation.banks.curves import RankCurves, RankedScores
 from pellucid.evaluation.banks.groups import GroupEffects, RankGroups, ShownAlone, SoftMask
-from pellucid.evaluation.banks.maps import BothEnds, MapAlone, MapAndScores, MapAndTruth, MapValues, TruthMask
+from pellucid.evaluation.banks.maps import BothEnds, MapAlone, MapAndScores, MapAndTruth, MapValues, TruthMask, TubeMask
 from pellucid.evaluation.banks.redrawn import (
     CascadedMaps,
     MovedInputs,
@@ -39,5 +39,6 @@ __all__ = [
     "SoftMask",
     "SubsetEffects",
     "TruthMask",
+    "TubeMask",
     "TwoClasses",
 ]

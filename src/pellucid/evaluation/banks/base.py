@@ -12,11 +12,11 @@ from torch import Tensor
 
 from pellucid.engine.masks import grid_labels
 from pellucid.errors import MediaError, MethodError
-from pellucid.evaluation.faithfulness import cell_grid
+from pellucid.evaluation.faithfulness import cell_grid, frame_grid
 from pellucid.evaluation.sample import Candidate, Inquiry
 from pellucid.media.segments import superpixels
 
-UNITS = ("pixels", "cells", "superpixels")
+UNITS = ("pixels", "cells", "superpixels", "frames")
 
 
 @dataclass(frozen=True)
@@ -57,6 +57,8 @@ def cell_labels(space: Sequence[int], unit: str, x: Tensor | None = None, count:
     """
     if unit == "pixels":
         return None
+    if unit == "frames":
+        return grid_labels(space, frame_grid(space))
     if unit == "cells":
         grid = cell_grid(space)
         return grid_labels(space, _coarser(grid, count) if count else grid)
@@ -79,6 +81,16 @@ def cells_of(space: Sequence[int], count: int) -> int:
     for g in _coarser(grid, count) if count else grid:
         total *= g
     return total
+
+
+def refuse_stills(inquiry: Inquiry) -> None:
+    """What is read from frames is asked of clips.
+
+    Raises:
+        MethodError: the model takes no clips.
+    """
+    if not inquiry.sample.model.medium.moving:
+        raise MethodError(f"{inquiry.sample.name} has no frames: this metric is of clips.")
 
 
 def unit_sums(maps: Tensor, labels: Tensor, *, mean: bool = False) -> Tensor:

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from pellucid.engine.masks import Masks
-from pellucid.evaluation.banks.base import AnswerBank, cell_labels, unit_sums
+from pellucid.evaluation.banks.base import AnswerBank, cell_labels, refuse_stills, unit_sums
 from pellucid.evaluation.sample import LEAD, PROBABILITY, SCORE, Candidate, Inquiry
 from pellucid.numerics.ranks import mid_ranks
 
@@ -114,7 +114,7 @@ class RankCurves(AnswerBank):
     """Both curves of each map.
 
     Attributes:
-        unit: what leaves at a time: `pixels` (of the input), `cells`, or `superpixels`, ranked by their mean.
+        unit: what leaves at a time: `pixels` (of the input); `cells`, `superpixels` or `frames`, by their mean.
         steps: of a curve.
         count: superpixels, or cells along the longest axis; 0: as many as usual.
     """
@@ -132,6 +132,8 @@ class RankCurves(AnswerBank):
 
     def answers(self, inquiry: Inquiry, candidates: Sequence[Candidate]) -> list[RankedScores]:
         """All maps' masks in one go."""
+        if self.unit == "frames":
+            refuse_stills(inquiry)
         maps = torch.stack([c.values for c in candidates])
         labels = cell_labels(inquiry.sample.space, self.unit, inquiry.sample.x[0], self.count)
         ranks, units = unit_ranks(maps, labels)

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from pellucid.engine.baselines import is_baseline
 from pellucid.errors import MediaError, MethodError
-from pellucid.evaluation.banks.base import AnswerBank
+from pellucid.evaluation.banks.base import AnswerBank, refuse_stills
 from pellucid.evaluation.sample import SCORE, Candidate, Inquiry
 
 
@@ -75,6 +75,23 @@ class TruthMask(AnswerBank):
                 MapAndTruth(heat.ravel().astype(np.float64), mask.cpu().numpy().astype(bool).ravel(), heat.shape)
             )
         return found
+
+
+@dataclass(frozen=True)
+class TubeMask(TruthMask):
+    """The map of a clip beside the mask of its evidence, frame by frame."""
+
+    name: ClassVar[str] = "the truth in time"
+
+    def answers(self, inquiry: Inquiry, candidates: Sequence[Candidate]) -> list[Any]:
+        """No forward.
+
+        Raises:
+            MethodError: the input is no clip.
+            MediaError: as `TruthMask`.
+        """
+        refuse_stills(inquiry)
+        return super().answers(inquiry, candidates)
 
 
 @dataclass(frozen=True, eq=False)

@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from pellucid.engine.masks import SegmentMasks
-from pellucid.evaluation.banks.base import AnswerBank, cell_labels, cells_of, unit_sums
+from pellucid.evaluation.banks.base import AnswerBank, cell_labels, cells_of, refuse_stills, unit_sums
+from pellucid.evaluation.faithfulness import frame_grid
 from pellucid.evaluation.sample import SCORE, Candidate, Inquiry
 
 SHARES = (0.1, 0.25, 0.5, 0.75, 0.9)
@@ -59,7 +60,7 @@ class RandomSubsets(AnswerBank):
     """Effects of subsets of a coarse grid's cells (or of superpixels).
 
     Attributes:
-        unit: `cells` or `superpixels`.
+        unit: `cells`, `superpixels` or `frames`.
         count: cells along the longest axis, or superpixels.
         draws: subsets of each size.
         shares: sizes, as shares of the cells.
@@ -75,11 +76,18 @@ class RandomSubsets(AnswerBank):
 
     def shared(self, space: Sequence[int]) -> int:
         """Subsets, and single cells."""
-        cells = cells_of(space, self.count) if self.unit == "cells" else self.count
+        cells = self._units(space)
         return self.draws * len(set(sizes_of(cells, self.shares).tolist())) + cells
+
+    def _units(self, space: Sequence[int]) -> int:
+        if self.unit == "frames":
+            return frame_grid(space)[0]
+        return cells_of(space, self.count) if self.unit == "cells" else self.count
 
     def answers(self, inquiry: Inquiry, candidates: Sequence[Candidate]) -> list[SubsetEffects]:
         """The masks are those of the sample's seed, and know no map."""
+        if self.unit == "frames":
+            refuse_stills(inquiry)
         sample = inquiry.sample
         labels = cell_labels(sample.space, self.unit, sample.x[0], self.count)
         assert labels is not None

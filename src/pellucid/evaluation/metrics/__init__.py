@@ -1,6 +1,6 @@
 """Metrics by what they read: importing the room enters all of them in `METRICS`."""
 
-from pellucid.evaluation.metrics import alone, located, masked, ranked, redrawn
+from pellucid.evaluation.metrics import alone, located, masked, ranked, redrawn, timed
 from pellucid.evaluation.metrics.registry import CATEGORIES, METRICS, Metric, MetricFacts, as_metrics, metric
 
 METRICS.order(lambda m: CATEGORIES.index(m.category))
@@ -17,4 +17,5 @@ __all__ = [
     "metric",
     "ranked",
     "redrawn",
+    "timed",
 ]

@@ -41,16 +41,17 @@ def mu_fidelity(found: SubsetEffects) -> float:
         traps=_COARSE)  # fmt: skip
 def sensitivity_n(found: SubsetEffects) -> float:
     """Mean over subset sizes n of the correlation of the map's sums with the falls of the score, for each n alone."""
-    return _over_sizes(found)
+    return mean_over_sizes(found)
 
 
 @metric("seg-sensitivity-n", "faithfulness", "higher", SUPERPIXELS, paper="Gevaert et al. 2024, arXiv:2202.12270")
 def seg_sensitivity_n(found: SubsetEffects) -> float:
     """Sensitivity-n over superpixels in place of cells."""
-    return _over_sizes(found)
+    return mean_over_sizes(found)
 
 
-def _over_sizes(found: SubsetEffects) -> float:
+def mean_over_sizes(found: SubsetEffects) -> float:
+    """The mean over subset sizes of the correlation of predicted and measured falls, each size by itself."""
     rows = [found.sizes == size for size in found.kinds]
     return float(torch.stack([pearson(found.predicted[r], found.effects[r]) for r in rows]).mean())
 

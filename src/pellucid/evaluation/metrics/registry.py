@@ -45,11 +45,13 @@ class Metric(MetricFacts):
         bank: what it reads its value from.
         measure: from the bank's answer to the value; NaN where it is not defined there.
         usual: whether it is measured where nothing else is asked for.
+        clips: whether it is of clips alone.
     """
 
     bank: AnswerBank
     measure: Callable[[Any], float]
     usual: bool = False
+    clips: bool = False
 
     @property
     def facts(self) -> MetricFacts:
@@ -74,23 +76,28 @@ def metric(
     paper: str,
     traps: str = "",
     usual: bool = False,
+    clips: bool = False,
 ) -> Callable[[Callable[[Any], float]], Callable[[Any], float]]:
     """Enter a function of a bank's answer as a metric; the first line of its docstring is its definition."""
 
     def enter(measure: Callable[[Any], float]) -> Callable[[Any], float]:
         about = (measure.__doc__ or "").strip().splitlines()[0] if measure.__doc__ else ""
-        METRICS[name] = Metric(name, category, better, paper, about, traps, bank=bank, measure=measure, usual=usual)
+        how: dict[str, Any] = {"bank": bank, "measure": measure, "usual": usual, "clips": clips}
+        METRICS[name] = Metric(name, category, better, paper, about, traps, **how)
         return measure
 
     return enter
 
 
-def as_metrics(given: str | Metric | Iterable[str | Metric], *, masks: bool = False) -> list[Metric]:
+def as_metrics(
+    given: str | Metric | Iterable[str | Metric], *, masks: bool = False, clips: bool = False
+) -> list[Metric]:
     """Metrics by name or category, `default`, `all`, as objects, or a mixture; each once.
 
     Args:
         given: texts may hold several, with commas.
         masks: whether the truth is known, so that `default` and `all` mean localisation too.
+        clips: whether inputs are clips, so that groups hold what is of clips alone too.
 
     Raises:
         MethodError: there is no such metric.
@@ -102,17 +109,18 @@ def as_metrics(given: str | Metric | Iterable[str | Metric], *, masks: bool = Fa
             found[item.name] = item
             continue
         for word in (w.strip() for w in item.split(",")):
-            found |= {m.name: m for m in _named(word, masks)}
+            found |= {m.name: m for m in _named(word, masks, clips)}
     if not found:
         raise MethodError("There is no metric: name one, such as srg.")
     return sorted(found.values(), key=lambda m: CATEGORIES.index(m.category))
 
 
-def _named(word: str, masks: bool) -> list[Metric]:
+def _named(word: str, masks: bool, clips: bool) -> list[Metric]:
+    able = [m for m in METRICS.values() if clips or not m.clips]
     if word == "default":
-        return [m for m in METRICS.values() if m.usual and (masks or m.category != "localisation")]
+        return [m for m in able if m.usual and (masks or m.category != "localisation")]
     if word == "all":
-        return [m for m in METRICS.values() if masks or m.category != "localisation"]
+        return [m for m in able if masks or m.category != "localisation"]
     if word in CATEGORIES:
-        return [m for m in METRICS.values() if m.category == word]
+        return [m for m in able if m.category == word]
     return [METRICS.find(word)]

@@ -19,6 +19,7 @@ from pellucid.errors import MediaError
 
 SIDE = 48  # pixels
 _GREEN, _BLUE, _RED, _MARK = (0.1, 0.8, 0.2), (0.1, 0.2, 0.85), (0.9, 0.15, 0.1), (0.85, 0.1, 0.8)
+_TEAL = (0.0, 0.9, 0.9)
 _SHARP = 8.0  # of a detector: how fast it rises above what greys and other colours reach
 
 
@@ -152,6 +153,18 @@ def _watermark(canvas: Tensor, generator: torch.Generator) -> None:
         _disc(picture, _MARK, (6.0, 6.0), 4.0)
 
 
+def _suppressed(canvas: Tensor, generator: torch.Generator) -> None:
+    for picture in canvas:
+        left, right = _spot(generator), _spot(generator)
+        _disc(picture, _GREEN, (left[0], left[1] / 2), 5.0)
+        _disc(picture, _TEAL, (right[0], SIDE / 2 + right[1] / 2), 6.0)
+
+
+def _suppressing() -> ColourDetectors:
+    """Teal is found as green and as blue alike, and the one takes away what the other has added."""
+    return ColourDetectors(((0.1, 0.7, 0.4), (0.1, 0.4, 0.7)), (1.0, -1.0), 1.2, 3.0)
+
+
 SUITES: dict[str, PictureSuite] = {
     "single": PictureSuite("how much green there is", lambda: ColourDetectors((_GREEN,), (1.0,), 1.2, 2.5), _single),
     "and": PictureSuite(
@@ -168,6 +181,11 @@ SUITES: dict[str, PictureSuite] = {
         "how much green there is, 2 to 60 % of the picture",
         lambda: ColourDetectors((_GREEN,), (1.0,), 0.15, 5.0),
         _scales,
+    ),
+    "suppressor": PictureSuite(
+        "how much green there is; teal is seen as green and as blue, which cancel, so it adds nothing",
+        _suppressing,
+        _suppressed,
     ),
     "watermark": PictureSuite(
         "a mark in the corner, not the object", lambda: ColourDetectors((_MARK,), (1.0,), 2.5, 1.0), _watermark

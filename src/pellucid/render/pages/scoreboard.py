@@ -79,8 +79,13 @@ def _cell(found: ScoreData, c: int, k: int) -> str:
     if not math.isfinite(mean):
         return "<td></td>"
     share = max(0.0, 1 - (found.places[c, k] - 1) / max(1, len(found.methods) - 1))
-    told = number(mean) + (f" ± {half:.2g}" if math.isfinite(half) else "")
+    told = number(mean) + (f" ± {_half(half)}" if math.isfinite(half) else "")
     return f'<td style="background:rgba(42,108,171,{0.35 * share:.2f})">{told}</td>'
+
+
+def _half(value: float) -> str:
+    """Half of an interval: two digits, without an exponent where it is large."""
+    return f"{value:.2g}" if value < 100 else f"{value:.0f}"
 
 
 def _number(value: float) -> str:
