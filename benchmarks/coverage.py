@@ -20,6 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from benchmarks import method_coverage
 from benchmarks.memory import growth
 from benchmarks.report import Limit, Row, Section, at_least, at_most, single
 from benchmarks.timing import source_digest
@@ -340,9 +341,14 @@ def _of_transformers(size: Size, _device: str) -> Iterator[Section]:
     yield _section("transformers", _transformers, tuple(TRANSFORMERS), size)
 
 
+def _of_methods(size: Size, _device: str) -> Iterator[Section]:
+    yield method_coverage.section(tuple(method_coverage.NETWORKS)[: size.models])
+
+
 TITLE = "Coverage of model families"
 SECTIONS: dict[str, Callable[[Size, str], Iterator[Section]]] = {
     "timm": _of_timm,
     "torchvision": _of_torchvision,
     "transformers": _of_transformers,
+    "methods": _of_methods,
 }

@@ -9,6 +9,7 @@ from torch.nn import functional
 
 from helpers.nets import noise, seeded
 from pellucid.errors import MethodError
+from pellucid.evaluation.sanity import on_grid
 from pellucid.heatmaps import get_method
 
 
@@ -63,6 +64,17 @@ def test_refine_cam_is_the_product_of_normalised_maps():
     assert "1, 4" in found.notes[-1]
     (chosen,) = get_method("refine-cam").explain(model, X, [1])
     assert chosen.values.shape == (2, 8, 8)
+
+
+def test_a_check_compares_maps_of_layers_chosen_anew():
+    """The shuffled network may be read at other layers than the one explained, on another grid."""
+    like, found = torch.zeros(1, 8, 8), torch.arange(16.0).reshape(1, 4, 4)
+    assert on_grid(found, like).shape == (1, 8, 8)
+    assert on_grid(like, like) is like
+    method = get_method("refine-cam")
+    assert method.at("1") is method
+    assert get_method("grad-cam").at("1") == get_method("grad-cam", layer="1")
+    assert get_method("grad-cam", layer="4").at("1") == get_method("grad-cam", layer="4")
 
 
 def test_what_cannot_be_is_said():

@@ -114,3 +114,21 @@ def test_whole_networks_are_accounted_for(name, network, side):
     (found,) = get_method(name).explain(random_net(network), noise(1, 3, side, side), [1])
     assert max(found.facts["completeness_gap"]) < 1e-3
     assert found.notes == []
+
+
+class Bent(nn.Module):
+    """Activations that torch differentiates only once."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.fc = nn.Conv2d(3, 4, 3), nn.Linear(4, 3)
+
+    def forward(self, x):
+        x = functional.hardswish(self.a(x))
+        return self.fc((x * functional.hardsigmoid(x.mean((2, 3), keepdim=True))).mean((2, 3)))
+
+
+def test_functions_without_a_second_derivative_are_accounted_for():
+    net, x = seeded(Bent).eval(), noise(2, 3, 8, 8)
+    (found,) = get_method("full-grad").explain(net, x, [1])
+    torch.testing.assert_close(found.values.flatten(1).sum(1), net(x)[:, 1].detach(), rtol=1e-4, atol=1e-5)

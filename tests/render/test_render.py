@@ -360,3 +360,17 @@ def test_matplotlib_is_imported_late_and_pyplot_never():
         "assert 'matplotlib.pyplot' not in sys.modules\n"
     )
     subprocess.run([sys.executable, "-c", script], check=True, timeout=60)
+
+
+def test_many_methods_of_one_picture_stand_by_family_on_a_wide_sheet():
+    names = ["saliency", "grad-cam", "lrp", "integrated-gradients", "smooth-grad", "layer-cam", "attn-lrp", "idgi"]
+    names += ["hires-cam", "cp-lrp", "full-grad", "blur-ig", "grad-cam++"]
+    drawn = panel([explanation(np.ones((7, 7)) * np.arange(7), method=name, target="cat") for name in names])
+    heads = [t for t in texts(drawn) if t.startswith("cat: ")]
+    assert heads == [
+        "cat: gradients at the input", "cat: class activation maps", "cat: relevance led back by rules",
+        "cat: gradients along a path",
+    ]  # fmt: skip
+    few = panel([explanation(np.ones((7, 7)) * np.arange(7), method=name, target="cat") for name in names[:12]])
+    assert not [t for t in texts(few) if t.startswith("cat: ")]
+    assert drawn.get_size_inches()[0] > few.get_size_inches()[0]

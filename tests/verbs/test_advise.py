@@ -16,6 +16,7 @@ from pellucid.errors import PellucidError
 from pellucid.heatmaps import METHODS, get_method
 from pellucid.verbs.advise import advise, explain_all_that_suit
 from pellucid.verbs.choices import as_methods, as_targets
+from pellucid.verbs.costs import passes
 
 
 def by_name(advice):
@@ -97,6 +98,38 @@ def test_one_method_that_fails_does_not_stop_the_others():
     ((_, maps),) = found.items()
     assert [m.method for m in maps] == ["grad-cam", "saliency"]
     assert list(failed) == ["raw-attention"]
+    assert len(maps.by_picture()) == 1  # one sheet, and what a check shows to the model is shown once
+    assert maps[0].session is maps[1].session
+
+
+COSTS = {
+    "grad-cam": (1, 1), "eigen-cam": (1, 0), "smooth-grad": (50, 50), "smooth-grad-cam++": (10, 8), "agi": (160, 320),
+    "refine-cam": (4, 3), "deep-lift-shap": (16, 8), "guided-ig": (150, 150), "integrated-gradients": (434, 400),
+    "expected-gradients": (100, 50), "transformer-attribution": (2, 2), "xrai": (116, 48), "legrad": (2, 1),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", COSTS)
+def test_a_cost_in_words_is_a_number_of_passes(name):
+    assert passes(METHODS[name]) == COSTS[name]
+
+
+@pytest.mark.parametrize("name", ["grad-cam", "smooth-grad", "deep-lift", "xrai", "idgi", "integrated-grad-cam"])
+def test_hardly_more_passes_are_taken_than_are_said(name):
+    """A method of many may ask for the score itself a few times more."""
+    (found,) = get_method(name).explain(bright_model(), noise(1, 3, 32, 32), [0])
+    forwards, backwards = passes(METHODS[name])
+    assert 0 < found.cost.forwards <= 1.1 * forwards
+    assert 0 < found.cost.backwards <= 1.1 * backwards
+
+
+def test_the_price_of_a_sheet_is_that_of_its_methods():
+    advice = advise(bright_model())
+    each = [passes(METHODS[name]) for name in advice.methods()]
+    forwards, backwards, seconds = advice.price()
+    assert (forwards, backwards) == (sum(f for f, _ in each), sum(b for _, b in each))
+    assert seconds == pytest.approx(advice.seconds * (forwards + 2 * backwards))
+    assert not {"vit-cx", "tis", "rise"} & set(advice.methods())
 
 
 @pytest.fixture

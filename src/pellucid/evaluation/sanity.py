@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from pellucid.engine import leave_no_trace, unwrap
 from pellucid.engine.shells import UNSOUND
@@ -104,6 +105,15 @@ def _hangs_on_a_graph(value: object) -> bool:
     return isinstance(value, Tensor) and not value.is_leaf
 
 
+def on_grid(found: Tensor, like: Tensor) -> Tensor:
+    """A map `(1, ...)` on another one's grid: a method may choose its layers anew on another network."""
+    if found.shape == like.shape or found.ndim != like.ndim or found.ndim not in (2, 3, 4):
+        return found
+    mode = {2: "linear", 3: "bilinear", 4: "trilinear"}[found.ndim]
+    spread: Tensor = functional.interpolate(found[None].float(), size=tuple(like.shape[1:]), mode=mode)[0]
+    return spread
+
+
 def sanity_correlations(
     explain: Callable[[nn.Module], Sequence[Tensor | None]],
     module: nn.Module,
@@ -122,6 +132,6 @@ def sanity_correlations(
             random = explain(randomised_copy(module, inputs, seed))
             for column, r, m in zip(found, random, maps, strict=True):
                 if r is not None:
-                    column.append(spearman(r, m))
+                    column.append(spearman(on_grid(r, m), m))
             advance(1)
     return [sum(column) / len(column) if column else None for column in found]

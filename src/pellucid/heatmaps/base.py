@@ -126,6 +126,11 @@ class Method(ABC):
         """Of a method whose whole work is one pass cut at a layer, with gradients: its `pass_key`; else None."""
         return None
 
+    def at(self, layer: str | None) -> Method:
+        """This method at the layer that it explained, where it chose that itself; as it is, where it takes none."""
+        chose = layer is not None and getattr(self, "layer", "") is None
+        return dataclasses.replace(self, layer=layer) if chose else self  # type: ignore[type-var]
+
     def quick(self) -> Method:
         """A cheaper version of this method that finds nearly the same, for repeated tests."""
         return self

@@ -312,7 +312,7 @@ class GuidedIG(BaselinePath):
     "xrai",
     family="path",
     needs="gradients",
-    cost="integrated gradients from black and from white",
+    cost="68 forwards, and 2 x steps (24) forwards and backwards",
     paper="Kapishnikov et al. 2019, arXiv:1906.02825, algorithm 1",
 )
 @dataclass(frozen=True, kw_only=True)

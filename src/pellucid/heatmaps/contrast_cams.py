@@ -91,6 +91,10 @@ class RefineCAM(LayerPasses):
 
     layers: str = ""
 
+    def at(self, layer: str | None) -> RefineCAM:
+        """As it is: the layer that it draws at is the finest of those chosen, its own is the coarsest."""
+        return self
+
     def explain_target(self, job: Job, target: Target, layer: Layer) -> Attribution:
         """The product, at the finest grid."""
         chosen = self._chosen(job, layer)

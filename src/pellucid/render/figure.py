@@ -7,13 +7,27 @@ from typing import TYPE_CHECKING
 
 from pellucid.errors import PellucidError
 from pellucid.explanation import Explanation
+from pellucid.heatmaps import METHODS
 from pellucid.media import CLIP, VOLUME
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+_USUAL, _WIDE, _MANY = 13.5, 24.0, 12  # inches; explanations from which on a sheet is wide and has families
+_FAMILIES = {
+    "cam": "class activation maps",
+    "gradient": "gradients at the input",
+    "propagation": "relevance led back by rules",
+    "path": "gradients along a path",
+    "perturbation": "answers to changed inputs",
+    "region": "smallest regions",
+    "mask": "masks found by gradients",
+    "attention": "attention of transformers",
+    "recurrent": "memory of recurrent networks",
+}
 
-def panel(explanations: Sequence[Explanation], *, width: float = 13.5) -> Figure:
+
+def panel(explanations: Sequence[Explanation], *, width: float | None = None) -> Figure:
     """Draw explanations of one picture, by several methods and for several targets.
 
     At the left stands the original with the model's top classes. Each target has a section with a tile for
@@ -24,7 +38,7 @@ def panel(explanations: Sequence[Explanation], *, width: float = 13.5) -> Figure
     Args:
         explanations: of ONE picture, in the order in which they shall appear.
         width: the most inches the figure may take; it has as many columns as it needs and as fit, at least
-            one beside the original.
+            one beside the original. None: 13.5, and 24 for many methods of one picture.
 
     Returns:
         A figure bound to no window and no global state: see `figure_png`, or use its own `savefig`.
@@ -37,6 +51,8 @@ def panel(explanations: Sequence[Explanation], *, width: float = 13.5) -> Figure
     if len({(e.name, e.record.input.get("sha256")) for e in explanations}) > 1:
         names = ", ".join(dict.fromkeys(e.name for e in explanations))
         raise PellucidError(f"A panel shows one picture, not several ({names}): draw a panel for each.")
+    sections = _sections(explanations)
+    width = width or (_WIDE if len(explanations) > _MANY else _USUAL)
     if explanations[0].medium is CLIP:
         from pellucid.render.strip import strips
 
@@ -47,7 +63,7 @@ def panel(explanations: Sequence[Explanation], *, width: float = 13.5) -> Figure
         return panel_of_volumes(explanations, width)
     from pellucid.render.paper.page import page  # brings matplotlib
 
-    return page(explanations[0], _sections(explanations), width)
+    return page(explanations[0], sections, width)
 
 
 def caption(explanations: Sequence[Explanation]) -> str:
@@ -64,4 +80,15 @@ def _sections(explanations: Sequence[Explanation]) -> list[tuple[str, list[Expla
         groups.setdefault(e.target, []).append(e)
     if len(groups) > 1 and max(map(len, groups.values())) == 1:
         return [("", list(explanations))]
-    return list(groups.items())
+    return [section for target, group in groups.items() for section in _by_family(target, group)]
+
+
+def _by_family(target: str, group: list[Explanation]) -> list[tuple[str, list[Explanation]]]:
+    """Of many methods a section each for those of one kind, in the order of the list of methods."""
+    if len(group) <= _MANY:
+        return [(target, group)]
+    families: dict[str, list[Explanation]] = {}
+    for e in group:
+        known = METHODS.get(e.method)
+        families.setdefault(_FAMILIES.get(known.family, known.family) if known else "others", []).append(e)
+    return [(f"{target}: {family}", those) for family, those in families.items()]

@@ -32,11 +32,12 @@ from pellucid.progress import task
 from pellucid.registry import Registry
 from pellucid.results import Heatmaps
 from pellucid.scoring.job import Job, prepare
+from pellucid.verbs.costs import passes
 from pellucid.verbs.explain import explain_each
 from pellucid.verbs.inputs import Input, ModelLike, as_model, one
 
 Verdict = Literal["suits", "with a caveat", "refused"]
-_MANY = re.compile(r"forwards?.* (a|an) (channel|cell|iteration|node)\b")
+_MANY = re.compile(r"forwards?.* (a|an) (channel|cell|cluster|iteration|mask|node)\b")
 
 
 @dataclass
@@ -200,6 +201,12 @@ class Advice:
     seconds: float
     target: str = ""
 
+    def price(self) -> tuple[int, int, float]:
+        """Of one map by each of `methods()`: forwards, backwards, and seconds, a backward counted as two forwards."""
+        each = [passes(METHODS[name]) for name in self.methods()]
+        forwards, backwards = (sum(column) for column in zip(*each, strict=True)) if each else (0, 0)
+        return forwards, backwards, self.seconds * (forwards + 2 * backwards)
+
     def methods(self, *, many: bool = False) -> list[str]:
         """The white-box methods that suit, those with a caveat among them; with `many`, also those of many passes."""
         return [e.method for e in self.entries if e.verdict != "refused" and e.white_box and (many or not e.many)]
@@ -266,6 +273,13 @@ def _advised(cls: type[Method], network: Network) -> Advised:
     return Advised(cls.name, verdict, tuple(dict.fromkeys(missing or known)), cls.cost, white, many)
 
 
+def _of_one_picture(before: Heatmaps, more: Heatmaps) -> Heatmaps:
+    """Maps of one picture that were made apart, as one group: what a check shows to the model is shown once."""
+    for e in more:
+        e.session, e.picture = before[0].session, before[0].picture
+    return Heatmaps([*before, *more])
+
+
 def explain_all_that_suit(
     model: VisionModel, inputs: Any, methods: Sequence[Method], targets: Sequence[Target], *, seed: int = 0
 ) -> tuple[dict[str, Heatmaps | PellucidError], dict[str, str]]:
@@ -284,7 +298,7 @@ def explain_all_that_suit(
                     if isinstance(result, PellucidError) or isinstance(before, PellucidError):
                         found[name] = before if isinstance(before, PellucidError) else result
                     else:
-                        found[name] = result if before is None else Heatmaps([*before, *result])
+                        found[name] = result if before is None else _of_one_picture(before, result)
             except PellucidError as error:
                 failed[m.name] = str(error)
             advance(1)

@@ -7,7 +7,7 @@ the score, on any network (Srinivas & Fleuret 2019, arXiv:1905.00780, sec. 3).
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,7 +16,10 @@ from torch import Tensor
 
 from pellucid.engine.backward import Call, Rule
 from pellucid.engine.rules.layers import Affine
+from pellucid.engine.rules.pointwise import GATES, POINTWISE
 from pellucid.engine.rules.products import constant_part
+
+_OF_ONE = POINTWISE | GATES | {"relu", "relu6", "hardtanh", "rsqrt", "reciprocal"}  # one value each, by themselves
 
 Kept = Callable[[str, Tensor], None]
 """(function, share of the score at each place of its answer) -> noted."""
@@ -115,10 +118,18 @@ class Bend(Rule):
         if not isinstance(value, Tensor) or not value.requires_grad:
             return None
         with torch.enable_grad():
+            if call.name in _OF_ONE and len(leaves) == 1 and leaves[0].shape == value.shape:
+                return self._led(call, live, leaves, value, _elementwise(leaves[0], value))
             away = torch.zeros_like(value, requires_grad=True)
             slopes = torch.autograd.grad(value, leaves, away, create_graph=True, allow_unused=True)
             along = sum((x.detach() * s).sum() for x, s in zip(leaves, slopes, strict=True) if s is not None)
             straight = torch.autograd.grad(along, away)[0] if isinstance(along, Tensor) else torch.zeros_like(value)
+        return self._led(call, live, leaves, value, straight)
+
+    def _led(
+        self, call: Call, live: Sequence[int], leaves: Sequence[Tensor], value: Tensor, straight: Tensor
+    ) -> Tensor:
+        """The answer `y`, led back plainly; `straight` is its `J x`."""
         y = value.detach()
 
         def back(g: Tensor) -> tuple[Tensor, ...]:
@@ -127,3 +138,9 @@ class Bend(Rule):
             return tuple(torch.zeros_like(x) if h is None else h for x, h in zip(leaves, sent, strict=True))
 
         return call.rerouted(y, live, back)
+
+
+def _elementwise(x: Tensor, value: Tensor) -> Tensor:
+    """`J x` of a function of each value by itself: not every one of torch's has a second derivative."""
+    (slope,) = torch.autograd.grad(value, x, torch.ones_like(value), retain_graph=True)
+    return x.detach() * slope

@@ -18,7 +18,7 @@ from pellucid.evaluation.banks.base import AnswerBank
 from pellucid.evaluation.check import at_layer
 from pellucid.evaluation.competitors import Competitor, Drawer, Drawing, draw_all
 from pellucid.evaluation.sample import Candidate, Inquiry
-from pellucid.evaluation.sanity import has_weights, randomised_copy
+from pellucid.evaluation.sanity import has_weights, on_grid, randomised_copy
 from pellucid.models.layers import lend_layers
 from pellucid.models.targets import Class, PerSample, Target
 
@@ -239,7 +239,7 @@ class ShuffledWeights(RedrawingBank):
         for k, c in enumerate(candidates):
             column = [row[k] for row in stages]
             failed = next((d for d in column if isinstance(d, Exception)), None)
-            maps = tuple(d.native[0] for d in column if isinstance(d, Drawing))
+            maps = tuple(on_grid(d.native, c.native[None])[0] for d in column if isinstance(d, Drawing))
             found.append(failed if failed is not None else CascadedMaps(c.native, maps))
         return found
 

@@ -66,7 +66,7 @@ def picture_box(size: tuple[int, ...]) -> tuple[float, float]:
 def _section(sheet: Sheet, target: str, group: Sequence[Explanation], at: Column, columns: int) -> float:
     """Rows of tiles under the target's name; where they end."""
     step = at.width + GAP
-    known = [p.said(1) for p in group[0].prediction if p.label == target]
+    known = [p.said(1) for p in group[0].prediction if target == p.label or target.startswith(f"{p.label}: ")]
     top = head(sheet, target or f"{len(group)} targets", "".join(known[:1]), at, columns * step - GAP)
     bottom = top - _BETWEEN
     for start in range(0, len(group), columns):
