@@ -130,7 +130,8 @@ def _first_class(output: Any) -> Tensor:
     return logits[:, 1].flatten(1).mean(1) if logits.ndim > 2 else logits[:, 1]
 
 
-_SIDES = {"samvit_base_patch16": 512}  # its own 1024 takes minutes a pass
+# Sides of those whose own size (1024, 768, 546) takes minutes or 14 GB for one plain pass.
+_SIDES = {"samvit_base_patch16": 512, "gemma4_vit_167m": 224, "deepseek_vit_412m": 224}
 
 
 def _timm(name: str) -> Case:
