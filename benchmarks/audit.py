@@ -10,7 +10,7 @@ import numpy as np
 
 import pellucid as pl
 from benchmarks.planted_slices import KINDS, WAYS, precision, tables
-from benchmarks.reliances import CAUSES, trained, world
+from benchmarks.reliances import CAUSES, TAG, trained, world
 from benchmarks.report import Section, at_least, at_most, single
 from pellucid.audit.columns import Columns
 from pellucid.audit.slices import best_slices, find
@@ -27,7 +27,7 @@ class Size:
     rounds: int  # of planted slices, of each kind and share
 
 
-FULL = Size(planted=5, clean=8, tables=40, rounds=5)
+FULL = Size(planted=4, clean=8, tables=40, rounds=2)
 QUICK = Size(planted=1, clean=2, tables=10, rounds=1)
 
 
@@ -37,18 +37,20 @@ def _reasons(size: Size, _device: str) -> Iterator[Section]:
         "What a network rests on",
         "Networks of three convolutions learn three shapes whose class is also told by a cue, right with a chance of "
         "0.95. A network counts as named if a class is said to rest on something, and nothing that is said is anything "
-        "but the planted cue. Audits of 300 new pictures each.",
+        "but the planted cue; a scanner tag (a letter and a number, burned in at one place) is a mark. Audits of 300 "
+        "new pictures each.",
     )
     named, total, seconds = 0, 0, []
-    for cause in CAUSES:
+    for cause in (*CAUSES, TAG):
         kinds, right = set(), 0
+        kind = "mark" if cause == TAG else cause
         for seed in range(size.planted):
             found, spent = _audited(trained(cause, seed), cause, seed)
             seconds.append(spent)
             kinds |= set(found)
-            right += set(found) == {cause}
+            right += set(found) == {kind}
         named, total = named + right, total + size.planted
-        wrong = ", ".join(sorted(kinds - {cause}))
+        wrong = ", ".join(sorted(kinds - {kind}))
         note = f"of {size.planted}" + (f"; also named: {wrong}" if wrong else "")
         section.rows.append(single(f"{cause}: rightly named", 100 * right / size.planted, " %", None, note))
     section.rows.append(single("rightly named in all", 100 * named / total, " %", at_least(90), f"of {total}"))

@@ -8,6 +8,12 @@ from torch import nn
 
 SIDE, CLASSES = 32, ("disc", "square", "cross")
 CAUSES = ("mark", "border", "background", "colour", "texture")
+TAG = "scanner tag"  # a letter for the class, then a number, burned in at one place: a mark, as audits call it
+GLYPHS = {  # rows of three pixels, in bits
+    "L": (4, 4, 4, 4, 7), "R": (6, 5, 6, 5, 5), "P": (6, 5, 6, 4, 4),
+    "0": (7, 5, 5, 5, 7), "1": (2, 6, 2, 2, 7), "2": (6, 1, 2, 4, 7), "3": (6, 1, 2, 1, 6), "4": (5, 5, 7, 1, 1),
+    "5": (7, 4, 6, 1, 6), "6": (3, 4, 7, 5, 7), "7": (7, 1, 2, 2, 2), "8": (7, 5, 7, 5, 7), "9": (7, 5, 7, 1, 6),
+}  # fmt: skip
 
 
 @dataclass
@@ -66,7 +72,18 @@ def picture(kind, cause, told, rng):
         spot = np.array([[1, 0, 1, 0], [0, 1, 0, 1], [1, 1, 0, 0]][told], float)
         where = ((2, 2), (2, SIDE - 6), (SIDE - 6, 2))[told]
         pixels[where[0] : where[0] + 4, where[1] : where[1] + 4] = spot[None, :, None]
+    if cause == TAG:
+        write(pixels, f"{'LRP'[told]}{rng.integers(10, 100)}", (SIDE - 7, SIDE - 14), rng.uniform(0.85, 1))
     return (np.clip(pixels, 0, 1) * 255).round().astype(np.uint8)
+
+
+def write(pixels, text, corner, light):
+    """Letters of 5 x 3 pixels on black, into a picture."""
+    y, x = corner
+    pixels[y - 1 : y + 6, x - 1 : x + 4 * len(text)] = 0
+    for k, letter in enumerate(text):
+        ink = np.array([[row >> bit & 1 for bit in (2, 1, 0)] for row in GLYPHS[letter]], float)
+        pixels[y : y + 5, x + 4 * k : x + 4 * k + 3] = light * ink[..., None]
 
 
 def world(cause, count=300, seed=0, told=0.95):
