@@ -28,11 +28,11 @@ def test_near_misses_are_listed_and_else_all():
     with pytest.raises(MethodError, match="choose apple, pear, plum, fig, lime, kiwi-fruit"):
         many().find("xyzzy")
     with pytest.raises(MethodError, match="there are apple, pear"):
-        many(listing="there are").find("xyzzy")
+        many(listing=True).find("xyzzy")
 
 
 def test_of_few_all_are_listed():
-    few = Registry("nuts", {"hazel": 1, "pea": 2}, article="are no", error=MediaError, otherwise="`x` lists them.")
+    few = Registry("nuts", {"hazel": 1, "pea": 2}, plural=True, error=MediaError, otherwise="`x` lists them.")
     with pytest.raises(MediaError, match=r"^There are no nuts 'hazl': choose hazel, pea\. `x` lists them\.$"):
         few.find("hazl")
 

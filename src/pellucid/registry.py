@@ -23,8 +23,8 @@ class Registry(MutableMapping[str, T]):
     Args:
         noun: what one entry is called, such as `method`.
         entries: those that are known from the start.
-        article: how the sentence begins: `There is no method ...`.
-        listing: what stands in front of the list of all names, where none is near.
+        plural: the sentence begins with `There are no segments ...`, not with `There is no method ...`.
+        listing: where no name is near, all are told (`there are ...`) rather than offered (`choose ...`).
         otherwise: a last hint for the reader, such as which command lists them.
         error: what is raised.
     """
@@ -34,13 +34,13 @@ class Registry(MutableMapping[str, T]):
         noun: str,
         entries: Mapping[str, T] | None = None,
         *,
-        article: str = "is no",
-        listing: str = "choose",
+        plural: bool = False,
+        listing: bool = False,
         otherwise: str = "",
         error: type[PellucidError] = MethodError,
     ) -> None:
         self.noun = noun
-        self._article, self._listing, self._otherwise, self._error = article, listing, otherwise, error
+        self._plural, self._listing, self._otherwise, self._error = plural, listing, otherwise, error
         self._entries: dict[str, T] = dict(entries or {})
 
     def register(self, name: str, **facts: Any) -> Callable[[C], C]:
@@ -64,14 +64,15 @@ class Registry(MutableMapping[str, T]):
         if key in self._entries:
             return key
         near = difflib.get_close_matches(key, self._entries, n=3, cutoff=0.5)
-        if len(self._entries) <= _FEW:
-            hint = f"choose {', '.join(self._entries)}."
-        elif near:
+        if near and len(self._entries) > _FEW:
             hint = f"did you mean {' or '.join(map(repr, near))}?"
         else:
-            hint = f"{self._listing} {', '.join(self._entries)}."
-        rest = f" {self._otherwise}" if self._otherwise else ""
-        raise self._error(f"There {self._article} {self.noun} {name!r}: {hint}{rest}")
+            listed = ", ".join(self._entries)
+            hint = f"there are {listed}." if self._listing and len(self._entries) > _FEW else f"choose {listed}."
+        if self._otherwise:
+            hint = f"{hint} {self._otherwise}"
+        one, several = f"There is no {self.noun} {name!r}: {hint}", f"There are no {self.noun} {name!r}: {hint}"
+        raise self._error(several if self._plural else one)
 
     def find(self, name: str) -> T:
         """The entry called `name`; raises as `key` does."""

@@ -73,14 +73,11 @@ class Findings(Brief):
             yield "No slice errs more often than the rest beyond chance."
         for confusion in r.confusions[:3]:
             a, b = self.labels[confusion.truth], self.labels[confusion.answer]
-            yield f"`{a}` is taken for `{b}` {_times(len(confusion.members))}."
+            count = len(confusion.members)
+            yield f"`{a}` is taken for `{b}` once." if count == 1 else f"`{a}` is taken for `{b}` {count} times."
         if r.duplicates:
             yield f"{len(r.duplicates)} pairs of files show one picture, {len(r.contradicting)} with different labels."
         if r.mislabelled:
             yield f"{len(r.mislabelled)} labels look wrong: the model is as sure of another class as of that one's own."
         if r.astray:
             yield f"{len(r.astray)} answers are confident and wrong with their evidence at the border of the picture."
-
-
-def _times(count: int) -> str:
-    return "once" if count == 1 else f"{count} times"

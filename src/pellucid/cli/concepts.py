@@ -105,7 +105,8 @@ def _entry(found: Concepts, saved: list[str]) -> dict[str, Any]:
 def _tell(found: Concepts, saved: list[str], top: int) -> None:
     from pellucid.render.concepts import facts, leading_groups, summary, what
 
-    say(f"{found.record.input['source'] or found.record.input['name']}: {what(found)}")
+    say(f"{found.record.input['source'] or found.record.input['name']}:")
+    say(f"  {what(found)}")
     for line in summary(found):
         say(f"  {line}")
     for rank, k in enumerate(found.ranking()[: max(1, top)]):

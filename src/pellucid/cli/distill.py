@@ -93,7 +93,7 @@ def distill(
             }
         )
         if not as_json:
-            say(f"{found.name}: {into} of {found.card.complexity} {found.card.unit}")
+            say(f"{into} learned from {found.name}")
             say(f"  {found.card.line}")
             for note in [*found.notes, *found.card.notes]:
                 say(f"  note: {note}")

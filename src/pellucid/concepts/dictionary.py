@@ -137,7 +137,7 @@ class Dictionary(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimato
 
 
 D = TypeVar("D", bound=type[Dictionary])
-DICTIONARIES: Registry[type[Dictionary]] = Registry("concepts by", article="are no", listing="there are")
+DICTIONARIES: Registry[type[Dictionary]] = Registry("concepts by", plural=True, listing=True)
 
 
 def dictionary(name: str, *, about: str, paper: str) -> Callable[[D], D]:

@@ -131,7 +131,8 @@ class ScoreData(Brief):
     @property
     def title(self) -> str:
         """What was evaluated, on what."""
-        return f"Evaluation of explanations of {self.record.model['name']} on {_many(len(self.samples))}"
+        count = len(self.samples)
+        return f"Evaluation of explanations of {self.record.model['name']} on {count} input{_s(count)}"
 
     def lines(self) -> Iterator[str]:
         """What was found, in sentences: who to take, by how much, at what price, where it fails, who disagrees."""
@@ -142,8 +143,12 @@ class ScoreData(Brief):
         yield from _recommended(found, self.samples)
         alpha = self.rank().alpha
         if math.isfinite(alpha):
-            how = "agree well" if alpha >= 0.667 else "agree in part" if alpha >= 0.333 else "disagree"
-            yield f"The metrics {how} on the order of the methods (Krippendorff's alpha {alpha:.2f})."
+            if alpha >= 0.667:
+                yield f"The metrics agree well on the order of the methods (Krippendorff's alpha {alpha:.2f})."
+            elif alpha >= 0.333:
+                yield f"The metrics agree in part on the order of the methods (Krippendorff's alpha {alpha:.2f})."
+            else:
+                yield f"The metrics disagree on the order of the methods (Krippendorff's alpha {alpha:.2f})."
 
 
 def _above(t: PairedTest) -> str:
@@ -153,8 +158,8 @@ def _above(t: PairedTest) -> str:
     return f"{t.difference:+.3g} ({t.low:+.3g} to {t.high:+.3g}, p = {t.p:.2g})"
 
 
-def _many(count: int, what: str = "input") -> str:
-    return f"{count} {what}{'s' if count != 1 else ''}"
+def _s(count: int) -> str:
+    return "s" if count != 1 else ""
 
 
 def _recommended(found: Recommendation, samples: Sequence[str]) -> Iterator[str]:
@@ -163,8 +168,10 @@ def _recommended(found: Recommendation, samples: Sequence[str]) -> Iterator[str]
         yield "No method is recommended."
         return
     forwards, backwards, seconds = found.passes
-    price = f"{_many(round(forwards), 'forward')} and {_many(round(backwards), 'backward')} a map"
-    price += f", {seconds:.2g} s of processor time" if math.isfinite(seconds) else ""
+    there, back = round(forwards), round(backwards)
+    price = f"{there} forward{_s(there)} and {back} backward{_s(back)} a map"
+    if math.isfinite(seconds):
+        price = f"{there} forward{_s(there)} and {back} backward{_s(back)} a map, {seconds:.2g} s of processor time"
     unsure = [(anchor, t.p) for anchor, t in found.anchors.items() if not t.p <= SURE]
     if unsure:
         doubted = " and ".join(f"{anchor} (p = {p:.2g})" for anchor, p in unsure)
@@ -174,7 +181,7 @@ def _recommended(found: Recommendation, samples: Sequence[str]) -> Iterator[str]
     if found.margin is not None:
         m = found.margin
         tie = "" if m.low > 0 else " No sure difference: the cheaper of the two will do."
-        wins = f"{m.wins:.0%} of {_many(m.count)}"
+        wins = f"{m.wins:.0%} of {m.count} input{_s(m.count)}"
         yield f"By {found.metric} it is {_above(m)} above {found.runner}, better on {wins}.{tie}"
     for anchor, t in found.anchors.items():
         yield f"Above {anchor} by {_above(t)}."

@@ -143,7 +143,7 @@ def judge(
 
 _FIGURES: dict[str, Callable[[float], str]] = {
     "robust": lambda v: f"random views keep {max(0.0, v):.0%}",
-    "rank": lambda v: f"{_nth(int(v))} of its layer",
+    "rank": lambda v: _rank(int(v)),
     "path": lambda v: f"processed like natural ones {v:.2f} of 1",
     "fine": lambda v: f"{v:.0%} fine detail",
     "seeds": lambda v: f"seeds agree {v:.2f}",
@@ -156,11 +156,11 @@ def _told(figures: Mapping[str, float]) -> list[str]:
 
 
 def _stands(s: Standing) -> str:
-    of = f"{s.count} natural pictures"
     if s.percentile < 100:
-        return f"excites the unit more than {s.percentile:.0f} % of {of}"
-    by = f"{s.ratio:.2g} x the strongest" if math.isfinite(s.ratio) else "beyond the strongest"
-    return f"{by} of {of}"
+        return f"excites the unit more than {s.percentile:.0f} % of {s.count} natural pictures"
+    if math.isfinite(s.ratio):
+        return f"{s.ratio:.2g} x the strongest of {s.count} natural pictures"
+    return f"beyond the strongest of {s.count} natural pictures"
 
 
 def _chooses(c: Choice) -> str:
@@ -184,6 +184,7 @@ def _verdict(standing: Standing | None, choice: Choice | None, robust: float, br
     return "agrees", "it agrees with the natural exemplars"
 
 
-def _nth(n: int) -> str:
-    suffix = "th" if 10 <= n % 100 <= 20 else {1: "st", 2: "nd", 3: "rd"}.get(n % 10, "th")
-    return f"{n}{suffix}"
+def _rank(n: int) -> str:
+    endings = {1: f"{n}st of its layer", 2: f"{n}nd of its layer", 3: f"{n}rd of its layer"}
+    other = f"{n}th of its layer"
+    return other if 10 <= n % 100 <= 20 else endings.get(n % 10, other)

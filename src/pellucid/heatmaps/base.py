@@ -141,7 +141,7 @@ class Method(ABC):
 
 
 M = TypeVar("M", bound=type[Method])
-METHODS: Registry[type[Method]] = Registry("method", listing="there are", otherwise="`pellucid methods` lists them.")
+METHODS: Registry[type[Method]] = Registry("method", listing=True, otherwise="`pellucid methods` lists them.")
 
 
 def method(name: str, *, family: str, needs: str, cost: str, paper: str) -> Callable[[M], M]:

@@ -71,14 +71,15 @@ class Fidelity:
         """The card in one sentence."""
         rivals = ", ".join(f"{name} {b.value:.0%}" for name, b in self.baselines.items())
         a = self.agreement
-        what = "agrees with the teacher" if self.taught else "right"
         share, low, high = (f"{v:.0%}" for v in (a.value, a.low, a.high))
-        if rivals:
-            text = f"{what} on {share} [{low}, {high}] of {self.count} held-out pictures ({rivals})"
+        if self.taught:
+            text = f"agrees with the teacher on {share} [{low}, {high}] of {self.count} held-out pictures"
         else:
-            text = f"{what} on {share} [{low}, {high}] of {self.count} held-out pictures"
+            text = f"right on {share} [{low}, {high}] of {self.count} held-out pictures"
+        text += f" ({rivals})" if rivals else ""
         if self.accuracy and self.teacher_accuracy:
-            text += f"; right on {self.accuracy.value:.0%}, the teacher on {self.teacher_accuracy.value:.0%}"
+            both = f"right on {self.accuracy.value:.0%}, the teacher on {self.teacher_accuracy.value:.0%}"
+            text = "; ".join((text, both))
         return f"{text}; {self.complexity} {self.unit}"
 
     def as_dict(self) -> dict[str, Any]:

@@ -49,7 +49,35 @@ _WORDS = (
     "token {0}", "centre", "top left", "top centre", "top right", "middle left", "middle right", "bottom left",
     "bottom centre", "bottom right", "light", "red-green", "blue-yellow", "brightness", "contrast", "hue", "colour",
     "sharpness", "Card", "values", "passes", "{0} forwards", "{0} backwards",
-    "{0} forwards + {1} backwards", "{0} forwards + {1} backward",
+    "{0} forwards + {1} backwards", "{0} forwards + {1} backward", "yes", "leaves", "conditions", "curves",
+    "prototypes", "decisions", "weights", "leaf", "if", "else", "else if", "if {0}", "else if {0}", "and {0}",
+    "page: {0}", "sheet: {0}", "why: {0}", "{0} units", "{0} targets", "{0} files", "({0} inputs)", "{0} classes:",
+    "{0} classes", "{0} pictures", "{0} picture", "{0}: activations", "'{0}' or '{1}'",
+    "'{0}' or '{1}' or '{2}'", "agrees", "weak", "fragile", "unlike", "dead", "significant", "worse", "better",
+    "repaired", "majority class {0}", "random concepts {0}", "{0} inputs", "before: {0}", "now: {0}", "before", "now",
+    "part", "wrong", "unmeasured", "edges", "faithfulness", "robustness", "complexity",
+    "randomisation", "localisation", "forwards", "backwards", "seconds", "95 % interval", "alike {0} (random {1})",
+    "{0}, {1} picture{2}", "all", "axioms",
+    "area deleted", "completeness gap", "conservation gap", "deletion area", "efficiency gap", "estimated error",
+    "in biases", "insertion area", "jump at baseline", "players", "price", "r2 held out",
+    "relative error", "relative standard error", "rescued steps", "samples", "score", "score alone", "score left",
+    "tree learned from {0}", "linear learned from {0}", "additive learned from {0}", "rules learned from {0}",
+    "prototypes learned from {0}", "nearest learned from {0}", "neighbours learned from {0}",
+    "bottleneck learned from {0}", "hierarchy learned from {0}", "bcos learned from {0}", "{0} leaves",
+    "{0} conditions", "{0} curves", "{0} prototypes", "{0} training rows", "{0} decisions", "{0} weights",
+    "{0} hidden units", "{0} (p = {1}) and {2} (p = {3})",
+    "red", "green", "blue", "colourfulness", "{0} > {1}?", "{0} > {1}", "{0} ≤ {1}",
+    "if {0} and {1}", "else if {0} and {1}", "if {0} and {1} and {2}", "else if {0} and {1} and {2}", "verdict", "why",
+    "suits", "refused", "gradient", "propagation", "path", "perturbation", "region", "recurrent", "platform",
+    "packages",
+    "devices", "processors", "threads", "memory", "runtime", "extras", "{0} installed", "{0} not installed",
+    "clipped", "fine", "robust", "rank", "deviations", "value", "percentile", "ratio", "count", "synthetic",
+    "exemplars", "pairs", "group", "player", "number", "features", "target", "row {0}, column {1}",
+    "concept", "effect", "adjusted", "separation", "detectable", "looked", "Slices", "Groups",
+    "{0} deviations", "standing: {0}", "forced choice: {0}",
+    "most for {0}", "{0} x {1} cells", "{0} × {1} cells", "{0} × {1} cells, {2} channels",
+    "peak at {0}", "No such file or directory", "Permission denied", "Is a directory", "Not a directory",
+    "start state", "steps", "through", "truth", "minimal", "proven", "tried",
 )  # fmt: skip
 _UNSHOWN = ("language",)  # rooms whose texts are no sentences for a reader
 
@@ -102,12 +130,17 @@ def _commands(place: Path) -> tuple[str, ...]:
 
 
 def _help(tree: ast.Module, commands: Collection[str]) -> Iterator[ast.Constant]:
-    """The docstrings of commands, which `--help` shows."""
+    """The docstrings of commands, which `--help` shows, and of metrics, which pages show."""
     for node in tree.body:
-        if isinstance(node, ast.FunctionDef) and node.name in commands:
+        if isinstance(node, ast.FunctionDef) and (node.name in commands or _is_metric(node)):
             first = node.body[0]
             if isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant):
                 yield first.value
+
+
+def _is_metric(node: ast.FunctionDef) -> bool:
+    """Whether the docstring of a function defines a metric in the tables of an evaluation."""
+    return any(isinstance(d, ast.Call) and getattr(d.func, "id", "") == "metric" for d in node.decorator_list)
 
 
 def _template(node: ast.AST) -> str:

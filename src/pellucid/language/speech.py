@@ -18,8 +18,11 @@ from pellucid.language.choice import chosen
 from pellucid.language.template import Template
 
 # Where a text is taken apart, coarse to fine, and what stands there in Chinese.
-_SEAMS = (("\n", "\n"), (". ", "。"), ("; ", "；"), (": ", "："), (", ", "，"), (" (", "（"), (" · ", " · "))
-_LISTS = _SEAMS[0], _SEAMS[2]
+_SEAMS = (("\n", "\n"), (" · ", " · "), ("? ", ""), (". ", ""), ("; ", "；"), (": ", "："), (", ", "，"), (" (", "（"))
+_PAPER = re.compile(r"arXiv:|doi:")  # a reference has one spelling
+_STOPS = ("? ", ". ")  # the mark belongs to the sentence in front of it
+_LISTS = _SEAMS[0], _SEAMS[4]
+_LINES = ("\n", " · ")  # no sentence goes on behind these
 _LETTER = re.compile(r"[^\W\d_]")
 _ENDS = {".": "。", ":": "：", ";": "；", ",": "，", "?": "？", ")": "）"}
 _PROSE = re.compile(r"[A-Za-z]{2,} [a-z]{2,} [a-z]{2,} [a-z]{2,}")  # four words in a row: no name, no label
@@ -59,15 +62,23 @@ def _core(text: str, language: str) -> str | None:
     """The text's translation, or None if nothing of it is known; remembered, since pieces come again."""
     if not text:
         return None
+    if _PAPER.search(text):
+        return catalogue(language).plain.get(text)
+    if any(seam in text for seam in _LINES):
+        return _in_pieces(text, language)
+    return _whole(text, language) or _in_pieces(text, language) or _filled(text, catalogue(language).phrases, language)
+
+
+def _whole(text: str, language: str) -> str | None:
+    """A text that is one sentence or phrase of the catalogue."""
     known = catalogue(language)
     return (
         known.plain.get(text)
         or _filled(text, known.sentences, language, whole=_clause)
+        or _list(text, language)
         or _filled(text, known.sentences, language)
         or _without_end(text, language)
         or _filled(text, known.phrases, language, whole=_one)
-        or _in_pieces(text, language)
-        or _filled(text, known.phrases, language)
     )
 
 
@@ -87,6 +98,13 @@ def _filled(
     return None
 
 
+def _list(text: str, language: str) -> str | None:
+    """Clauses one after the other, all of them known."""
+    parts = text.split("; ")
+    found = [_core(part, language) for part in parts] if len(parts) > 1 else [None]
+    return "；".join(map(str, found)) if all(found) else None
+
+
 def _clause(value: str, _: str) -> bool:
     """Whether a text does not go on behind its first clause."""
     return not any(seam in value for seam, _ in _LISTS)
@@ -95,15 +113,23 @@ def _clause(value: str, _: str) -> bool:
 def _one(value: str, language: str) -> bool:
     """Whether a text is known and not to be taken apart, or is a number or a sign."""
     if any(seam in value for seam, _ in _SEAMS):
-        return False
+        known = catalogue(language)
+        return value in known.plain or _filled(value, known.sentences, language, whole=_clause) is not None
     return not _LETTER.search(value) or _core(value.strip(), language) is not None
 
 
 def _without_end(text: str, language: str) -> str | None:
     """A clause that is known without the mark at its end."""
     end = _ENDS.get(text[-1])
-    inner = _core(text[:-1], language) if end else None
+    inner = _whole(text[:-1], language) if end else None
     return f"{inner}{end}" if inner else None
+
+
+def _piece(text: str, language: str) -> str | None:
+    """A part of a text, which may be a line with spaces in front, or None if nothing of it is known."""
+    core = text.strip()
+    shown = _core(core, language)
+    return shown and text.replace(core, shown)
 
 
 def _in_pieces(text: str, language: str) -> str | None:
@@ -111,13 +137,18 @@ def _in_pieces(text: str, language: str) -> str | None:
     for seam, joint in _SEAMS:
         if seam not in text:
             continue
-        parts = text.split(seam)
-        found = [_core(part, language) for part in parts]
+        parts, between = text.split(seam), seam
+        if seam == ": " and (rest := _whole(seam.join(parts[1:]), language)):  # something, and a sentence about it
+            return f"{_core(parts[0], language) or parts[0]}{joint}{rest}"
+        if seam in _STOPS:
+            parts, between = [*(f"{part}{seam[0]}" for part in parts[:-1]), parts[-1]], " "
+        found = [_piece(part, language) for part in parts]
         if not any(found):
             continue
         shown = [new or old for new, old in zip(found, parts, strict=True)]
         out = shown[0]
         for k in range(1, len(parts)):
-            out += (joint if found[k - 1] or found[k] else seam) + shown[k]
+            near = found[k - 1] or (found[k] and seam not in _STOPS)
+            out += (joint if near else between) + shown[k]
         return out.replace("。。", "。")
     return None

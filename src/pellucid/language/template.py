@@ -45,15 +45,20 @@ class Template:
         return len(_GAP.sub("", self.source))
 
     @cached_property
+    def longest(self) -> str:
+        """The longest text between gaps: where it is missing, the sentence is another, and that is quickly seen."""
+        return max(_GAP.sub("\0", self.source).split("\0"), key=len)
+
+    @cached_property
     def pattern(self) -> re.Pattern[str]:
         """What a filled sentence looks like."""
         parts = _GAP.split(self.source)
         text = "".join("(.*?)" if k % 2 else re.escape(part) for k, part in enumerate(parts))
-        return re.compile(text, re.DOTALL)
+        return re.compile(text)
 
     def values(self, sentence: str) -> tuple[str, ...] | None:
         """What fills the gaps of a sentence, in the order of the source; None: another sentence."""
-        found = self.pattern.fullmatch(sentence)
+        found = self.pattern.fullmatch(sentence) if self.longest in sentence else None
         return found.groups() if found else None
 
     def filled(self, values: Sequence[str]) -> str:

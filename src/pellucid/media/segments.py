@@ -112,7 +112,7 @@ SEGMENTATIONS: Registry[Callable[[Tensor, int], Tensor]] = Registry(
         "frames": stretches,
         "felzenszwalb": lambda x, count: felzenszwalb(x, min_size=max(1, prod(x.shape[1:]) // (2 * count))),
     },
-    article="are no",
+    plural=True,
 )
 """Name -> (input `(C, *space)`, about how many) -> labels `(*space)`."""
 

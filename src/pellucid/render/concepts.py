@@ -88,14 +88,16 @@ def summary(bank: Bank) -> list[str]:
     """How the concepts do beside as many random directions, in two lines at most."""
     ours, chance = bank.standing, bank.random
 
-    def beside(what: str, field: str) -> str:
-        a, b = getattr(ours, field), getattr(chance, field)
-        return f"{what} {_percent(a)} (random directions {_percent(b)})" if isfinite(a) else ""
+    def beside(field: str) -> tuple[str, str]:
+        return _percent(getattr(ours, field)), _percent(getattr(chance, field))
 
+    (layer, no_layer), (answers, no_answers), (scores, no_scores) = map(beside, ("r2", "agreement", "score_r2"))
     kept = [
-        beside("explained of the layer:", "r2"),
-        beside("answers kept by the concepts alone:", "agreement"),
-        beside("of the scores:", "score_r2"),
+        f"explained of the layer: {layer} (random directions {no_layer})" if isfinite(ours.r2) else "",
+        f"answers kept by the concepts alone: {answers} (random directions {no_answers})"
+        if isfinite(ours.agreement)
+        else "",
+        f"of the scores: {scores} (random directions {no_scores})" if isfinite(ours.score_r2) else "",
     ]
     right = ""
     if isfinite(ours.accuracy):

@@ -78,7 +78,8 @@ def feature_sheet(units: Sequence[UnitPicture], about: str) -> Figure:
 def _head(sheet: Sheet, units: Sequence[UnitPicture], about: str) -> float:
     model = str(units[0].record.model.get("name") or "model")
     layers = list(dict.fromkeys(u.layer for u in units if u.layer))
-    what = units[0].objective if len(units) == 1 else f"{len(units)} units" + (f" of {layers[0]}" if layers else "")
+    several = f"{len(units)} units of {layers[0]}" if layers else f"{len(units)} units"
+    what = several if len(units) > 1 else units[0].objective
     wide = sheet.width - 2 * _MARGIN
     y = _MARGIN + sheet.line(f"{what}, {model}", _MARGIN, _MARGIN, HEAD, bold=True, width=wide)
     y += sheet.line(about, _MARGIN, y, TEXT, colour=QUIET, width=wide)

@@ -45,7 +45,7 @@ def surrogate_figure(s: Surrogate, gallery: Gallery) -> Figure:
     width = max(body_width(s), 7.5)
     sheet = Sheet(2 * MARGIN + _SIDE + GAP + width)
     at = Column(MARGIN, MARGIN, _SIDE, (_SIDE, _SIDE))
-    y = head(sheet, f"{s.into} for {s.name}", "", at, _SIDE)
+    y = head(sheet, f"{s.into} learned from {s.name}", "", at, _SIDE)
     y = _card(sheet, s, at.down(y))
     y = _front(sheet, s.front, s.card.unit, at.down(y + 0.15))
     left = _disagreements(sheet, s, gallery, at.down(y + 0.1))
@@ -75,11 +75,11 @@ def _card(sheet: Sheet, s: Surrogate, at: Column) -> float:
 
 
 def _figures(card: Fidelity, taught: bool) -> list[tuple[str, Interval, bool]]:
-    rows = [("agrees with the teacher" if taught else "right", card.agreement, True)]
+    rows = [("agrees with the teacher" if taught else "answers right", card.agreement, True)]
     rows += [(f"  {name}", b, False) for name, b in card.baselines.items()]
     rows += [("R² of log-probabilities", card.r2, False)]
     if card.accuracy and taught:
-        rows += [("right", card.accuracy, True)]
+        rows += [("answers right", card.accuracy, True)]
     if card.teacher_accuracy:
         rows += [("  the teacher", card.teacher_accuracy, False)]
     if card.stability is not None:

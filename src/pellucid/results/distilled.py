@@ -255,7 +255,7 @@ class Distilled(Brief, Surrogate, Result):
     @property
     def caption(self) -> str:
         """What it is, and in whose place."""
-        return f"{self.into} for {self.name}: {self.card.line}"
+        return f"{self.into} learned from {self.name}: {self.card.line}"
 
     def on_page(self, file: str = "") -> Card:
         """A part of a page: the sheet as SVG, the card, the model as text; for a tree, pictures whose way through it is

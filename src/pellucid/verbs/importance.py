@@ -185,8 +185,10 @@ def _order(model: VisionModel, x: Tensor, target: Target, players: Players) -> l
     stretches = players if isinstance(players, Frames) else Segments()
     enough = sufficient(job, stretches)
     kept = ", ".join(enough.names) or "no frame at all"
-    bound = "" if enough.exact else " (found greedily: fewer might do)"
-    return [order_sensitivity(job)[0].sentence, f"Enough to keep the answer with half of its lead: {kept}{bound}."]
+    said = f"Enough to keep the answer with half of its lead: {kept}."
+    if not enough.exact:
+        said = f"Enough to keep the answer with half of its lead: {kept} (found greedily: fewer might do)."
+    return [order_sensitivity(job)[0].sentence, said]
 
 
 def recompute(artefact: Artefact, model: ModelLike | None, inputs: Any, target: TargetLike = None) -> Again:

@@ -63,7 +63,7 @@ class Metric(MetricFacts):
         return self if self.bank.baseline else replace(self, bank=replace(self.bank, baseline=baseline))
 
 
-METRICS: Registry[Metric] = Registry("metric", listing="there are")
+METRICS: Registry[Metric] = Registry("metric", listing=True)
 """Metrics by name, in the order of their categories."""
 
 

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _ROWS = 60  # of a table inside a page
+_HEADS = {"low": "interval from", "high": "interval to"}  # columns whose names say too little by themselves
 
 
 def figure_card(
@@ -58,13 +59,15 @@ def figure_card(
 def rows_table(rows: Sequence[Mapping[str, Any]], most: int = _ROWS) -> str:
     """Plain rows as a table; the first ones where there are many."""
     names = list(rows[0])
-    head = "".join(f'<th scope="col">{spoken(str(n))}</th>' for n in names)
+    head = "".join(f'<th scope="col">{spoken(_HEADS.get(str(n), str(n)))}</th>' for n in names)
     body = "".join(f"<tr>{''.join(f'<td>{spoken(_cell(row.get(n)))}</td>' for n in names)}</tr>" for row in rows[:most])
     rest = paragraph(f"{len(rows) - most} further rows", kind="facts") if len(rows) > most else ""
     return f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>{rest}'
 
 
 def _cell(value: Any) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
     if isinstance(value, float):
         return "" if math.isnan(value) else number(value)
     return "" if value is None else str(value)

@@ -34,10 +34,10 @@ def readable_card(s: Surrogate, figure: Figure, ways: Sequence[Way], file: str =
         which = spoken("Which way does a picture go?")
         parts.append(f'<h3>{which}</h3><div class="ways">{"".join(map(_button, ways))}</div>')
     parts.append(
-        f"<h3>{spoken('In words')}</h3><pre>{escape(str(s.head))}</pre><h3>{spoken('Card')}</h3>{_table(s)}"
+        f"<h3>{spoken('In words')}</h3><pre>{spoken(str(s.head))}</pre><h3>{spoken('Card')}</h3>{_table(s)}"
         f"{drawer(s.record, file)}"
     )
-    return Card(f"{s.into} for {s.name}", s.card.line, "".join(parts))
+    return Card(f"{s.into} learned from {s.name}", s.card.line, "".join(parts))
 
 
 def _button(way: Way) -> str:
@@ -51,11 +51,11 @@ def _button(way: Way) -> str:
 def _table(s: Surrogate) -> str:
     card = s.card
     rows: list[tuple[str, Any]] = [
-        ("agreement with the teacher" if s.taught else "right", card.agreement),
+        ("agreement with the teacher" if s.taught else "answers right", card.agreement),
         *((name, value) for name, value in card.baselines.items()),
         ("R2 of log-probabilities", card.r2),
         ("divergence, nats", card.divergence),
-        ("right", card.accuracy if s.taught else None),
+        ("answers right", card.accuracy if s.taught else None),
         ("the teacher right", card.teacher_accuracy),
         ("same answer from resampled data", None if card.stability is None else f"{card.stability:.2f}"),
         (card.unit, card.complexity),

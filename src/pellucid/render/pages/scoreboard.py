@@ -53,7 +53,7 @@ def _table(found: ScoreData) -> str:
     """Metrics down, methods across, best first."""
     order = found.order
     standings = {s.name: s for s in found.rank().standings}
-    head = "".join(f'<th scope="col"><strong>{escape(found.methods[c])}</strong></th>' for c in order)
+    head = "".join(f'<th scope="col"><strong>{spoken(found.methods[c])}</strong></th>' for c in order)
     rows = []
     ranks = "".join(f"<td>{_number(standings[found.methods[c]].rank)}</td>" for c in order)
     rows.append(f'<tr><th scope="row"><strong>{spoken("mean rank")}</strong></th>{ranks}</tr>')
@@ -64,9 +64,7 @@ def _table(found: ScoreData) -> str:
             rows.append(f'<tr><th class="quiet" colspan="{len(order) + 1}">{spoken(category)}</th></tr>')
         arrow = "↑" if m.better == "higher" else "↓"
         cells = "".join(_cell(found, c, k) for c in order)
-        rows.append(
-            f'<tr><th scope="row" title="{escape(m.about, quote=True)}">{escape(m.name)} {arrow}</th>{cells}</tr>'
-        )
+        rows.append(f'<tr><th scope="row" title="{spoken(m.about)}">{escape(m.name)} {arrow}</th>{cells}</tr>')
     for k, name in enumerate(("forwards", "backwards", "seconds")):
         cells = "".join(f"<td>{_number(found.price_of(found.methods[c])[k])}</td>" for c in order)
         rows.append(f'<tr><th scope="row">{spoken(name)}</th>{cells}</tr>')
@@ -113,10 +111,10 @@ def _plot(found: ScoreData, c: int) -> str:
             area = " ".join(points(above) + points(below)[::-1])
             drawn.append(f'<polygon points="{area}" style="fill:{colour};opacity:.2"/>')
             drawn.append(f'<polyline points="{" ".join(points(mean))}" style="stroke:{colour}"/>')
-    name = escape(found.methods[c], quote=True)
+    name, reach = spoken(found.methods[c]), spoken(f"{number(low)} to {number(high)}")
     return (
         f'<figure class="curve"><svg viewBox="-1 -1 {_WIDE + 2} {_HIGH + 2}" role="img" aria-label="{name}">'
-        f"{''.join(drawn)}</svg><figcaption>{name}, {number(low)} to {number(high)}</figcaption></figure>"
+        f"{''.join(drawn)}</svg><figcaption>{name}, {reach}</figcaption></figure>"
     )
 
 
@@ -135,7 +133,7 @@ def _maps(found: ScoreData, n: int) -> str:
         values = np.asarray(Image.fromarray(cells.astype(np.float32)).resize(size, Image.Resampling.BICUBIC))
         signed = bool((cells < 0).any())
         drawn = overlay(inside, values, signed=signed, limits=limits(values, signed=signed))
-        told = f"<figcaption>{'<br>'.join(map(escape, _named(found, c, n)))}</figcaption>"
+        told = f"<figcaption>{'<br>'.join(map(spoken, _named(found, c, n)))}</figcaption>"
         shown.append(f"<figure>{picture(drawn, f'{found.methods[c]} on {found.samples[n]}')}{told}</figure>")
     return f'<section class="concept"><div class="row">{"".join(shown)}</div></section>'
 
@@ -161,7 +159,7 @@ def _inside(found: ScoreData, pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
 def _metrics(found: ScoreData) -> str:
     rows = []
     for m in found.metrics:
-        better = "higher is better" if m.better == "higher" else "lower is better"
-        text = " ".join(filter(None, (m.about, f"({better})", m.traps)))
-        rows.append(f"<tr><th>{escape(m.name)}</th><td>{escape(text)}</td><td>{escape(m.paper)}</td></tr>")
+        better = "(higher is better)" if m.better == "higher" else "(lower is better)"
+        text = " ".join(map(spoken, filter(None, (m.about, better, m.traps))))
+        rows.append(f"<tr><th>{escape(m.name)}</th><td>{text}</td><td>{escape(m.paper)}</td></tr>")
     return f'<div class="scroll"><table>{"".join(rows)}</table></div>'
