@@ -7,6 +7,7 @@ import torch
 from pellucid.media import Geometry
 from pellucid.media.orientation import from_lps, said, to_mm
 from pellucid.media.volume import Volume
+from pellucid.render.viewer.outlines import edge_path, outlines
 from pellucid.results import Heatmaps
 from report.cases import heatmap, record
 from report.test_viewer import point_at, same, told
@@ -121,3 +122,48 @@ def test_comma_and_full_stop_walk_through_the_slices(page_of, opened):
         page.select_option("[data-control=plane]", "1")
         page.select_option("[data-control=plane]", "0")
         assert int(index.input_value()) == min(start + 2, int(index.get_attribute("max")))
+
+
+def enough():
+    """A volume with two sufficient regions: a block of cells, and two cells in the corner that comes first."""
+    cells = torch.zeros(1, 2, 5, 4, 6)
+    cells[0, 0, 1:3, 2:4, 2:5] = 1
+    cells[0, 1, 0, :2, 0] = 1
+    e = volume()
+    e.method, e.signed, e.extras = "sufficient", False, {"regions": cells}
+    return e
+
+
+def inside(e, rank):
+    """Which voxels lie in a region, laid superior to inferior, anterior to posterior, right to left, voxel by voxel."""
+    found = np.zeros(SIZE, bool)
+    for at in np.ndindex(*SIZE):
+        seen = (at[2], SIZE[0] - 1 - at[0], at[1])  # TURN
+        shares = [(v + 0.5 - low) / (high - low) for v, (low, high) in zip(seen, BOX, strict=True)]
+        if all(0 <= s < 1 for s in shares):
+            cell = tuple(int(s * n) for s, n in zip(shares, (5, 4, 6), strict=True))
+            found[at] = bool(e.extras["regions"][(0, rank, *cell)])
+    _, along = laid_sizes(SIZE, AFFINE)
+    rows = [AFFINE[r, a] > 0 for r, a in zip((2, 1, 0), along, strict=True)]
+    return np.flip(found.transpose(along), [k for k, up in enumerate(rows) if up])
+
+
+def test_sufficient_regions_are_outlined_in_the_slices_where_they_are(page_of, opened):
+    e = enough()
+    shapes = outlines([e])
+    for rank in range(2):
+        truth = inside(e, rank)
+        assert truth.any()
+        for plane in range(3):
+            mine = [s for s in shapes if s["plane"] == plane and s["name"] == str(rank + 1)]
+            for index, flat in enumerate(np.moveaxis(truth, plane, 0)):
+                here = [s for s in mine if s["slices"][0] <= index <= s["slices"][1]]
+                assert len(here) == bool(flat.any())
+                assert [s["path"] for s in here] == [edge_path(flat)] * len(here)
+    with opened(page_of(e)) as watched:
+        page = watched.page
+        for plane in range(3):
+            page.select_option("[data-control=plane]", str(plane))
+            for index, flat in enumerate(np.moveaxis(inside(e, 0), plane, 0)):
+                page.locator("[data-control=index]").fill(str(index))
+                assert page.locator(".pv-rank-0").count() == bool(flat.any())

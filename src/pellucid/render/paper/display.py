@@ -137,13 +137,21 @@ def is_fine(values: Tensor, geometry: Geometry) -> bool:
 
 def regions_at(explanation: Explanation, geometry: Geometry) -> Array | None:
     """Regions (regions, H, W) at display size, each cell with straight edges; None where the answer is a map."""
+    cells = region_cells(explanation)
+    return None if cells is None else np.stack([spread(one[None], geometry) for one in cells])
+
+
+def region_cells(explanation: Explanation) -> Tensor | None:
+    """Regions (regions, *grid), each cell in parts, so that spread over an original it keeps straight edges; None where
+    the answer is a map.
+    """
     found = explanation.extras.get("regions")
-    if found is None or found.ndim != len(geometry.input_size) + 2:
+    if found is None or found.ndim != len(explanation.geometry.input_size) + 2:
         return None
-    cells = found[0]
+    cells: Tensor = found[0][found[0].flatten(1).any(1)]
     for axis in range(1, cells.ndim):
         cells = cells.repeat_interleave(_SHARP, axis)
-    return np.stack([spread(one[None], geometry) for one in cells if one.any()])
+    return cells if len(cells) else None
 
 
 def display_error(explanation: Explanation, size: int = DISPLAY_SIZE) -> Display | None:

@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 
 from pellucid.explanation import Explanation
-from pellucid.media import Volume
+from pellucid.media import Geometry, Volume
 from pellucid.media.orientation import spacing, turn_to, turned, turned_affine
 from pellucid.render.viewer.plain import data_uri
 
@@ -37,13 +37,10 @@ def in_patient(e: Explanation, peak: Sequence[int]) -> dict[str, Any]:
         grey values as a picture of tiles, where the volume is at hand.
     """
     geometry = e.geometry
-    source = np.vstack([np.asarray(geometry.affine, np.float64), [0, 0, 0, 1]])
-    seen = geometry.turn or (1, 2, 3)
-    turn = turn_to(turned_affine(source, geometry.source_size, seen), LAID)
-    whole = [seen[abs(t) - 1] * (1 if t > 0 else -1) for t in turn]
-    steps, size = spacing(source), geometry.source_size
+    turn, whole = laid(geometry)
+    steps, size = spacing(_affine(geometry)), geometry.source_size
     about: dict[str, Any] = {
-        "turn": list(turn),
+        "turn": turn,
         "whole": whole,
         "affine": [list(row) for row in geometry.affine],
         "spacing": [steps[abs(t) - 1] for t in whole],
@@ -52,6 +49,17 @@ def in_patient(e: Explanation, peak: Sequence[int]) -> dict[str, Any]:
     if isinstance(e.picture, Volume) and e.picture.size == tuple(size):
         about["ground"] = _tiles(turned(e.picture.brightness(), whole))
     return about
+
+
+def laid(geometry: Geometry) -> tuple[list[int], list[int]]:
+    """`turn` and `whole` of a volume: which axis of the model, and of the original, each of the viewer was."""
+    seen = geometry.turn or (1, 2, 3)
+    turn = turn_to(turned_affine(_affine(geometry), geometry.source_size, seen), LAID)
+    return list(turn), [seen[abs(t) - 1] * (1 if t > 0 else -1) for t in turn]
+
+
+def _affine(geometry: Geometry) -> NDArray[np.float64]:
+    return np.vstack([np.asarray(geometry.affine, np.float64), [0, 0, 0, 1]])
 
 
 def _tiles(grey: NDArray[np.float32]) -> dict[str, Any]:

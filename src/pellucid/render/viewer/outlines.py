@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pellucid.explanation import Explanation
-from pellucid.render.paper.display import display_geometry, regions_at
+from pellucid.media.orientation import turned
+from pellucid.render.paper.display import display_geometry, region_cells, regions_at
 from pellucid.render.paper.marks import asked_box, asked_boxes, is_asked, is_place
+from pellucid.render.viewer.anatomy import laid
 
 _FINE = 480  # pixels of the longer side of a region, before its edge is drawn
+_DEEP = 96  # voxels of an axis of a volume's region, likewise
 _RING = 0.025  # of the longer side: around what is but a place
 
 Shape = dict[str, Any]
 """A `box` [x0, y0, x1, y1] or a `path`, in the original's pixels, with its `layer`, its `name`, and where that stands
-(`at`); the number of the `map` that it belongs to, its `rank` among its like, and the frame (`index`) where it is."""
+(`at`); the number of the `map` that it belongs to, its `rank` among its like, and where it is: a frame (`index`), or of
+a volume the `slices` [first, last] of a `plane`, all as the viewer lays them."""
 
 
 def outlines(explanations: Sequence[Explanation]) -> list[Shape]:
@@ -59,9 +66,12 @@ def _asked_region(e: Explanation) -> Iterator[Shape]:
 
 
 def _sufficient(e: Explanation) -> Iterator[Shape]:
-    """Regions that are enough for the answer; of a clip frame by frame. A volume's are in its map alone."""
+    """Regions that are enough for the answer; of a clip frame by frame, of a volume slice by slice in all planes."""
     size = e.geometry.source_size
-    if e.geometry.affine or "regions" not in e.extras:
+    if "regions" not in e.extras:
+        return
+    if e.geometry.affine:
+        yield from _in_planes(e)
         return
     for index in range(size[0]) if len(size) == 3 else [None]:
         found = regions_at(e, display_geometry(e.geometry, _FINE, index)[0])
@@ -72,6 +82,32 @@ def _sufficient(e: Explanation) -> Iterator[Shape]:
             if inside.any():
                 shape: Shape = {"layer": "sufficient", "name": str(rank + 1), "rank": rank % 4}
                 yield shape | _edge(inside, size[-2:]) | ({} if index is None else {"index": index})
+
+
+def _in_planes(e: Explanation) -> Iterator[Shape]:
+    """Regions of a volume as the viewer lays it: of each plane the edges, with the slices where they are the same."""
+    cells = region_cells(e)
+    if cells is None:
+        return
+    geometry = e.geometry
+    _, whole = laid(geometry)
+    small = [min(n, _DEEP) for n in geometry.source_size]
+    along = [abs(t) - 1 for t in geometry.turn or (1, 2, 3)]
+    shares = [small[a] / geometry.source_size[a] for a in along]
+    box = tuple((start * s, stop * s) for (start, stop), s in zip(geometry.box, shares, strict=True))
+    fewer = replace(geometry, source_size=tuple(small), box=box)
+    sizes = [geometry.source_size[abs(t) - 1] for t in whole]
+    for rank, region in enumerate(fewer.to_source(cells.float()).numpy()):
+        inside = turned((np.nan_to_num(region) > 0.5).astype(np.float32), whole) > 0
+        for plane in range(3):
+            slices = np.moveaxis(inside, plane, 0)
+            share = sizes[plane] / len(slices)
+            starts = [0, *(np.flatnonzero((slices[1:] != slices[:-1]).any((1, 2))) + 1).tolist(), len(slices)]
+            for first, stop in pairwise(starts):
+                if slices[first].any():
+                    shape: Shape = {"layer": "sufficient", "name": str(rank + 1), "rank": rank % 4, "plane": plane}
+                    shape["slices"] = [math.ceil(first * share), math.ceil(stop * share) - 1]
+                    yield shape | _edge(slices[first], [n for axis, n in enumerate(sizes) if axis != plane])
 
 
 def _edge(inside: NDArray[np.bool_], size: Sequence[int]) -> Shape:

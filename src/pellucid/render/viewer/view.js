@@ -209,7 +209,8 @@ class View extends HTMLElement {
   shapes(maps) {
     const { plane, index } = this.how;
     return (this.about.shapes ?? []).filter((s) => this.how[s.layer] && (s.map === undefined || maps.includes(s.map))
-      && (s.index === undefined || (plane === 0 && s.index === index)));
+      && (s.index === undefined || (plane === 0 && s.index === index))
+      && (s.slices === undefined || (plane === s.plane && s.slices[0] <= index && index <= s.slices[1])));
   }
 
   /** A control was used. */
