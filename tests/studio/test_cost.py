@@ -5,7 +5,8 @@ import pytest
 import pellucid as pl
 from helpers.loops import run
 from pellucid.heatmaps import METHODS, get_method
-from pellucid.studio.cost import Pace, PlannedPasses, pace, planned
+from pellucid.importance import ESTIMATORS
+from pellucid.studio.cost import Pace, PlannedPasses, pace, planned, players_costs
 from report.cases import tiny
 
 COSTS = {name: method.cost for name, method in METHODS.items()}
@@ -84,3 +85,23 @@ def test_the_page_is_told_what_a_described_model_costs(app, visitor):
             return [(await made.get("/costs", params={"model": m})).json() for m in ("net-a", "net-b", "/etc/passwd")]
 
     assert run(work()) == [{"pass": 0.5, "methods": {"grad-cam": 2.0}}, {}, {}]
+
+
+@pytest.mark.parametrize("by", ["ablation", "shapley", "kernel", "owen", "lime", "gradient"])
+def test_importance_is_bounded_by_what_the_page_adds_up(by):
+    model = tiny()
+    costs = players_costs({"channel": 12, "cell": 144})
+    assert costs["players"]["channels"] == 12
+    players = {"count": 9} if by != "gradient" else {"count": 20}
+    found = pl.importance(model, "sample:cat", "superpixels", by, **players)
+    count = len(found.names)
+    assert found.record.run["forwards"] + found.record.run["backwards"] <= costs["most"][by][count] + 3
+
+
+def test_a_number_of_samples_costs_what_the_estimator_says():
+    each = players_costs({"channel": 12, "cell": 144})["each"]
+    for name, estimator in ESTIMATORS.items():
+        if name in each and any(each[name]):
+            alone, times = each[name]
+            assert 300 * (alone + times * 40) == estimator(samples=300).cost(40, 4096), name
+    assert {name for name, (alone, times) in each.items() if not alone and not times} == {"ablation", "gradient"}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from math import comb
 from typing import Literal
 
 import torch
@@ -107,6 +108,15 @@ def measure(
             solution.broken,
             solution.extra.get("tree"),
         )
+
+
+def most_passes(estimator: Estimator, players: int, budget: int) -> int:
+    """The most passes of an estimator for K players with a budget, the look at pairs of them included."""
+    most = estimator.cost(players, budget)
+    if players <= 2 or not estimator.interacts:
+        return most
+    all_of_few = players <= _EXACT_INTERACTIONS and not isinstance(estimator, Ablation)
+    return most + (1 << players if all_of_few else 1 + _LEADING + comb(_LEADING, 2))
 
 
 def _leading_pairs(value: Value, values: Tensor, *, exact: bool) -> list[list[tuple[int, int, float]]]:

@@ -12,6 +12,7 @@ from typing import Any
 TAIL = 0.25  # of a pass: from the layer that is explained to the answer, or back
 CHECK = {False: 190, True: 420}  # forwards that `--check` takes for a map: of a picture, of a clip
 _BATCH = 4
+_PLAYERS = 256  # in a table; beyond it costs grow evenly
 _SIZES = {"channel": 512, "cell": 49, "window": 225, "segment": 196}  # where nothing better is known
 _COUNT = re.compile(r"(?:up\sto\s|some\s)?(\d+)\b")
 _UNIT = re.compile(r"\ban? (channel|cell|window|segment|sample|order)\b")
@@ -134,6 +135,34 @@ def presets() -> dict[str, tuple[int, int]]:
 def made(steps: int, views: int, measured: Pace) -> float:
     """Seconds that a made picture takes at most."""
     return steps * views * measured.seconds(PlannedPasses(1, 1))
+
+
+def players_costs(sizes: Mapping[str, int]) -> dict[str, Any]:
+    """The most passes that importance takes, for the form to add up.
+
+    Args:
+        sizes: see `Pace`.
+
+    Returns:
+        `players`: of each kind, how many there are unless a number is asked for; `most`: of each estimator, passes by
+        the number of players, from 0 on, where it samples until its error is small; `each`: passes a sample, alone and
+        times the players, where a number of samples is asked for; both 0 of an estimator that does not sample.
+    """
+    from pellucid.importance import ESTIMATORS, FEATURES
+    from pellucid.importance.measure import most_passes
+
+    cut = {"channels": sizes["channel"], "tokens": sizes["cell"]}
+    players = {name: cut.get(name) or _whole(getattr(kind, "count", None)) or 49 for name, kind in FEATURES.items()}
+    budget = max(kind.budget for kind in FEATURES.values())
+    most, each = {}, {}
+    for name, estimator in ESTIMATORS.items():
+        if estimator.of_a_set:
+            continue
+        usual, one, two = estimator(), estimator(samples=1), estimator(samples=2)
+        most[name] = [most_passes(usual, k, budget) for k in range(_PLAYERS)]
+        few, many = (two.cost(k, budget) - one.cost(k, budget) for k in (100, 200))
+        each[name] = [few - (many - few), (many - few) / 100]
+    return {"players": players, "most": most, "each": each}
 
 
 def _timed(work: Callable[[], Any]) -> float:

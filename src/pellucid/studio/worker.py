@@ -18,7 +18,7 @@ from typing import Any, TextIO
 from pellucid.errors import PellucidError
 from pellucid.language import speaking
 from pellucid.progress import reporting
-from pellucid.studio.cost import CHECK, made, pace, planned, presets
+from pellucid.studio.cost import CHECK, made, pace, planned, players_costs, presets
 from pellucid.studio.tasks import TASKS, running, verified
 
 _KEPT = 3  # models in memory
@@ -130,6 +130,7 @@ def described(vision: Any) -> dict[str, Any]:
             "pass": measured.forward,
             "check": CHECK[vision.takes_clips] * measured.forward,
             "methods": seconds,
+            "importance": players_costs(measured.sizes),
             "presets": {name: made(steps, views, measured) for name, (steps, views) in presets().items()},
         }
     return told

@@ -43,7 +43,19 @@ for (const place of document.querySelectorAll("output.cost")) {
     if (methods.length) return each.reduce((a, b) => a + b) * Math.max(1, one("target").value.split(",").length);
     const several = (text) => text.split(",").reduce((n, t) => n + Math.max(1, t.split(":")[1] - t.split(":")[0] || 1), 0);
     if (one("preset")) return (costs.presets[one("preset").value || "fast"] ?? 0) * several(one("channel").value) * (Number(one("seeds").value) || 1);
-    return Number(one("samples")?.value) * costs.pass || 0;
+    return one("features") ? passes(costs.importance) * costs.pass : 0;
+  };
+  const bounded = () => one("features") && !Number(one("samples").value); // it samples until its error is small
+  const passes = ({ players, most, each }) => {
+    const by = one("by").value, samples = one("samples").value.trim(), table = most[by];
+    const drawn = one("regions").value.split("\n").filter((line) => line.trim()).length;
+    const count = (one("features").value === "regions" && drawn) || Number(one("count").value) || players[one("features").value];
+    if (!table) return 0;
+    if (samples === "exact") return 2 ** count;
+    const [alone, times] = each[by];
+    if (Number(samples) && (alone || times)) return Number(samples) * (alone + times * count);
+    const last = table.length - 1;
+    return count <= last ? table[count] : table[last] + (count - last) * (table[last] - table[last - 1]);
   };
   const tell = async () => {
     const model = one("model").value;
@@ -58,7 +70,8 @@ for (const place of document.querySelectorAll("output.cost")) {
       return;
     }
     const found = seconds(costs);
-    place.textContent = (found ? place.dataset.about : place.dataset.least).replace("{seconds}", words(found || costs.pass));
+    const about = bounded() ? place.dataset.most : place.dataset.about;
+    place.textContent = (found ? about : place.dataset.least).replace("{seconds}", words(found || costs.pass));
   };
   form.addEventListener("input", tell);
   tell();
