@@ -1,11 +1,16 @@
 """What jobs do is what the command line does with the same options, and no text of a visitor opens a file."""
 
+import io
 import json
 import re
 import shlex
+from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from PIL import Image
+from torch import nn
 
 import pellucid as pl
 from helpers.loops import run
@@ -28,6 +33,7 @@ ELSEWHERE = {
     "importance": {"group", "compare", "top"},  # of a folder; of what is printed
     "visualize": {"atlas", "projection", "activations"},  # of a folder; a form of its own
     "more": set(),
+    "distill": {"teacher", "explain", "name"},  # the page's model; one of the sets; of files
 }  # fmt: skip
 OF_THE_STUDIO = {"model", "device", "weights", "random-weights", "labels", "scores", "output", "task", "out", "json",
                  "help"}  # fmt: skip
@@ -128,3 +134,64 @@ def test_commands_of_all_options():
     assert asked.command() == (
         "pellucid importance sample:cat --model net --order --regions regions.json --seed 3"
     )  # fmt: skip
+
+
+def test_a_readable_model_is_learned_from_pictures_that_were_sent(app, visitor, settings, tmp_path):
+    def file(k):
+        pixels = np.full((40, 40, 3), (200 * (k % 2), 60, 40 + k), np.uint8)
+        made = io.BytesIO()
+        Image.fromarray(pixels).save(made, "png")
+        return ("file", (f"a/b {k}.png", made.getvalue(), "image/png"))
+
+    form = {"verb": "distill", "model": "net-a", "into": "tree", "concepts": "properties"}
+
+    async def work():
+        async with visitor() as browser:
+            answer = await browser.post("/jobs", data=form, files=[file(k) for k in range(40)], headers=ORIGIN)
+            none = await browser.post("/jobs", data=form, headers=ORIGIN)
+            explain = {"verb": "explain", "model": "net-a"}
+            two = await browser.post("/jobs", data=explain, files=[file(0), file(1)], headers=ORIGIN)
+            clip = ("file", ("c.mp4", b"x", "video/mp4"))
+            mixed = await browser.post("/jobs", data=form, files=[file(0), clip], headers=ORIGIN)
+            return answer, none, two, mixed
+
+    answer, none, two, mixed = run(work())
+    assert answer.status_code == 303
+    assert "nothing to learn from" in none.text
+    assert "Send one file" in two.text
+    assert "no picture" in mixed.text
+    [job] = list(app.studio.queue.files)
+    assert job.asked.command() == ("pellucid distill 40-pictures --teacher net-a --into tree --concepts properties")
+    kept = Path(job.asked.input)
+    assert kept.is_relative_to(settings.inner / "uploads")
+    assert len(list(kept.iterdir())) == 40
+    assert [f for f in (settings.inner / "uploads").rglob("*") if f.is_file() and f.parent != kept] == []
+    [found] = did("distill", job.asked.options, tmp_path / "made", given=str(kept), model=Halves.wrapped())
+    assert (found.into, found.taught) == ("tree", True)
+    assert found.card.agreement.value == 1
+    with pytest.raises(PellucidError, match="tree has no --features"):
+        did("distill", {"features": "3"}, tmp_path, given=str(kept))
+
+
+class Halves(nn.Module):
+    """Says whether a picture is red."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(3, 2, 1)
+        with torch.no_grad():
+            self.conv.weight.zero_()
+            self.conv.bias.zero_()
+            self.conv.weight[:, 0] = torch.tensor([[8.0], [-8.0]])[..., None]
+            self.conv.bias[:] = torch.tensor([-3.0, 3.0])
+
+    def forward(self, x):
+        return self.conv(x).mean((2, 3))
+
+    @classmethod
+    def wrapped(cls):
+        return pl.wrap(
+            cls().eval(),
+            transform=pl.Preprocess(input_size=(16, 16), mean=(0.0,) * 3, std=(1.0,) * 3),
+            labels=["red", "dark"],
+        )

@@ -7,7 +7,7 @@ import hashlib
 import hmac
 import json
 import secrets
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from difflib import get_close_matches
 from importlib.resources import files
@@ -26,7 +26,7 @@ from pellucid.studio.library import Library, Shelved
 from pellucid.studio.queue import JobQueue
 from pellucid.studio.settings import StudioSettings
 from pellucid.studio.templates import render
-from pellucid.studio.uploads import UploadError, kept, stored
+from pellucid.studio.uploads import UploadError, kept, kept_together, stored
 
 FRAME = (
     "sandbox allow-scripts allow-popups allow-downloads; default-src 'none'; img-src data:; media-src data:; "
@@ -43,6 +43,7 @@ _OPTIONS = {
     "visualize": ("layer", "channel", "target", "objective", "parametrization", "preset", "size", "exemplars", "by",
                   "seeds", "seed"),
     "activations": ("layer", "by", "target"),
+    "distill": ("into", "concepts", "count", "depth", "features", "layer", "seed"),
     "more": ("samples", "max-samples", "max-evaluations", "tolerance"),
     "verify": (),
     "describe": (),
@@ -50,6 +51,8 @@ _OPTIONS = {
 """What a form may ask, by the names of the options on the command line."""
 
 _LONGEST, _FEW, _COMPARED = 2_000, 12, 24  # letters of an option; near misses shown; results beside each other
+_MANY = 500  # pictures to learn from, sent at once
+_SETS = ("digits:", "sample:*")  # pictures to learn from that come with the program
 _STATIC = {
     "page.css": ("render/viewer", "text/css"),
     "studio.css": ("studio/static", "text/css"),
@@ -263,11 +266,11 @@ def _asking(app: FastAPI, studio: Studio, shown: _Shown) -> None:
     @app.post("/jobs")
     async def ask(request: Request) -> Response:
         visitor = _visitor(request)
-        async with request.form(max_files=1, max_fields=60) as form:
+        async with request.form(max_files=_MANY, max_fields=60) as form:
             texts = {k: [v for v in form.getlist(k) if isinstance(v, str)] for k in form}
-            sent = form.get("file")
+            sent = [f for f in form.getlist("file") if isinstance(f, UploadFile) and f.filename]
             try:
-                asked = await _asked(studio, visitor, texts, sent if isinstance(sent, UploadFile) else None)
+                asked = await _asked(studio, visitor, texts, sent)
             except PellucidError as error:
                 return shown("refused.html", request, 400, error=str(error))
         job = await studio.queue.put(visitor, asked)
@@ -372,7 +375,7 @@ def _result(studio: Studio, visitor: str, id: str) -> Shelved:
     return wanted
 
 
-async def _asked(studio: Studio, visitor: str, texts: dict[str, list[str]], sent: UploadFile | None) -> JobRequest:
+async def _asked(studio: Studio, visitor: str, texts: dict[str, list[str]], sent: list[UploadFile]) -> JobRequest:
     """What a form asks, every part of it looked up or kept under a name made here.
 
     Raises:
@@ -398,17 +401,38 @@ async def _asked(studio: Studio, visitor: str, texts: dict[str, list[str]], sent
     if any(len(value) > _LONGEST for value in options.values()):
         raise PellucidError(f"A field has more than {_LONGEST} letters: shorten it.")
     options = {name: value for name, value in options.items() if value or name == "check"}
-    given = shown = ""
     if kept_result is not None:
-        given, shown = str(kept_result.file), kept_result.file.name
-    elif sent is not None and sent.filename:
-        folder = settings.inner / "uploads" / visitor
-        file, shown = await kept(sent, folder, settings.upload, settings.stored - stored(folder))
-        given = str(file)
-    elif (sample := one("sample")) in studio.queue.catalogue.get("samples", ()):
-        given = f"sample:{sample}"
-    elif (suite := one("suite")) in studio.queue.catalogue.get("suites", ()):
-        given = f"suite:{suite}"
-    elif verb in ("explain", "importance", "activations"):
+        return JobRequest(verb, model, str(kept_result.file), kept_result.file.name, options)
+    if sent:
+        return JobRequest(verb, model, *await _sent(studio, visitor, verb, sent), options)
+    return JobRequest(verb, model, _chosen(studio, verb, one), "", options)
+
+
+async def _sent(studio: Studio, visitor: str, verb: str, sent: list[UploadFile]) -> tuple[str, str]:
+    """Uploads, kept: where they are, and what the visitor calls them."""
+    settings = studio.settings
+    folder = settings.inner / "uploads" / visitor
+    room = settings.stored - stored(folder)
+    if verb == "distill":
+        home, shown = await kept_together(sent, folder, settings.upload, room)
+        return str(home), shown
+    if len(sent) > 1:
+        raise UploadError("Send one file: several are taken to learn a readable model from.")
+    file, shown = await kept(sent[0], folder, settings.upload, room)
+    return str(file), shown
+
+
+def _chosen(studio: Studio, verb: str, one: Callable[[str], str]) -> str:
+    """What comes with the program and was chosen; empty where nothing is needed."""
+    catalogue = studio.queue.catalogue
+    if verb == "distill":
+        if one("pictures") not in _SETS:
+            raise UploadError("There is nothing to learn from: choose pictures, or one of the sets.")
+        return one("pictures")
+    if (sample := one("sample")) in catalogue.get("samples", ()):
+        return f"sample:{sample}"
+    if (suite := one("suite")) in catalogue.get("suites", ()):
+        return f"suite:{suite}"
+    if verb in ("explain", "importance", "activations"):
         raise UploadError("There is nothing to look at: choose a file, or one of the samples.")
-    return JobRequest(verb, model, given, shown, options)
+    return ""

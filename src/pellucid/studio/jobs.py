@@ -30,8 +30,8 @@ class JobRequest:
     """What a visitor asks, as texts; the worker understands them as the command line does.
 
     Attributes:
-        verb: `explain`, `importance`, `visualize`, `activations`, `more` and `verify` (of a saved result), or
-            `describe` (a model's layers and labels).
+        verb: `explain`, `importance`, `visualize`, `activations`, `distill`, `more` and `verify` (of a saved result),
+            or `describe` (a model's layers and labels).
         model: one of the registry.
         input: `sample:NAME`, `suite:NAME`, or a path made by the studio; never one of the visitor's.
         shown: what the visitor calls it.
@@ -51,7 +51,9 @@ class JobRequest:
             words.append("--activations")
         if self.input:
             words.append(self.shown or self.input)
-        if self.verb not in ("more", "verify"):
+        if self.verb == "distill" and self.input != "digits:":
+            words += ["--teacher", self.model]
+        elif self.verb not in ("more", "verify"):
             words += ["--model", self.model]
         for name, value in self.options.items():
             if name == "check":

@@ -96,6 +96,32 @@ def _activations(vision: Any, given: str, options: Options, folder: Path) -> Non
     activations(vision, given, layer=layers or None, by=by, target=_target(options)).save(folder)
 
 
+def _distill(vision: Any, given: str, options: Options, folder: Path) -> None:
+    from pellucid.errors import MethodError
+    from pellucid.interpretable.learn import KINDS
+    from pellucid.verbs.distill import distill
+
+    into = options.get("into") or "tree"
+    limits = {name: number(options, name) for name in ("depth", "features") if options.get(name)}
+    usual = KINDS[into].limit if into in KINDS else ""
+    if set(limits) - {usual}:
+        raise MethodError(f"{into} has no --{next(iter(set(limits) - {usual}))}: leave it out.")
+    own = given == "digits:"  # which come with their classes; of all others the model's answers are learned
+    found = distill(
+        given,
+        into,
+        None if own else vision,
+        model=vision if own else None,
+        concepts=options.get("concepts") or "auto",
+        count=number(options, "count"),
+        limit=limits.get(usual),
+        layer=options.get("layer") or None,
+        seed=number(options, "seed") or 0,
+        cache=None,
+    )
+    found.save(folder)
+
+
 def _more(vision: Any, given: str, options: Options, folder: Path) -> None:
     from pellucid.results import Heatmaps
     from pellucid.storage import save, write_bytes
@@ -119,6 +145,7 @@ TASKS: dict[str, Callable[[Any, str, Options, Path], None]] = {
     "importance": _importance,
     "visualize": _visualize,
     "activations": _activations,
+    "distill": _distill,
     "more": _more,
 }
 

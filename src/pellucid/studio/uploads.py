@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import re
 import secrets
+import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
 from pellucid.errors import PellucidError
 from pellucid.studio.settings import MEGABYTE
 
-ENDINGS = frozenset(
-    (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".dcm", ".mp4", ".webm", ".mkv",
-     ".mov", ".avi", ".m4v", ".nii", ".nii.gz")
-)  # fmt: skip
+PICTURES = frozenset((".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm"))
+ENDINGS = PICTURES | {".dcm", ".mp4", ".webm", ".mkv", ".mov", ".avi", ".m4v", ".nii", ".nii.gz"}
 _CHUNK = 1 << 20
 _MARKUP = re.compile(rb"<(\?xml|!doctype|svg|html|script)", re.I)
 
@@ -47,17 +47,56 @@ async def kept(sent: Sent, folder: Path, most: int, room: int) -> tuple[Path, st
     Raises:
         UploadError: too large, of another kind, or markup.
     """
+    home = folder / secrets.token_hex(8)
+    home.mkdir(parents=True)
+    try:
+        return await _written(sent, home, most, room, ENDINGS)
+    except BaseException:
+        home.rmdir()
+        raise
+
+
+async def kept_together(sent: Sequence[Sent], folder: Path, most: int, room: int) -> tuple[Path, str]:
+    """Keep several pictures in one folder.
+
+    Args:
+        sent: the files, at least one.
+        folder: of this visitor's uploads.
+        most: bytes that each may have.
+        room: bytes that the visitor may still store.
+
+    Returns:
+        The folder, and how many pictures are in it, in words.
+
+    Raises:
+        UploadError: as for one; then none of them is kept.
+    """
+    shown = f"{len(sent)}-pictures"
+    home = folder / secrets.token_hex(8) / shown
+    home.mkdir(parents=True)
+    try:
+        for number, one in enumerate(sent):
+            file, _ = await _written(one, home, most, room, PICTURES, prefix=f"{number:04d}-")
+            room -= file.stat().st_size
+    except BaseException:
+        shutil.rmtree(home.parent)
+        raise
+    return home, shown
+
+
+async def _written(
+    sent: Sent, home: Path, most: int, room: int, endings: frozenset[str], prefix: str = ""
+) -> tuple[Path, str]:
+    """One file, written into its folder; nothing of it is left where it is not taken."""
     whole = Path((sent.filename or "upload").replace("\\", "/")).name
     packed = whole.lower().endswith(".nii.gz")
     stem, _, last = (whole[:-7], "", "nii.gz") if packed else whole.rpartition(".")
     shown, ending = whole[-120:], f".{last.lower()}"
-    if ending not in ENDINGS:
+    if ending not in endings:
         raise UploadError(
-            f"{shown} is no picture or video that is taken here: send {', '.join(sorted(e[1:] for e in ENDINGS))}."
+            f"{shown} is no picture or video that is taken here: send {', '.join(sorted(e[1:] for e in endings))}."
         )
-    home = folder / secrets.token_hex(8)
-    home.mkdir(parents=True)
-    file = home / f"{_plain(stem)}{ending}"
+    file = home / f"{prefix}{_plain(stem)}{ending}"
     size = 0
     try:
         with file.open("xb") as out:
@@ -74,7 +113,6 @@ async def kept(sent: Sent, folder: Path, most: int, room: int) -> tuple[Path, st
             raise UploadError(f"{shown} is empty: choose a file.")
     except BaseException:
         file.unlink(missing_ok=True)
-        home.rmdir()
         raise
     return file, shown
 
