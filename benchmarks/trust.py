@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from benchmarks import blind, broken
+from benchmarks import blind, broken, sequential
 from benchmarks.report import Section
 
 
@@ -40,10 +40,15 @@ def _broken(size: Size, _device: str) -> Iterator[Section]:
     yield from broken.sections(dict(zip(broken.NETWORKS, size.broken, strict=True)))
 
 
+def _sequential(size: Size, _device: str) -> Iterator[Section]:
+    yield sequential.section(30 if size is FULL else 10)
+
+
 TITLE = "Whether check() may be believed"
 SECTIONS: dict[str, Callable[[Size, str], Iterator[Section]]] = {
     "planted": _planted,
     "cifar": _cifar,
     "embedded": _embedded,
     "broken": _broken,
+    "sequential": _sequential,
 }

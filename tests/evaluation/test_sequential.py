@@ -3,10 +3,10 @@
 import pytest
 import torch
 from benchmarks import blind
+from benchmarks.sequential import with_all_blocks
 
 from pellucid.evaluation import Perturbed
-from pellucid.evaluation.chance import agreement
-from pellucid.evaluation.faithfulness import BLOCKS, cell_values
+from pellucid.evaluation.faithfulness import BLOCKS
 from pellucid.evaluation.verdict import SIGNIFICANT
 
 
@@ -18,13 +18,6 @@ class Watched(Perturbed):
     def _block(self, k):
         self.looked = max(self.looked, k + 1)
         return super()._block(k)
-
-
-def with_all_blocks(perturbed, values):
-    """The p-value from every masked picture that may be asked for."""
-    blocks = [perturbed._block(k) for k in range(BLOCKS)]
-    masks, scores = (torch.cat(parts, dim=1) for parts in zip(*blocks, strict=True))
-    return agreement(cell_values(values, perturbed.grid), masks, scores).p_value
 
 
 @pytest.mark.slow

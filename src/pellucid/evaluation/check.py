@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from contextlib import suppress
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TypeVar
@@ -55,6 +55,8 @@ class Session:
     _quick: dict[tuple[str, ...], tuple[Converted | None, int]] = field(default_factory=dict, repr=False)
     _slopes: dict[Target, float | None] = field(default_factory=dict, repr=False)
     passes: int = field(default=0, repr=False)  # of masked pictures, so far
+    _stack: ExitStack | None = field(default=None, repr=False)
+    _captures: dict[tuple[str, ...], Capture] = field(default_factory=dict, repr=False)  # that are open
 
     @property
     def grid(self) -> tuple[int, ...]:
@@ -92,20 +94,42 @@ class Session:
             )
         return self._perturbed[target, frames]
 
+    @contextmanager
+    def borrowed(self) -> Iterator[None]:
+        """Inside, the model is borrowed once for all masked pictures; else for each batch, which takes as long as one.
+
+        Nothing else may run the model meanwhile.
+        """
+        with ExitStack() as stack:
+            self._stack = stack
+            try:
+                yield
+            finally:
+                self._stack, self._captures = None, {}
+
+    def _capture(self, watch: tuple[str, ...]) -> AbstractContextManager[Capture]:
+        if self._stack is None:
+            return Capture(self.model.module, watch=watch)
+        if watch not in self._captures:
+            self._captures[watch] = self._stack.enter_context(Capture(self.model.module, watch=watch))
+        return nullcontext(self._captures[watch])
+
     def _score(self, targets: tuple[Target, ...], inputs: Tensor) -> Tensor:
         self.passes += len(inputs)
         watch = tuple(dict.fromkeys(name for t in targets for name in t.layers))
-        with Capture(self.model.module, watch=watch) as capture, torch.no_grad():
+        with self._capture(watch) as capture, torch.no_grad():
             self._quicken(capture, len(inputs))
             output = capture.forward(inputs)
             rows = torch.zeros(len(inputs), dtype=torch.long)
             return torch.stack([t.select(rows).probability(output, capture.watched) for t in targets], 1)
 
     def _quicken(self, capture: Capture, passes: int) -> None:
-        """Another runtime, where it pays; asked for again whenever twice as many passes have run."""
+        """Another runtime, where it pays, asked for again whenever twice as many passes have run; else the twin."""
         capture.converted, asked = self._quick.get(capture.watch, (None, 0))
         if capture.converted is None and asked.bit_length() < (asked + passes).bit_length():
             capture.convert(self.x, max(_PASSES, asked + passes))
+        if capture.converted is None and self._stack is not None and asked:  # a pass of the model itself is timed first
+            capture.fold(self.x, _PASSES)
         self._quick[capture.watch] = capture.converted, asked + passes
 
 
@@ -185,9 +209,10 @@ def judged(
     if not sound or e.kind == "channels" or e.explained is None:
         return judge(sanity=sanity, completeness_gap=gap, jump=jump, problem=problem)
     perturbed = session.perturbed(e.explained)
-    insertion, deletion = perturbed.curves(cell_ranking(e.map()[0], perturbed.grid))
-    agreement = agreement or perturbed.agreement(e.map()[0])
-    in_time = _in_time(e, session, e.explained)
+    with session.borrowed():
+        insertion, deletion = perturbed.curves(cell_ranking(e.map()[0], perturbed.grid))
+        agreement = agreement or perturbed.agreement(e.map()[0])
+        in_time = _in_time(e, session, e.explained)
     quality = judge(
         insertion=insertion,
         deletion=deletion,

@@ -74,7 +74,8 @@ def _best(candidates: Sequence[E], session: Session, sanity: dict[int, float | N
     usual, sound = candidates[0], [e for e in candidates if id(e) in sanity]
     found: dict[int, Agreement] = {}
     if sound and (target := sound[0].explained) is not None:
-        tested = session.perturbed(target).agreements([e.map()[0] for e in sound])
+        with session.borrowed():
+            tested = session.perturbed(target).agreements([e.map()[0] for e in sound])
         found = dict(zip(map(id, sound), tested, strict=True))
     ranked = sorted(sound, key=lambda e: _standing(found.get(id(e))))
     best: E | None = None

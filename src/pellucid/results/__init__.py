@@ -1,11 +1,19 @@
-"""What users hold: results with their verbs `show` and `save`. One file a kind."""
+"""What users hold: results with their verbs `show` and `save`. One file a kind.
+
+Concepts and importance bring libraries that a heatmap needs none of, so they are fetched when they are first named.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 from pellucid._room import called_as_verb
 from pellucid.results.base import Result
-from pellucid.results.concepts import Concepts
 from pellucid.results.heatmap import Heatmap, Heatmaps, Session, VideoHeatmap, VolumeHeatmap, check
-from pellucid.results.importance import Importance
 from pellucid.results.shown import file_names, names_of_inputs, slug, unused
+
+if TYPE_CHECKING:
+    from pellucid.results.concepts import Concepts
+    from pellucid.results.importance import Importance
 
 __all__ = [
     "Concepts",
@@ -23,4 +31,12 @@ __all__ = [
     "unused",
 ]
 
+_LATER = {"Concepts": "concepts", "Importance": "importance"}
+
 called_as_verb(__name__)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LATER:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_LATER[name]}"), name)

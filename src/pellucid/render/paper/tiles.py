@@ -105,7 +105,8 @@ def _error(sheet: Sheet, error: Display, e: Explanation, at: Column) -> float:
     relative = e.facts.get("relative_standard_error")
     told = "" if e.interval() is None else "standard error "
     if relative is not None:
-        y += sheet.line(f"{told}{relative:.0%} of the map’s spread", left, y, SMALL, colour=FAINT, width=beside.width)
+        for words in wrapped(f"{told}{relative:.0%} of the map’s spread", beside.width, SMALL, rows=2):
+            y += sheet.line(words, left, y, SMALL, colour=FAINT)
     return max(y, at.y + height) + 0.03
 
 
