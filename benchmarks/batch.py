@@ -16,17 +16,16 @@ from typing import Any
 import torch
 
 import pellucid as pl
+from benchmarks import kills
 from benchmarks.folder import photographs
 from benchmarks.report import Row, Section, at_least, at_most, single
 from benchmarks.timing import paired
-from pellucid.heatmaps import get_method
+from benchmarks.tiny import asked
 from pellucid.models.feed import feed_of
-from pellucid.models.targets import as_target
 from pellucid.runs.batch import BatchJob
 from pellucid.runs.local import written
 from pellucid.runs.manifest import Item, Manifest
 from pellucid.runs.work import Work, WorkOrder
-from pellucid.verbs.explain import ExplainRequest
 
 _ROOT = Path(__file__).resolve().parent.parent
 
@@ -39,20 +38,18 @@ class Size:
         pictures: of the throughput; `repeats` of it.
         long: rows of the longer of two runs whose memory is compared; the shorter has a twentieth.
         manifest: rows of the manifest that is opened.
+        kills: of workers, drivers, or both.
     """
 
     pictures: int
     repeats: int
     long: int
     manifest: int
+    kills: int
 
 
-FULL = Size(pictures=256, repeats=5, long=20_000, manifest=10_000_000)
-QUICK = Size(pictures=48, repeats=3, long=1_200, manifest=1_000_000)
-
-
-def _asked() -> ExplainRequest:
-    return ExplainRequest(method=get_method("grad-cam"), target=as_target("top"))
+FULL = Size(pictures=256, repeats=5, long=20_000, manifest=10_000_000, kills=50)
+QUICK = Size(pictures=48, repeats=3, long=1_200, manifest=1_000_000, kills=5)
 
 
 def throughput(size: Size, device: str) -> list[Section]:
@@ -60,7 +57,7 @@ def throughput(size: Size, device: str) -> list[Section]:
     with tempfile.TemporaryDirectory() as kept:
         files = [str(f) for f in sorted(Path(photographs(size.pictures, kept)).glob("*.jpg"))]
         shards = Path(kept, "shards")
-        work = Work(WorkOrder({"name": "efficientnet-lite0", "device": device}, (_asked().as_dict(),)))
+        work = Work(WorkOrder({"name": "efficientnet-lite0", "device": device}, (asked().as_dict(),)))
         made: list[dict[str, Any]] = []
 
         def ours() -> None:
@@ -129,6 +126,29 @@ def startup(size: Size, device: str) -> list[Section]:
     return [Section("Batch: start-up", f"A manifest of {size.manifest:,} rows.", rows)]
 
 
+def killing(size: Size, device: str) -> list[Section]:
+    """What is left of a batch after kills and a resume."""
+    with tempfile.TemporaryDirectory() as home:
+        folder = Path(home, "in")
+        folder.mkdir()
+        photographs(kills.PICTURES, str(folder))
+        found = kills.killed(Path(home), folder, size.kills)
+    who = ", ".join(f"{found.killed[v]} of {v}" for v in ("worker", "driver", "both"))
+    rows = [
+        single("kills", size.kills, unit="", note=f"{who}; {found.killed['loading']} before a run's first row"),
+        single("batches", found.batches, unit="", note=f"of {kills.PICTURES} pictures, killed, resumed to the end"),
+        single("inputs without a row", found.lost, unit="", limit=at_most(0)),
+        single("rows that are there twice", found.twice, unit="", limit=at_most(0)),
+        single("finished shards that are gone or have other bytes", found.changed, unit="", limit=at_most(0)),
+        single("files that are no finished shard", found.left, unit="", limit=at_most(0)),
+        single(
+            "inputs set aside, of a worker killed twice at them", found.aside, unit="", note="`retry-failed` made them"
+        ),
+    ]
+    about = "`kill -9` of one worker, of the driver, or of all at random moments, while they load and while they work."
+    return [Section("Batch: kills", about, rows)]
+
+
 def _child(what: str, count: int) -> dict[str, float]:
     """Measure in a process of its own."""
     command = [sys.executable, "-m", "benchmarks.batch", what, str(count)]
@@ -138,17 +158,6 @@ def _child(what: str, count: int) -> dict[str, float]:
 
 def _peak(who: int) -> float:
     return resource.getrusage(who).ru_maxrss / 1000
-
-
-def dot() -> pl.VisionModel:
-    """The smallest model that has a layer to explain."""
-    torch.manual_seed(0)
-    net = torch.nn.Sequential(
-        torch.nn.Conv2d(3, 4, 3, 2, 1), torch.nn.ReLU(), torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten(),
-        torch.nn.Linear(4, 3),
-    )  # fmt: skip
-    look = pl.Preprocess(input_size=(16, 16), resize=(16, 16), mean=(0.5,) * 3, std=(0.5,) * 3)
-    return pl.wrap(net.eval(), transform=look, labels=["a", "b", "c"])
 
 
 def _listed(folder: str, count: int) -> Path:
@@ -169,7 +178,7 @@ def _run(count: int) -> dict[str, float]:
     with tempfile.TemporaryDirectory() as folder:
         manifest = Manifest.of([_listed(folder, count)])
         found = BatchJob.of(
-            Path(folder, "out"), [_asked()], manifest, entry="benchmarks.batch:dot", path=str(_ROOT)
+            Path(folder, "out"), [asked()], manifest, entry="benchmarks.tiny:dot", path=str(_ROOT)
         ).run()
         assert found.complete
         assert found.done == count
@@ -197,7 +206,7 @@ def _open(count: int) -> dict[str, float]:
 
 
 TITLE = "A whole data set"
-SECTIONS = {"throughput": throughput, "memory": memory, "startup": startup}
+SECTIONS = {"throughput": throughput, "memory": memory, "startup": startup, "kills": killing}
 
 if __name__ == "__main__":
     print(json.dumps({"run": _run, "open": _open}[sys.argv[1]](int(sys.argv[2]))))

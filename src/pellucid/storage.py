@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from pathlib import Path
 from typing import Any
@@ -50,10 +49,10 @@ def parts(explanation: Explanation) -> tuple[dict[str, NDArray[Any]], dict[str, 
         "notes": explanation.notes,
         "remarks": explanation.remarks,
         "facts": explanation.facts,
-        "prediction": [dataclasses.asdict(p) for p in explanation.prediction],
+        "prediction": [dict(vars(p)) for p in explanation.prediction],
         "geometry": explanation.geometry.as_dict(),
         "quality": explanation.quality.as_dict() if explanation.quality else None,
-        "record": dataclasses.asdict(explanation.record),
+        "record": dict(vars(explanation.record)),
     }
     return arrays, meta
 

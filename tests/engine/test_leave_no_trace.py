@@ -25,7 +25,7 @@ from helpers.traces import (
     raised_by_a_model,
     state,
 )
-from pellucid.engine import Capture
+from pellucid.engine import Capture, leave_no_trace
 from pellucid.errors import ModelError, OutOfMemoryError, PellucidError
 from pellucid.heatmaps import METHODS, GradCAM, Saliency, get_method
 from pellucid.importance import (
@@ -307,3 +307,37 @@ def test_parameters_get_no_gradients_and_the_prefix_no_graph():
     hook.remove()
     assert graphs == [False]
     assert all(p.grad is None for p in net.parameters())
+
+
+def test_a_guard_that_is_renewed_is_as_one_that_is_opened_again():
+    for how in ("renewed", "opened again"):
+        net, x = busy()
+        before = state(net, x)
+        guard = leave_no_trace(net)
+        guard.__enter__()
+        for _ in range(3):
+            assert net.count == 0
+            assert not net.calls
+            assert net.log == ["kept"]
+            assert not any(part.training for part in net.modules())
+            net(x.detach().clone())
+            if how == "renewed":
+                guard.renew()
+            else:
+                guard.__exit__()
+                guard.__enter__()
+        guard.__exit__()
+        assert state(net, x) == before
+
+
+def test_a_guard_is_not_renewed_under_somebody_who_uses_the_model_too():
+    net, x = busy()
+    before = state(net, x)
+    with leave_no_trace(net) as guard:
+        with leave_no_trace(net):
+            net(x.detach().clone())
+            guard.renew()
+            assert net.count == 1
+        guard.renew()
+        assert net.count == 0
+    assert state(net, x) == before

@@ -32,6 +32,20 @@ class Small(nn.Module):
         return self.head(self.body(x).mean((2, 3)))
 
 
+class Counting(Small):
+    """Its scores grow with every pass that it remembers."""
+
+    def __init__(self):
+        super().__init__()
+        self.count = 0
+        self.register_buffer("calls", torch.zeros(()))
+
+    def forward(self, x):
+        self.count += 1
+        self.calls += 1
+        return super().forward(x) * (self.count + self.calls)
+
+
 def _wrapped(net):
     look = pl.Preprocess(input_size=(32, 32), resize=(32, 32), mean=(0.5,) * 3, std=(0.5,) * 3)
     return pl.wrap(net.eval(), transform=look, labels=LABELS)
@@ -45,6 +59,11 @@ def small():
 def slow():
     """The network, which takes a while for each picture."""
     return _wrapped(Small(seconds=0.02))
+
+
+def counting():
+    """The network whose answers would hang on how often it was asked before."""
+    return _wrapped(Counting())
 
 
 def deadly():

@@ -71,8 +71,9 @@ def find_layer(module: nn.Module, name: str) -> nn.Module:
 
 def require_autograd(module: nn.Module) -> None:
     """Raises ModelError for weights created in inference mode, which autograd refuses to use."""
-    made = next((n for n, p in module.named_parameters() if not is_lazy(p) and p.is_inference()), None)
-    if made is not None:
+    held = (p for part in module.modules() for p in part._parameters.values() if p is not None)  # names cost
+    if any(not is_lazy(p) and p.is_inference() for p in held):
+        made = next(n for n, p in module.named_parameters() if not is_lazy(p) and p.is_inference())
         raise ModelError(
             f"The model's weights (first {made!r}) were created inside `torch.inference_mode`, so they admit no "
             "gradients: create or load the model outside of it."

@@ -47,7 +47,7 @@ class Notes:
         self._containers: list[tuple[Any, Any, Callable[[Any, Any], None]]] = []
         self._parameters: list[tuple[nn.Parameter, Tensor, int, int, bool, Tensor | None]] = []
         self._tensors: list[tuple[Tensor, Tensor, int, int, Tensor]] = []
-        self._trained: list[nn.Module] = []
+        self._trained: dict[int, nn.Module] = {}
 
     def add(self, module: nn.Module, elsewhere: Sequence[Notes] = ()) -> None:
         """Note what a module holds, but for what stands in other notes.
@@ -127,7 +127,7 @@ class Notes:
                 if "training" in own:
                     own["training"] = False  # past a `__setattr__` that hands it on to another module
                 if module.training:
-                    self._trained.append(module)
+                    self._trained[id(module)] = module
                     module.training = False
 
     def absorb(self, other: Notes) -> None:
@@ -138,7 +138,7 @@ class Notes:
         self._containers += other._containers
         self._parameters += other._parameters
         self._tensors += other._tensors
-        self._trained += other._trained
+        self._trained |= other._trained
         self.seen.update(other.seen)
 
     def put_back(self) -> None:
@@ -152,7 +152,7 @@ class Notes:
             _put_back_dict(table, entries)
         for container, content, put_back in self._containers:
             put_back(container, content)
-        for module in self._trained:
+        for module in self._trained.values():
             if not module.training:
                 module.training = True
         for noted_parameter in self._parameters:

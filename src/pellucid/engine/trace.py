@@ -234,7 +234,7 @@ class leave_no_trace:
         self.module = module
         self._use: _Use | None = None
 
-    def __enter__(self) -> None:
+    def __enter__(self) -> leave_no_trace:
         self._modes = torch.is_grad_enabled(), takes_shortcuts()
         self._inference: Any = torch._C._InferenceMode(False) if torch.is_inference_mode_enabled() else None
         self._recurrence: Any = None
@@ -244,6 +244,7 @@ class leave_no_trace:
         except BaseException:
             self.__exit__()
             raise
+        return self
 
     def _begin(self, use: _Use) -> None:
         if self._inference is not None:
@@ -253,6 +254,7 @@ class leave_no_trace:
         modules = list(self.module.modules())
         devices = {p.device for m in modules for p in m._parameters.values() if p is not None}
         stack = frozenset(_stack(sys._getframe()))
+        self._reach = modules, devices
         with _lock:
             _settle(lambda other: not other.lasts(stack), late=True)
             _process.join(use)
@@ -265,6 +267,22 @@ class leave_no_trace:
         if _recurrent(modules, devices):
             self._recurrence = _differentiable_recurrence(self.module, next(iter(devices)))
             self._recurrence.__enter__()
+
+    def renew(self) -> None:
+        """Put everything back and begin again, as if the context had been left and entered.
+
+        What the model held is known, so it is not noted a second time, which is most of what a guard costs. Where
+        somebody else uses the model too, nothing is put back, as nothing would have been.
+        """
+        modules, devices = self._reach
+        with _lock:
+            loan = _loan_of(modules)
+            if len(loan.uses) == 1:
+                loan.notes.put_back()
+                loan.borrow(modules)
+            if len(_process.uses) == 1:
+                _process.put_back(late=False)
+                _process.borrow(modules, devices)
 
     def __exit__(self, *error: Any) -> None:
         try:

@@ -17,6 +17,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from pellucid.engine.heap import keep_freed_memory
 from pellucid.errors import ModelError, PellucidError, StorageError
 from pellucid.keep.shards import arrow
 from pellucid.runs.local import Chunk, written
@@ -33,6 +34,7 @@ class Explainer:
     def __init__(self, order: WorkOrder, folder: str, threads: int) -> None:
         import torch
 
+        keep_freed_memory()
         torch.set_num_threads(threads)
         self._work, self._folder = Work(order), Path(folder)
 

@@ -21,6 +21,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from pellucid.engine.heap import keep_freed_memory
 from pellucid.errors import ModelError, PellucidError, StorageError
 from pellucid.keep.shards import table_of, write_shard
 from pellucid.results.rows import COLUMNS
@@ -38,6 +39,7 @@ def work_forever(pipe: Connection, plan: WorkOrder, folder: Path, threads: int) 
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the driver decides
     import torch
 
+    keep_freed_memory()
     torch.set_num_threads(threads)
     try:
         work = Work(plan)

@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Any
 
-from pellucid.engine import default_batch
+from pellucid.engine import default_batch, leave_no_trace
 from pellucid.errors import MediaError, ModelError, PellucidError
 from pellucid.keep.key import key
 from pellucid.models.feed import Prepared, feed_of
@@ -86,6 +86,7 @@ class Work:
         self.plan = plan
         self.requests = plan.asked()
         frames = next((r.frames for r in self.requests if isinstance(r, ExplainRequest)), None)
+        self._keys = {id(request): request.key for request in self.requests}
         self.model = sampled(plan.load(), frames)
         self.weights = self.model.fingerprint()
         self.size = max(1, default_batch(self.model.device) // 2)
@@ -105,14 +106,16 @@ class Work:
         """
         found: list[Row] = []
         windows = self.model.medium.moving and self.model.clips.plan.kind == "windows"
-        for batch in self._batches(items, decode=not windows):
-            if stopped():
-                break
-            at([item for item, _ in batch])
-            begun = time.perf_counter()
-            rows = self._in_windows(batch[0][0]) if windows else self._answered(batch)
-            seconds = (time.perf_counter() - begun) / max(len(rows), 1)
-            found += [{**row, "seconds": seconds} for row in rows]
+        with leave_no_trace(self.model.module) as guard:
+            for batch in self._batches(items, decode=not windows):
+                if stopped():
+                    break
+                at([item for item, _ in batch])
+                begun = time.perf_counter()
+                rows = self._in_windows(batch[0][0]) if windows else self._answered(batch)
+                guard.renew()
+                seconds = (time.perf_counter() - begun) / max(len(rows), 1)
+                found += [{**row, "seconds": seconds} for row in rows]
         return found
 
     def failed(self, item: Item, error: str, status: str = FAILED, sha256: str | None = None) -> list[Row]:
@@ -224,7 +227,8 @@ class Work:
                 of_target = [r for r in requests if r.target == targets[n // each]]
                 method = e.method if expanded else methods[n % each]
                 request = next(r for r in of_target if method in (r.method, r.method.name))
-                turn = sent[request.key] = sent.get(request.key, -1) + 1
+                key = self._key(request)
+                turn = sent[key] = sent.get(key, -1) + 1
                 rows.append(self._row(item, request, opened.source["sha256"], e, turn=turn))
                 for passes in ("forwards", "backwards"):  # of the record, where they are those of the whole batch
                     rows[-1][passes] /= len(ready)
@@ -242,6 +246,10 @@ class Work:
                 rows.append(self._row(item, request, None, status=FAILED, error=str(error)))
         return rows
 
+    def _key(self, request: Request) -> str:
+        """Of a request that every input has it is worked out once."""
+        return self._keys.get(id(request)) or request.key
+
     def _row(
         self,
         item: Item,
@@ -254,7 +262,8 @@ class Work:
         error: str | None = None,
     ) -> Row:
         """A row. Its id is a hash of the input (its name and content), of the model, of the request."""
-        parts = [item.given_id, item.source, sha256, self.weights, request.key, *([turn] if turn else [])]
+        asked = self._key(request)
+        parts = [item.given_id, item.source, sha256, self.weights, asked, *([turn] if turn else [])]
         target = getattr(request, "target", None)
         row: Row = {
             "id": key(*parts),
@@ -266,7 +275,7 @@ class Work:
             "given_id": item.given_id,
             "key": item.key,
             "stamp": item.stamp,
-            "request": request.key,
+            "request": asked,
             "verb": request.verb,
             "method": _method(request),
             "target": None if target is None else target.spec(),

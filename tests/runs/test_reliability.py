@@ -1,0 +1,107 @@
+"""What may happen around a batch: a full disk, an edited manifest, files with other times, models that change in passes."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import pellucid as pl
+from pellucid.errors import StorageError
+from pellucid.keep.journal import Journal
+from pellucid.runs.batch import _Run
+from pellucid.runs.work import Work
+from runs.test_batch import all_rows, digests, job, names, pictures
+from runs.test_of_batch import begun, done
+
+
+def run_of(job):
+    return _Run(job, Journal(job.folder), print)
+
+
+def test_a_full_disk_leaves_no_half_line_and_loses_nothing(tmp_path, monkeypatch):
+    out = done(job(tmp_path / "out", pictures(tmp_path / "in", 4)))
+    before, lines = digests(out), (out / "journal.jsonl").read_bytes()
+
+    def full(_number):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(os, "fsync", full)
+        with pytest.raises(StorageError, match=r"Cannot write .*No space left on device; what is finished is kept"):
+            Journal(out).append({"shard": "x", "rows": 1, "bytes": 1})
+    assert (out / "journal.jsonl").read_bytes() == lines
+    assert digests(out) == before
+    assert list(run_of(job(out, tmp_path / "in")).chunks()) == []
+
+
+LIMITED = (
+    "import resource, sys; sys.path.insert(0, sys.argv[1])\n"
+    "from runs.test_batch import job\n"
+    "from pellucid.errors import PellucidError\n"
+    "if __name__ == '__main__':\n"
+    "    resource.setrlimit(resource.RLIMIT_FSIZE, (8000, 8000))\n"
+    "    try:\n"
+    "        job(sys.argv[2], sys.argv[3]).run()\n"
+    "    except PellucidError as error:\n"
+    "        print(error)\n"
+)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform == "win32", reason="has no such limits")
+def test_a_shard_that_does_not_fit_ends_the_run_in_a_sentence_and_a_resume_makes_it(tmp_path):
+    """The system itself refuses the write, as that of a full disk does."""
+    folder, out = pictures(tmp_path / "in", 40), tmp_path / "out"
+    command = [sys.executable, "-B", "-c", LIMITED, str(Path(__file__).parents[1]), str(out), str(folder)]
+    ran = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    assert ran.stdout.count("\n") == 1, ran.stderr
+    assert "Cannot write" in ran.stdout
+    assert "what is finished is kept" in ran.stdout
+    assert Journal(out).lines() == []
+    assert job(out, folder).run().complete
+    assert names(all_rows(out)) == [f"{k:04d}.png" for k in range(40)]
+    assert set(digests(out)) == {path.name for path in (out / "shards").iterdir()}
+
+
+def test_an_edited_manifest_is_said_and_read_anew(tmp_path):
+    folder = pictures(tmp_path / "in", 4)
+    table = folder / "list.csv"
+    table.write_text("path\n0000.png\n0001.png\n")
+    out = done(job(tmp_path / "out", table))
+    weights = Journal(out).about()["weights"]
+    same = run_of(job(out, table))
+    same.begun(weights)
+    assert same.progress.notes == []
+    table.write_text("path\n0001.png\n0002.png\n0003.png\n")
+    edited = run_of(job(out, table))
+    edited.begun(weights)
+    assert edited.progress.notes == ["Since the last run the manifest is not as it was."]
+    assert [[Path(item.source).name for item in chunk] for chunk in edited.chunks()] == [["0002.png", "0003.png"]]
+
+
+def test_a_file_whose_time_has_gone_back_is_another_one(tmp_path):
+    folder = pictures(tmp_path / "in", 3)
+    out = done(job(tmp_path / "out", folder))
+    os.utime(folder / "0001.png", (1, 1))
+    run = run_of(job(out, folder))
+    assert [[Path(item.source).name for item in chunk] for chunk in run.chunks()] == [["0001.png"]]
+    assert run.progress.notes == ["1 inputs have changed since their rows were made."]
+    assert names(all_rows(out)) == ["0000.png", "0002.png"]
+
+
+def test_rows_of_a_model_that_changes_in_passes_do_not_hang_on_their_place(tmp_path):
+    """The guard stays open from batch to batch; what a pass has changed is put back in between."""
+    folder = pictures(tmp_path / "in", 5)
+    plan = job(tmp_path / "out", folder, entry="counting")
+    work, _ = begun(plan)
+    work.size = 1
+    before = vars(work.model.module).copy(), work.model.module.calls.clone()
+    rows = work.rows(list(plan.manifest))
+    assert vars(work.model.module) == before[0]
+    assert work.model.module.calls == before[1]
+    model = Work(plan.plan).model
+    for row in rows:
+        alone = pl.explain(model, row["input"])
+        assert row["probability"] == pytest.approx(alone.prediction[0].probability, abs=1e-6)
