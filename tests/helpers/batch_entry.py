@@ -33,7 +33,7 @@ class Small(nn.Module):
 
 
 class Counting(Small):
-    """Its scores grow with every pass that it remembers."""
+    """Its scores move with every pass that it remembers."""
 
     def __init__(self):
         super().__init__()
@@ -43,7 +43,7 @@ class Counting(Small):
     def forward(self, x):
         self.count += 1
         self.calls += 1
-        return super().forward(x) * (self.count + self.calls)
+        return super().forward(x) + (self.count + self.calls) * torch.tensor([0.0, 0.1, 0.2])
 
 
 def _wrapped(net):

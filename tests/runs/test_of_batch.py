@@ -32,7 +32,7 @@ def begun(job):
 
 def done(job):
     work, journal = begun(job)
-    journal.append(written(journal.shards, work.rows(list(job.manifest))))
+    journal.append(written(journal.shards, work.rows([item.stamped() for item in job.manifest])))
     return job.folder
 
 
