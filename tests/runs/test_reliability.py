@@ -1,4 +1,4 @@
-"""What may happen around a batch: a full disk, an edited manifest, files with other times, models that change in passes."""
+"""What may happen around a batch: a full disk, an edited manifest, files with other times, changing models."""
 
 import os
 import subprocess
