@@ -28,6 +28,7 @@ ELSEWHERE = {
         "guarantee", "calibration",  # learned from a folder of pictures
         "keep-identifiers",  # of DICOM files that only the command line writes
         "truth",  # of a folder
+        "stages",  # a sheet of a kind of its own, which the studio shows where it lies in its folder
         "redact",  # a file of boxes, for what is sent away; the studio shows what its visitor has uploaded
     },
     "importance": {"group", "compare", "top"},  # of a folder; of what is printed

@@ -25,6 +25,7 @@ from pellucid.verbs.explain import ExplainRequest
 from pellucid.verbs.importance_request import ImportanceRequest
 from pellucid.verbs.kinds import REQUESTS
 from pellucid.verbs.request import Request
+from pellucid.verbs.stages import StagesRequest
 from pellucid.verbs.tcav import TcavRequest
 from pellucid.verbs.visualize import FeatureRequest
 
@@ -51,6 +52,7 @@ ASKED = [
     AuditRequest(layer="4", given={"site": ("a", "b")}),
     ConceptsRequest(by=get_dictionary("nmf", count=4), words=("stripe",)),
     DistillRequest(into="linear", teacher="cnn"),
+    StagesRequest(method=get_method("lrp"), target=as_target("tabby"), layer=("a", "b")),
     TcavRequest(pictures="here", random="there", target=as_target("tabby")),
 ]
 

@@ -184,7 +184,10 @@ def _recommended(found: Recommendation, samples: Sequence[str]) -> Iterator[str]
         wins = f"{m.wins:.0%} of {m.count} input{_s(m.count)}"
         yield f"By {found.metric} it is {_above(m)} above {found.runner}, better on {wins}.{tie}"
     for anchor, t in found.anchors.items():
-        yield f"Above {anchor} by {_above(t)}."
+        if t.count < 2:
+            yield f"Above {anchor} by {_above(t)}."
+        else:
+            yield f"Above {anchor} by {t.difference:+.3g} ({t.low:+.3g} to {t.high:+.3g}, p = {t.p:.2g})."
     if found.failures:
         named = ", ".join(samples[n] for n in found.failures[:6]) + (", ..." if len(found.failures) > 6 else "")
         yield f"It fails on {len(found.failures)} of {len(samples)} inputs, where an anchor does as well: {named}."

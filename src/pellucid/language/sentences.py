@@ -57,7 +57,7 @@ _WORDS = (
     "repaired", "majority class {0}", "random concepts {0}", "{0} inputs", "before: {0}", "now: {0}", "before", "now",
     "part", "wrong", "unmeasured", "edges", "faithfulness", "robustness", "complexity",
     "randomisation", "localisation", "forwards", "backwards", "seconds", "95 % interval", "alike {0} (random {1})",
-    "{0}, {1} picture{2}", "all", "axioms",
+    "{0}, {1} picture{2}", "all", "axioms", "input", "flow", "absorbed", "gap",
     "area deleted", "completeness gap", "conservation gap", "deletion area", "efficiency gap", "estimated error",
     "in biases", "insertion area", "jump at baseline", "players", "price", "r2 held out",
     "relative error", "relative standard error", "rescued steps", "samples", "score", "score alone", "score left",
