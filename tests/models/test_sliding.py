@@ -10,7 +10,7 @@ from torch import nn
 import pellucid as pl
 from pellucid.errors import ModelError
 from pellucid.models.sliding import SlidingWindow
-from pellucid.models.window_memory import WindowMemory, current, remembering
+from pellucid.models.window_memory import WindowMemory, current, last, recalling, remembering
 
 
 class Segmenter(nn.Module):
@@ -195,3 +195,54 @@ def test_a_memory_forgets_the_oldest_and_answers_the_same():
     assert small._size <= 20_000
     assert small.run < small.asked
     assert current() is None
+
+
+class Counted(Segmenter):
+    """Counts the windows that it is asked for."""
+
+    windows = 0
+
+    def forward(self, x):
+        Counted.windows += len(x)
+        return super().forward(x)
+
+
+def windows(call):
+    before = Counted.windows
+    return call(), Counted.windows - before
+
+
+def test_a_volume_is_answered_once_for_all_methods_of_an_explanation():
+    x = volume(16, 16, 8)
+    model = pl.wrap(SlidingWindow(Counted().eval(), (8, 8, 8)), name="slid")
+    methods = ["grad-cam", "hires-cam", "saliency"]
+    pl.explain(model, x, methods, target=brain)  # finds the layers
+    together, shared = windows(lambda: pl.explain(model, x, methods, target=brain))
+    alone, apart = zip(*(windows(lambda m=m: pl.explain(model, x, m, target=brain)) for m in methods), strict=True)
+    for one, other in zip(together, alone, strict=True):
+        torch.testing.assert_close(one.attribution, other.attribution)
+    answer = 9  # windows
+    assert shared <= sum(apart) - 2 * answer
+    assert last() is None
+
+
+def test_what_has_changed_is_answered_anew():
+    net, x = Counted().eval(), volume(16, 8, 8)
+    slid = SlidingWindow(net, (8, 8, 8))
+    padded, _ = slid.padded(x)
+    with recalling():
+        first, asked = windows(lambda: slid.fused(padded))
+        again, none = windows(lambda: slid.fused(padded.clone()))
+        assert asked > 0
+        assert none == 0
+        assert torch.equal(first, again)
+        assert windows(lambda: slid.fused(padded + 1))[1] == asked
+        with torch.no_grad():
+            net.head.bias.add_(1.0)
+        moved, asked_again = windows(lambda: slid.fused(padded))
+        assert asked_again == asked
+        torch.testing.assert_close(moved, first + 1)
+        handle = net.head.register_forward_hook(lambda _m, _i, out: out * 2)
+        assert torch.equal(slid.fused(padded), 2 * moved)
+        handle.remove()
+    assert windows(lambda: slid.fused(padded))[1] == asked

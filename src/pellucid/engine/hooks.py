@@ -96,6 +96,11 @@ class Hooks:
         return not self._deaf and threading.get_ident() == self._thread
 
 
+def has_hooks(module: nn.Module) -> bool:
+    """Whether hooks hang on a module or a part of it, whoever set them."""
+    return any(part._forward_hooks or part._forward_pre_hooks for part in module.modules())
+
+
 def takes_hooks(module: nn.Module) -> bool:
     """Whether a module takes hooks at all: what TorchScript compiled, or loaded from a file, refuses them."""
     return type(module).register_forward_hook is nn.Module.register_forward_hook

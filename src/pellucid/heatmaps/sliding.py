@@ -8,7 +8,8 @@ channel's weight) is averaged over the whole volume. The windows' parts of the m
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -21,7 +22,7 @@ from pellucid.heatmaps.base import Attribution
 from pellucid.media import Geometry
 from pellucid.models.layers import Layer
 from pellucid.models.sliding import Place, SlidingWindow, inside, shared
-from pellucid.models.targets import Function, Target
+from pellucid.models.targets import Target
 from pellucid.scoring.job import Job, prepare
 
 Finish = Callable[[Any, Job, Target, Tensor, Tensor, Layer], Attribution]
@@ -42,11 +43,11 @@ def through_windows(
     for target in job.targets:
         gradient = _of_answer(net, x, inner, target)
         shares = shared(net, gradient)
-        jobs = [_window(net, x, shares, place) for place in places]
-        strongest = max(range(len(jobs)), key=lambda k: float(shares(places[k]).abs().sum()))
-        layer = choose_layer(methods[0].layer, jobs[strongest], need_gradient)
+        strongest = max(places, key=lambda place: float(shares(place).abs().sum()))
+        layer = choose_layer(methods[0].layer, _window(net, x, shares, strongest, target), need_gradient)
         A, G = [], []
-        for one in jobs:
+        for place in places:
+            one = _window(net, x, shares, place, target)
             activation, gradients = activation_and_gradients(one, layer, need_gradient)
             A.append(layer.layout.to_map(activation).float())
             G.append(layer.layout.to_map(gradients[0]).float() if need_gradient else torch.zeros_like(A[-1]))
@@ -63,8 +64,8 @@ def through_windows(
 
 def _of_answer(net: SlidingWindow, x: Tensor, inner: Place, target: Target) -> Tensor:
     """The gradient of a target's score to the fused answer over the padded input, `(N, K, *space)`."""
-    with leave_no_trace(net), torch.no_grad():
-        fused = net.unrolled(x)
+    with leave_no_trace(net):
+        fused = net.fused(x)
     with torch.enable_grad():
         fused = fused.detach().requires_grad_()
         score = target.score(fused[inside(inner)], {}).sum()
@@ -72,10 +73,30 @@ def _of_answer(net: SlidingWindow, x: Tensor, inner: Place, target: Target) -> T
     return gradient
 
 
-def _window(net: SlidingWindow, x: Tensor, shares: Callable[[Place], Tensor], place: Place) -> Job:
-    share = shares(place)
-    score = Function(lambda answer: (answer * share.to(answer)).flatten(1).sum(1))
-    return prepare(net.module, x[inside(place)].clone(), [score])
+def _window(net: SlidingWindow, x: Tensor, shares: Callable[[Place], Tensor], place: Place, target: Target) -> Job:
+    return prepare(net.module, x[inside(place)].clone(), [_Share(shares(place), target.kind)])
+
+
+@dataclass(frozen=True)
+class _Share(Target):
+    """What a window adds to a score of the fused answer: its own answer, each number as the score's gradient weighs it.
+
+    Attributes:
+        share: that gradient, of the window's shape.
+        asked: the kind of the target; the layer that is found for one window serves all of that kind.
+    """
+
+    share: Tensor = field(repr=False, compare=False)
+    asked: Hashable
+
+    @property
+    def kind(self) -> Hashable:
+        """Apart from the kinds of targets on the window's answer itself."""
+        return ("share", self.asked)
+
+    def __call__(self, output: Any) -> Tensor:
+        scores: Tensor = (output * self.share.to(output)).flatten(1).sum(1)
+        return scores
 
 
 def _fused(net: SlidingWindow, values: Tensor, places: Sequence[Place], space: Sequence[int]) -> Tensor:

@@ -11,6 +11,9 @@ from numpy.typing import NDArray
 from pellucid.errors import MediaError
 from pellucid.media.volume import Volume
 
+_LEVEL = 1
+"""Of packing: numbers of single precision become hardly smaller with more, and that takes several times as long."""
+
 
 def nifti_bytes(values: NDArray[Any], volume: Volume) -> bytes:
     """A packed NIfTI file (`.nii.gz`) of values `(I, J, K)` over a volume; NaN stays NaN.
@@ -42,7 +45,7 @@ def nifti_bytes(values: NDArray[Any], volume: Volume) -> bytes:
             image.set_qform(source.get_qform(), code=int(source["qform_code"]), update_affine=False)
         image.header.set_xyzt_units(source.get_xyzt_units()[0])
     image.header["descrip"] = b"AI explanation, not for diagnosis"
-    return gzip.compress(image.to_bytes(), 6, mtime=0)
+    return gzip.compress(image.to_bytes(), _LEVEL, mtime=0)
 
 
 def _rigid(affine: NDArray[Any]) -> bool:

@@ -18,7 +18,7 @@ from torch.overrides import _get_current_function_mode
 
 from pellucid.errors import ModelError
 from pellucid.models.adapters import Adapter
-from pellucid.models.window_memory import current
+from pellucid.models.window_memory import current, last
 
 Place = tuple[slice, ...]
 
@@ -65,7 +65,8 @@ class SlidingWindow(Adapter):
         x, inner = self.padded(x)
         mode: Any = _get_current_function_mode
         rules = mode() is not None  # which must see the graph that the gradient takes
-        fused = self.unrolled(x) if rules or not _wants_gradient(x) else _Fused.apply(x, self)
+        answer = self.unrolled if rules else self._bounded if _wants_gradient(x) else self.fused
+        fused = answer(x)
         cut: Tensor = fused[inside(inner)]
         return cut
 
@@ -123,6 +124,16 @@ class SlidingWindow(Adapter):
                 )
             yield some, answer
 
+    def _bounded(self, x: Tensor) -> Tensor:
+        fused: Tensor = _Fused.apply(x, self)
+        return fused
+
+    def fused(self, x: Tensor) -> Tensor:
+        """The fusion over a padded input without a graph; within `recalling` the same is not computed twice."""
+        memory = last()
+        with torch.no_grad():
+            return self.unrolled(x) if memory is None else memory.answer(self, x, self.unrolled)
+
     def unrolled(self, x: Tensor) -> Tensor:
         """The fusion as plain operations: with gradients, all windows' graphs are in memory at once."""
         space = x.shape[2:]
@@ -144,8 +155,7 @@ class _Fused(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, net: SlidingWindow) -> Tensor:
         ctx.save_for_backward(x)
         ctx.net = net
-        with torch.no_grad():
-            return net.unrolled(x.detach())
+        return net.fused(x.detach())
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:

@@ -1,7 +1,8 @@
-"""What a sliding network has answered to windows, so that one which a masked volume does not change is not run again.
+"""What a sliding network has answered, so that nothing which is known already is run again.
 
-Of two coalitions that differ by one supervoxel only the windows that it reaches differ. A window is known by the hash
-of its numbers, so an answer that is taken from memory is that of the very same window.
+Of two coalitions that differ by one supervoxel only the windows that it reaches differ (`remembering`); the methods of
+one explanation all begin with the answer to the same volume (`recalling`). Windows and volumes are known by the hash of
+their numbers, so an answer that is taken from memory is that to the very same.
 """
 
 from __future__ import annotations
@@ -13,7 +14,9 @@ from contextvars import ContextVar
 from hashlib import blake2b
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+
+from pellucid.engine.hooks import has_hooks
 
 LIMIT = 2**30
 """The most bytes of answers that are kept at once; the oldest go first."""
@@ -33,7 +36,7 @@ class WindowMemory:
 
     def answer(self, windows: Tensor, network: Callable[[Tensor], Tensor], batch: int) -> Tensor:
         """The network's answers to windows `(n, C, *window)`; only those never seen are run, `batch` at a time."""
-        names = [blake2b(w.contiguous().cpu().numpy().tobytes(), digest_size=16).digest() for w in windows]
+        names = [name_of(w) for w in windows]
         fresh = [k for k, name in enumerate(names) if name not in self._kept and names.index(name) == k]
         found: dict[bytes, Tensor] = {name: self._kept[name] for name in names if name in self._kept}
         for start in range(0, len(fresh), batch):
@@ -54,6 +57,11 @@ class WindowMemory:
             self._size -= old.numel() * old.element_size()
 
 
+def name_of(numbers: Tensor) -> bytes:
+    """What a tensor is known by."""
+    return blake2b(numbers.detach().contiguous().cpu().numpy().data, digest_size=16).digest()
+
+
 _CURRENT: ContextVar[WindowMemory | None] = ContextVar("windows answered", default=None)
 
 
@@ -71,3 +79,43 @@ def remembering(memory: WindowMemory | None = None) -> Iterator[WindowMemory]:
         yield opened
     finally:
         _CURRENT.reset(token)
+
+
+class LastAnswer:
+    """The answer of one network to one volume, the latest asked for."""
+
+    def __init__(self) -> None:
+        self._key: tuple[object, ...] = ()
+        self._kept: Tensor | None = None
+
+    def answer(self, network: nn.Module, x: Tensor, compute: Callable[[Tensor], Tensor]) -> Tensor:
+        """What `compute` gives for `x`; not computed again while network, weights and volume are the same.
+
+        A network with hooks is always run: they may change it, and whoever set them waits for its layers.
+        """
+        if has_hooks(network):
+            return compute(x)
+        held = network.state_dict(keep_vars=True).values()
+        weights = tuple((id(p), 0 if p.is_inference() else p._version) for p in held)
+        key = (id(network), weights, tuple(x.shape), x.dtype, x.device, name_of(x))
+        if self._kept is None or self._key != key:
+            self._key, self._kept = key, compute(x)
+        return self._kept
+
+
+_LAST: ContextVar[LastAnswer | None] = ContextVar("the last volume answered", default=None)
+
+
+def last() -> LastAnswer | None:
+    """The memory of `recalling` that is open here, if any."""
+    return _LAST.get()
+
+
+@contextmanager
+def recalling() -> Iterator[None]:
+    """A volume that was answered is not run again in this context, as long as no other comes in between."""
+    token = _LAST.set(_LAST.get() or LastAnswer())
+    try:
+        yield
+    finally:
+        _LAST.reset(token)

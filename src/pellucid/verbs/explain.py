@@ -25,6 +25,7 @@ from pellucid.models.fused import fused_remarks
 from pellucid.models.layers import pathway_layers
 from pellucid.models.model import VisionModel
 from pellucid.models.targets import PerSample, Target, TargetLike
+from pellucid.models.window_memory import recalling
 from pellucid.results import Heatmap, Heatmaps, Session
 from pellucid.results.heatmap import kind_of
 from pellucid.scoring.job import prepare
@@ -211,7 +212,7 @@ def explain_batch(
     weights = weights or model.fingerprint()
     x = torch.stack([item.x for item in items]).to(model.device, model.dtype)
     key = _cut_key(methods, targets)
-    with cut_ahead(unwrap(model.module), x, key) as begun:
+    with recalling(), cut_ahead(unwrap(model.module), x, key) as begun:
         ahead = begun or Ahead(x, key, model.outputs(x))
         doubts = model.doubts(model.sound(ahead.output), len(x))
         as_one = all(doubts) or not any(doubts)
