@@ -62,7 +62,7 @@ def name_of(numbers: Tensor) -> bytes:
     return blake2b(numbers.detach().contiguous().cpu().numpy().data, digest_size=16).digest()
 
 
-_CURRENT: ContextVar[WindowMemory | None] = ContextVar("windows answered", default=None)
+_CURRENT: ContextVar[WindowMemory | None] = ContextVar("answered_windows", default=None)
 
 
 def current() -> WindowMemory | None:
@@ -103,7 +103,7 @@ class LastAnswer:
         return self._kept
 
 
-_LAST: ContextVar[LastAnswer | None] = ContextVar("the last volume answered", default=None)
+_LAST: ContextVar[LastAnswer | None] = ContextVar("last_volume_answer", default=None)
 
 
 def last() -> LastAnswer | None:
