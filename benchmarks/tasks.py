@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from benchmarks import detectors, segmenters
+from benchmarks import detectors, people, segmenters
 from benchmarks.report import Section
 
 
@@ -16,10 +16,11 @@ class Size:
     pictures: int
     streets: int
     masks: tuple[int, ...]
+    matches: int
 
 
-FULL = Size(pictures=85, streets=2, masks=(250, 1000, 5000))
-QUICK = Size(pictures=3, streets=1, masks=(250,))
+FULL = Size(pictures=85, streets=2, masks=(250, 1000, 5000), matches=40)
+QUICK = Size(pictures=3, streets=1, masks=(250,), matches=6)
 
 
 def _boxes(size: Size, _device: str) -> Iterator[Section]:
@@ -33,8 +34,13 @@ def _regions(size: Size, _device: str) -> Iterator[Section]:
     yield segmenters.regions(size.streets)
 
 
+def _pairs(size: Size, _device: str) -> Iterator[Section]:
+    yield people.pairs(size.matches)
+
+
 TITLE = "Boxes, regions, pairs"
 SECTIONS: dict[str, Callable[[Size, str], Iterator[Section]]] = {
     "boxes": _boxes,
     "regions": _regions,
+    "pairs": _pairs,
 }
