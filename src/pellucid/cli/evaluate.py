@@ -34,7 +34,10 @@ def evaluate(
         str, typer.Option("--metrics", help="Names or categories with commas, default, all. See docs/evaluate.md.")
     ] = "default",
     masks: Annotated[
-        Path | None, typer.Option("--masks", help="Folder of masks named after the inputs, or with a boxes.csv.")
+        Path | None,
+        typer.Option(
+            "--masks", help="Masks named after the inputs, boxes.csv, COCO, VOC or YOLO; see docs/evaluate.md."
+        ),
     ] = None,
     target: Annotated[
         str, typer.Option("--target", help="A label or class number; `a>b`: why a rather than b.")

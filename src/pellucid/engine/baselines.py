@@ -134,6 +134,17 @@ def is_baseline(name: str) -> bool:
     return name in BASELINES or name in FILLS or name == DROPPED
 
 
+def refuse_unknown(name: str) -> None:
+    """Say so where there is no baseline of this name.
+
+    Raises:
+        MethodError: there is none.
+    """
+    if not is_baseline(name):
+        known = (*BASELINES, *FILLS, DROPPED)
+        raise MethodError(f"There is no baseline {name!r}: choose {', '.join(known)}, or give a tensor.")
+
+
 def open_baseline(kind: str | Tensor, inputs: Tensor, generator: torch.Generator) -> Baseline:
     """A baseline by name, or the user's own tensor (such as another picture), on inputs.
 
@@ -165,7 +176,5 @@ def make_baseline(kind: str | Tensor, inputs: Tensor, generator: torch.Generator
             f"The baseline {kind!r} depends on what is hidden, and here one picture is needed: choose "
             f"{', '.join(BASELINES)}, or give a tensor."
         )
-    if kind not in BASELINES:
-        known = (*BASELINES, *FILLS, DROPPED)
-        raise MethodError(f"There is no baseline {kind!r}: choose {', '.join(known)}, or give a tensor.")
+    refuse_unknown(kind)
     return BASELINES[kind](inputs.detach(), generator)

@@ -64,9 +64,50 @@ def _zennit(given: Any) -> tuple[Rival, bool]:
     return draw, hasattr(given, "forward")
 
 
+def _autolrp(given: Any) -> tuple[Rival, bool]:
+    """A configuration of autolrp: relevance on the graph that its own tensors record."""
+
+    def draw(module: nn.Module, x: Tensor, target: Any) -> Any:
+        import autolrp
+
+        maps = []
+        for row in x[:, None]:  # what it shares out over several scores is 1 in all, whatever their signs
+            wrapped = autolrp.tensor(row)
+            score = module(wrapped)[0, target]
+            score.lrp(config=given)
+            maps.append(float(score) * wrapped.relevance.as_subclass(Tensor)[0].sum(0))
+        return maps
+
+    return draw, False
+
+
+def _rex(given: Any) -> tuple[Rival, bool]:
+    """A `ReX` with its own settings: responsibility for the class, one input after the other."""
+
+    def draw(module: nn.Module, x: Tensor, target: Any) -> Any:
+        from rex_xai.input.input_data import Data
+        from rex_xai.responsibility.prediction import Prediction
+
+        maps = []
+        for row in x[:, None]:
+            data = Data(row.cpu().numpy(), list(row.shape), given.device, mode="RGB")
+            data.data, data.transposed = row.to(given.device), True
+            data.target = Prediction(target, 1.0)
+            kept, given.data = given.data, data
+            try:
+                maps.append(given.calculate_responsibility().maps.get(target))
+            finally:
+                given.data = kept
+        return maps
+
+    return draw, True
+
+
 ADAPTERS: dict[str, Callable[[Any], tuple[Rival, bool]]] = {
+    "autolrp": _autolrp,
     "captum": _captum,
     "pytorch_grad_cam": _grad_cam,
+    "rex_xai": _rex,
     "torchcam": _torchcam,
     "zennit": _zennit,
 }

@@ -75,7 +75,7 @@ class Schedule:
             f"{len(self.competitors)} methods, {len(self.metrics)} metrics: {self.shared(space)} passes an input for "
             f"all methods together and {self.own(space)} for each, {each} in all"
         )
-        text += f"; {each * samples} for {samples} inputs" if samples else ""
+        text += f"; {each * samples} for {samples} inputs" if samples and samples > 1 else ""
         many = 1 + self.redrawn
         return f"{text}; besides, each method draws {many} {'map' if many == 1 else 'maps'} an input."
 

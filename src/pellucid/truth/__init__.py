@@ -10,6 +10,7 @@ from pellucid.truth.matching import BoxAnswer, Judged, judge_boxes, overlap
 from pellucid.truth.names import class_numbers
 from pellucid.truth.outlines import Outline, box_around, outline_of
 from pellucid.truth.reading import read_truth
+from pellucid.truth.tables import read_boxes
 from pellucid.truth.voc import read_voc, voc_text
 from pellucid.truth.yolo import read_yolo, yolo_text
 
@@ -26,6 +27,7 @@ __all__ = [
     "judge_boxes",
     "outline_of",
     "overlap",
+    "read_boxes",
     "read_coco",
     "read_masks",
     "read_truth",

@@ -8,14 +8,15 @@ from pellucid.errors import DataError
 from pellucid.truth.annotations import Truth
 from pellucid.truth.coco import read_coco
 from pellucid.truth.masks import read_masks
+from pellucid.truth.tables import BOXES, read_boxes
 from pellucid.truth.voc import read_voc
 from pellucid.truth.yolo import NAMES, read_yolo
 
-_KINDS = "a COCO file (.json), VOC files (.xml), a folder of YOLO files (.txt) or one of masks (.png)"
+_KINDS = "a COCO file (.json), VOC files (.xml), boxes (.csv), a folder of YOLO files (.txt) or one of masks (.png)"
 
 
 def read_truth(source: str | Path, labels: tuple[str, ...] = ()) -> Truth:
-    """What is truly in pictures: COCO JSON, VOC XML, YOLO text, or masks.
+    """What is truly in pictures: COCO JSON, VOC XML, YOLO text, masks, or a table of boxes.
 
     Args:
         source: a file, or a folder of files of one kind.
@@ -25,10 +26,14 @@ def read_truth(source: str | Path, labels: tuple[str, ...] = ()) -> Truth:
         DataError: nothing of the kind is there, or it cannot be read.
     """
     path = Path(source).expanduser()
+    if path.is_file() and path.suffix.lower() == ".csv":
+        return read_boxes(path)
     if path.is_file() and path.suffix.lower() in (".json", ".xml"):
         return read_coco(path) if path.suffix.lower() == ".json" else read_voc(path)
     if not path.is_dir():
         raise DataError(f"There are no annotations at {source}: give {_KINDS}.")
+    if (path / BOXES).is_file():
+        return read_boxes(path / BOXES)
     found = [kind for kind in ("xml", "txt", "png") if any(f.name != NAMES for f in path.glob(f"*.{kind}"))]
     if len(found) != 1:
         seen = f" and there are .{' and .'.join(found)} files" if found else ""

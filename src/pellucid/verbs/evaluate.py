@@ -14,10 +14,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import interpolate
 
+from pellucid.engine.baselines import refuse_unknown
 from pellucid.errors import MediaError, MethodError, PellucidError, StorageError
 from pellucid.evaluation.adapters import ADAPTERS
 from pellucid.evaluation.anchors import ANCHORS
-from pellucid.evaluation.competitors import Competitor, competitor
+from pellucid.evaluation.competitors import Competitor, class_of, competitor
 from pellucid.evaluation.forecast import Forecast
 from pellucid.evaluation.measure import measure
 from pellucid.evaluation.metrics import METRICS, Metric, as_metrics
@@ -28,6 +29,7 @@ from pellucid.heatmaps import Method, get_method
 from pellucid.models.feed import Prepared
 from pellucid.models.model import VisionModel
 from pellucid.models.targets import Target, TargetLike
+from pellucid.models.targets.classes import label_of
 from pellucid.results.scoreboard import FORMAT, Scoreboard, read_scoreboard, scoreboard
 from pellucid.storage import Artefact
 from pellucid.verbs.choices import as_methods, as_targets
@@ -95,13 +97,14 @@ def evaluate(
     Raises:
         PellucidError: one sentence with the cure; what fails for one input or one method is said in the result.
     """
+    refuse_unknown(baseline)
     loaded = as_model(model)
     competitors = _competitors(methods, seed, quick)
     chosen = as_metrics(metrics, masks=masks is not None, clips=loaded.medium.moving)
     schedule = Schedule.of(chosen, competitors, baseline)
     truth = None if masks is None else TruthSource(masks)
     if truth is None and any(m.category == "localisation" for m in chosen):
-        raise MethodError("Localisation is measured against the truth: give masks=, or leave these metrics out.")
+        raise MethodError("Localisation is measured against the truth: give masks, or leave these metrics out.")
     (asked,) = as_targets(target)
     weights = loaded.fingerprint()
     opened_inputs = _Opened(loaded, inputs, asked, truth, seed)
@@ -192,7 +195,9 @@ class _Opened:
         mask = None
         if self._truth is not None:
             try:
-                mask = self._truth.of(name, item.position, item.geometry.source_size)
+                asked = class_of(target)
+                label = label_of(asked, model.labels) if isinstance(asked, int) else ""
+                mask = self._truth.of(name, item.position, item.geometry.source_size, label)
                 if mask is None:
                     self.notes.append(f"There is no mask of {name}, so its localisation is not measured.")
                 elif not mask.any():

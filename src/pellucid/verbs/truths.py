@@ -1,8 +1,7 @@
-"""Where the truth lies in each input, from whatever people have: arrays, boxes, a folder of masks, a table of boxes."""
+"""Where the truth lies in each input, from whatever people have: arrays and boxes, or annotations of any kind."""
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,51 +9,67 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
 from torch import Tensor
 
-from pellucid.errors import MediaError
+from pellucid.errors import DataError, MediaError
+from pellucid.truth import Truth as Annotations
+from pellucid.truth import read_truth
+from pellucid.truth.names import plain
+from pellucid.truth.tables import BOXES
 
 Truth = NDArray[Any] | Tensor | Sequence[float]
 Truths = str | Path | Mapping[str, Truth] | Sequence[Truth]
-
-BOXES = "boxes.csv"
-_COLUMNS = ("name", "x0", "y0", "x1", "y1")
 
 
 class TruthSource:
     """Masks by input.
 
     Args:
-        given: a folder of masks named after their inputs (`.npy`, or pictures whose dark pixels are outside) or with a
-            `boxes.csv` of name, x0, y0, x1, y1 in the original's pixels; a mapping by name; or one for each input. A
-            mask is an array over the original, true inside; or a box of four numbers.
+        given: a file or folder of annotations (see `pellucid.truth.read_truth`), or a folder of `.npy` masks named
+            after their inputs; a mapping by name; or one for each input. A mask is an array over the original, true
+            inside; or a box of four numbers.
 
     Raises:
-        MediaError: there is no such folder, or its table cannot be read.
+        MediaError: there is nothing of the kind, or it cannot be read.
     """
 
     def __init__(self, given: Truths) -> None:
-        self._folder: Path | None = None
-        self._boxes: dict[str, list[tuple[float, ...]]] = {}
+        self._arrays: Path | None = None
+        self._annotations: Annotations | None = None
         self._known: Mapping[str, Truth] | Sequence[Truth] = {}
-        if isinstance(given, str | Path):
-            self._folder = Path(given).expanduser()
-            if not self._folder.is_dir():
-                raise MediaError(f"{given} is no folder: name one with a mask for each input, or with a {BOXES}.")
-            self._boxes = _boxes(self._folder / BOXES)
-        else:
+        if not isinstance(given, str | Path):
             self._known = given
+            return
+        path = Path(given).expanduser()
+        if path.is_dir() and any(path.glob("*.npy")):
+            self._arrays = path
+            return
+        try:
+            self._annotations = read_truth(path)
+        except DataError as error:
+            folder = path.is_dir() and not (path / BOXES).is_file()
+            hint = " A folder of .npy masks named after the inputs does too." if folder else ""
+            raise MediaError(f"{error}{hint}") from error
 
-    def of(self, name: str, position: int, size: Sequence[int]) -> Tensor | None:
+    def of(self, name: str, position: int, size: Sequence[int], label: str = "") -> Tensor | None:
         """The mask of an input, bool over its original; None where nothing is known of it.
+
+        Args:
+            name: of the input.
+            position: among the inputs, from 0.
+            size: of the original.
+            label: the class that is explained: where objects of it are annotated they alone count, else all objects do.
 
         Raises:
             MediaError: it is of another size, or cannot be read.
         """
-        stem = Path(name.partition(":")[2] or name).stem
-        if self._folder is not None:
-            return self._filed(stem, size)
+        file = name.partition(":")[2] or name
+        if self._annotations is not None:
+            return _annotated(self._annotations, file, size, label)
+        stem = Path(file).stem
+        if self._arrays is not None:
+            path = self._arrays / f"{stem}.npy"
+            return as_mask(_array(path), size, stem) if path.is_file() else None
         if isinstance(self._known, Mapping):
             found = self._known.get(name, self._known.get(stem))
             return None if found is None else as_mask(found, size, name)
@@ -62,22 +77,34 @@ class TruthSource:
             raise MediaError(f"{len(self._known)} masks for at least {position + 1} inputs: give one for each.")
         return as_mask(self._known[position], size, name)
 
-    def _filed(self, stem: str, size: Sequence[int]) -> Tensor | None:
-        assert self._folder is not None
-        if stem in self._boxes:
-            masks = [as_mask(box, size, stem) for box in self._boxes[stem]]
-            return torch.stack(masks).any(0)
-        for ending in (".npy", ".png", ".gif", ".bmp"):
-            path = self._folder / f"{stem}{ending}"
-            if path.is_file():
-                try:
-                    values = np.load(path, allow_pickle=False) if ending == ".npy" else np.asarray(Image.open(path))
-                except (OSError, ValueError) as error:
-                    raise MediaError(f"The mask {path} cannot be read ({error}).") from error
-                if ending != ".npy" and values.ndim == 3:
-                    values = values[..., :3].any(-1)
-                return as_mask(values, size, stem)
-        return None
+
+def _annotated(known: Annotations, file: str, size: Sequence[int], label: str) -> Tensor:
+    """The pixels of the objects in a picture that are of the class, or of all where none is."""
+    if len(size) != 2:
+        raise MediaError(f"{known.source} is of pictures, and {file} has {len(size)} axes: give .npy masks.")
+    try:
+        objects = known.of(file).on((size[0], size[1])).objects
+        own = [o for o in objects if plain(o.label) in _names(label)] or objects
+        masks = [o.mask((size[0], size[1])) if o.outline else as_mask(o.box, size, file) for o in own]
+    except DataError as error:
+        raise MediaError(str(error)) from error
+    found = torch.zeros(tuple(size), dtype=torch.bool)
+    for mask in masks:
+        found |= torch.as_tensor(mask)
+    return found
+
+
+def _names(label: str) -> set[str]:
+    """The names of a class: synonyms are written with commas."""
+    return {plain(part) for part in label.split(",")} | {plain(label)} if label else set()
+
+
+def _array(path: Path) -> NDArray[Any]:
+    try:
+        found: NDArray[Any] = np.load(path, allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise MediaError(f"The mask {path} cannot be read ({error}).") from error
+    return found
 
 
 def as_mask(given: Truth, size: Sequence[int], name: str) -> Tensor:
@@ -97,17 +124,3 @@ def as_mask(given: Truth, size: Sequence[int], name: str) -> Tensor:
             f"The mask of {name} has shape {values.shape}, and the original {tuple(size)}: draw it on the original."
         )
     return torch.from_numpy(values.astype(bool))
-
-
-def _boxes(path: Path) -> dict[str, list[tuple[float, ...]]]:
-    if not path.is_file():
-        return {}
-    found: dict[str, list[tuple[float, ...]]] = {}
-    try:
-        with open(path, encoding="utf-8", newline="") as file:
-            for row in csv.DictReader(file):
-                box = tuple(float(row[c]) for c in _COLUMNS[1:])
-                found.setdefault(Path(row["name"]).stem, []).append(box)
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise MediaError(f"{path} cannot be read ({error}): its columns are {', '.join(_COLUMNS)}.") from error
-    return found

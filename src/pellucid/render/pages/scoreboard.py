@@ -135,7 +135,7 @@ def _maps(found: ScoreData, n: int) -> str:
         drawn = overlay(inside, values, signed=signed, limits=limits(values, signed=signed))
         told = f"<figcaption>{'<br>'.join(map(spoken, _named(found, c, n)))}</figcaption>"
         shown.append(f"<figure>{picture(drawn, f'{found.methods[c]} on {found.samples[n]}')}{told}</figure>")
-    return f'<section class="concept"><div class="row">{"".join(shown)}</div></section>'
+    return f'<section class="concept maps"><div class="row">{"".join(shown)}</div></section>'
 
 
 def _named(found: ScoreData, c: int, n: int) -> list[str]:
