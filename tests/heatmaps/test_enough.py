@@ -74,6 +74,14 @@ def test_two_planted_copies_are_two_disjoint_sets_and_both_are_needed():
     assert int(hidden.sum()) == 2
 
 
+def test_a_quick_search_looks_for_the_first_region_alone():
+    net, method = Reads([ONE, TWO]), SufficientRegion(cells=8, many=3)
+    full, quick = (m.explain(net, BRIGHT, [1])[0] for m in (method, method.quick()))
+    assert torch.equal(full.extras["regions"][0, 0], quick.extras["regions"][0, 0])
+    assert quick.extras["regions"].shape[1] == 1
+    assert quick.cost.forwards < full.cost.forwards
+
+
 def network_and_input(seed):
     """Nothing shown is class 2 to the network, the input is another."""
     torch.manual_seed(seed)
