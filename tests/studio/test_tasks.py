@@ -28,7 +28,6 @@ ELSEWHERE = {
         "guarantee", "calibration",  # learned from a folder of pictures
         "keep-identifiers",  # of DICOM files that only the command line writes
         "truth",  # of a folder
-        "stages",  # a sheet of a kind of its own, which the studio shows where it lies in its folder
         "redact",  # a file of boxes, for what is sent away; the studio shows what its visitor has uploaded
     },
     "importance": {"group", "compare", "top"},  # of a folder; of what is printed
@@ -66,6 +65,15 @@ def test_options_reach_the_verbs(tmp_path):
              "baseline": "mean"}  # fmt: skip
     [importance] = did("importance", asked, tmp_path / "importance")
     assert set(importance.names) >= {"head", "rest"}
+
+
+def test_stages_are_asked_by_method_and_target(tmp_path):
+    asked = {"method": "hires-cam,input-x-gradient", "target": "two", "stages": "1"}
+    found = did("explain", asked, tmp_path)
+    assert sorted(f.method for f in found) == ["hires-cam", "input-x-gradient"]
+    assert all(f.target == "two" and len(f.maps) > 1 for f in found)
+    [one] = did("explain", {"method": "hires-cam", "stages": "1", "layer": "0"}, tmp_path / "one")
+    assert [row["layer"] for row in one.table()] == ["0"]
 
 
 @pytest.mark.parametrize(
@@ -135,6 +143,8 @@ def test_commands_of_all_options():
     assert asked.command() == (
         "pellucid importance sample:cat --model net --order --regions regions.json --seed 3"
     )  # fmt: skip
+    asked = JobRequest("explain", "net", "sample:cat", "", {"method": "lrp", "stages": "1"})
+    assert asked.command() == "pellucid explain sample:cat --model net --method lrp --stages"
 
 
 def test_a_readable_model_is_learned_from_pictures_that_were_sent(app, visitor, settings, tmp_path):

@@ -37,7 +37,7 @@ FRAME = (
 _RUN = ("runtime", "precision")
 _OPTIONS = {
     "explain": ("method", "target", "layer", "set", "many", "seed", "frames", "per-frame", "per-slice", "window", *_RUN,
-                "check"),
+                "stages", "check"),
     "importance": ("features", "by", "target", "layer", "regions", "removal", "baseline", "count", "segments",
                    "samples", "order", "seed", *_RUN),
     "visualize": ("layer", "channel", "target", "objective", "parametrization", "preset", "size", "exemplars", "by",

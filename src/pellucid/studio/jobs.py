@@ -58,8 +58,8 @@ class JobRequest:
         for name, value in self.options.items():
             if name == "check":
                 words.append("--check" if value else "--no-check")
-            elif name == "order":
-                words += ["--order"] if value else []
+            elif name in ("order", "stages"):
+                words += [f"--{name}"] if value else []
             elif name == "regions":
                 words += ["--regions", "regions.json"] if value else []
             elif name == "set":

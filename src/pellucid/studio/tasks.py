@@ -33,13 +33,21 @@ def _explain(vision: Any, given: str, options: Options, folder: Path) -> None:
     from pellucid.verbs.choices import as_methods, with_settings
     from pellucid.verbs.explain import explain_each, sampled
 
-    seed = number(options, "seed") or 0
-    methods = as_methods(options.get("method") or "grad-cam", layer=options.get("layer") or None, seed=seed)
+    seed, layer = number(options, "seed") or 0, options.get("layer") or None
+    stages = bool(options.get("stages"))  # of which the layer says which are shown
+    methods = as_methods(options.get("method") or "grad-cam", layer=None if stages else layer, seed=seed)
     many = [f"many={number(options, 'many')}"] if options.get("many") else []
     methods = with_settings(methods, [*(s for s in (options.get("set") or "").splitlines() if s.strip()), *many])
     targets = _targets(options)
-    vision = sampled(vision, options.get("frames") or None)
-    for _, found in explain_each(vision, [_windowed(given, options)], methods, targets, seed=seed):
+    vision, given = sampled(vision, options.get("frames") or None), _windowed(given, options)
+    if stages:
+        from pellucid.verbs.stages import stages as stage_by_stage
+
+        for m in methods:
+            for target in targets:
+                stage_by_stage(vision, given, m, target, layer=layer.split(",") if layer else None).save(folder)
+        return
+    for _, found in explain_each(vision, [given], methods, targets, seed=seed):
         if isinstance(found, PellucidError):
             raise found
         if options.get("check"):
