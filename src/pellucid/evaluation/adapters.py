@@ -75,8 +75,8 @@ def _autolrp(given: Any) -> tuple[Rival, bool]:
             wrapped = autolrp.tensor(row)
             score = module(wrapped)[0, target]
             score.lrp(config=given)
-            maps.append(float(score) * wrapped.relevance.as_subclass(Tensor)[0].sum(0))
-        return maps
+            maps.append(score.detach().as_subclass(Tensor) * wrapped.relevance.as_subclass(Tensor)[0].sum(0))
+        return torch.stack(maps)
 
     return draw, False
 

@@ -14,7 +14,8 @@ from torch.nn.functional import adaptive_avg_pool1d, adaptive_avg_pool2d, adapti
 from pellucid.errors import MethodError, PellucidError, UnsteadyError
 from pellucid.evaluation.banks.base import AnswerBank
 from pellucid.evaluation.banks.curves import RankCurves, RankedScores
-from pellucid.evaluation.competitors import Competitor, Drawing, draw_all
+from pellucid.evaluation.banks.maps import OneOfAll
+from pellucid.evaluation.competitors import Competitor, Drawing, class_of, draw_all
 from pellucid.evaluation.metrics.registry import Metric
 from pellucid.evaluation.sample import Candidate, Inquiry, Sample
 from pellucid.evaluation.saved_samples import SavedSample, SavedSamples
@@ -164,7 +165,7 @@ def _read(
             continue
         if isinstance(bank, RankCurves) and isinstance(answer, RankedScores) and bank.unit == "pixels":
             rows[k].curves = rows[k].curves or [answer.morf.tolist(), answer.lerf.tolist()]
-        for m in metrics:
+        for m in metrics if answer is not None else ():
             rows[k].values[m.name] = float(m.measure(answer))
 
 
@@ -177,6 +178,21 @@ def _pooled(values: Tensor, shape: tuple[int, ...]) -> Tensor:
     pool = {1: adaptive_avg_pool1d, 2: adaptive_avg_pool2d, 3: adaptive_avg_pool3d}[len(shape)]
     found: Tensor = pool(values[None, None].float(), shape)[0, 0]  # type: ignore[arg-type]
     return found
+
+
+def read_across(measured: Sequence[MeasuredSample], metrics: Sequence[Metric]) -> None:
+    """Fill in what is read from all samples together: of those that a method has a map of, all of one size."""
+    numbers = [class_of(m.sample.target) for m in measured]
+    known = [
+        n for n, number in enumerate(numbers) if isinstance(number, int) and measured[n].shape == measured[0].shape
+    ]
+    read = [m for m in metrics if m.bank.across]
+    for column in _by_competitor(measured) if read else ():
+        able = [n for n in known if column[n].shown]
+        maps = np.array([column[n].shown for n in able], np.float64)
+        classes = np.array([numbers[n] for n in able], np.int64)
+        for at, n in enumerate(able):
+            column[n].values |= {m.name: m.measure(OneOfAll(maps, classes, at)) for m in read}
 
 
 def values_of(measured: Sequence[MeasuredSample], metrics: Sequence[Metric]) -> Array:

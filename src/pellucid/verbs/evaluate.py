@@ -18,9 +18,10 @@ from pellucid.engine.baselines import refuse_unknown
 from pellucid.errors import MediaError, MethodError, PellucidError, StorageError
 from pellucid.evaluation.adapters import ADAPTERS
 from pellucid.evaluation.anchors import ANCHORS
+from pellucid.evaluation.banks.oracle import ORACLE
 from pellucid.evaluation.competitors import Competitor, class_of, competitor
 from pellucid.evaluation.forecast import Forecast
-from pellucid.evaluation.measure import measure
+from pellucid.evaluation.measure import measure, read_across
 from pellucid.evaluation.metrics import METRICS, Metric, as_metrics
 from pellucid.evaluation.sample import Sample
 from pellucid.evaluation.saved_samples import SavedSamples
@@ -100,10 +101,11 @@ def evaluate(
     refuse_unknown(baseline)
     loaded = as_model(model)
     competitors = _competitors(methods, seed, quick)
-    chosen = as_metrics(metrics, masks=masks is not None, clips=loaded.medium.moving)
+    oracle = any(c.name == ORACLE for c in competitors)
+    chosen = as_metrics(metrics, masks=masks is not None, clips=loaded.medium.moving, oracle=oracle)
     schedule = Schedule.of(chosen, competitors, baseline)
     truth = None if masks is None else TruthSource(masks)
-    if truth is None and any(m.category == "localisation" for m in chosen):
+    if truth is None and any(m.category == "localisation" and not m.bank.oracle for m in chosen):
         raise MethodError("Localisation is measured against the truth: give masks, or leave these metrics out.")
     (asked,) = as_targets(target)
     weights = loaded.fingerprint()
@@ -117,6 +119,7 @@ def evaluate(
             forecast.advance()
     if not measured:
         raise MediaError(f"None of the inputs could be used; the first: {opened_inputs.failed[0]}")
+    read_across(measured, schedule.metrics)
     cheaper = ["Methods ran in their quick versions, with fewer samples and steps."] if quick else []
     notes = [*opened_inputs.notes, *cheaper, *schedule.same_ground(), *opened_inputs.doubts()]
     about = {

@@ -10,13 +10,13 @@ from torch import Tensor
 
 from pellucid.errors import MediaError, MethodError
 from pellucid.evaluation.anchors import Painted
+from pellucid.evaluation.banks.oracle import ORACLE
 from pellucid.evaluation.suites import pictures
 from pellucid.media import generated
 from pellucid.models.sources import load, wrap
 from pellucid.results.scoreboard import Scoreboard
 from pellucid.verbs.evaluate import evaluate
 
-ORACLE = "oracle"
 SUITES = (*pictures.SUITES, *generated.SUITES)
 """Of pictures, then of clips."""
 

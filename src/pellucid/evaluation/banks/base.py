@@ -30,6 +30,8 @@ class AnswerBank(ABC):
     baseline: str = ""
 
     name: ClassVar[str]
+    oracle: ClassVar[bool] = False  # of suites alone, whose truth is a map that is measured beside the others
+    across: ClassVar[bool] = False  # read when all samples are there
     ends: ClassVar[int] = 0  # 1: the input as it is counts too; 2: and nothing of it
 
     def shared(self, space: Sequence[int]) -> int:

@@ -10,16 +10,19 @@ but for a spot would be judged by what lies at the top of the picture.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import zlib
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
+from pellucid.engine.baselines import open_baseline
 from pellucid.engine.masks import Masks
 from pellucid.evaluation.banks.base import AnswerBank, cell_labels, refuse_stills, unit_sums
-from pellucid.evaluation.sample import LEAD, PROBABILITY, SCORE, Candidate, Inquiry
+from pellucid.evaluation.sample import LEAD, PROBABILITY, SCORE, Candidate, Inquiry, Sample
 from pellucid.numerics.ranks import mid_ranks
 
 STEPS = 16
@@ -73,11 +76,13 @@ class RankedScores:
         fractions: share of the units that is hidden, `(S + 1,)`, from 0 to 1.
         most: `(S + 1, 3)`, columns `SCORE`, `PROBABILITY`, `LEAD`, the most relevant hidden first.
         least: the same, the least relevant hidden first.
+        told: how much the input says at each step as the most relevant are shown, `(S + 1,)`; asked for when needed.
     """
 
     fractions: Tensor
     most: Tensor
     least: Tensor
+    told: Callable[[], Tensor] | None = None
 
     @property
     def morf(self) -> Tensor:
@@ -164,4 +169,27 @@ def curves(inquiry: Inquiry, ranks: Tensor, units: int, fractions: Tensor, basel
         masks = RankMasks(torch.stack([which, until, first], 1), ranks, units)
         found = inquiry.ask(masks, baseline, "rank curves").reshape(count, 2, steps, -1)
     whole = [torch.cat([plain.expand(count, 2, 1, -1), found, blank.expand(count, 2, 1, -1)], 2)]
-    return [RankedScores(fractions, both[0], both[1]) for both in whole[0]]
+    return [
+        RankedScores(
+            fractions, both[0], both[1], partial(shown_sizes, inquiry.sample, ranks[k], units, fractions, baseline)
+        )
+        for k, both in enumerate(whole[0])
+    ]
+
+
+def shown_sizes(sample: Sample, ranks: Tensor, units: int, fractions: Tensor, baseline: str) -> Tensor:
+    """Bytes `(S + 1,)` of the input deflated, as its places of the greatest ranks are shown on a baseline.
+
+    Values are rounded to 8 bits between the input's least and greatest, and told as differences along a row.
+    """
+    x = sample.x.detach().cpu().float()
+    behind = open_baseline(baseline, x, torch.Generator().manual_seed(sample.seed))
+    low, high = float(x.min()), float(x.max())
+    sizes = []
+    for fraction in fractions.tolist():
+        kept = (ranks <= fraction * units)[None, None].float()
+        shown = torch.lerp(behind.behind(0, kept), x, kept)
+        levels = ((shown - low) / max(high - low, 1e-12) * 255).round().clamp(0, 255).to(torch.int16)
+        steps = levels.diff(dim=-1, prepend=torch.zeros_like(levels[..., :1])).remainder(256).to(torch.uint8)
+        sizes.append(len(zlib.compress(steps.numpy().tobytes(), 6)))
+    return torch.tensor(sizes, dtype=torch.float64)

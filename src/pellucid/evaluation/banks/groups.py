@@ -67,12 +67,17 @@ class ShownAlone:
 
 @dataclass(frozen=True)
 class SoftMask(AnswerBank):
-    """The input through its map as a mask: negative values as 0, the largest as 1, on zeros."""
+    """The input through its map as a mask: negative values as 0, the largest as 1, on zeros.
+
+    Attributes:
+        inside: whether what the map holds is shown; else it is what is hidden.
+    """
 
     name: ClassVar[str] = "the map as a mask"
     ends: ClassVar[int] = 1
 
     baseline: str = "zero"
+    inside: bool = True
 
     def own(self, space: Sequence[int]) -> int:
         """One."""
@@ -81,7 +86,12 @@ class SoftMask(AnswerBank):
     def answers(self, inquiry: Inquiry, candidates: Sequence[Candidate]) -> list[ShownAlone]:
         """All maps in one go."""
         plain = inquiry.plain(self.baseline)
-        maps = torch.stack([c.values for c in candidates]).clamp(min=0)
-        masks = maps / maps.flatten(1).amax(1).clamp(min=1e-30).reshape(-1, *[1] * (maps.ndim - 1))
-        scores = inquiry.ask(GridMasks(masks.cpu(), inquiry.sample.space), self.baseline, "maps as masks")
-        return [ShownAlone(plain, row) for row in scores]
+        masks = soft_masks(torch.stack([c.values for c in candidates])).cpu()
+        shown = GridMasks(masks if self.inside else 1 - masks, inquiry.sample.space)
+        return [ShownAlone(plain, row) for row in inquiry.ask(shown, self.baseline, "maps as masks")]
+
+
+def soft_masks(maps: Tensor) -> Tensor:
+    """Maps `(K, *space)` as masks: negative values as 0, the largest of each as 1."""
+    positive = maps.clamp(min=0)
+    return positive / positive.flatten(1).amax(1).clamp(min=1e-30).reshape(-1, *[1] * (maps.ndim - 1))

@@ -35,6 +35,33 @@ class MapAlone(AnswerBank):
 
 
 @dataclass(frozen=True, eq=False)
+class OneOfAll:
+    """One method's coarse maps of all samples, the classes that they are of, and which of them is measured.
+
+    Attributes:
+        maps: `(N, P)`.
+        classes: `(N,)`.
+        at: the sample's row.
+    """
+
+    maps: NDArray[np.float64]
+    classes: NDArray[np.int64]
+    at: int
+
+
+@dataclass(frozen=True)
+class AllMaps(AnswerBank):
+    """All maps of a method, as they are shown: put together when all samples are there."""
+
+    name: ClassVar[str] = "all maps"
+    across: ClassVar[bool] = True
+
+    def answers(self, inquiry: Inquiry, candidates: Sequence[Candidate]) -> list[Any]:
+        """Of one sample, nothing yet."""
+        return [None] * len(candidates)
+
+
+@dataclass(frozen=True, eq=False)
 class MapAndTruth:
     """A map over the original's axes, NaN where the model never looked, and where the truth lies; both flat."""
 

@@ -4,23 +4,27 @@ from __future__ import annotations
 
 import dataclasses
 from abc import abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import cache, partial
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from pellucid.engine import unwrap
+from pellucid.engine.hooks import Hooks
 from pellucid.errors import LayerError, MethodError, PellucidError
 from pellucid.evaluation.banks.base import AnswerBank
 from pellucid.evaluation.check import at_layer
 from pellucid.evaluation.competitors import Competitor, Drawer, Drawing, draw_all
 from pellucid.evaluation.sample import Candidate, Inquiry
 from pellucid.evaluation.sanity import has_weights, on_grid, randomised_copy
+from pellucid.heatmaps.activations import choose_layer
 from pellucid.models.layers import lend_layers
 from pellucid.models.targets import Class, PerSample, Target
+from pellucid.scoring.job import prepare
 
 ONE_INPUT = "{} draws no map of another input, so this metric is not asked of it."
 
@@ -59,6 +63,8 @@ class NearbyMaps:
         nearby: `(n, P')`.
         outputs: `(K,)`, all that the model answers to the input.
         moved: `(n, K)`, to those nearby.
+        inside: what the layer that class activation maps explain holds of the input and those nearby, `(1 + n, F)`;
+            asked for when needed, in one pass of all.
     """
 
     plain: Tensor
@@ -67,6 +73,7 @@ class NearbyMaps:
     nearby: Tensor
     outputs: Tensor
     moved: Tensor
+    inside: Callable[[], Tensor] | None = None
 
 
 @dataclass(frozen=True)
@@ -109,6 +116,7 @@ class NoisyInputs(RedrawingBank):
             return [MethodError(f"The model answers otherwise to all inputs near {sample.name}.")] * len(candidates)
         target = sample.target.select(torch.zeros(self.draws, dtype=torch.long))
         drawn = draw_all([c.competitor for c in candidates], sample.model, nearby, target, sample)
+        inside = cache(partial(_representations, inquiry, torch.cat([x, nearby[alike.to(x.device)]])))
         return [
             d
             if isinstance(d, Exception)
@@ -119,9 +127,29 @@ class NoisyInputs(RedrawingBank):
                 nearby.detach().cpu().double().flatten(1)[alike],
                 scores[0],
                 scores[1:][alike],
+                inside,
             )
             for c, d in zip(candidates, drawn, strict=True)
         ]
+
+
+def _representations(inquiry: Inquiry, inputs: Tensor) -> Tensor:
+    """What the best layer answers to inputs `(N, C, *space)`, flat, in double precision."""
+    sample = inquiry.sample
+    layer = choose_layer(None, prepare(sample.model, sample.x, [sample.target]), gradient=False)
+    kept: list[Tensor] = []
+    module = unwrap(sample.model.module)
+    with Hooks() as hooks:
+        hooks.behind(module.get_submodule(layer.name), lambda _m, _given, answer: kept.append(_first(answer)))
+        sample.model.outputs(inputs)
+    return kept[0].detach().cpu().double().flatten(1)
+
+
+def _first(answer: Any) -> Tensor:
+    """The first tensor of what a layer answers."""
+    while not isinstance(answer, Tensor):
+        answer = next(iter(answer.values() if isinstance(answer, Mapping) else answer))
+    return answer
 
 
 @dataclass(frozen=True, eq=False)
@@ -199,15 +227,22 @@ class ShuffledWeights(RedrawingBank):
     """The model with its weights shuffled, tensor by tensor from the output down, in `stages` steps of equal length.
 
     All weights count: those of attention, position embeddings and class tokens too.
+
+    Attributes:
+        stages: how many.
+        draws: noisy inputs over which each map is averaged; 1: the input itself.
+        radius: largest change of a value by the noise, over the input's standard deviation.
     """
 
     name: ClassVar[str] = "shuffled weights"
 
     stages: int = 4
+    draws: int = 1
+    radius: float = 0.2
 
     def redrawn(self) -> int:
-        """One map a stage."""
-        return self.stages
+        """One map a stage; with noise, also of the model as it is, and one each draw."""
+        return self.stages if self.draws == 1 else (self.stages + 1) * self.draws
 
     def can(self, competitor: Competitor) -> bool:
         """It must be able to explain another model."""
@@ -225,7 +260,8 @@ class ShuffledWeights(RedrawingBank):
             return [MethodError("The model has no weights to shuffle, so this metric is not asked of it.")] * len(
                 candidates
             )
-        first = draw_all([c.competitor for c in candidates], sample.model, sample.x, sample.target, sample)
+        x, target = self._inputs(inquiry)
+        first = draw_all([c.competitor for c in candidates], sample.model, x, target, sample)
         layers = [d.layer if isinstance(d, Drawing) else None for d in first]
         quick = [_quick(c.competitor, layer) for c, layer in zip(candidates, layers, strict=True)]
         stages: list[list[Drawing | Exception]] = []
@@ -233,15 +269,34 @@ class ShuffledWeights(RedrawingBank):
             twin = randomised_copy(module, sample.x, sample.seed, names)
             with suppress(LayerError):
                 lend_layers(module, twin, {layer for layer in layers if layer})
-            stages.append(draw_all(quick, twin, sample.x, sample.target, sample))
+            stages.append(draw_all(quick, twin, x, target, sample))
             del twin
         found: list[Any] = []
         for k, c in enumerate(candidates):
             column = [row[k] for row in stages]
             failed = next((d for d in column if isinstance(d, Exception)), None)
-            maps = tuple(on_grid(d.native, c.native[None])[0] for d in column if isinstance(d, Drawing))
-            found.append(failed if failed is not None else CascadedMaps(c.native, maps))
+            drawn = [
+                on_grid(d.native, c.native[None].expand(len(x), *c.native.shape))
+                for d in column
+                if isinstance(d, Drawing)
+            ]
+            plain = first[k]
+            if self.draws > 1 and isinstance(plain, Exception):
+                failed = plain
+            own = plain.native.mean(0) if self.draws > 1 and isinstance(plain, Drawing) else c.native
+            maps = tuple(m.mean(0) for m in drawn)
+            found.append(failed if failed is not None else CascadedMaps(own, maps))
         return found
+
+    def _inputs(self, inquiry: Inquiry) -> tuple[Tensor, Target]:
+        """The input, or noisy ones like it."""
+        sample = inquiry.sample
+        if self.draws == 1:
+            return sample.x, sample.target
+        generator = torch.Generator().manual_seed(sample.seed)
+        noise = torch.rand(self.draws, *sample.x.shape[1:], generator=generator).to(sample.x) * 2 - 1
+        noisy = sample.x + self.radius * sample.x.std() * noise
+        return noisy, sample.target.select(torch.zeros(self.draws, dtype=torch.long))
 
 
 def _quick(competitor: Competitor, layer: str | None) -> Competitor:

@@ -1,6 +1,6 @@
 """Metrics by what they read: importing the room enters all of them in `METRICS`."""
 
-from pellucid.evaluation.metrics import alone, located, masked, ranked, redrawn, timed
+from pellucid.evaluation.metrics import across, alone, beside_oracle, located, masked, ranked, redrawn, timed
 from pellucid.evaluation.metrics.registry import CATEGORIES, METRICS, Metric, MetricFacts, as_metrics, metric
 
 METRICS.order(lambda m: CATEGORIES.index(m.category))
@@ -10,8 +10,10 @@ __all__ = [
     "METRICS",
     "Metric",
     "MetricFacts",
+    "across",
     "alone",
     "as_metrics",
+    "beside_oracle",
     "located",
     "masked",
     "metric",

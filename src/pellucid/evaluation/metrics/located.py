@@ -17,6 +17,7 @@ from pellucid.numerics.ranks import mid_ranks
 
 TRUTH = TruthMask()
 TOLERANCE = 15  # pixels, of the pointing game
+_CELLS = 8  # along an axis, between which relevance is carried
 
 _MODEL = "Says where the object is, not what the model uses: a model that looks elsewhere is rightly told so."
 
@@ -79,6 +80,15 @@ def top_k(found: MapAndTruth) -> float:
     return _top(found, max(1, len(_seen(found)[0]) // 100))
 
 
+@metric(
+    "concept-influence", "localisation", "higher", TRUTH, paper="Theiner et al. 2021, arXiv:2104.14995", traps=_MODEL
+)
+def concept_influence(found: MapAndTruth) -> float:
+    """Share of the hundredth of greatest values in the mask, over the mask's share of the pixels: 1 by chance."""
+    _, truth = _seen(found)
+    return top_k(found) / float(truth.mean()) if truth.any() else 0.0
+
+
 def top_share(found: MapAndTruth, k: int) -> float:
     """Share of the k greatest values that lies in the mask; equal values at the edge count by their share."""
     return _top(found, k)
@@ -115,6 +125,40 @@ def mask_ap(found: MapAndTruth) -> float:
 
     heat, truth = _seen(found)
     return float(average_precision_score(truth, heat)) if truth.any() else 0.0
+
+
+@metric("mass-nearness", "localisation", "higher", TRUTH, paper="Clark et al. 2024, XAI-TRIS, arXiv:2306.12816",
+        traps=_MODEL)  # fmt: skip
+def mass_nearness(found: MapAndTruth) -> float:
+    """1 less how far absolute relevance is carried to lie evenly in the mask (earth mover's), over the diagonal."""
+    if found.empty:
+        return 0.0
+    heat = np.nan_to_num(np.abs(found.heat), posinf=0.0, neginf=0.0)
+    have, want = (_coarse(v.reshape(found.shape)) for v in (heat, found.truth.astype(float)))
+    return 1 - _carried(have, want) if have.sum() > 0 else math.nan
+
+
+def _coarse(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Summed over at most `_CELLS` cells along each axis."""
+    for axis, length in enumerate(values.shape):
+        edges = np.linspace(0, length, min(length, _CELLS) + 1).round().astype(int)
+        values = np.add.reduceat(values, edges[:-1], axis)
+    return values
+
+
+def _carried(have: NDArray[np.float64], want: NDArray[np.float64]) -> float:
+    """The least mean distance, by linear programming, over the diagonal."""
+    from scipy.optimize import linprog
+    from scipy.sparse import csr_matrix, identity, kron, vstack
+
+    places = np.indices(have.shape).reshape(have.ndim, -1).T / np.array(have.shape)
+    sources, goals = np.flatnonzero(have.ravel() > 0), np.flatnonzero(want.ravel() > 0)
+    away = np.linalg.norm(places[sources][:, None] - places[goals], axis=2) / math.sqrt(have.ndim)
+    a, b = have.ravel()[sources] / have.sum(), want.ravel()[goals] / want.sum()
+    leaving = kron(identity(len(a)), csr_matrix(np.ones((1, len(b)))))
+    coming = kron(csr_matrix(np.ones((1, len(a)))), identity(len(b)))
+    solved = linprog(away.ravel(), A_eq=vstack([leaving, coming]).tocsr()[:-1], b_eq=np.concatenate([a, b])[:-1])
+    return float(solved.fun)
 
 
 @metric("mask-iou", "localisation", "higher", TRUTH, paper="Choe et al. 2020, arXiv:2001.07437", traps=_MODEL)

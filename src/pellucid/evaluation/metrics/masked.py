@@ -13,7 +13,7 @@ from pellucid.evaluation.metrics.registry import metric
 from pellucid.evaluation.sample import LEAD, PROBABILITY
 from pellucid.numerics.ranks import pearson, rank_correlation
 
-SUBSETS, GROUPS, MASK = RandomSubsets(), RankGroups(), SoftMask()
+SUBSETS, GROUPS, MASK, HOLE = RandomSubsets(), RankGroups(), SoftMask(), SoftMask(inside=False)
 SUPERPIXELS = RandomSubsets(unit="superpixels", count=40)
 _SIZE = 0.25  # of the subsets that a correlation of one size is taken over
 _SMALL = 1e-3  # of the largest effect or relevance: as good as none
@@ -146,3 +146,10 @@ def average_gain(found: ShownAlone) -> float:
 def answer_kept(found: ShownAlone) -> float:
     """1 where the answer stays when only what the map holds is shown (preservation check); else 0."""
     return float(found.shown[LEAD] > 0) if float(found.plain[LEAD]) != 0 else math.nan
+
+
+@metric("answer-lost", "faithfulness", "higher", HOLE, paper="Hesse et al. 2023, FunnyBirds, arXiv:2308.06248",
+        traps=_DARK)  # fmt: skip
+def answer_lost(found: ShownAlone) -> float:
+    """1 where the answer is lost when what the map holds is hidden (deletion check); else 0."""
+    return float(found.shown[LEAD] <= 0) if float(found.plain[LEAD]) != 0 else math.nan

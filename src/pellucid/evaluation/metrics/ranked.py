@@ -137,3 +137,28 @@ def road(found: RankedScores) -> float:
 def road_morf(found: RankedScores) -> float:
     """Share of steps at which the answer is kept, most relevant first, hidden pixels imputed from their neighbours."""
     return found.area((found.most[:, LEAD] > 0).double()) if found.decides else math.nan
+
+
+_SIZE = "How much a picture says is the size of its deflated differences, in place of that of a WebP file."
+
+
+@metric("sic", "faithfulness", "higher", PIXELS, paper="Kapishnikov et al. 2019, XRAI, arXiv:1906.02825", traps=_SIZE)
+def sic(found: RankedScores) -> float:
+    """Area under the probability over how much the picture says, as the most relevant pixels are shown."""
+    return _over_size(found, found.insertion)
+
+
+@metric("aic", "faithfulness", "higher", PIXELS, paper="Kapishnikov et al. 2019, XRAI, arXiv:1906.02825", traps=_SIZE)
+def aic(found: RankedScores) -> float:
+    """Area under whether the answer is the same, over how much the picture says, as the most relevant is shown."""
+    return _over_size(found, (found.least[:, LEAD].flip(0) > 0).double()) if found.decides else math.nan
+
+
+def _over_size(found: RankedScores, values: torch.Tensor) -> float:
+    """Both from 0, of the baseline, to 1, of the input, and never falling; NaN where the baseline is no less."""
+    assert found.told is not None
+    sizes = found.told()
+    if not (values[-1] > values[0] and sizes[-1] > sizes[0]):
+        return math.nan
+    share, size = (((v - v[0]) / (v[-1] - v[0])).clamp(0, 1).cummax(0).values for v in (values, sizes))
+    return float(torch.trapezoid(share, size))

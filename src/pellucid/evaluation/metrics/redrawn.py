@@ -7,6 +7,7 @@ import math
 import torch
 from torch import Tensor
 
+from pellucid.evaluation.banks.altered import MapOfItself, MaskedMaps, ReversedClip, ShiftedScale, TwoMaps
 from pellucid.evaluation.banks.redrawn import (
     CascadedMaps,
     MovedInputs,
@@ -19,10 +20,12 @@ from pellucid.evaluation.banks.redrawn import (
 )
 from pellucid.evaluation.metrics.alone import map_entropy
 from pellucid.evaluation.metrics.registry import metric
+from pellucid.evaluation.sample import PROBABILITY
 from pellucid.numerics.ranks import pearson, rank_correlation
 from pellucid.numerics.statistics import spearman
 
 NEARBY, MOVED, SHUFFLED, OTHER = NoisyInputs(), MovedInputs(), ShuffledWeights(), OtherClass()
+SMOOTHED, ITSELF, SCALE, BACKWARDS = ShuffledWeights(draws=8), MaskedMaps(), ShiftedScale(), ReversedClip()
 
 _CONSTANT = "A map that never changes is the most robust of all: read it beside mprt."
 _TINY = 1e-6
@@ -75,6 +78,57 @@ def ros(found: NearbyMaps) -> float:
     return float((_relative(found.maps, found.plain) / change).max())
 
 
+@metric("rrs", "robustness", "lower", NEARBY, paper="Agarwal et al. 2022, arXiv:2203.06877", traps=_CONSTANT)
+def rrs(found: NearbyMaps) -> float:
+    """Largest relative change of the map over that of the features behind it (relative representation stability)."""
+    assert found.inside is not None
+    features = found.inside()
+    change = _relative(features[1:], features[0]).clamp(min=_TINY)
+    return float((_relative(found.maps, found.plain) / change).max())
+
+
+@metric("continuity", "robustness", "lower", MOVED, paper="Montavon et al. 2018, doi:10.1016/j.dsp.2017.10.011",
+        traps=f"{_CONSTANT} Of one shift. In the map's own units.")  # fmt: skip
+def continuity(found: MovedMaps) -> float:
+    """Change of the map, shifted back, over the change of the input when it is shifted."""
+    one, other = found.shifted
+    return float((one - other).norm()) / found.distance if found.distance > 0 else math.nan
+
+
+@metric("input-invariance", "robustness", "lower", SCALE, paper="Kindermans et al. 2019, arXiv:1711.00867",
+        traps="A method with a baseline of its own answers another question on another scale.")  # fmt: skip
+def input_invariance(found: TwoMaps) -> float:
+    """Relative change of the map when a constant is added to the input and taken away again by the model."""
+    size = found.plain.norm()
+    return float((found.other - found.plain).norm() / size) if float(size) > 0 else math.nan
+
+
+@metric("reversal-equivariance", "robustness", "higher", BACKWARDS, clips=True,
+        paper="Crabbé & van der Schaar 2023, arXiv:2304.06715, of time",
+        traps="Only of models that answer a clip played backwards alike.")  # fmt: skip
+def reversal_equivariance(found: TwoMaps) -> float:
+    """Correlation of the map with that of the clip played backwards, played forwards again."""
+    return float(pearson(found.plain, found.other))
+
+
+@metric("coherency", "robustness", "higher", ITSELF, paper="Poppi et al. 2021, arXiv:2104.10252",
+        traps=_CONSTANT)  # fmt: skip
+def coherency(found: MapOfItself) -> float:
+    """Correlation of the map with that of the input seen through it, from 0 (opposite) to 1 (the same)."""
+    return float((pearson(found.again.double().flatten(), found.mask.double().flatten()) + 1) / 2)
+
+
+@metric("adcc", "faithfulness", "higher", ITSELF, paper="Poppi et al. 2021, arXiv:2104.10252",
+        traps="A third of it says how small a map is, and a third whether it repeats itself.")  # fmt: skip
+def adcc(found: MapOfItself) -> float:
+    """Harmonic mean of coherency, of 1 less the map's mean size, and of 1 less the average drop; 0 where one is 0."""
+    plain, shown = float(found.plain[PROBABILITY]), float(found.shown[PROBABILITY])
+    if plain <= 0:
+        return math.nan
+    parts = (coherency(found), 1 - float(found.mask.double().mean()), 1 - max(0.0, plain - shown) / plain)
+    return 3 / sum(1 / p for p in parts) if all(p > 0 for p in parts) else 0.0
+
+
 @metric("flip-equivariance", "robustness", "higher", MOVED, paper="Crabbé & van der Schaar 2023, arXiv:2304.06715",
         traps="The model itself need not answer a mirror image alike.")  # fmt: skip
 def flip_equivariance(found: MovedMaps) -> float:
@@ -100,6 +154,13 @@ def mprt(found: CascadedMaps) -> float:
 def mprt_last(found: CascadedMaps) -> float:
     """Absolute rank correlation of the map with that of the model with all weights shuffled."""
     return abs(spearman(found.plain, found.stages[-1]))
+
+
+@metric("smprt", "randomisation", "lower", SMOOTHED, paper="Hedström et al. 2024, arXiv:2401.06465",
+        traps="Of maps averaged over noise, as SmoothGrad's are.")  # fmt: skip
+def smprt(found: CascadedMaps) -> float:
+    """As mprt, of maps averaged over noisy inputs, so that shattered gradients do not pass for a change."""
+    return mprt(found)
 
 
 @metric("emprt", "randomisation", "higher", SHUFFLED, paper="Hedström et al. 2024, arXiv:2401.06465")

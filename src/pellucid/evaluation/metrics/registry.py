@@ -90,7 +90,7 @@ def metric(
 
 
 def as_metrics(
-    given: str | Metric | Iterable[str | Metric], *, masks: bool = False, clips: bool = False
+    given: str | Metric | Iterable[str | Metric], *, masks: bool = False, clips: bool = False, oracle: bool = False
 ) -> list[Metric]:
     """Metrics by name or category, `default`, `all`, as objects, or a mixture; each once.
 
@@ -98,6 +98,7 @@ def as_metrics(
         given: texts may hold several, with commas.
         masks: whether the truth is known, so that `default` and `all` mean localisation too.
         clips: whether inputs are clips, so that groups hold what is of clips alone too.
+        oracle: whether the oracle of a suite is among the methods, so that groups hold what compares maps with it.
 
     Raises:
         MethodError: there is no such metric.
@@ -109,14 +110,14 @@ def as_metrics(
             found[item.name] = item
             continue
         for word in (w.strip() for w in item.split(",")):
-            found |= {m.name: m for m in _named(word, masks, clips)}
+            found |= {m.name: m for m in _named(word, masks, clips, oracle)}
     if not found:
         raise MethodError("There is no metric: name one, such as srg.")
     return sorted(found.values(), key=lambda m: CATEGORIES.index(m.category))
 
 
-def _named(word: str, masks: bool, clips: bool) -> list[Metric]:
-    able = [m for m in METRICS.values() if clips or not m.clips]
+def _named(word: str, masks: bool, clips: bool, oracle: bool) -> list[Metric]:
+    able = [m for m in METRICS.values() if (clips or not m.clips) and (oracle or not m.bank.oracle)]
     if word == "default":
         return [m for m in able if m.usual and (masks or m.category != "localisation")]
     if word == "all":

@@ -1,0 +1,157 @@
+"""Maps drawn once more: of what the map itself holds, of a shifted scale of values, of a clip played backwards."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from pellucid.engine import unwrap
+from pellucid.engine.masks import GridMasks
+from pellucid.evaluation.banks.base import refuse_stills
+from pellucid.evaluation.banks.groups import soft_masks
+from pellucid.evaluation.banks.redrawn import RedrawingBank
+from pellucid.evaluation.competitors import Competitor, Drawer, Drawing, draw_all
+from pellucid.evaluation.sample import Candidate, Inquiry
+
+
+@dataclass(frozen=True, eq=False)
+class MapOfItself:
+    """A map `(*space)` as a mask, beside the map of the input seen through it; and what that does to the answer.
+
+    Attributes:
+        mask: the map, negative values as 0, the largest as 1.
+        again: the map of the input times the mask.
+        plain: scores `(3,)` of the input.
+        shown: those of the input times the mask.
+    """
+
+    mask: Tensor
+    again: Tensor
+    plain: Tensor
+    shown: Tensor
+
+
+@dataclass(frozen=True)
+class MaskedMaps(RedrawingBank):
+    """The map of the input as it shines through its map."""
+
+    name: ClassVar[str] = "the map of what the map holds"
+    ends: ClassVar[int] = 1
+
+    baseline: str = "zero"
+
+    def own(self, space: Sequence[int]) -> int:
+        """The masked input."""
+        return 1
+
+    def redrawn(self) -> int:
+        """One."""
+        return 1
+
+    def redraw(self, inquiry: Inquiry, candidates: Sequence[Candidate]) -> list[Any]:
+        """Each competitor sees an input of its own."""
+        sample = inquiry.sample
+        masks = soft_masks(torch.stack([c.values for c in candidates]))
+        drawn = [
+            draw_all([c.competitor], sample.model, sample.x * m.to(sample.x), sample.target, sample)[0]
+            for c, m in zip(candidates, masks, strict=True)
+        ]
+        plain = inquiry.plain(self.baseline)
+        shown = inquiry.ask(GridMasks(masks.cpu(), sample.space), self.baseline, "maps as masks")
+        return [
+            d if isinstance(d, Exception) else MapOfItself(m, soft_masks(d.maps())[0], plain, row)
+            for d, m, row in zip(drawn, masks, shown, strict=True)
+        ]
+
+
+@dataclass(frozen=True, eq=False)
+class TwoMaps:
+    """A map and one that ought to be the same, `(P,)` each."""
+
+    plain: Tensor
+    other: Tensor
+
+
+class _Shifted(nn.Module):
+    """The same function of inputs on another scale."""
+
+    def __init__(self, inner: nn.Module, by: float) -> None:
+        super().__init__()
+        self.inner, self.by = inner, by
+
+    def forward(self, x: Tensor) -> Any:
+        """What the model answers to `x - by`."""
+        return self.inner(x - self.by)
+
+
+@dataclass(frozen=True)
+class ShiftedScale(RedrawingBank):
+    """The input plus a constant, of a model that takes the constant away again: the same question in other numbers.
+
+    Attributes:
+        shift: the constant, over the input's standard deviation.
+    """
+
+    name: ClassVar[str] = "a shifted scale"
+
+    shift: float = 1.0
+
+    def can(self, competitor: Competitor) -> bool:
+        """It must be able to explain another model."""
+        return competitor.remodels
+
+    def redrawn(self) -> int:
+        """One, after one that says which layer is explained."""
+        return 2
+
+    def redraw(self, inquiry: Inquiry, candidates: Sequence[Candidate]) -> list[Any]:
+        """Methods explain the layer that they explained."""
+        sample = inquiry.sample
+        by = self.shift * float(sample.x.std())
+        whose = [c.competitor for c in candidates]
+        first = draw_all(whose, sample.model, sample.x, sample.target, sample)
+        moved = [_inside(c, d) for c, d in zip(whose, first, strict=True)]
+        twin = _Shifted(unwrap(sample.model.module), by).train(sample.model.module.training)
+        later = draw_all(moved, twin, sample.x + by, sample.target, sample)
+        return [
+            next((d for d in (a, b) if isinstance(d, Exception)), None) or _pair(a, b)
+            for a, b in zip(first, later, strict=True)
+        ]
+
+
+def _inside(competitor: Competitor, drawn: Drawing | Exception) -> Competitor:
+    if not isinstance(competitor, Drawer) or isinstance(drawn, Exception) or drawn.layer is None:
+        return competitor
+    return dataclasses.replace(competitor, method=competitor.method.at(f"inner.{drawn.layer}"))
+
+
+def _pair(a: Any, b: Any) -> TwoMaps:
+    return TwoMaps(a.maps()[0].double().flatten(), b.maps()[0].double().flatten())
+
+
+@dataclass(frozen=True)
+class ReversedClip(RedrawingBank):
+    """The clip played backwards."""
+
+    name: ClassVar[str] = "the clip backwards"
+
+    def redrawn(self) -> int:
+        """One."""
+        return 1
+
+    def redraw(self, inquiry: Inquiry, candidates: Sequence[Candidate]) -> list[Any]:
+        """The map is played forwards again."""
+        refuse_stills(inquiry)
+        sample = inquiry.sample
+        drawn = draw_all([c.competitor for c in candidates], sample.model, sample.x.flip(2), sample.target, sample)
+        return [
+            d
+            if isinstance(d, Exception)
+            else TwoMaps(c.values.double().flatten(), d.maps()[0].flip(0).double().flatten())
+            for c, d in zip(candidates, drawn, strict=True)
+        ]
