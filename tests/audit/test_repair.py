@@ -159,7 +159,7 @@ def test_groups_weigh_the_same():
 
 def test_parts_come_from_the_other_side():
     truth = np.array([0, 1, 2] * 5)
-    form = head.Form("corner", region_part("mark", "corner", torch.eye(4) > 0), "b")
+    form = head.Form("corner", region_part("mark", "corner", torch.eye(4) > 0), ("b",))
     given = head.donors(truth, form, ["a", "b", "c"], np.random.default_rng(0))
     assert all((truth[g] == 1) != (truth[i] == 1) for i, g in enumerate(given))
     x, others = torch.zeros(15, 3, 4, 4), torch.ones(15, 3, 4, 4)

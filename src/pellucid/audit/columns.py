@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from sklearn.cluster import KMeans
 
 from pellucid.audit.clusters import shares
-from pellucid.audit.samples import GRID, PROPERTIES, SampleTable
+from pellucid.audit.samples import GRID, SampleTable
 
 EVIDENCE = ("evidence at the border", "evidence spread", "evidence off centre", "evidence against")
 _KINDS, _MOST_VALUES = 12, 12  # groups of like pictures, values of a given column
@@ -89,7 +89,7 @@ def describe(
             sources.append(source)
 
     numbers = np.concatenate([samples.properties, evidence_figures(samples)], 1)
-    for name, column in zip((*PROPERTIES, *EVIDENCE), numbers.T, strict=True):
+    for name, column in zip((*samples.names, *EVIDENCE), numbers.T, strict=True):
         low, high = np.quantile(column, [0.2, 0.8])
         if low < high:
             add(f"little {name}", column <= low, name)
@@ -143,7 +143,7 @@ def _what(inside: NDArray[np.bool_], numbers: NDArray[np.float64], samples: Samp
     answer = int(np.bincount(samples.answers[inside]).argmax())
     away = (numbers[inside].mean(0) - numbers.mean(0)) / np.maximum(numbers.std(0), 1e-12)
     j = int(np.abs(away).argmax())
-    return f"mostly {labels[answer]}, {'much' if away[j] > 0 else 'little'} {(*PROPERTIES, *EVIDENCE)[j]}"
+    return f"mostly {labels[answer]}, {'much' if away[j] > 0 else 'little'} {(*samples.names, *EVIDENCE)[j]}"
 
 
 def scaled(rows: NDArray[np.floating]) -> NDArray[np.float64]:

@@ -22,16 +22,18 @@ class PicturePart:
     """What is exchanged.
 
     Attributes:
-        kind: `mark`, `border`, `background`, `colour` or `texture`.
+        kind: `mark`, `border`, `background`, `colour` or `texture`; of clips `frame` and `order` too.
         name: as people call it.
         exchange: see `Exchange`.
         region: `(H, W)`, where it lies; None where it has no place.
+        given: whether the other pictures give it; else it is changed without them.
     """
 
     kind: str
     name: str
     exchange: Exchange
     region: Tensor | None = None
+    given: bool = True
 
 
 def region_part(kind: str, name: str, region: Tensor) -> PicturePart:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from pellucid.audit.reasons import Reliance
 from pellucid.audit.review import Review
-from pellucid.audit.samples import SampleTable
+from pellucid.audit.samples import PROPERTIES, SampleTable
 from pellucid.audit.slices import SURE, WeakSlice, distinct
 from pellucid.explanation import Brief, Record
 
@@ -63,8 +63,14 @@ class Findings(Brief):
         yield from (f"{reason.line}." for reason in self.wrong_reasons)
         if not self.wrong_reasons:
             tested = len(self.reasons)
+            moving = len(self.samples.names) > len(PROPERTIES)
+            besides = (
+                "a mark, frame, border, background, colour, texture or order"
+                if moving
+                else ("a mark, border, background, colour or texture")
+            )
             yield (
-                f"No class was found to rest on a mark, border, background, colour or texture ({tested} tests)."
+                f"No class was found to rest on {besides} ({tested} tests)."
                 if tested
                 else "Too few pictures of any class to test what the answers rest on."
             )

@@ -17,6 +17,7 @@ from torch.nn.functional import interpolate
 
 from pellucid.audit.clusters import clusters, common_cells
 from pellucid.audit.evidence import PicturePart, centred, common_parts, region_part
+from pellucid.audit.moments import BACKWARDS, of_clips, telling_moment
 from pellucid.audit.samples import SampleTable
 from pellucid.models.model import VisionModel
 from pellucid.numerics.statistics import adjusted, row_mean
@@ -30,10 +31,10 @@ _FIXED = 0.8  # share of a region's difference from other classes that is the sa
 _EDGE = 0.1  # of a mark's difference from other classes, that may be left right beside it
 _MARKS = 3  # pieces that are tried of a region
 _MAIN = 0.7  # share of the largest effect from which on the more specific part is named
-_ORDER = ("mark", "border", "background", "colour", "texture")
+_ORDER = ("mark", "frame", "order", "border", "background", "colour", "texture")
 
 Opener = Callable[[Sequence[int]], Tensor]
-"""Numbers of samples -> their inputs `(n, C, H, W)`."""
+"""Numbers of samples -> their inputs `(n, C, H, W)`, of clips `(n, C, T, H, W)`."""
 
 
 @dataclass(frozen=True)
@@ -75,6 +76,11 @@ class Reliance:
         effect = f"{self.drop:.2f} [{self.low:.2f}, {self.high:.2f}]"
         if not self.relied:
             return f"`{self.label}` does not rest on {self.name}: exchanging it lowers the class by {effect} ({chance})"
+        if self.kind == "order":
+            return (
+                f"`{self.label}` rests on {self.name}: playing its clips backwards lowers the class by {effect}, and "
+                f"playing those of other classes backwards raises it by {self.rise:.2f} ({chance})"
+            )
         return (
             f"`{self.label}` rests on {self.name}: exchanging it for that of other classes lowers the class by "
             f"{effect}, and giving it to their pictures raises it by {self.rise:.2f} ({chance})"
@@ -83,7 +89,12 @@ class Reliance:
 
 @dataclass(frozen=True)
 class _Tried:
-    """An exchange before its p-value is adjusted."""
+    """An exchange before its p-value is adjusted.
+
+    Attributes:
+        lasting: of drops and rises what is left of each without what the same exchange does among pictures of one side,
+            where nothing of the other class comes in; None where the exchange does too little to ask.
+    """
 
     label: str
     part: PicturePart
@@ -92,11 +103,17 @@ class _Tried:
     rises: NDArray[np.float64]
     carried: float
     rest: float
+    lasting: tuple[NDArray[np.float64], NDArray[np.float64]] | None = None
+
+    @property
+    def effects(self) -> tuple[NDArray[np.float64], ...]:
+        """Each of which must be there if the class rests on the part."""
+        return self.drops, self.rises, *(self.lasting or ())
 
     @property
     def p(self) -> float:
         """Of no drop or no rise, one-sided."""
-        return max(_above(self.drops), _above(self.rises))
+        return max(map(_above, self.effects))
 
 
 def _above(values: NDArray[np.float64]) -> float:
@@ -142,9 +159,14 @@ def _of_class(
     donors = rng.choice(others, len(chosen), replace=len(others) < len(chosen))
     x, d = opened(chosen.tolist()), opened(donors.tolist())
     every = tuple(int(i) for i in mine)
-    size = (x.shape[2], x.shape[3])
+    size = (x.shape[-2], x.shape[-1])
     parts = [p for p in common_parts(size) if p.kind != "colour" or _has_colour(x)]
-    found = [_tried(model, p, label, c, every, x, d) for p in parts]
+    if x.ndim == 5:
+        parts = [*map(of_clips, parts), BACKWARDS]
+    before = _untouched(model, x, d, c)
+    found = [_tried(model, p, label, c, every, x, d, before) for p in parts]
+    if x.ndim == 5:
+        found.append(_moment_tried(model, label, c, every, x, d, before))
     seen: list[Tensor] = []
     for members in clusters(samples.maps[mine], seed=0):
         own = mine[members]
@@ -161,6 +183,19 @@ def _of_class(
                 part = region_part("mark", f"a fixed mark at the {centred(mark)}", mark)
                 found.append(_tried(model, part, label, c, tuple(int(i) for i in own), y, e))
     return found
+
+
+def _moment_tried(
+    model: VisionModel, label: str, c: int, members: tuple[int, ...], x: Tensor, others: Tensor, untouched: Untouched
+) -> _Tried:
+    """The moment that tells most in one half of the clips, exchanged in the other half."""
+    half = len(x) // 2
+    usual, rest = untouched[0][:half].mean(), (untouched[0][half:], untouched[1][half:])
+
+    def fall(part: PicturePart) -> float:
+        return float(usual - _probability(model, part.exchange(x[:half], others[:half]), c).mean())
+
+    return _tried(model, telling_moment(fall, x.shape[2]), label, c, members, x[half:], others[half:], rest)
 
 
 def _has_colour(x: Tensor) -> bool:
@@ -181,6 +216,8 @@ def fixed_marks(region: Tensor, x: Tensor, others: Tensor) -> list[Tensor]:
     is like the others, within a tenth. The core of an object that lies at about the same place in some pictures has
     none. The largest three that are no larger than a seventh of the picture.
     """
+    if x.ndim == 5:  # clips: what stays in all frames
+        x, others = x.mean(2), others.mean(2)
     mean, usual = x.mean(0), others.mean(0)
     away = (x - usual).square().sum(1).mean(0)
     same = (mean - usual).square().sum(0)
@@ -200,14 +237,31 @@ def _has_edge(piece: NDArray[np.bool_], differs: NDArray[np.float32]) -> bool:
     return float(differs[around].mean()) < _EDGE * float(differs[piece].mean())
 
 
+Untouched = tuple[NDArray[np.float64], NDArray[np.float64]]
+"""The class's probability of pictures and of others, before anything is exchanged."""
+
+
 @torch.no_grad()
 def _tried(
-    model: VisionModel, part: PicturePart, label: str, c: int, members: tuple[int, ...], x: Tensor, others: Tensor
-) -> _Tried:
-    """The part exchanged between pictures of the class and others."""
+    model: VisionModel, part: PicturePart, label: str, c: int, members: tuple[int, ...], x: Tensor, others: Tensor,
+    untouched: Untouched | None = None,
+) -> _Tried:  # fmt: skip
+    """The part exchanged between pictures of the class and others; where that does much, among each side too.
+
+    An exchange may harm a picture whoever gives the part, and a harmed picture has a favourite class.
+    """
     lost, given = part.exchange(x, others), part.exchange(others, x)
-    before, without, usual, carried = (_probability(model, pictures, c) for pictures in (x, lost, others, given))
-    return _Tried(label, part, members, before - without, carried - usual, float(carried.mean()), float(without.mean()))
+    before, usual = untouched or _untouched(model, x, others, c)
+    without, carried = (_probability(model, pictures, c) for pictures in (lost, given))
+    drops, rises, lasting = before - without, carried - usual, None
+    if part.given and min(drops.mean(), rises.mean()) >= _EFFECT:
+        same = [_probability(model, part.exchange(side, side.roll(1, 0)), c) for side in (x, others)]
+        lasting = same[0] - without, carried - same[1]
+    return _Tried(label, part, members, drops, rises, float(carried.mean()), float(without.mean()), lasting)
+
+
+def _untouched(model: VisionModel, x: Tensor, others: Tensor, c: int) -> Untouched:
+    return _probability(model, x, c), _probability(model, others, c)
 
 
 def _probability(model: VisionModel, x: Tensor, c: int) -> NDArray[np.float64]:
@@ -239,7 +293,7 @@ def _judged(tried: Sequence[_Tried], p: Sequence[float]) -> list[Reliance]:
 def _moves(t: _Tried, p: float) -> bool:
     """Whether the answer follows the part; of parts that any picture has, more than it follows all the rest."""
     alone = t.part.kind == "mark" or t.carried > t.rest
-    return p < _LEVEL and alone and min(float(t.drops.mean()), float(t.rises.mean())) >= _EFFECT
+    return p < _LEVEL and alone and min(float(effect.mean()) for effect in t.effects) >= _EFFECT
 
 
 def _reason(t: _Tried, p: float, *, relied: bool) -> Reliance:

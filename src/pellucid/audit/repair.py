@@ -43,12 +43,12 @@ class Form:
     Attributes:
         name: in words.
         part: what is exchanged; None: nothing.
-        label: of the class that rests on the part.
+        labels: of the classes that rest on the part.
     """
 
     name: str
     part: PicturePart | None = None
-    label: str = ""
+    labels: tuple[str, ...] = ()
 
     def of(self, x: Tensor, others: Tensor) -> Tensor:
         """Pictures `(n, C, H, W)` in this form; `others` give the part."""
@@ -56,25 +56,51 @@ class Form:
 
 
 def forms(reasons: Sequence[Reliance], size: tuple[int, int]) -> list[Form]:
-    """As they are, and with each part exchanged that a class rests on."""
+    """As they are, and with each part exchanged that classes rest on.
+
+    What several classes rest on is one part: of parts that any picture has those of one kind; of marks those that lie
+    at one place (half of the pixels of both), exchanged where any of them lies.
+    """
     usual = {part.kind: part for part in common_parts(size)}
-    found = [Form("as they are")]
+    parts: list[tuple[PicturePart, list[str]]] = []
     for r in reasons:
-        part = usual.get(r.kind) if r.region is None else region_part(r.kind, r.name, torch.from_numpy(r.region))
-        if part is not None:
-            found.append(Form(f"{r.name} of `{r.label}` exchanged", part, r.label))
-    return found
+        if r.kind in usual:
+            part = usual[r.kind]
+        elif r.region is not None:
+            part = region_part(r.kind, r.name, torch.from_numpy(r.region))
+        else:
+            continue
+        k = next((k for k, (known, _) in enumerate(parts) if _one_part(known, part)), len(parts))
+        known, labels = parts[k] if k < len(parts) else (part, [])
+        if part.region is not None and known.region is not None:
+            known = region_part(known.kind, known.name, known.region | part.region)
+        parts[k : k + 1] = [(known, [*labels, r.label])]
+    return [Form("as they are"), *(Form(_exchanged(part, labels), part, tuple(labels)) for part, labels in parts)]
+
+
+def _one_part(first: PicturePart, second: PicturePart) -> bool:
+    if first.kind != second.kind or first.region is None or second.region is None:
+        return first.kind == second.kind
+    return bool((first.region & second.region).sum() * 2 >= (first.region | second.region).sum())
+
+
+def _exchanged(part: PicturePart, labels: Sequence[str]) -> str:
+    names = ", ".join(f"`{label}`" for label in labels[:3])
+    return f"{part.name} of {names}{', ...' * (len(labels) > 3)} exchanged"
 
 
 def donors(truth: Rows, form: Form, labels: Sequence[str], rng: np.random.Generator) -> Rows:
-    """For each picture the number of one that gives it its part: of the class that rests on it to all others, and of
-    all others to that class.
+    """For each picture the number of one that gives it its part: to a class that rests on it any other class's, to all
+    others one of those classes.
     """
-    own = labels.index(form.label) if form.label else -1
-    inside, outside = np.flatnonzero(truth == own), np.flatnonzero(truth != own)
-    if not len(inside) or not len(outside):
-        return np.arange(len(truth))
-    return np.where(truth == own, rng.choice(outside, len(truth)), rng.choice(inside, len(truth)))
+    resting = np.array([labels.index(label) for label in form.labels], np.int64)
+    found = np.arange(len(truth))
+    for k in np.unique(truth):
+        mine = np.flatnonzero(truth == k)
+        pool = np.flatnonzero(truth != k if k in resting else np.isin(truth, resting))
+        if len(pool):
+            found[mine] = rng.choice(pool, len(mine))
+    return found
 
 
 def last_layer(model: VisionModel, x: Tensor) -> str:
@@ -155,7 +181,8 @@ def lesson(
         opened: numbers of pictures -> inputs `(n, C, H, W)`.
         truth: the class of each, `(N,)`.
         every: form.
-        slices: numbers of the pictures in each weak slice.
+        slices: numbers of the pictures in each weak slice; those of a class in it are a group of their own if they are
+            `LEAST` or more, as a few pictures must not weigh as much as a class.
         labels: names of the classes.
         seed: of who gives a part to whom.
     """
@@ -163,7 +190,9 @@ def lesson(
     count, classes = len(truth), len(labels)
     members = np.zeros(count, np.int64)
     for s, inside in enumerate(slices):
-        members[np.array(inside, np.int64)] = len(every) + s
+        own = np.array(inside, np.int64)
+        enough = np.bincount(truth[own], minlength=classes)[truth[own]] >= LEAST
+        members[own[enough]] = len(every) + s
     rows, groups = [], []
     for k, form in enumerate(every):
         given = donors(truth, form, labels, rng)

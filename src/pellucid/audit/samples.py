@@ -1,4 +1,4 @@
-"""One row a picture: scores, embedding, heat map and properties, in one forward and one tail backward each; kept."""
+"""One row a picture or clip: scores, embedding, heat map, properties; one forward, one tail backward each; kept."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from pellucid.errors import MediaError, ModelError, PellucidError
 from pellucid.heatmaps.activations import choose_layer
 from pellucid.keep.artefact import strict
 from pellucid.keep.files import write_bytes
-from pellucid.media import Picture, Pictures
+from pellucid.media import CLIP, Clip, Geometry, Picture, Pictures
 from pellucid.models.layers import Layer
 from pellucid.models.model import VisionModel
 from pellucid.models.targets import TopClass
@@ -31,6 +31,7 @@ from pellucid.scoring.job import prepare
 
 GRID, THUMB = 14, 24  # cells of a heat map along each axis, pixels of a thumbnail
 PROPERTIES = ("brightness", "contrast", "sharpness", "colourfulness", "pixels", "elongation", "edge brightness")
+MOVING = ("motion", "change of brightness")  # of clips, besides
 _VERSION = 1
 
 Array = NDArray[np.float32]
@@ -45,8 +46,9 @@ class SampleTable:
         scores: `(N, K)`, the model's own.
         probabilities: `(N, K)`.
         embedding: `(N, D)`, the layer's mean over its places.
-        maps: `(N, GRID, GRID)`, activation times gradient of the top class at that layer, summed over channels, signed.
-        properties: `(N, len(PROPERTIES))`, of the picture itself.
+        maps: `(N, GRID, GRID)`, activation times gradient of the top class at that layer, summed over channels, signed;
+            of clips the mean over time.
+        properties: `(N, len(names))`, of the picture itself, or of the middle frame and the clip.
         boxes: `(N, 4)`, what the model saw of each picture: top, left, bottom, right, as shares of its sides.
         thumbs: `(N, THUMB, THUMB, 3)`, uint8.
         truth: `(N,)`, the true class as the model numbers it; -1 where it is unknown.
@@ -69,6 +71,11 @@ class SampleTable:
     def __len__(self) -> int:
         """Pictures."""
         return len(self.positions)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Of the properties."""
+        return (*PROPERTIES, *MOVING)[: self.properties.shape[1]]
 
     @property
     def answers(self) -> NDArray[np.int64]:
@@ -104,8 +111,8 @@ def build(
     """The table, batch by batch, and the model with its reading settled; a batch that was kept is not run again.
 
     Args:
-        model: of pictures, with class scores.
-        pictures: that are read one at a time.
+        model: of pictures or clips, with class scores.
+        pictures: that are read one at a time; of clips, each read as one.
         layer: module path; None finds the last that reads as a picture.
         keep: folder for finished batches; None keeps none.
 
@@ -146,7 +153,7 @@ class _Reader:
     """One pass over the pictures."""
 
     def __init__(self, model: VisionModel, pictures: Pictures, layer: str | None, keep: Path | None) -> None:
-        self.pictures, self.batch, self.failed = pictures, model.batch, list[str]()
+        self.model, self.pictures, self.batch, self.failed = model, pictures, model.batch, list[str]()
         first = next(self._opened(range(len(pictures))), None)
         if first is None:
             raise MediaError(self.failed[0] if self.failed else f"{pictures.name} holds no picture: name a folder.")
@@ -175,43 +182,69 @@ class _Reader:
                 write_bytes(file, data.getvalue())
         return {"positions": np.array([i for i, _ in opened]), **rows}
 
-    def _opened(self, positions: range) -> Iterator[tuple[int, Picture]]:
+    def _opened(self, positions: range) -> Iterator[tuple[int, Picture | Clip]]:
         for i in positions:
             try:
-                yield i, self.pictures.read(i)
+                yield i, opened(self.model, self.pictures, i)
             except PellucidError as error:
                 self.failed.append(str(error))
 
-    def _run(self, pictures: list[Picture]) -> dict[str, NDArray[Any]]:
-        scores, A, G = _pass(self.model, self.layer, inputs(self.model, pictures))
-        maps = adaptive_avg_pool2d((A * G).sum(1, keepdim=True), GRID)[:, 0]
+    def _run(self, pictures: list[Picture | Clip]) -> dict[str, NDArray[Any]]:
+        x, geometries = zip(*(_ready(self.model, p) for p in pictures), strict=True)
+        scores, A, G = _pass(self.model, self.layer, torch.stack(x).to(self.model.device, self.model.dtype))
+        evidence = (A * G).sum(1)
+        if evidence.ndim == 4:  # clips: over time
+            evidence = evidence.mean(1)
+        maps = adaptive_avg_pool2d(evidence[:, None], GRID)[:, 0]
         return {
             "scores": scores.float().cpu().numpy(),
             "probabilities": self.model.reading.probabilities(scores.float()).cpu().numpy(),
             "embedding": A.flatten(2).mean(2).cpu().numpy(),
             "maps": maps.cpu().numpy(),
-            "boxes": np.stack([_box(self.model, p) for p in pictures]),
+            "boxes": np.stack([_box(geometry) for geometry in geometries]),
             "properties": np.stack([properties(p) for p in pictures]),
-            "thumbs": np.stack([np.asarray(p.pil().resize((THUMB, THUMB), Image.Resampling.BOX)) for p in pictures]),
+            "thumbs": np.stack([_thumb(still(p)) for p in pictures]),
         }
 
 
-def _box(model: VisionModel, picture: Picture) -> Array:
+def _box(geometry: Geometry) -> Array:
     """What the model sees of a picture; all of it where that is not known."""
-    _, geometry = model.pictures(picture)
-    (top, bottom), (left, right) = geometry.box if geometry.known else ((0, 1), (0, 1))
-    height, width = geometry.source_size if geometry.known else (1, 1)
+    (top, bottom), (left, right) = geometry.box[-2:] if geometry.known else ((0, 1), (0, 1))
+    height, width = geometry.source_size[-2:] if geometry.known else (1, 1)
     return np.array((top / height, left / width, bottom / height, right / width), np.float32).clip(0, 1)
 
 
-def inputs(model: VisionModel, pictures: Sequence[Picture]) -> Tensor:
-    """The pictures as the model takes them, `(N, C, H, W)`."""
-    return torch.stack([model.pictures(p)[0] for p in pictures]).to(model.device, model.dtype)
+def _thumb(picture: Picture) -> NDArray[np.uint8]:
+    return np.asarray(picture.pil().resize((THUMB, THUMB), Image.Resampling.BOX))
+
+
+def opened(model: VisionModel, pictures: Pictures, index: int) -> Picture | Clip:
+    """One of the pictures; of a model of clips, the frames of one that its plan takes.
+
+    Raises:
+        MediaError: it cannot be opened, or is of another medium.
+    """
+    found = pictures.read(index)
+    return CLIP.opened(found, model.name).clip(model.clips.plan) if model.takes_clips else found
+
+
+def still(looked: Picture | Clip) -> Picture:
+    """What is shown of it: of a clip the frame in the middle."""
+    return looked if isinstance(looked, Picture) else looked.picture(len(looked.frames) // 2)
+
+
+def inputs(model: VisionModel, pictures: Sequence[Picture | Clip]) -> Tensor:
+    """The pictures as the model takes them, `(N, C, H, W)`, or clips `(N, C, T, H, W)`."""
+    return torch.stack([_ready(model, p)[0] for p in pictures]).to(model.device, model.dtype)
+
+
+def _ready(model: VisionModel, looked: Picture | Clip) -> tuple[Tensor, Geometry]:
+    return model.clips(looked) if isinstance(looked, Clip) else model.pictures(looked)
 
 
 def reread(model: VisionModel, pictures: Pictures, samples: SampleTable, rows: Sequence[int]) -> Tensor:
-    """The pictures of some rows, read again, as the model takes them, `(n, C, H, W)`."""
-    return inputs(model, [pictures.read(int(samples.positions[i])) for i in rows])
+    """The pictures of some rows, read again, as the model takes them: see `inputs`."""
+    return inputs(model, [opened(model, pictures, int(samples.positions[i])) for i in rows])
 
 
 def _kept(file: Path | None) -> dict[str, NDArray[Any]] | None:
@@ -239,9 +272,9 @@ def _pass(model: VisionModel, layer: Layer, x: Tensor) -> tuple[Tensor, Tensor, 
         return read[0].detach(), A, layer.layout.to_map(found[layer.name]).float()
 
 
-def properties(picture: Picture) -> Array:
-    """What a picture is like, by itself: see `PROPERTIES`."""
-    image = picture.pil()
+def properties(looked: Picture | Clip) -> Array:
+    """What a picture is like, by itself: see `PROPERTIES`; of a clip that of its middle frame, then `MOVING`."""
+    image = still(looked).pil()
     small = np.asarray(image.resize((64, 64), Image.Resampling.BOX), np.float32) / 255
     grey = small.mean(2)
     bend = 4 * grey[1:-1, 1:-1] - grey[:-2, 1:-1] - grey[2:, 1:-1] - grey[1:-1, :-2] - grey[1:-1, 2:]
@@ -250,7 +283,17 @@ def properties(picture: Picture) -> Array:
         grey.mean(), grey.std(), bend.std(), (small.max(2) - small.min(2)).mean(), np.log2(image.width * image.height),
         np.log2(image.width / image.height), edge.mean(),
     )  # fmt: skip
-    return np.array(values, np.float32)
+    return np.array((*values, *(_motion(looked) if isinstance(looked, Clip) else ())), np.float32)
+
+
+def _motion(clip: Clip) -> tuple[float, float]:
+    """By how much pixels change from frame to frame on average, and the brightness of the whole frame."""
+    step = max(1, max(clip.frames.shape[1:3]) // 64)
+    small = clip.frames[:, ::step, ::step].astype(np.float32) / 255
+    if len(small) < 2:
+        return 0.0, 0.0
+    changed = np.diff(small, axis=0)
+    return float(np.abs(changed).mean()), float(np.abs(changed.mean((1, 2, 3))).mean())
 
 
 def arrays(samples: SampleTable) -> dict[str, NDArray[Any]]:

@@ -21,11 +21,12 @@ from pellucid.errors import MediaError
 from pellucid.media.address import SCHEMES, address
 from pellucid.media.digits import DIGITS, load_digits
 from pellucid.media.image import digest, read_image
-from pellucid.media.inputs import SUFFIXES, expand, natural
-from pellucid.media.medium import PICTURE, Medium
+from pellucid.media.inputs import expand, natural
+from pellucid.media.medium import CLIP, PICTURE, Medium
 from pellucid.media.picture import Picture
 
 TABLE = "labels.csv"
+_ANIMATED = frozenset((".gif", ".webp"))  # clips, where clips are looked for
 _LABEL_COLUMNS = ("class", "label")
 
 
@@ -127,18 +128,28 @@ class PictureSet:
         return replace(self, sources=tuple(self.sources[i] for i in chosen), labels=labels)
 
 
-def read_folder(source: str | Path | Sequence[str | Path]) -> PictureSet:
+@dataclass(frozen=True, eq=False)
+class ClipSet(PictureSet):
+    """Clips on disk in the place of pictures, each opened when it is asked for."""
+
+    def read(self, index: int) -> Any:
+        """One clip, opened but not decoded (`Footage`)."""
+        return CLIP.open(self.sources[index])
+
+
+def read_folder(source: str | Path | Sequence[str | Path], medium: Medium = PICTURE) -> PictureSet:
     """The pictures behind a folder, a glob, ``sample:*``, ``digits:``, or a list of these. Nothing is opened.
 
     A folder whose sub-folders hold pictures is labelled: each sub-folder is a class. So is one with a table
     ``labels.csv``, whose first column is the file and whose column ``class`` or ``label`` (else the second one) is the
-    class. Anything else is not labelled.
+    class. Anything else is not labelled. Of clips (`medium`) it is the same.
 
     Raises:
         MediaError: nothing there, or labels that contradict each other.
     """
+    held = ClipSet if medium is CLIP else PictureSet
     if not isinstance(source, str | Path):
-        return PictureSet("pictures", tuple(expand(source)), _NONE)
+        return held(f"{medium.name}s", tuple(medium.expand(source)), _NONE)
     text = os.fspath(source)
     if text == DIGITS:
         _, labels = load_digits()
@@ -146,33 +157,34 @@ def read_folder(source: str | Path | Sequence[str | Path]) -> PictureSet:
         return PictureSet(text, tuple(f"{DIGITS}{i}" for i in range(len(labels))), labels, names)
     path = Path(text).expanduser()
     if not path.is_dir():
-        return PictureSet(text, tuple(expand([source])), _NONE)
+        return held(text, tuple(medium.expand([source])), _NONE)
     if (path / TABLE).is_file():
-        return _from_table(path)
+        return _from_table(path, held)
     inside = [p for p in path.iterdir() if p.is_dir() and not p.name.startswith(".")]
     inside.sort(key=lambda p: natural(p.name))
-    groups = {p.name: files for p in inside if (files := _pictures_in(p))}
+    groups = {p.name: files for p in inside if (files := _held_in(p, medium))}
     if not groups:
-        return PictureSet(path.name, tuple(expand([path])), _NONE)
-    if beside := _pictures_in(path):
-        some = ", ".join(list(groups)[:3])
+        return held(path.name, tuple(medium.expand([path])), _NONE)
+    if beside := _held_in(path, medium):
+        some, what = ", ".join(list(groups)[:3]), "clips" if medium is CLIP else "pictures"
         raise MediaError(
-            f"The folder {text} holds {len(beside)} pictures beside its folders of classes ({some}"
+            f"The folder {text} holds {len(beside)} {what} beside its folders of classes ({some}"
             f"{', ...' * (len(groups) > 3)}): move them into one of these, or elsewhere."
         )
     labels = np.repeat(np.arange(len(groups)), [len(files) for files in groups.values()])
-    return PictureSet(path.name, tuple(f for files in groups.values() for f in files), labels, tuple(groups))
+    return held(path.name, tuple(f for files in groups.values() for f in files), labels, tuple(groups))
 
 
 _NONE = np.zeros(0, np.int64)
 
 
-def _pictures_in(folder: Path) -> list[str]:
-    names = [p for p in folder.iterdir() if p.suffix.lower() in SUFFIXES and p.is_file() and not p.name.startswith(".")]
+def _held_in(folder: Path, medium: Medium) -> list[str]:
+    endings = medium.wanted.endings | (_ANIMATED if medium is CLIP else frozenset())
+    names = [p for p in folder.iterdir() if p.suffix.lower() in endings and p.is_file() and not p.name.startswith(".")]
     return [str(p) for p in sorted(names, key=lambda p: natural(p.name))]
 
 
-def _from_table(folder: Path) -> PictureSet:
+def _from_table(folder: Path, held: type[PictureSet]) -> PictureSet:
     table = folder / TABLE
     try:
         with table.open(newline="", encoding="utf-8-sig") as file:
@@ -193,7 +205,7 @@ def _from_table(folder: Path) -> PictureSet:
         raise MediaError(f"{table} lists {missing}, which is not there: check the first column.")
     classes = sorted({row[column] for row in entries}, key=natural)
     labels = np.array([classes.index(row[column]) for row in entries], np.int64)
-    return PictureSet(folder.name, tuple(files), labels, tuple(classes))
+    return held(folder.name, tuple(files), labels, tuple(classes))
 
 
 @dataclass(frozen=True, eq=False)

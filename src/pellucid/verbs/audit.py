@@ -21,7 +21,7 @@ from pellucid.audit.samples import arrays, build, reread
 from pellucid.engine.trace import interruptible
 from pellucid.errors import DataError, MediaError, ModelError, StorageError
 from pellucid.keep.artefact import Artefact
-from pellucid.media import Pictures, PictureSet, read_folder
+from pellucid.media import VOLUME, Pictures, PictureSet, read_folder
 from pellucid.models.model import VisionModel
 from pellucid.results.audit import FORMAT, Audit
 from pellucid.results.audit import read_audit as opened
@@ -64,7 +64,7 @@ def audit(
     """Where is it wrong, and why?
 
     Args:
-        model: a `VisionModel`, a model's name for `load`, or a bare module; of pictures, with class scores.
+        model: a `VisionModel`, a model's name for `load`, or a bare module; of pictures or clips, with class scores.
         pictures: a folder (sub-folders or a `labels.csv` are classes), a glob, `digits:`, or a list.
         layer: module path; None finds the last that reads as a picture.
         given: what is known of the pictures besides, by name a text for each: a site, a device, a year; or a CSV whose
@@ -79,9 +79,11 @@ def audit(
         PellucidError: one sentence with the cure.
     """
     loaded = as_model(model)
-    if loaded.takes_clips:
-        raise ModelError(f"An audit looks at pictures, and {loaded.name} takes clips: audit it frame by frame.")
-    looked = read_folder(pictures) if isinstance(pictures, str | Path | list | tuple) else pictures
+    if loaded.medium is VOLUME:
+        raise ModelError(
+            f"An audit looks at pictures or clips, and {loaded.name} takes volumes: audit it slice by slice."
+        )
+    looked = read_folder(pictures, loaded.medium) if isinstance(pictures, str | Path | list | tuple) else pictures
     known = _known(given, looked, pictures)
     begun, weights = time.perf_counter(), loaded.fingerprint()
     settled, samples = build(loaded, looked, layer, Path(keep) if keep is not None else None)
@@ -141,7 +143,7 @@ def recompute(artefact: Artefact, model: ModelLike | None, given: Any) -> Again:
     about = stored.record
     pictures = reopened(about, given)
     loaded = reloaded(about, model, pictures, told)
-    looked = read_folder(pictures) if isinstance(pictures, str | Path | list | tuple) else pictures
+    looked = read_folder(pictures, loaded.medium) if isinstance(pictures, str | Path | list | tuple) else pictures
     try:
         _, samples = build(loaded, looked, about.run["layer"])
     except MediaError as error:

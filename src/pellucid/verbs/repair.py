@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,9 +19,9 @@ from pellucid.audit.groups import Likeness
 from pellucid.audit.samples import SampleTable, build, reread
 from pellucid.audit.slices import SURE, distinct
 from pellucid.engine.trace import interruptible
-from pellucid.errors import DataError
+from pellucid.errors import DataError, ModelError
 from pellucid.keep.files import write_bytes
-from pellucid.media import PictureSet, read_folder
+from pellucid.media import PICTURE, PictureSet, read_folder
 from pellucid.media.pictures import TABLE
 from pellucid.models.model import VisionModel
 from pellucid.results.repair import ProvenGroup, Repair
@@ -59,7 +60,10 @@ def repair(
         DataError: the audit found nothing to repair, or pictures are too few.
         ModelError: no such last layer.
     """
-    loaded, looked, home = as_model(model), read_folder(pictures), Path(out)
+    loaded, home = as_model(model), Path(out)
+    if loaded.medium is not PICTURE:
+        raise ModelError(f"A repair exchanges parts of pictures, and {loaded.name} takes none: audit it instead.")
+    looked = read_folder(pictures)
     if not len(looked.labels):
         raise DataError("A repair needs the true classes: give a folder with sub-folders of classes, or a labels.csv.")
     teaching, proving = _halves(looked, seed)
@@ -80,7 +84,7 @@ def repair(
             "The audit of the teaching half found no wrong reason and no slice that errs more often, so there is "
             "nothing to repair; `pellucid audit` shows all its tests."
         )
-    every = head.forms(reasons, tuple(opened([0]).shape[2:]))  # type: ignore[arg-type]
+    every = head.forms(reasons, tuple(opened([0]).shape[-2:]))  # type: ignore[arg-type]
     taught = head.lesson(settled, last, opened, samples.truth, every, [s.members for s in weak], labels, seed)
     layer_bias = dict(settled.module.named_parameters()).get(f"{last}.bias") is not None
     weight, bias, strength = head.learned(taught, len(labels), bias=layer_bias)
@@ -109,7 +113,7 @@ def _halves(looked: PictureSet, seed: int) -> tuple[PictureSet, PictureSet]:
 
 def _part(looked: PictureSet, name: str, chosen: np.ndarray) -> PictureSet:
     rows = np.flatnonzero(chosen)
-    return PictureSet(name, tuple(looked.sources[i] for i in rows), looked.labels[rows], looked.classes)
+    return replace(looked.select(rows), name=name)
 
 
 def _written(again: VisionModel, home: Path, *halves: PictureSet) -> list[Path]:

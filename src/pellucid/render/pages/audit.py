@@ -17,7 +17,7 @@ from pellucid.audit.review import Calibration
 from pellucid.audit.samples import SampleTable
 from pellucid.errors import MediaError
 from pellucid.explanation import Record
-from pellucid.media import read_image
+from pellucid.media import CLIP, Plan, is_video, read_image
 from pellucid.render.pages.card import Card
 from pellucid.render.pages.figures import rows_table
 from pellucid.render.pages.page import figure_svg, folded, paragraph, picture, spoken
@@ -157,9 +157,13 @@ def _card(found: ShownTable | Findings, i: int, reason: Reliance | None) -> str:
 
 def _seen(found: ShownTable | Findings, i: int) -> Pixels:
     """What the model saw of a picture; of one that cannot be opened, its thumbnail."""
+    source = found.sources[i]
     try:
-        image = read_image(found.sources[i]).pil()
-    except MediaError:
+        if is_video(source):  # the frame in the middle
+            image = CLIP.open(source).clip(Plan("uniform", 3)).picture(1).pil()
+        else:
+            image = read_image(source).pil()
+    except (MediaError, IndexError):
         image = Image.fromarray(found.samples.thumbs[i])
     top, left, bottom, right = (float(v) for v in found.samples.boxes[i])
     box = (left * image.width, top * image.height, right * image.width, bottom * image.height)
