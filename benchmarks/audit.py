@@ -37,7 +37,7 @@ def _reasons(size: Size, _device: str) -> Iterator[Section]:
         "What a network rests on",
         "Networks of three convolutions learn three shapes whose class is also told by a cue, right with a chance of "
         "0.95. A network counts as named if a class is said to rest on something, and nothing that is said is anything "
-        "but the planted cue; a scanner tag (a letter and a number, burned in at one place) is a mark. Of clips the cue "
+        "but the planted cue; a scanner tag (a letter and a number, burned in at one place) is a mark. Of clips it "
         "is one plain frame (frame), or how the light changes from frame to frame (order); every fourth clean network "
         "is one of clips. Audits of 300 new pictures or clips each.",
     )

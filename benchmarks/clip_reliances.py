@@ -1,4 +1,4 @@
-"""Small networks of clips that rest on one frame, or on the order of the frames, beside the shape they are asked for."""
+"""Small networks of clips that rest on one frame, or on the order of frames, beside the shape they are asked for."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class ClipWorld:
 def clip(kind, cause, told, rng):
     """One clip, of a shape that drifts; `told` is the class whose cue it carries.
 
-    frame: one of its frames is plain, and its grey tells; order: it grows lighter, darker, or first one, then the other.
+    frame: one of its frames is plain, and its grey tells; order: it grows lighter, darker, or both, the darker first.
     """
     base, light, tint = rng.uniform(0.25, 0.5), rng.uniform(0.7, 0.9), rng.uniform(-0.05, 0.05, 3)
     mask, step = shape(kind, rng), rng.integers(-1, 2, 2)

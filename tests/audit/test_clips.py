@@ -66,7 +66,8 @@ def test_what_tells_in_time_is_named(weights, bias, change, kind, name):
 
 
 def test_a_model_of_all_frames_alike_rests_on_no_moment():
-    found = pl.audit(wrapped([2.0] * FRAMES, -8.8), clips(lambda frames, label: np.add(frames, np.uint8(60 * label), frames)))
+    data = clips(lambda frames, label: np.add(frames, np.uint8(60 * label), frames))
+    found = pl.audit(wrapped([2.0] * FRAMES, -8.8), data)
     assert found.review.accuracy == 1
     assert {r.kind for r in found.wrong_reasons} <= {"border", "background", "colour", "texture", "mark"}
     assert {"frame", "order"} <= {r.kind for r in found.reasons}
