@@ -28,7 +28,7 @@ def evaluate(
     ] = None,
     model: options.ModelName = options.DEFAULT_MODEL,
     methods: Annotated[
-        str, typer.Option("--methods", help="With commas; name=FOLDER: a folder of .npy maps. See `methods`.")
+        str, typer.Option("--methods", help="With commas; auto: of each family; name=FOLDER: .npy maps. See `methods`.")
     ] = METHODS,
     metrics: Annotated[
         str, typer.Option("--metrics", help="Names or categories with commas, default, all. See docs/evaluate.md.")

@@ -33,7 +33,8 @@ from pellucid.models.targets import Target, TargetLike
 from pellucid.models.targets.classes import label_of
 from pellucid.results.scoreboard import FORMAT, Scoreboard, read_scoreboard, scoreboard
 from pellucid.storage import Artefact
-from pellucid.verbs.choices import as_methods, as_targets
+from pellucid.verbs.choices import as_methods, as_targets, named_method
+from pellucid.verbs.contenders import with_contenders
 from pellucid.verbs.explain import for_batch
 from pellucid.verbs.inputs import Input, ModelLike, as_model, counted, prepared
 from pellucid.verbs.records import opening, record, recorded_target, reloaded, reopened
@@ -80,9 +81,10 @@ def evaluate(
     Args:
         model: a `VisionModel`, a model's name for `load`, or a bare module.
         inputs: as `explain` takes them.
-        methods: by name, as objects, or by names of your own a mapping to methods, to functions `(model, inputs,
-            target) -> array`, to objects of captum, pytorch-grad-cam, torchcam or zennit, or to a folder of `.npy`
-            files. Two anchors that never look at the model join them.
+        methods: by name (`auto`: of each family that suits), as objects, or by names of your own a mapping to methods,
+            to functions `(model, inputs, target) -> array`, to objects of other libraries (see
+            `pellucid.evaluation.adapters`), or to a folder of `.npy` files. Two anchors that never look at the model join
+            them.
         metrics: by name, by category, `default`, `all`, or objects.
         target: what is explained; None: each input's top class.
         masks: where the truth lies, for localisation (see `TruthSource`).
@@ -100,14 +102,14 @@ def evaluate(
     """
     refuse_unknown(baseline)
     loaded = as_model(model)
-    competitors = _competitors(methods, seed, quick)
+    (asked,) = as_targets(target)
+    competitors = _competitors(with_contenders(_named(methods, seed), loaded, inputs, asked), quick)
     oracle = any(c.name == ORACLE for c in competitors)
     chosen = as_metrics(metrics, masks=masks is not None, clips=loaded.medium.moving, oracle=oracle)
     schedule = Schedule.of(chosen, competitors, baseline)
     truth = None if masks is None else TruthSource(masks)
     if truth is None and any(m.category == "localisation" and not m.bank.oracle for m in chosen):
         raise MethodError("Localisation is measured against the truth: give masks, or leave these metrics out.")
-    (asked,) = as_targets(target)
     weights = loaded.fingerprint()
     opened_inputs = _Opened(loaded, inputs, asked, truth, seed)
     saved = None if keep is None else SavedSamples(Path(keep), weights)
@@ -146,15 +148,19 @@ def _told(samples: Iterator[Sample], forecast: Forecast | None) -> Iterator[Samp
         yield sample
 
 
-def _competitors(methods: Methods, seed: int, quick: bool) -> list[Competitor]:
-    """All of them under names of their own, the anchors last."""
-    found: dict[str, Any] = {}
+def _named(methods: Methods, seed: int) -> dict[str, Any]:
+    """Whoever is to be measured, under names of their own."""
     if isinstance(methods, Mapping):
-        found = {name: get_method(name) if given is None else given for name, given in methods.items()}
-    else:
-        for m in as_methods(methods, seed=seed):
-            name = next(n for n in (m.name, *(f"{m.name} {k}" for k in range(2, 1000))) if n not in found)
-            found[name] = m
+        return {name: named_method(name) if given is None else given for name, given in methods.items()}
+    found: dict[str, Any] = {}
+    for m in as_methods(methods, seed=seed):
+        name = next(n for n in (m.name, *(f"{m.name} {k}" for k in range(2, 1000))) if n not in found)
+        found[name] = m
+    return found
+
+
+def _competitors(found: dict[str, Any], quick: bool) -> list[Competitor]:
+    """All of them, the anchors last."""
     for name, anchor in ANCHORS.items():
         if name in found:
             raise MethodError(f"{name!r} is the name of an anchor, which is measured in any case: choose another.")
