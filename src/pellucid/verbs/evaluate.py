@@ -83,8 +83,8 @@ def evaluate(
         inputs: as `explain` takes them.
         methods: by name (`auto`: of each family that suits), as objects, or by names of your own a mapping to methods,
             to functions `(model, inputs, target) -> array`, to objects of other libraries (see
-            `pellucid.evaluation.adapters`), or to a folder of `.npy` files. Two anchors that never look at the model join
-            them.
+            `pellucid.evaluation.adapters`), or to a folder of `.npy` files. Two anchors that never look at the model
+            join them.
         metrics: by name, by category, `default`, `all`, or objects.
         target: what is explained; None: each input's top class.
         masks: where the truth lies, for localisation (see `TruthSource`).
