@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from pellucid.results.comparison import Comparison
     from pellucid.results.distilled import Distilled
     from pellucid.results.features import FeatureImage, FeatureImages
+    from pellucid.results.film import Film
     from pellucid.results.repair import Repair
     from pellucid.results.scoreboard import Scoreboard
     from pellucid.results.stages import Stages
@@ -56,6 +57,7 @@ if TYPE_CHECKING:
     from pellucid.verbs.distill import distill
     from pellucid.verbs.evaluate import evaluate
     from pellucid.verbs.explain import explain
+    from pellucid.verbs.film import explain_film
     from pellucid.verbs.guarantee import guaranteed
     from pellucid.verbs.importance import importance
     from pellucid.verbs.more import more
@@ -93,6 +95,8 @@ _HOMES = {
     "pellucid.results.stages": ("Stages",),
     "pellucid.verbs.evaluate": ("evaluate",),
     "pellucid.verbs.explain": ("explain",),
+    "pellucid.verbs.film": ("explain_film",),
+    "pellucid.results.film": ("Film",),
     "pellucid.verbs.guarantee": ("guaranteed",),
     "pellucid.results.distilled": ("Distilled",),
     "pellucid.verbs.more": ("more",),
@@ -137,6 +141,7 @@ __all__ = [
     "Distilled",
     "FeatureImage",
     "FeatureImages",
+    "Film",
     "Geometry",
     "Heatmap",
     "Heatmaps",
@@ -176,6 +181,7 @@ __all__ = [
     "distill",
     "evaluate",
     "explain",
+    "explain_film",
     "guaranteed",
     "importance",
     "layers",

@@ -14,6 +14,7 @@ from pellucid.cli import console, options
 from pellucid.cli.all_methods import asks_for_all, explained_one_by_one, methods_that_suit
 from pellucid.cli.beside_truth import beside_truth
 from pellucid.cli.console import say
+from pellucid.cli.film import films_first
 from pellucid.cli.stages import stage_by_stage, stages_alone
 
 if TYPE_CHECKING:
@@ -75,6 +76,7 @@ def explain(
         from pellucid.results import names_of_inputs
         from pellucid.verbs.choices import as_methods, as_targets, with_settings
         from pellucid.verbs.explain import explain_each
+        from pellucid.verbs.film import explain_film
         from pellucid.verbs.guarantee import with_guarantee
         from pellucid.verbs.redaction import without
 
@@ -83,7 +85,15 @@ def explain(
         # of stages, the layer says which are shown
         methods = [] if every else with_settings(as_methods(method, layer=None if stages else layer, seed=seed), asked)
         vision = of.load(options.fitting_model(model, files), per_frame=per_frame, frames=frames, per_slice=per_slice)
-        files = vision.medium.expand(inputs)
+        beside = {
+            "--stages": stages,
+            "--method all": every,
+            "--truth": truth,
+            "--guarantee": guarantee,
+            "--check": check,
+        }
+        one = partial(explain_film, vision, method=methods, target=targets, frames=frames, seed=seed)
+        files = films_first(vision, vision.medium.expand(inputs), one, beside, redact, out, report, quiet=as_json)
         if stages:
             stages_alone({"--method all": every, "--truth": truth, "--redact": redact, "--guarantee": guarantee})
             stage_by_stage(vision, files, methods, targets, layer, out, report, quiet=as_json)
@@ -100,7 +110,7 @@ def explain(
             judged = without(redact, explain_beside(vision, files, known, methods, seed=seed))
             beside_truth(judged, known, report, out, names_of_inputs(out, files), as_json)
             return
-        _tell_costs([] if as_json or not sys.stderr.isatty() else methods)
+        _tell_costs([] if as_json or not files or not sys.stderr.isatty() else methods)
         measured = len(files) == 1 and not vision.medium.moving if check is None else check
         taken = names_of_inputs(out, files)
         explaining = partial(explained_one_by_one, report=report) if every else explain_each
@@ -115,15 +125,18 @@ def explain(
             saved = [str(path) for path in found.save_panel(out, taken, keep_identifiers=keep_identifiers)]
             report["results"] += [entry(e, saved) for e in found]
             if not as_json:
-                tell(found, saved)
-                if vision.medium.moving and check is None:
-                    say("  not measured: --check does, for about 420 passes of the clip")
-    if not report["failed"]:
-        return
-    if len(files) > 1 and not as_json:
-        done = len(files) - len(report["failed"])
+                tell(found, saved, measured=check is not None or not vision.medium.moving)
+    _end(files, report, quiet=as_json)
+
+
+def _end(files: Sequence[str], report: dict[str, Any], *, quiet: bool) -> None:
+    """Tell the shell whether an input failed, and people how many pictures did not."""
+    failed = report["failed"]
+    if failed and len(files) > 1 and not quiet:
+        done = len(files) - sum(not each.get("film") for each in failed)
         say(f"{done} of {len(files)} pictures explained; the others are named above.", aside=True)
-    raise typer.Exit(1)
+    if failed:
+        raise typer.Exit(1)
 
 
 def _tell_costs(methods: Sequence[Method]) -> None:
@@ -161,7 +174,7 @@ def entry(e: Heatmap, saved: list[str]) -> dict[str, Any]:
     }
 
 
-def tell(found: Heatmaps, saved: list[str]) -> None:
+def tell(found: Heatmaps, saved: list[str], *, measured: bool = True) -> None:
     """Print the explanations of one picture, and which files show them."""
     from pellucid.heatmaps.enough import certificate
 
@@ -183,3 +196,5 @@ def tell(found: Heatmaps, saved: list[str]) -> None:
     for file in saved:
         if file.endswith(".webm"):
             say(f"  video: {file}")
+    if not measured:
+        say("  not measured: --check does, for about 420 passes of the clip")

@@ -35,6 +35,7 @@ class Task(ABC):
 
     name: ClassVar[str]
     of_scores: ClassVar[bool] = False  # whether the answer is a row of numbers, which a `Reading` reads
+    by_frame: ClassVar[bool] = False  # whether a clip is explained frame by frame, since the answer says where
 
     @abstractmethod
     def answers(self, output: Any, count: int, labels: Labels, k: int = 5) -> list[list[Prediction]]:

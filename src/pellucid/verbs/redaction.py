@@ -24,7 +24,7 @@ def redaction(text: str) -> Callable[[Heatmaps], Heatmaps]:
     Raises:
         DataError: it is neither.
     """
-    boxes = _boxes(text)
+    boxes = typed_boxes(text)
     if boxes is not None:
         return lambda found: found.redact(boxes)
     if not Path(text).expanduser().exists():
@@ -60,7 +60,8 @@ def _size(e: Heatmap) -> tuple[int, int]:
     return e.geometry.source_size[-2], e.geometry.source_size[-1]
 
 
-def _boxes(text: str) -> list[list[float]] | None:
+def typed_boxes(text: str) -> list[list[float]] | None:
+    """Boxes written `x0,y0,x1,y1;...`; None where the text is something else."""
     try:
         found = [[float(v) for v in box.split(",")] for box in text.split(";") if box.strip()]
     except ValueError:

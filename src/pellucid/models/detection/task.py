@@ -33,6 +33,7 @@ class BoxTask(Task):
 
     head: str = ""
     name = "boxes"
+    by_frame = True
 
     def __post_init__(self) -> None:
         if self.head:

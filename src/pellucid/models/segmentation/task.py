@@ -39,6 +39,7 @@ class RegionTask(Task):
 
     part: str = ""
     name = "regions"
+    by_frame = True
 
     def answers(self, output: Any, count: int, labels: Labels, k: int = 5) -> list[list[Prediction]]:
         """The classes by the share of the picture that they take, with their mean score there."""

@@ -58,7 +58,8 @@ def load(
         device: where to put it; by default the CPU.
         per_frame: make an image model one of clips: how the scores of frames are pooled (see `per_frame`).
         per_slice: make an image model one of volumes: how the scores of slices are pooled (see `pellucid.per_slice`).
-        frames: another sampling plan than the video model's own (see `Plan`).
+        frames: another sampling plan than the video model's own (see `Plan`); a detector of pictures is shown single
+            frames, so it is none of its business.
         scores, output, task: what its output means, see `wrap`.
 
     Raises:
@@ -101,7 +102,9 @@ def load(
         return sliced(loaded, per_slice)
     if per_frame is not None:
         return _per_frame(loaded, per_frame, Plan.parse(8 if frames is None else frames))
-    return loaded if frames is None else replace(loaded, preprocess=_planned(loaded, frames), source=spec)
+    if frames is None or (asked is not None and asked.by_frame and not loaded.takes_clips):
+        return loaded
+    return replace(loaded, preprocess=_planned(loaded, frames), source=spec)
 
 
 def wrap(

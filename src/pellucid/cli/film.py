@@ -1,0 +1,101 @@
+"""`pellucid explain clip.mp4` with a model of pictures that says where: frame by frame, as a video."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pellucid.cli.console import say, with_progress
+
+if TYPE_CHECKING:
+    from pellucid.models.model import VisionModel
+    from pellucid.results.film import Film
+
+
+def films_first(
+    vision: VisionModel,
+    files: Sequence[str],
+    explained: Callable[[str], Film],
+    beside: Mapping[str, object],
+    redact: str | None,
+    out: Path,
+    report: dict[str, Any],
+    *,
+    quiet: bool,
+) -> list[str]:
+    """Explain the videos among the inputs, save their videos, values and tables, and tell of them.
+
+    Args:
+        vision: the model; of one that does not say where, nothing is explained.
+        files: all inputs.
+        explained: what explains one clip.
+        beside: options that do not go with such videos, by name, and what was given.
+        redact: what is to be hidden.
+        out, report: where it is written, and what programs are told; a clip that fails is noted there.
+        quiet: nothing is printed.
+
+    Returns:
+        The other inputs.
+
+    Raises:
+        MethodError: such an option was given.
+    """
+    from pellucid.errors import AbsentError, DataError, MediaError, MethodError
+    from pellucid.verbs.film import hidden_in
+
+    films = _among(vision, files)
+    wrong = next((name for name, given in beside.items() if given), None)
+    if films and wrong is not None:
+        raise MethodError(f"A video that is explained frame by frame does not go with {wrong}: leave that out.")
+    taken: set[str] = set()
+    for name, _ in with_progress((name, None) for name in films):
+        try:
+            film = hidden_in(explained(name), redact)
+            saved = [str(path) for path in film.save(out, taken)]
+        except (AbsentError, DataError, MediaError) as error:
+            report["failed"].append({"input": name, "error": str(error), "film": True})
+            say(f"pellucid: {error}", aside=True)
+            continue
+        report["results"].append(_entry(film, saved))
+        if not quiet:
+            _tell(film, saved)
+    return [file for file in files if file not in films]
+
+
+def _among(vision: VisionModel, files: Sequence[str]) -> list[str]:
+    """The videos that a model explains frame by frame."""
+    from pellucid.errors import MediaError
+    from pellucid.media import PICTURE
+    from pellucid.media.footage import is_video
+    from pellucid.verbs.film import says_where
+
+    films: list[str] = []
+    for file in files if vision.medium is PICTURE else []:
+        try:
+            if is_video(file) and says_where(vision, file) is not None:
+                films.append(file)
+        except MediaError:  # what is wrong with it is said where it is opened
+            continue
+    return films
+
+
+def _entry(film: Film, saved: list[str]) -> dict[str, Any]:
+    """A clip and its files, as `--json` tells of them."""
+    frames = [
+        {"time": f.time, "prediction": [asdict(p) for p in f.answers], "maps": len(f.maps), "note": f.note}
+        for f in film.frames
+    ]
+    asked = [{"method": method, "target": target} for method, target in film.asked]
+    return {"input": film.source or film.name, "asked": asked, "frames": frames, "files": saved}
+
+
+def _tell(film: Film, saved: list[str]) -> None:
+    say(f"{film.source or film.name}: {film.line}")
+    for frame in film.frames:
+        answers = ", ".join(f"{p.label} {p.said()}" for p in frame.answers[:3])
+        say(f"  {frame.time:.2f} s: {answers or 'nothing answered'}" + (f" ({frame.note})" if frame.note else ""))
+    for file in saved:
+        if file.endswith((".csv", ".webm")):
+            say(f"  {'video' if file.endswith('.webm') else 'table'}: {file}")

@@ -1,0 +1,181 @@
+"""Clips explained frame by frame: a planted detector, a square that moves, and where each frame's answers go."""
+
+import csv
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from typer.testing import CliRunner
+
+import pellucid as pl
+from helpers.detectors import DIM, RED, Squares
+from pellucid.cli import app, options
+from pellucid.errors import DataError, ModelError, TargetError
+from pellucid.media.writing import encode
+from pellucid.render.film import film_frames
+from pellucid.verbs.film import hidden_in
+
+PLACES = (0, 8, 16)  # the left edge of the red square, frame by frame
+PLAIN = pl.Preprocess(input_size=(32, 32), resize=(32, 32), mean=(0, 0, 0), std=(1, 1, 1), interpolation="box")
+
+
+def frames():
+    """Four frames `(64, 64, 3)`: a red square moves to the right, by 16 pixels a frame; the last is dark."""
+    found = np.zeros((4, 64, 64, 3), np.uint8)
+    for k, left in enumerate(PLACES):
+        found[k, 32:48, 2 * left : 2 * left + 16] = (round(RED * 255), 26, 0)
+    found[:, 0:16, 48:64, 1] = round(DIM * 255)  # a blue one stays
+    found[3, 32:48] = 0
+    return found
+
+
+def planted():
+    return pl.wrap(Squares(), labels=["red", "blue"], task="boxes", transform=PLAIN)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    home = tmp_path_factory.mktemp("clip")
+    for k, pixels in enumerate(frames()):
+        Image.fromarray(pixels).save(home / f"{k:03d}.png")
+    return home
+
+
+@pytest.fixture(scope="module")
+def film(folder):
+    return pl.explain_film(planted(), folder, "occlusion", ["box:red", "box:blue"], frames="uniform:4")
+
+
+def test_what_is_asked_for_is_looked_for_in_every_frame_anew(film):
+    with_red = film.frames[:3]
+    for left, frame in zip(PLACES, with_red, strict=True):
+        red, blue = frame.maps
+        assert red.extras["box"][0].tolist() == pytest.approx([2 * left, 32, 2 * left + 16, 48], abs=0.1)
+        assert blue.extras["box"][0].tolist() == pytest.approx([48, 0, 64, 16], abs=0.1)
+        whole = red.heatmap()[0]
+        peak = divmod(int(whole.nan_to_num(-1).argmax()), whole.shape[1])
+        assert 32 <= peak[0] < 48
+        assert 2 * left <= peak[1] < 2 * left + 16
+        assert [p.label for p in frame.answers] == ["red", "blue"]
+
+
+def test_each_frame_is_what_explaining_that_picture_gives(folder, film):
+    alone = pl.explain(planted(), folder / "001.png", "occlusion", "box:red")
+    assert torch.equal(alone.attribution, film.frames[1].maps[0].attribution)
+    assert alone.prediction == film.frames[1].answers
+
+
+def test_a_frame_without_it_keeps_its_answers_and_says_why(film):
+    last = film.frames[3]
+    assert not last.maps
+    assert [p.label for p in last.answers] == ["blue"]
+    assert last.note.startswith("The detector answers 1 box to this picture, none of class 'red'")
+    assert film.line == "3 of 4 frames have what is asked for"
+
+
+def test_no_frame_is_paid_for_twice(folder):
+    passes = []
+
+    class Counted(Squares):
+        def forward(self, x):
+            passes.append(len(x))
+            return super().forward(x)
+
+    model = pl.wrap(Counted(), labels=["red", "blue"], task="boxes", transform=PLAIN)
+    pl.explain(model, folder / "000.png", "occlusion", "box:blue")
+    alone = sum(passes)
+    passes.clear()
+    pl.explain_film(model, folder, "occlusion", "box:blue", frames="uniform:4")
+    assert sum(passes) == 4 * alone
+
+
+def test_files_hold_a_table_the_values_of_each_frame_and_a_video_for_each_question(film, tmp_path):
+    av = pytest.importorskip("av")
+    files = film.save(tmp_path, set())
+    videos = [path for path in files if path.suffix == ".webm"]
+    assert len(videos) == 2
+    assert all(path.is_file() for path in files)
+    with av.open(str(videos[0])) as stored:
+        drawn = [frame.to_ndarray(format="rgb24") for frame in stored.decode(video=0)]
+    assert len(drawn) == 4
+    assert drawn[0].shape[1] == 2 * drawn[0].shape[0], "each frame stands beside its map"
+    table = next(path for path in files if path.suffix == ".csv")
+    rows = list(csv.DictReader(table.open()))
+    assert [row["label"] for row in rows] == ["red", "blue"] * 3 + ["blue"]
+    assert float(rows[2]["x0"]) == pytest.approx(16, abs=0.1)
+    stored = [pl.read(path) for path in files if path.name == "0001.occlusion.box-red.json"]
+    assert torch.equal(stored[0].attribution, film.frames[1].maps[0].attribution)
+    assert stored[0].record.input["time"] == film.frames[1].time
+
+
+def test_what_is_typed_is_hidden_in_every_frame(folder):
+    film = pl.explain_film(planted(), folder, "occlusion", "box:blue", frames="uniform:4")
+    before = list(film_frames(film, *film.asked[0]))
+    hidden_in(film, "2,30,58,52")
+    for frame in film.frames:
+        parts = frame.picture.pixels[30:52, 2:58].reshape(-1, 3)
+        assert len(np.unique(parts, axis=0)) <= 16, "the means of 4 x 4 parts"
+    after = list(film_frames(film, *film.asked[0]))
+    assert [bool((a != b).any()) for a, b in zip(before, after, strict=True)] == [True, True, True, False]
+    with pytest.raises(DataError, match="hide boxes"):
+        hidden_in(film, "faces.json")
+
+
+def test_regions_are_explained_frame_by_frame_too(folder):
+    class Red(torch.nn.Module):
+        def forward(self, x):
+            return {"out": torch.stack([x[:, 0], 0.2 + 0 * x[:, 0]], 1)}
+
+    model = pl.wrap(Red(), labels=["red", "rest"], task="regions", transform=PLAIN)
+    film = pl.explain_film(model, folder, "occlusion", "region:red", frames="uniform:4")
+    for left, frame in zip(PLACES, film.frames[:3], strict=True):
+        rows, columns = np.nonzero(frame.maps[0].extras["region"][0].numpy())
+        assert (columns.min(), columns.max() + 1) == (2 * left, 2 * left + 16)
+        assert (rows.min(), rows.max() + 1) == (32, 48)
+    assert not film.frames[3].maps
+
+
+def test_an_undeclared_task_is_recognised_from_the_first_frame(folder):
+    model = pl.wrap(Squares(), labels=["red", "blue"], transform=PLAIN)
+    assert len(pl.explain_film(model, folder, "occlusion", "box:blue", frames="uniform:2").frames) == 2
+
+
+def test_classes_are_no_places(folder):
+    model = pl.wrap(torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3 * 32 * 32, 3)), transform=PLAIN)
+    with pytest.raises(ModelError, match=r"answers neither boxes nor regions: explain a clip with pl.per_frame"):
+        pl.explain_film(model, folder, "occlusion")
+    with pytest.raises(TargetError, match="no part"):
+        pl.explain_film(planted(), folder, "occlusion", "box:0/colour")
+
+
+@pytest.fixture
+def video(tmp_path, monkeypatch):
+    pytest.importorskip("av")
+    path = tmp_path / "square.webm"
+    path.write_bytes(encode(list(frames()), [0.0, 0.5, 1.0, 1.5]))
+    monkeypatch.setattr(options, "load_model", lambda *_, **__: planted())
+    return path
+
+
+def asked(*arguments):
+    return CliRunner().invoke(app, ["explain", *map(str, arguments), "--method", "occlusion", "--frames", "uniform:4"])
+
+
+def test_the_command_line_writes_the_video_of_a_clip(video, tmp_path):
+    found = asked(video, "--target", "box:blue", "--out", tmp_path / "out", "--json")
+    assert found.exit_code == 0, found.output
+    (result,) = json.loads(found.stdout)["results"]
+    assert [frame["maps"] for frame in result["frames"]] == [1] * 4
+    assert result["asked"] == [{"method": "occlusion", "target": "box:blue"}]
+    assert [Path(f).suffix for f in result["files"]][-2:] == [".csv", ".webm"]
+
+
+def test_the_command_line_says_what_is_missing_in_the_clip(video, tmp_path):
+    nothing = asked(video, "--target", "box:7", "--out", tmp_path / "out")
+    assert nothing.exit_code == 1
+    assert "so there is no box 7" in nothing.output
+    wrong = asked(video, "--target", "box:blue", "--out", tmp_path / "out", "--check")
+    assert "does not go with --check" in str(wrong.exception)
