@@ -9,6 +9,8 @@ from pellucid.engine.backward import Propagation, RuleTable
 from pellucid.engine.rules.layers import (
     CONVOLUTIONS,
     DENSE,
+    Affine,
+    AffineRule,
     AlphaBeta,
     BatchNormalised,
     Epsilon,
@@ -165,3 +167,38 @@ def test_who_feeds_whom_counts_and_other_readers_keep_the_plain_layer():
     (g,) = torch.autograd.grad(y, leaf, R / y.detach())
     torch.testing.assert_close(found, x * g)  # with next to no epsilon, relevance is gradient times input
     assert run.acted == {"conv2d": 1, "batch_norm": 1}
+
+
+WIDE = {
+    "linear": (lambda: nn.Linear(40, 9), (3, 40)),
+    "conv2d": (lambda: nn.Conv2d(6, 9, 3, padding=1), (2, 6, 5, 4)),
+    "strided": (lambda: nn.Conv2d(8, 6, 3, stride=2, groups=2, bias=False), (2, 8, 7, 7)),
+    "transposed": (lambda: nn.ConvTranspose2d(36, 5, 2, stride=2), (2, 36, 3, 3)),
+    "few inputs": (lambda: nn.Conv2d(6, 6, 3, groups=6), (2, 6, 5, 5)),
+}
+
+
+@pytest.mark.parametrize("signs", ["both", "one"])
+@pytest.mark.parametrize("rule", [ZPlus(), AlphaBeta(), AlphaBeta(alpha=1.5, beta=0.5), Gamma(), Gamma(2.0), Flat()])
+@pytest.mark.parametrize("name", WIDE)
+def test_a_rule_of_fewer_passes_is_its_definition(name, rule, signs, monkeypatch):
+    """Products told apart by one pass of sizes, against the terms one by one."""
+    build, shape = WIDE[name]
+    layer, x = seeded(build), noise(*shape)
+    x = x if signs == "both" else x.relu()
+    R = noise(*layer(x).shape, seed=1)
+    found, _ = led(layer, rule, x, R)
+    monkeypatch.setattr(type(rule), "shared", AffineRule.shared)
+    expected, _ = led(layer, rule, x, R)
+    torch.testing.assert_close(found, expected, rtol=1e-3, atol=2e-5 * float(expected.abs().max()))
+
+
+@pytest.mark.parametrize("signs", ["both", "one"])
+@pytest.mark.parametrize("rule", [ZPlus(), AlphaBeta(), Gamma(), Flat()])
+def test_a_rule_runs_its_layer_once_more(rule, signs, monkeypatch):
+    layer, x = seeded(lambda: nn.Conv2d(90, 9, 1)), noise(2, 90, 6, 6)
+    x = x if signs == "both" else x.relu()
+    ran, run = [], Affine.run
+    monkeypatch.setattr(Affine, "run", lambda *given: ran.append(1) or run(*given))
+    led(layer, rule, x, layer(x).detach().relu())
+    assert len(ran) == 1

@@ -8,7 +8,7 @@ from typing import ClassVar
 from torch import Tensor
 
 from pellucid.engine.backward import RuleTable, carrier
-from pellucid.engine.rules.layers import Affine, Epsilon, Gamma, ZPlus
+from pellucid.engine.rules.layers import Affine, AffineRule, Epsilon, Gamma, Transposed, ZPlus
 from pellucid.engine.rules.products import Expansion
 from pellucid.errors import MethodError
 from pellucid.heatmaps.base import method
@@ -136,11 +136,13 @@ class Excitation(ZPlus):
 
     contrastive: bool = False
 
-    def shared(self, layer: Affine, weight: Tensor, bias: Tensor | None, y: Tensor, R: Tensor) -> Tensor:
+    def shared(
+        self, layer: Affine, weight: Tensor, bias: Tensor | None, y: Tensor, R: Tensor, transposed: Transposed
+    ) -> Tensor:
         """The winners without any bias; in the first layer led back through, those of the dual unit taken off."""
-        found = super().shared(layer, weight, None, y, R)
+        found = AffineRule.shared(self, layer, weight, None, y, R, transposed)  # `y` holds the bias: term by term
         if self.contrastive and not layer.call.run.ways_back:
-            found = found - super().shared(layer, -weight, None, y, R)
+            found = found - AffineRule.shared(self, layer, -weight, None, y, R, transposed)
         return found
 
 

@@ -24,10 +24,16 @@ DENSE = ("linear", "addmm")
 Term = tuple[Tensor, Tensor, Tensor | None]
 """(input, weights, bias) as they count."""
 
+Transposed = Callable[[Tensor], Tensor]
+"""`s -> W^T s`: the plain way back through a layer."""
+
+_MANY = 32  # inputs of a unit from which on signs are told apart by a sum of sizes: of fewer, all may have one sign
+_CLEAR = 1e-2  # of that sum: what is smaller is not told by a difference
+
 
 def stable(z: Tensor, epsilon: float) -> Tensor:
     """`z`, moved away from 0 by `epsilon`."""
-    return z + epsilon * torch.where(z < 0, -1.0, 1.0)
+    return torch.copysign(z.new_tensor(epsilon), z + 0.0).add_(z)  # + 0.0: there is no sign on a 0
 
 
 class Affine:
@@ -62,6 +68,12 @@ class Affine:
                 named[name] = value
         answer: Tensor = self.call.function(*given, **named)
         return answer
+
+    @property
+    def fan_in(self) -> int:
+        """How many inputs a unit reads, about."""
+        transposed = self.call.name.startswith("conv_transpose") or self.call.name == "addmm"
+        return self.weight.numel() // self.weight.shape[1 if transposed else 0]
 
     def folded(self, scale: Tensor, shift: Tensor) -> tuple[Tensor, Tensor]:
         """Weights and bias of the layer with `scale y + shift` `(C,)` behind it."""
@@ -117,20 +129,36 @@ class AffineRule(Rule):
             plain: the plain way back through the layer without it.
         """
         weight, bias = (layer.weight, layer.bias) if norm is None else layer.folded(*norm)
-        return self.shared(layer, weight, bias, y, carrier(y) * g)
+        scale = None if norm is None else norm[0].reshape(-1, *[1] * (y.ndim - 2))
 
-    def shared(self, layer: Affine, weight: Tensor, bias: Tensor | None, y: Tensor, R: Tensor) -> Tensor:
-        """The gradient to the input whose relevance is this rule's share of `R`."""
+        def transposed(s: Tensor) -> Tensor:
+            return plain(s if scale is None else s * scale)[0]
+
+        return self.shared(layer, weight, bias, y, carrier(y) * g, transposed)
+
+    def shared(
+        self, layer: Affine, weight: Tensor, bias: Tensor | None, y: Tensor, R: Tensor, transposed: Transposed
+    ) -> Tensor:
+        """The gradient to the input whose relevance is this rule's share of `R`: by definition, term by term.
+
+        Args:
+            layer: the layer; weight, bias: with its normalisation; y: what it answers with these.
+            R: the relevance of `y`.
+            transposed: `s -> W^T s` through the graph of the layer's forward pass, for no further one.
+        """
         x = layer.x.detach()
         found = torch.zeros_like(x)
         for share, epsilon, terms in self.groups(x, weight, bias, y):
+            given = share * R
+            if not bool(given.any()):
+                continue
             leaves = [t[0].detach().clone().requires_grad_() for t in terms]
             z = sum(layer.run(leaf, w, b) for leaf, (_, w, b) in zip(leaves, terms, strict=True))
             assert isinstance(z, Tensor)
-            sent = share * R / stable(z.detach(), epsilon)
+            sent = given.div_(stable(z.detach(), epsilon))
             for leaf, h in zip(leaves, torch.autograd.grad(z, leaves, sent), strict=True):
-                found += leaf.detach() * h
-        return found / carrier(x)
+                found.addcmul_(leaf.detach(), h)
+        return found.div_(carrier(x))
 
     @abstractmethod
     def groups(
@@ -144,6 +172,50 @@ def signs(x: Tensor, plus: Tensor, minus: Tensor, bias: Tensor | None) -> list[T
     if not bool((x < 0).any()):
         return [(x, plus, bias)]
     return [(x.clamp(min=0), plus, bias), (x.clamp(max=0), minus, None)]
+
+
+class Split:
+    """The products of a layer by their signs, for one further forward pass, whatever signs its input has.
+
+    With `p = W+ x+ + W- x- + b+` what excites a unit and `m` what inhibits it, `p + m = y`, the layer's answer, and
+    `p - m = |W| |x| + |b|`, one pass. The ways back are sums and differences of `W^T` and `|W|^T` in the same manner.
+    Where the input has one sign, that pass is `p` itself.
+
+    Attributes:
+        p, m: see above.
+    """
+
+    def __init__(self, layer: Affine, weight: Tensor, bias: Tensor | None, y: Tensor, back: Transposed):
+        self.x, self._transposed = layer.x.detach(), back
+        self._many = layer.fan_in >= _MANY
+        self.one_sign = not bool((self.x < 0).any())
+        how = {"min": 0.0} if self.one_sign else {}
+        self._leaf = (self.x if self.one_sign else self.x.abs()).clone().requires_grad_()
+        w, b = (t if t is None else t.clamp(min=0) if how else t.abs() for t in (weight, bias))
+        assert w is not None
+        self._sizes = layer.run(self._leaf, w, b)
+        found = self._sizes.detach()
+        if self.one_sign:
+            self.p, self.m = found, (y - found).clamp_(max=0)
+        else:
+            self.p, self.m = (y + found).mul_(0.5), (y - found).mul_(0.5)
+
+    def clear(self, part: Tensor, R: Tensor) -> bool:
+        """Whether rounding does not show in `p`, or in `-m`, anywhere where there is relevance."""
+        if self.one_sign:
+            return True
+        return self._many and not bool(((part < _CLEAR * self._sizes.detach()) & (R != 0)).any())
+
+    def back(self, both: Tensor | None, up: Tensor, down: Tensor) -> Tensor:
+        """Relevance of the input: `W` sends `both`, what excites sends `up`, what inhibits sends `down`."""
+        through = torch.autograd.grad
+        if self.one_sign:
+            (sizes,) = through(self._sizes, self._leaf, up - down)
+            plain = down if both is None else both + down
+            return self.x * (sizes + self._transposed(plain))
+        (sizes,) = through(self._sizes, self._leaf, (up - down).mul_(0.5))
+        plain = (up + down).mul_(0.5)
+        return self.x * self._transposed(plain if both is None else plain.add_(both)) + self._leaf.detach() * sizes
 
 
 def _part(b: Tensor | None, **bounds: float) -> Tensor | None:
@@ -184,6 +256,19 @@ class Gamma(AffineRule):
     gamma: float = 0.25
     epsilon: float = 1e-6
 
+    def shared(
+        self, layer: Affine, weight: Tensor, bias: Tensor | None, y: Tensor, R: Tensor, transposed: Transposed
+    ) -> Tensor:
+        """`z = y + gamma p` of positive units, `y + gamma m` of negative ones."""
+        below = R * (y < 0)
+        x = layer.x.detach()
+        if bool(below.any()) or bool((x < 0).any()):
+            split = Split(layer, weight, bias, y, transposed)
+            up = R * (y > 0) / stable(y + self.gamma * split.p, self.epsilon)
+            down = below.div_(stable(y + self.gamma * split.m, self.epsilon))
+            return split.back(up + down, self.gamma * up, self.gamma * down).div_(carrier(x))
+        return super().shared(layer, weight, bias, y, R, transposed)
+
     def groups(
         self, x: Tensor, w: Tensor, b: Tensor | None, y: Tensor
     ) -> Iterator[tuple[Tensor | float, float, Sequence[Term]]]:
@@ -202,6 +287,19 @@ class AlphaBeta(AffineRule):
     alpha: float = 2.0
     beta: float = 1.0
     epsilon: float = 1e-6
+
+    def shared(
+        self, layer: Affine, weight: Tensor, bias: Tensor | None, y: Tensor, R: Tensor, transposed: Transposed
+    ) -> Tensor:
+        """`alpha R / p` to what excites, `-beta R / m` to what inhibits."""
+        x = layer.x.detach()
+        if self.beta or bool((x < 0).any()):
+            split = Split(layer, weight, bias, y, transposed)
+            if split.clear(split.p, R) and (not self.beta or split.clear(-split.m, R)):
+                up = (self.alpha * R).div_(stable(split.p, self.epsilon))
+                down = (-self.beta * R).div_(stable(split.m, self.epsilon)) if self.beta else torch.zeros_like(up)
+                return split.back(None, up, down).div_(carrier(x))
+        return super().shared(layer, weight, bias, y, R, transposed)
 
     def groups(
         self, x: Tensor, w: Tensor, b: Tensor | None, y: Tensor
@@ -239,6 +337,19 @@ class Flat(AffineRule):
     """`R_j = sum_k R_k / (inputs of k)`: alike over all that a unit reads (Lapuschkin et al. 2017)."""
 
     epsilon: float = 1e-9
+
+    def shared(
+        self, layer: Affine, weight: Tensor, bias: Tensor | None, y: Tensor, R: Tensor, transposed: Transposed
+    ) -> Tensor:
+        """All channels read and are read alike, so one of each says all."""
+        if layer.call.name not in CONVOLUTIONS or layer.call.argument(6, "groups", 1) != 1:
+            return super().shared(layer, weight, bias, y, R, transposed)
+        x, channels = layer.x.detach(), 1 - weight.ndim
+        leaf = torch.ones_like(x.narrow(channels, 0, 1)).requires_grad_()
+        z = layer.run(leaf, torch.ones_like(weight[:1, :1]), None)
+        sent = R.sum(channels, keepdim=True) / stable(z.detach() * x.shape[channels], self.epsilon)
+        (h,) = torch.autograd.grad(z, leaf, sent)
+        return h / carrier(x)
 
     def groups(
         self, x: Tensor, w: Tensor, b: Tensor | None, y: Tensor
