@@ -73,7 +73,7 @@ class Affine:
     def fan_in(self) -> int:
         """How many inputs a unit reads, about."""
         transposed = self.call.name.startswith("conv_transpose") or self.call.name == "addmm"
-        return self.weight.numel() // self.weight.shape[1 if transposed else 0]
+        return int(self.weight.numel() // self.weight.shape[1 if transposed else 0])
 
     def folded(self, scale: Tensor, shift: Tensor) -> tuple[Tensor, Tensor]:
         """Weights and bias of the layer with `scale y + shift` `(C,)` behind it."""
@@ -186,7 +186,8 @@ class Split:
     """
 
     def __init__(self, layer: Affine, weight: Tensor, bias: Tensor | None, y: Tensor, back: Transposed):
-        self.x, self._transposed = layer.x.detach(), back
+        self.x: Tensor = layer.x.detach()
+        self._transposed = back
         self._many = layer.fan_in >= _MANY
         self.one_sign = not bool((self.x < 0).any())
         how = {"min": 0.0} if self.one_sign else {}
@@ -208,14 +209,11 @@ class Split:
 
     def back(self, both: Tensor | None, up: Tensor, down: Tensor) -> Tensor:
         """Relevance of the input: `W` sends `both`, what excites sends `up`, what inhibits sends `down`."""
-        through = torch.autograd.grad
-        if self.one_sign:
-            (sizes,) = through(self._sizes, self._leaf, up - down)
-            plain = down if both is None else both + down
-            return self.x * (sizes + self._transposed(plain))
-        (sizes,) = through(self._sizes, self._leaf, (up - down).mul_(0.5))
-        plain = (up + down).mul_(0.5)
-        return self.x * self._transposed(plain if both is None else plain.add_(both)) + self._leaf.detach() * sizes
+        half = 1.0 if self.one_sign else 0.5
+        (by_size,) = torch.autograd.grad(self._sizes, self._leaf, (up - down).mul_(half))
+        plainly = down if self.one_sign else (up + down).mul_(half)
+        found = self.x * self._transposed(plainly if both is None else plainly + both)
+        return found.addcmul_(self._leaf.detach(), by_size)
 
 
 def _part(b: Tensor | None, **bounds: float) -> Tensor | None:
