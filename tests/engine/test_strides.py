@@ -24,13 +24,34 @@ class Stem(nn.Module):
         return self.head(self.mix(tokens).relu().mean(1))
 
 
+class Function(nn.Module):
+    """A normalisation that is no layer: the function itself, its statistics plain attributes."""
+
+    def __init__(self, channels, batch):
+        super().__init__()
+        self.batch = batch
+        self.register_buffer("mean", torch.linspace(-0.5, 0.5, channels))
+        self.weight = nn.Parameter(torch.linspace(0.5, 2, channels))
+
+    def forward(self, x):
+        if self.batch:
+            return nn.functional.batch_norm(x, self.mean, self.mean.square() + 1, self.weight)
+        return nn.functional.instance_norm(x, weight=self.weight)
+
+
 def stem(norm):
     return settled(seeded(lambda: Stem(norm(6))))
 
 
-@pytest.mark.parametrize(
-    "norm", [nn.BatchNorm2d, lambda c: nn.InstanceNorm2d(c, affine=True)], ids=["batch", "instance"]
-)
+NORMS = {
+    "batch": nn.BatchNorm2d,
+    "instance": lambda c: nn.InstanceNorm2d(c, affine=True),
+    "batch function": lambda c: Function(c, True),
+    "instance function": lambda c: Function(c, False),
+}
+
+
+@pytest.mark.parametrize("norm", NORMS.values(), ids=NORMS)
 def test_one_sample_has_the_gradient_that_it_has_in_a_batch(norm):
     """In a batch of two the strides say all, so torch's own gradient is right there."""
     net, x = stem(norm), noise(2, 3, 8, 8)
@@ -48,8 +69,10 @@ def test_one_sample_has_the_gradient_that_it_has_in_a_batch(norm):
     assert not any(m._forward_hooks for m in net.modules())
 
 
-def test_deep_lift_accounts_for_all_of_the_score_there():
-    (found,) = get_method("deep-lift").explain(stem(nn.BatchNorm2d), noise(1, 3, 8, 8), [0])
+@pytest.mark.parametrize("method", ["deep-lift", "full-grad"])
+@pytest.mark.parametrize("norm", NORMS.values(), ids=NORMS)
+def test_methods_of_rules_account_for_all_of_the_score_there(norm, method):
+    (found,) = get_method(method).explain(stem(norm), noise(1, 3, 8, 8), [0])
     assert max(found.facts["completeness_gap"]) < 1e-4
 
 

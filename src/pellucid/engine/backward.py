@@ -26,6 +26,7 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.weak import WeakIdKeyDictionary
 
 from pellucid.engine.functions import Function, Functions, Replacement
+from pellucid.engine.strides import plain
 from pellucid.errors import MethodError
 
 _TINY = 1e-12  # below it a value carries relevance as if it were this large (in half precision, 1e-4)
@@ -193,7 +194,7 @@ class Call:
         leaves, value = self.local(places)
 
         def back(g: Tensor) -> tuple[Tensor, ...]:
-            return torch.autograd.grad(value, leaves, g, retain_graph=True)
+            return torch.autograd.grad(value, leaves, plain(g), retain_graph=True)
 
         return value.detach(), back
 

@@ -175,8 +175,6 @@ class Capture:
                     self._hooks.behind(layer, hook(this, name))
             if not self.stop_early:
                 watch_edges(self.module, self._edges)
-            if self.input_gradient or (self.layers and not self.stop_early):
-                straighten_gradients(self.module, self._edges)
         except BaseException as error:
             self.__exit__(type(error), error, error.__traceback__)
             raise
@@ -295,6 +293,7 @@ class Capture:
                 finally:
                     self._running = False
                     self._join_runs()
+                straighten_gradients(output, self.watched)
                 if module is self.module:
                     note_pace(module, self._place(part), clock() - start, len(part))
                 elif module is self.converted:

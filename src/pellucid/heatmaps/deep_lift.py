@@ -45,7 +45,7 @@ def difference_rules(rule: str = "rescale") -> RuleTable:
         **dict.fromkeys((*POINTWISE, *RECTIFIERS, "rsqrt", "reciprocal"), Rescale()),
         **dict.fromkeys(PRODUCTS, Halved()),
         **dict.fromkeys(MAX_POOLS, MaxPoolDifference()),
-        **dict.fromkeys(("layer_norm", "group_norm", "rms_norm", "normalize", "div"), Expanded()),
+        **dict.fromkeys(("layer_norm", "group_norm", "instance_norm", "rms_norm", "normalize", "div"), Expanded()),
         **dict.fromkeys(("glu", "baddbmm", "addcmul"), Opened()),
         "softmax": SoftmaxDifference(),
         "scaled_dot_product_attention": Attention(),

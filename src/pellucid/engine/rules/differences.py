@@ -263,10 +263,15 @@ class Expanded(Rule):
                 if p != 2.0:
                     return None
                 return x * (x.square().sum(dim, keepdim=True) + 1e-24).rsqrt()
-            if call.name == "group_norm":
-                grouped = x.reshape(len(x), call.argument(1, "num_groups"), -1)
-                found = _standard(grouped, (2,), call.argument(4, "eps", 1e-5)).reshape(x.shape)
-                weight, bias = call.argument(2, "weight"), call.argument(3, "bias")
+            if call.name in ("group_norm", "instance_norm"):
+                by_channel = call.name == "instance_norm"
+                if by_channel and not call.argument(5, "use_input_stats", True):
+                    return None  # a plain scale
+                groups = x.shape[1] if by_channel else call.argument(1, "num_groups")
+                eps = call.argument(7 if by_channel else 4, "eps", 1e-5)
+                found = _standard(x.reshape(len(x), groups, -1), (2,), eps).reshape(x.shape)
+                first = 3 if by_channel else 2
+                weight, bias = call.argument(first, "weight"), call.argument(first + 1, "bias")
                 shape = (-1, *[1] * (x.ndim - 2))
                 weight, bias = (None if t is None else t.reshape(shape) for t in (weight, bias))
             else:

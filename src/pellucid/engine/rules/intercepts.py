@@ -18,6 +18,7 @@ from pellucid.engine.backward import Call, Rule
 from pellucid.engine.rules.layers import Affine
 from pellucid.engine.rules.pointwise import GATES, POINTWISE
 from pellucid.engine.rules.products import constant_part
+from pellucid.engine.strides import plain
 
 _OF_ONE = POINTWISE | GATES | {"relu", "relu6", "hardtanh", "rsqrt", "reciprocal"}  # one value each, by themselves
 
@@ -134,7 +135,7 @@ class Bend(Rule):
 
         def back(g: Tensor) -> tuple[Tensor, ...]:
             self.keep(call.name, (y - straight) * g)
-            sent = torch.autograd.grad(value, leaves, g, retain_graph=True, allow_unused=True)
+            sent = torch.autograd.grad(value, leaves, plain(g), retain_graph=True, allow_unused=True)
             return tuple(torch.zeros_like(x) if h is None else h for x, h in zip(leaves, sent, strict=True))
 
         return call.rerouted(y, live, back)
