@@ -174,7 +174,7 @@ def signs(x: Tensor, plus: Tensor, minus: Tensor, bias: Tensor | None) -> list[T
     return [(x.clamp(min=0), plus, bias), (x.clamp(max=0), minus, None)]
 
 
-class Split:
+class SignedProducts:
     """The products of a layer by their signs, for one further forward pass, whatever signs its input has.
 
     With `p = W+ x+ + W- x- + b+` what excites a unit and `m` what inhibits it, `p + m = y`, the layer's answer, and
@@ -261,7 +261,7 @@ class Gamma(AffineRule):
         below = R * (y < 0)
         x = layer.x.detach()
         if bool(below.any()) or bool((x < 0).any()):
-            split = Split(layer, weight, bias, y, transposed)
+            split = SignedProducts(layer, weight, bias, y, transposed)
             up = R * (y > 0) / stable(y + self.gamma * split.p, self.epsilon)
             down = below.div_(stable(y + self.gamma * split.m, self.epsilon))
             return split.back(up + down, self.gamma * up, self.gamma * down).div_(carrier(x))
@@ -292,7 +292,7 @@ class AlphaBeta(AffineRule):
         """`alpha R / p` to what excites, `-beta R / m` to what inhibits."""
         x = layer.x.detach()
         if self.beta or bool((x < 0).any()):
-            split = Split(layer, weight, bias, y, transposed)
+            split = SignedProducts(layer, weight, bias, y, transposed)
             if split.clear(split.p, R) and (not self.beta or split.clear(-split.m, R)):
                 up = (self.alpha * R).div_(stable(split.p, self.epsilon))
                 down = (-self.beta * R).div_(stable(split.m, self.epsilon)) if self.beta else torch.zeros_like(up)
