@@ -1,4 +1,4 @@
-"""Methods of rules in half precision, in two threads at once, and on compiled models: what they are on the plain one."""
+"""Methods of rules in half precision, in two threads, and on compiled models: what they are on the plain one."""
 
 import threading
 
