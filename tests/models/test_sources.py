@@ -206,6 +206,7 @@ def test_no_net_with_random_weights_has_a_head_of_zeros(name):
         ("efficientnet-lite", "'efficientnet-lite0'"),
         ("resnet18", "'timm:resnet18'"),
         ("timmm:resnet18", "'timm:resnet18'"),
+        ("torchvison:resnet18", "'torchvision:resnet18'"),
         ("timm:resnet81", "timm:resnet18"),
         ("torchvision:resnet19", "torchvision:resnet18"),
         ("torchvision:fasterrcnn_resnet50_fp", "torchvision:fasterrcnn_resnet50_fpn"),

@@ -13,6 +13,7 @@ from pellucid.models.targets import (
     Contrast,
     Function,
     PerSample,
+    ScoresTarget,
     TopClass,
     Unit,
     as_target,
@@ -133,6 +134,9 @@ def test_labels_are_found_by_their_words(label, index):
         ("shark", "did you mean 'great white shark'"),
         ("cat", "'tiger cat', 'Egyptian_cat'"),
         ("zzzzzz", "give a class number"),
+        ("contrst", "did you mean 'A>B'"),
+        ("anomly:3", "did you mean 'anomaly"),
+        ("lable:7", "did you mean 'label:LABEL'"),
         ("CARDIGAN", "2 classes are called 'CARDIGAN': give the number, 4 or 5"),
     ],
 )
@@ -310,3 +314,22 @@ def test_a_search_for_one_function_is_not_taken_for_anothers(function):
     assert a.kind != b.kind
     dead = Function(lambda y: y[:, 0]).kind
     assert dead != Function(lambda y: y[:, 0]).kind
+
+
+@dataclasses.dataclass(frozen=True)
+class Spread(ScoresTarget):
+    """The spread of all scores."""
+
+    def __call__(self, output):
+        return self.reading.class_scores(output).std(dim=1)
+
+    def spec(self):
+        return "spread"
+
+
+def test_a_target_on_scores_finds_them_in_any_output_and_is_no_answer():
+    scores, hidden = noise(2, 5), noise(2, 8, 4, 4)
+    target = Spread()
+    assert torch.equal(target({"logits": scores, "hidden": hidden}), scores.std(dim=1))
+    assert target.lead(scores, {}) is None
+    assert target.name(LABELS) == "spread"

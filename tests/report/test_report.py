@@ -197,3 +197,13 @@ def test_a_notebook_shows_the_same_page_in_a_frame_that_reaches_nothing():
     assert 'sandbox="allow-scripts"' in shown
     assert "allow-same-origin" not in shown
     assert "&lt;pellucid-view&gt;" in shown
+
+
+def test_a_result_that_cannot_be_drawn_is_listed_with_the_reason(explained, tmp_path, monkeypatch):
+    (file, *_) = sorted(explained.glob("*.json"))
+    monkeypatch.setattr("pellucid.verbs.report.opened", lambda stored: stored.arrays["attribution"])
+    made = report([file])
+    (said,) = made.refused
+    assert "pellucid-explanation/" in said
+    assert "pellucid.results.base.Result" in said
+    assert "has no page" in made.text

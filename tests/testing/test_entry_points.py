@@ -1,4 +1,4 @@
-"""Methods and players of other packages are found by their entry points."""
+"""Methods, players, targets, sources and results of other packages are found by their entry points."""
 
 import subprocess
 import sys
@@ -12,6 +12,9 @@ from typing import ClassVar
 from pellucid.heatmaps import method
 from pellucid.heatmaps.cam import ActivationGradientCAM
 from pellucid.importance import FEATURES, Patches
+from pellucid.models.sources import source
+from pellucid.models.targets import ScoresTarget, target
+from pellucid.verbs.request import REQUESTS, Maker, Request
 
 
 @method("outside-cam", family="of another house", needs="gradients, a layer", cost="1 forward", paper="none")
@@ -27,6 +30,33 @@ class Quarters(Patches):
 
 
 FEATURES["quarters"] = Quarters
+
+
+@target("spread", form="spread")
+@dataclass(frozen=True)
+class Spread(ScoresTarget):
+    def __call__(self, output):
+        return self.reading.class_scores(output).std(dim=1)
+
+    def spec(self):
+        return "spread"
+
+    @classmethod
+    def read(cls, text):
+        return cls() if text == "spread" else None
+
+
+@source("outside", "networks of another house")
+def build(name, classes, pretrained):
+    raise NotImplementedError
+
+
+@dataclass(frozen=True, kw_only=True)
+class SpanRequest(Request):
+    verb: ClassVar[str] = "span"
+
+
+REQUESTS["outside-span/1"] = Maker(SpanRequest, None, None, None)
 """
 
 POINTS = """[pellucid.methods]
@@ -35,6 +65,15 @@ broken = package_that_is_not_there
 
 [pellucid.players]
 quarters = outside_package
+
+[pellucid.targets]
+spread = outside_package
+
+[pellucid.sources]
+outside = outside_package
+
+[pellucid.results]
+span = outside_package
 """
 
 
@@ -48,9 +87,13 @@ def test_they_are_found_and_a_broken_one_is_left_out_with_a_warning(tmp_path):
         f"import sys; sys.path.append({str(tmp_path)!r})\n"
         "from pellucid.heatmaps import METHODS, get_method\n"
         "from pellucid.importance import get_players\n"
+        "from pellucid.models.sources import SOURCES\n"
+        "from pellucid.models.targets import parse_target\n"
+        "from pellucid.verbs.kinds import REQUESTS\n"
         "print(get_method('outside-cam').family, list(METHODS)[-1], get_players('quarters').kind)\n"
+        "print(parse_target('spread'), SOURCES['outside'].about, REQUESTS['outside-span/1'].request.verb)\n"
     )
     environment = {"PYTHONPATH": str(Path(__file__).parents[2] / "src"), "PATH": "", "OMP_NUM_THREADS": "1"}
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=True)
-    assert ran.stdout == "of another house outside-cam quarters\n"
+    assert ran.stdout == "of another house outside-cam quarters\nspread networks of another house span\n"
     assert "'broken' of outside-package is left out: ModuleNotFoundError" in ran.stderr

@@ -31,3 +31,5 @@ __all__ = [
     "tcav",
     "visualize",
 ]
+
+REQUESTS.extend("pellucid.results")

@@ -186,7 +186,9 @@ def _read(kept: Kept, name: str) -> _Item:
         stored = kept.read()
         if stored.tampered:
             return _Item(name, stored, error=f"{'; '.join(stored.tampered)}: make it again, or see `pellucid verify`.")
-        return _Item(name, stored, opened(stored))
+        result = opened(stored)
+        drawn = hasattr(result, "on_page")
+        return _Item(name, stored, result, "" if drawn else texts.UNDRAWN.format(format=stored.format))
     except PellucidError as error:
         return _Item(name, error=str(error))
 

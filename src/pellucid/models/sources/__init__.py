@@ -8,6 +8,7 @@ from pellucid.models.sources.registry import SOURCES, Built, Source, source
 
 for _file in iter_modules(__path__):
     import_module(f"{__name__}.{_file.name}")  # where it enters its source
+SOURCES.extend("pellucid.sources")
 SOURCES.order(lambda entry: entry.scheme)
 
 __all__ = ["DEFAULT", "SOURCES", "Built", "Source", "load", "per_frame", "per_slice", "source", "wrap"]

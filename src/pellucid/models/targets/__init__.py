@@ -18,6 +18,7 @@ from pellucid.models.targets.classes import (
     Contrast,
     LabelTarget,
     PerSample,
+    ScoresTarget,
     TopClass,
     ValueTarget,
     resolve_class,
@@ -44,6 +45,7 @@ __all__ = [
     "PerSample",
     "RankTarget",
     "RegionTarget",
+    "ScoresTarget",
     "Step",
     "Target",
     "TargetLike",
@@ -56,3 +58,5 @@ __all__ = [
     "split_targets",
     "target",
 ]
+
+TARGETS.extend("pellucid.targets")

@@ -109,6 +109,9 @@ class Target(ABC):
         """How people call it."""
         return str(self)
 
+    def __str__(self) -> str:
+        return self.spec() or repr(self)
+
     def spec(self) -> str | None:
         """The text that `parse_target` reads back; None if there is none."""
         return None

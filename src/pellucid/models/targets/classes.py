@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from pellucid.errors import TargetError
 from pellucid.models.reading import Reading
-from pellucid.models.targets.base import Labels, Target, target
+from pellucid.models.targets.base import TARGETS, Labels, Target, target
 
 
 def label_of(index: int, labels: Labels) -> str:
@@ -41,9 +41,16 @@ def resolve_class(index: int | str, labels: Labels) -> int:
         return same[0]
     containing = [labels[i] for i, label in enumerate(plain) if wanted in label.split()][:6]
     near = difflib.get_close_matches(wanted, plain, n=4, cutoff=0.6)
-    names = list(dict.fromkeys([*containing, *(labels[plain.index(n)] for n in near)]))
+    names = list(dict.fromkeys([*_near_forms(index), *containing, *(labels[plain.index(n)] for n in near)]))
     hint = f"did you mean {', '.join(repr(n) for n in names)}?" if names else "give a class number instead."
     raise TargetError(f"The model has no class {index!r}; {hint}")
+
+
+def _near_forms(text: str) -> list[str]:
+    """How kinds of targets are written whose word stands, or almost, where the text begins."""
+    word = text.partition(":")[0].strip().lower()
+    forms = [TARGETS[near].form for near in difflib.get_close_matches(word, TARGETS, n=1, cutoff=0.8)]
+    return [form for form in forms if form]
 
 
 def _plain(label: str) -> str:
@@ -51,19 +58,31 @@ def _plain(label: str) -> str:
 
 
 @dataclass(frozen=True)
-class ClassTarget(Target):
-    """A target made of the scores of classes, as a `Reading` finds them in the output.
+class ScoresTarget(Target):
+    """A target made of the scores of classes, as a `Reading` finds them in an output of whatever structure.
 
     Attributes:
         reading: what the output means; whatever it leaves open is taken from each output.
     """
 
     reading: Reading = field(default=Reading(), kw_only=True, compare=False, repr=False)
-    probability_name: ClassVar[str] = "probability"
 
     def read_by(self, reading: Reading) -> Target:
         """This target on outputs that are read so."""
         return self if self.reading.settled else replace(self, reading=reading)
+
+    def _scores(self, output: Any) -> Tensor:
+        return self.reading.class_scores(output)
+
+    def _probabilities(self, output: Any) -> Tensor:
+        return self.reading.probabilities(self._scores(output))
+
+
+@dataclass(frozen=True)
+class ClassTarget(ScoresTarget):
+    """A target that is one of the model's answers, so that it can be ahead of the others."""
+
+    probability_name: ClassVar[str] = "probability"
 
     def lead(self, output: Any, watched: Mapping[str, Tensor]) -> Tensor | None:
         """By how much its class is ahead of the best of the others; where classes do not exclude each other, by how
@@ -76,12 +95,6 @@ class ClassTarget(Target):
             return None
         best, then = scores.topk(2, dim=1).values.unbind(1)
         return own - torch.where(own == best, then, best)
-
-    def _scores(self, output: Any) -> Tensor:
-        return self.reading.class_scores(output)
-
-    def _probabilities(self, output: Any) -> Tensor:
-        return self.reading.probabilities(self._scores(output))
 
 
 def _column(scores: Tensor, index: Tensor | int) -> Tensor:

@@ -18,6 +18,7 @@ REPORT = (
     "computes its numbers again."
 )
 THUMBNAIL = "To keep the page below {limit} MB, this input is shown as a picture: its raw values are in {file}."
+UNDRAWN = "A result of format {format} has no page: let what opens it return a pellucid.results.base.Result."
 
 VERDICTS = {
     "faithful": "Faithful: what the map marks moves the answer, more than a map that knows nothing would.",
