@@ -1,6 +1,7 @@
 """Keys, packed maps and the journal, each against what it must hold."""
 
 import json
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from hypothesis.extra.numpy import arrays
 from pellucid.errors import StorageError
 from pellucid.keep.files import write_durably
 from pellucid.keep.journal import Journal
-from pellucid.keep.key import Keys
+from pellucid.keep.key import Keys, KeySet
 from pellucid.keep.packing import ERROR, pack, pack_all, unpack_all
 
 FLOATS = st.floats(-(2.0**100), 2.0**100, width=32)
@@ -55,14 +56,20 @@ def test_other_arrays_come_back():
 
 
 @settings(max_examples=50, deadline=None)
-@given(st.lists(st.lists(st.tuples(st.integers(-9, 9), st.integers(-5, 5)), max_size=9), max_size=9))
-def test_keys_are_a_dictionary(parts):
-    keys, truth = Keys(), {}
-    for part in parts:
-        keys.add([k for k, _ in part], [v for _, v in part])
-        truth |= dict(part)
+@given(
+    st.lists(st.lists(st.tuples(st.integers(-9, 9), st.integers(-5, 5)), max_size=9), max_size=9),
+    st.sampled_from([4, 1000]),
+)
+def test_keys_are_a_dictionary_and_a_set(parts, largest):
+    keys, names, truth = Keys(), KeySet(), {}
+    with mock.patch("pellucid.keep.key.LARGEST", largest):
+        for part in parts:
+            keys.add([k for k, _ in part], [v for _, v in part])
+            names.add([k for k, _ in part])
+            truth |= dict(part)
     known, values = keys.find(range(-10, 11))
-    assert known.tolist() == [k in truth for k in range(-10, 11)]
+    assert known.tolist() == names.holds(range(-10, 11)).tolist() == [k in truth for k in range(-10, 11)]
+    assert len(keys) >= len(truth)
     assert values.tolist() == [truth.get(k, 0) for k in range(-10, 11)]
 
 

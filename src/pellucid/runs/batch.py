@@ -16,7 +16,7 @@ from pellucid._version import __version__
 from pellucid.errors import MediaError, PellucidError, StorageError
 from pellucid.keep.files import write_text_durably
 from pellucid.keep.journal import Journal
-from pellucid.keep.key import Keys, number
+from pellucid.keep.key import Keys, KeySet, number
 from pellucid.keep.shards import arrow, read_columns, write_shard
 from pellucid.progress import duration
 from pellucid.runs.cluster import Cluster
@@ -240,19 +240,19 @@ class _Run:
 
     def chunks(self) -> Iterator[Chunk]:
         """Inputs without rows, a shard's worth at a time; each input once, however often it is named."""
-        seen, ids, piece = Keys(), Keys(), list[Item]()
+        seen, ids, piece = KeySet(), KeySet(), list[Item]()
         items = iter(self.batch.manifest)
         while part := [item for item, _ in zip(items, range(1024), strict=False)]:
             keys = [item.key for item in part]
             first = set(np.unique(np.asarray(keys), return_index=True)[1].tolist())
-            before, _ = seen.find(keys)
-            seen.add(keys, [0] * len(keys))
+            before = seen.holds(keys)
+            seen.add(keys)
             fresh = [item for k, item in enumerate(part) if k in first and not before[k]]
             self.progress.repeated += len(part) - len(fresh)
             named = [number(item.given_id) for item in fresh if item.given_id is not None]
-            if len(set(named)) < len(named) or ids.find(named)[0].any():
+            if len(set(named)) < len(named) or ids.holds(named).any():
                 raise MediaError(TWICE.format(", ".join(self.batch.manifest.given)))
-            ids.add(named, [0] * len(named))
+            ids.add(named)
             stamped = [item.stamped() for item in fresh]
             known, stamps = self.known.find([item.key for item in stamped])
             stale = [i.key for i, k, s in zip(stamped, known, stamps, strict=True) if k and s != i.stamp]
