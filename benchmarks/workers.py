@@ -83,7 +83,5 @@ def scaling(pictures: int, rounds: int) -> list[Section]:
             note="of processor time",
         ),
     ]
-    about = (
-        f"Grad-CAM of {pictures} pictures by the embedded EfficientNet-Lite0, one thread a worker."
-    )
+    about = f"Grad-CAM of {pictures} pictures by the embedded EfficientNet-Lite0, one thread a worker."
     return [Section("Batch: two workers beside one", about, rows)]
