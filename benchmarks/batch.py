@@ -118,9 +118,8 @@ def memory(size: Size, device: str) -> list[Section]:
         for who in ("driver", "worker")
     ]
     rows += [single(f"{who}, {size.long} rows", many[who], unit=" MB") for who in ("driver", "worker")]
-    return Section(
-        "Batch: memory", "A small network on one picture named over and over, peaks of whole processes.", rows
-    )
+    about = "A small network on one picture named over and over, peaks of whole processes."
+    return [Section("Batch: memory", about, rows)]
 
 
 def startup(size: Size, device: str) -> list[Section]:
