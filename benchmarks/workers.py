@@ -71,10 +71,9 @@ def scaling(pictures: int, rounds: int) -> list[Section]:
             note=f"with a load of {load:.1f} on {os.cpu_count()} cores, which other work shares",
         ),
         Row(
-            "the same where each has a core to itself",
+            "projected: each with a core to itself",
             Spread.of([2 * two.processor / one.processor for one, two in found]),
-            limit=at_least(1.85),
-            note="twice the pictures a second of processor time",
+            note="twice the pictures a second of processor time; supposes that no worker waits",
         ),
         single(
             "1 worker",
