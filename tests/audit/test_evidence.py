@@ -7,7 +7,7 @@ from torch import nn
 
 import pellucid as pl
 from pellucid.audit.clusters import clusters, common_cells
-from pellucid.audit.evidence import centred, common_parts, region_part, smooth, surroundings
+from pellucid.audit.evidence import PicturePart, centred, common_parts, region_part, smooth, surroundings
 from pellucid.audit.reasons import _judged, _tried, fixed_marks
 
 PARTS = {p.kind: p for p in common_parts((24, 32))}
@@ -133,3 +133,27 @@ def test_maps_of_two_kinds_are_two_groups():
     assert place[2:4, 2:4].all()
     assert place.sum() <= 16
     assert all_of_it.all()
+
+
+def test_an_exchange_that_harms_whoever_gives_the_part_is_no_reason():
+    """Corners that turn into their negatives, whatever is given: the class falls on its own, rises on others."""
+    model = pl.wrap(
+        Corner(), transform=pl.Preprocess(input_size=(24, 32), mean=(0,) * 3, std=(1,) * 3), scores="softmax"
+    )
+    x, others = 0.5 * noise(20), 0.5 * noise(20, 1)
+    x[..., :6, :6] = 0.8 + 0.4 * x[..., :6, :6]
+    place = torch.zeros(24, 32, dtype=torch.bool)
+    place[:6, :6] = True
+    harmful = PicturePart("texture", "fine texture", lambda a, _b: torch.where(place, 1 - a, a))
+    found = _tried(model, harmful, "first", 0, (), x, others)
+    assert min(found.drops.mean(), found.rises.mean()) > 0.1
+    assert found.carried > found.rest
+    assert not _judged([found], [found.p])[0].relied
+    honest = _tried(model, region_part("texture", "fine texture", place), "first", 0, (), x, others)
+    assert _judged([honest], [honest.p])[0].relied
+
+    def p(v):
+        return torch.sigmoid(4 * v[..., :6, :6].mean((1, 2, 3))).double().numpy()
+
+    np.testing.assert_allclose(honest.lasting[0], p(x.roll(1, 0)) - p(others), atol=1e-6)
+    np.testing.assert_allclose(honest.lasting[1], p(x) - p(others.roll(1, 0)), atol=1e-6)

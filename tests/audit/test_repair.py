@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 import pellucid as pl
 from pellucid.audit import repair as head
 from pellucid.audit.evidence import region_part
+from pellucid.audit.reasons import Reliance
 from pellucid.cli import app
 
 LABELS = ["dark", "light"]
@@ -187,3 +188,39 @@ def test_the_command_refuses_in_a_sentence(rooms, tmp_path):
     answer = CliRunner().invoke(app, ["repair", str(rooms), "-o", str(tmp_path)])
     assert answer.exit_code == 1
     assert "Traceback" not in answer.output
+
+
+def a_reason(label, region, kind="mark"):
+    name = "a fixed mark at the top left" if kind == "mark" else kind
+    return Reliance(label, kind, name, 0.5, 0.4, 0.6, 0.5, 0.1, 0.001, 40, True, region)
+
+
+def test_what_several_classes_rest_on_is_one_form():
+    here, wider, there = np.zeros((3, 8, 8), bool)
+    here[:3, :3], wider[:3, :4], there[5:, 5:] = True, True, True
+    reasons = [a_reason("a", here), a_reason("b", there), a_reason("c", wider), a_reason("a", None, "colour")]
+    plain, first, second, colour = head.forms([*reasons, a_reason("b", None, "colour")], (8, 8))
+    assert plain.part is None
+    assert (first.labels, second.labels, colour.labels) == (("a", "c"), ("b",), ("a", "b"))
+    assert (first.part.region.numpy() == wider).all()
+    truth = np.array([0, 1, 2] * 8)
+    given = head.donors(truth, first, ["a", "b", "c"], np.random.default_rng(0))
+    assert (truth[given] != truth)[truth != 1].all()  # each resting class gets any other's
+    assert set(truth[given][truth == 1]) == {0, 2}  # all others those of the resting classes
+    assert (head.donors(truth, plain, ["a", "b", "c"], np.random.default_rng(0)) == np.arange(24)).all()
+
+
+def test_a_few_pictures_of_a_slice_do_not_weigh_as_much_as_a_class(rooms):
+    from pellucid.media import read_folder
+
+    model, data = wrapped(Room().eval()), read_folder(rooms)
+    some = data.select(np.concatenate([np.flatnonzero(data.labels == k)[:20] for k in (0, 1)]))
+
+    def opened(rows):
+        return torch.stack([model.preprocess(some.read(i))[0] for i in rows])
+
+    def groups(slice_):
+        return head.lesson(model, "head", opened, some.labels, head.forms([], (32, 32)), [slice_], LABELS, 0).groups
+
+    assert len(set(groups(range(head.LEAST - 1)))) == 2
+    assert sorted(np.unique(groups(range(head.LEAST)), return_counts=True)[1]) == [head.LEAST, 20 - head.LEAST, 20]

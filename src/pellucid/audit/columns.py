@@ -47,8 +47,10 @@ def evidence_figures(samples: SampleTable) -> NDArray[np.float64]:
 
 
 def described(columns: Columns, inside: NDArray[np.bool_]) -> str:
-    """A group of samples in words: the one or two literals that tell it best (largest F1), the answer aside."""
-    usable = [j for j, source in enumerate(columns.sources) if source != "answer"]
+    """A group of samples in words: the one or two literals that tell it best (largest F1); answers and other groups of
+    like pictures aside.
+    """
+    usable = [j for j, source in enumerate(columns.sources) if source not in ("answer", "like pictures")]
     if not usable or not inside.any():
         return ""
 

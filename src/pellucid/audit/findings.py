@@ -11,6 +11,8 @@ from pellucid.audit.samples import PROPERTIES, SampleTable
 from pellucid.audit.slices import SURE, WeakSlice, distinct
 from pellucid.explanation import Brief, Record
 
+_SAID = 5  # slices that the summary names
+
 
 @dataclass(repr=False)
 class Findings(Brief):
@@ -74,8 +76,11 @@ class Findings(Brief):
                 if tested
                 else "Too few pictures of any class to test what the answers rest on."
             )
-        yield from (f"{s.line}." for s in self.sure_slices)
-        if known and not self.sure_slices:
+        weak = self.sure_slices
+        yield from (f"{s.line}." for s in weak[:_SAID])
+        if len(weak) > _SAID:
+            yield f"{len(weak) - _SAID} further slices err more often: they stand on the page and in the table."
+        if known and not weak:
             yield "No slice errs more often than the rest beyond chance."
         for confusion in r.confusions[:3]:
             a, b = self.labels[confusion.truth], self.labels[confusion.answer]

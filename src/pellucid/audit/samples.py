@@ -17,7 +17,7 @@ from PIL import Image
 from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool2d
 
-from pellucid.engine import Capture
+from pellucid.engine import Capture, leave_no_trace, unwrap
 from pellucid.errors import MediaError, ModelError, PellucidError
 from pellucid.heatmaps.activations import choose_layer
 from pellucid.keep.artefact import strict
@@ -122,7 +122,7 @@ def build(
     """
     reader = _Reader(model, pictures, layer, keep)
     batches: list[dict[str, NDArray[Any]]] = []
-    with task("pictures", len(pictures)) as advance:
+    with leave_no_trace(unwrap(model.module)), task("pictures", len(pictures)) as advance:  # borrowed once for all
         for start in range(0, len(pictures), reader.batch):
             some = range(start, min(start + reader.batch, len(pictures)))
             found = reader.read(some)
@@ -275,12 +275,13 @@ def _pass(model: VisionModel, layer: Layer, x: Tensor) -> tuple[Tensor, Tensor, 
 def properties(looked: Picture | Clip) -> Array:
     """What a picture is like, by itself: see `PROPERTIES`; of a clip that of its middle frame, then `MOVING`."""
     image = still(looked).pil()
-    small = np.asarray(image.resize((64, 64), Image.Resampling.BOX), np.float32) / 255
-    grey = small.mean(2)
+    red, green, blue = np.asarray(image.resize((64, 64), Image.Resampling.BOX), np.float32).transpose(2, 0, 1) / 255
+    grey = (red + green + blue) / 3
+    colour = np.maximum(np.maximum(red, green), blue) - np.minimum(np.minimum(red, green), blue)
     bend = 4 * grey[1:-1, 1:-1] - grey[:-2, 1:-1] - grey[2:, 1:-1] - grey[1:-1, :-2] - grey[1:-1, 2:]
     edge = np.concatenate([grey[:4].ravel(), grey[-4:].ravel(), grey[:, :4].ravel(), grey[:, -4:].ravel()])
     values = (
-        grey.mean(), grey.std(), bend.std(), (small.max(2) - small.min(2)).mean(), np.log2(image.width * image.height),
+        grey.mean(), grey.std(), bend.std(), colour.mean(), np.log2(image.width * image.height),
         np.log2(image.width / image.height), edge.mean(),
     )  # fmt: skip
     return np.array((*values, *(_motion(looked) if isinstance(looked, Clip) else ())), np.float32)

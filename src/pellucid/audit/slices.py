@@ -18,6 +18,7 @@ from pellucid.numerics.statistics import adjusted
 
 ALPHA, DEPTH = 0.95, 2  # SliceLine's weight of the error against the size; literals of a slice at the most
 LEAST = 10  # samples of a slice, in the half where it is searched
+_LEAST_TESTED = 5  # samples of a slice, in the half where it is tested
 SURE = 0.05  # slices up to this p-value are said
 _TESTED = 12
 
@@ -201,7 +202,7 @@ def _tested(columns: Columns, found: ProposedSlice, wrong: Bools, test: NDArray[
     inside = found.inside
     here, errors = inside[test], wrong[test]
     size, bad, count, total = int(here.sum()), int((here & errors).sum()), len(test), int(errors.sum())
-    if not 0 < size < count:
+    if not _LEAST_TESTED <= size < count:
         return None
     gap, low, high = difference(bad, size, total - bad, count - size)
     name = (

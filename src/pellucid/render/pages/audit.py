@@ -26,7 +26,7 @@ from pellucid.render.paper.colour import limits, number
 from pellucid.render.paper.overlay import overlay
 
 Pixels = NDArray[np.uint8]
-_SIDE, _SHOWN = 112, 8  # pixels of a picture, pictures of a finding
+_SIDE, _SHOWN = 112, 6  # pixels of a picture, pictures of a finding
 
 
 def audit_card(found: Findings, title: str, *, file: str = "") -> Card:
