@@ -217,3 +217,25 @@ def test_lists_are_in_the_language_and_keep_names(capsys):
     assert rows[0].startswith("方法")
     assert "梯度" in cam
     assert "1 次前向" in cam
+
+
+@pytest.mark.parametrize(
+    ("said", "shown"),
+    [
+        ("pellucid: There is no file a.png; check the path.", "pellucid：没有文件 a.png；请检查路径。"),
+        (
+            "pellucid: The model has no class 'dogz'; did you mean 'dough', 'hotdog'?",
+            "pellucid：模型没有类别 'dogz'；您是指 'dough', 'hotdog' 吗？",
+        ),
+        ("note: 3 of 5 channels never vary, and say nothing.", "注意：3 个通道（共 5 个）从不变化，说明不了什么。"),
+    ],
+)
+def test_the_word_in_front_of_a_sentence_is_no_part_of_it(chinese, said, shown):
+    assert translated(said) == shown
+
+
+def test_an_interval_stays_one_value_and_brackets_close_as_they_open(chinese):
+    line = "agrees with the teacher on 80% [77%, 83%] of 539 held-out pictures"
+    line += " (majority class 10%, random concepts 83%)"
+    shown = "539 张留出图片：与教师模型一致 80% [77%, 83%]（多数类 10%，随机概念 83%）"
+    assert translated(line) == shown

@@ -77,8 +77,9 @@ _WORDS = (
     "{0} deviations", "standing: {0}", "forced choice: {0}",
     "most for {0}", "{0} x {1} cells", "{0} × {1} cells", "{0} × {1} cells, {2} channels",
     "peak at {0}", "No such file or directory", "Permission denied", "Is a directory", "Not a directory",
-    "start state", "steps", "through", "truth", "minimal", "proven", "tried",
+    "± 95 % interval", "start state", "steps", "through", "truth", "minimal", "proven", "tried",
 )  # fmt: skip
+_OF_A_BATCH = ("resume", "retry_failed", "status", "merge", "export")
 _UNSHOWN = ("language",)  # rooms whose texts are no sentences for a reader
 
 
@@ -126,7 +127,8 @@ def first_paragraph(text: str) -> str:
 
 def _commands(place: Path) -> tuple[str, ...]:
     """The functions of a file that are commands: a command has its file's name, and the listings are one file."""
-    return ("methods", "models", "layers") if place.stem == "listings" else (place.stem,) * (place.parts[0] == "cli")
+    several = {"listings": ("methods", "models", "layers"), "batch": ("batch", *_OF_A_BATCH)}
+    return several.get(place.stem, (place.stem,)) if place.parts[0] == "cli" else ()
 
 
 def _help(tree: ast.Module, commands: Collection[str]) -> Iterator[ast.Constant]:

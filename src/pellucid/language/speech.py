@@ -21,6 +21,8 @@ from pellucid.language.template import Template
 _SEAMS = (("\n", "\n"), (" · ", " · "), ("? ", ""), (". ", ""), ("; ", "；"), (": ", "："), (", ", "，"), (" (", "（"))
 _PAPER = re.compile(r"arXiv:|doi:")  # a reference has one spelling
 _STOPS = ("? ", ". ")  # the mark belongs to the sentence in front of it
+_LEADS = ("pellucid: ", "note: ")  # who speaks, or what it is: the sentence behind is one by itself
+_OUTSIDE = r"(?![^\[\]]*\])"  # an interval [0.1, 0.2] is one value
 _LISTS = _SEAMS[0], _SEAMS[4]
 _LINES = ("\n", " · ")  # no sentence goes on behind these
 _LETTER = re.compile(r"[^\W\d_]")
@@ -54,7 +56,19 @@ def printable(text: str, stream: TextIO | None = None) -> str:
 def _translated(text: str, language: str) -> str:
     core = text.strip()
     lead, _, tail = text.partition(core) if core else (text, "", "")
-    return f"{lead}{_core(core, language) or core}{tail}"
+    return f"{lead}{_closed(_core(core, language) or core)}{tail}"
+
+
+def _closed(text: str) -> str:
+    """The text with every bracket closed as it was opened, by the Chinese sign or the other."""
+    opened: list[str] = []
+    out = []
+    for sign in text:
+        if sign in "(（":
+            opened.append(sign)
+        closing = sign in ")）" and opened
+        out.append(("）" if opened.pop() == "（" else ")") if closing else sign)
+    return "".join(out)
 
 
 @lru_cache(maxsize=65536)
@@ -66,6 +80,9 @@ def _core(text: str, language: str) -> str | None:
         return catalogue(language).plain.get(text)
     if any(seam in text for seam in _LINES):
         return _in_pieces(text, language)
+    for lead in _LEADS:
+        if text.startswith(lead):
+            return _led(text, lead, language)
     return _whole(text, language) or _in_pieces(text, language) or _filled(text, catalogue(language).phrases, language)
 
 
@@ -80,6 +97,17 @@ def _whole(text: str, language: str) -> str | None:
         or _without_end(text, language)
         or _filled(text, known.phrases, language, whole=_one)
     )
+
+
+def _led(text: str, lead: str, language: str) -> str | None:
+    """A sentence and the word in front of it, together where the catalogue has them so, else one after the other."""
+    known = catalogue(language)
+    own = [template for template in known.sentences if template.source.startswith(lead)]
+    if shown := known.plain.get(text) or _filled(text, own, language):
+        return shown
+    rest = text.removeprefix(lead)
+    shown = _core(rest, language) or rest
+    return next((t.filled([shown]) for t in known.phrases if t.source == f"{lead}{{0}}"), None)
 
 
 def _filled(
@@ -137,7 +165,9 @@ def _in_pieces(text: str, language: str) -> str | None:
     for seam, joint in _SEAMS:
         if seam not in text:
             continue
-        parts, between = text.split(seam), seam
+        parts, between = re.split(f"{re.escape(seam)}{_OUTSIDE}", text), seam
+        if len(parts) == 1:
+            continue
         if seam == ": " and (rest := _whole(seam.join(parts[1:]), language)):  # something, and a sentence about it
             return f"{_core(parts[0], language) or parts[0]}{joint}{rest}"
         if seam in _STOPS:

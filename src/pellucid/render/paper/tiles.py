@@ -103,10 +103,10 @@ def _error(sheet: Sheet, error: Display, e: Explanation, at: Column) -> float:
     )
     y = colour_bar(sheet, error, beside.down(y))
     relative = e.facts.get("relative_standard_error")
-    told = "" if e.interval() is None else "standard error "
     if relative is not None:
-        for words in wrapped(f"{told}{relative:.0%} of the map’s spread", beside.width, SMALL, rows=2):
-            y += sheet.line(words, left, y, SMALL, colour=FAINT)
+        said = f"{relative:.0%} of the map’s spread"
+        said = said if e.interval() is None else f"standard error {relative:.0%} of the map’s spread"
+        y += sheet.paragraph(said, left, y, beside.width, SMALL, colour=FAINT, rows=2)
     return max(y, at.y + height) + 0.03
 
 
