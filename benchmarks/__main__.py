@@ -16,6 +16,7 @@ from benchmarks import (
     features,
     heatmaps,
     interpretable,
+    medical,
     perturbation,
     report,
     runtime,
@@ -40,6 +41,7 @@ _SUITES = {
     "runtime": runtime,
     "studio": studio,
     "tasks": tasks,
+    "medical": medical,
 }
 
 

@@ -39,6 +39,7 @@ python -m benchmarks batch --markdown docs/benchmarks.md            # about twen
 python -m benchmarks runtime --markdown docs/benchmarks.md          # about an hour; PELLUCID_BEFORE as it says
 python -m benchmarks studio --markdown docs/benchmarks.md           # about five minutes
 python -m benchmarks tasks --quick --markdown docs/benchmarks.md    # about half an hour
+python -m benchmarks medical --markdown docs/benchmarks.md          # about half an hour
 ```
 
 `PELLUCID_DATA` names a folder of labelled pictures and weights; without one the pointing game is left out, and other
