@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from helpers import dicom as made
 from pellucid.errors import MediaError
 from pellucid.media import SAMPLES, expand, read_image, sample_path
+from pellucid.media.volumes import volumes_in
 
 
 @pytest.fixture
@@ -84,3 +86,16 @@ def test_samples_do_not_import_skimage():
     code = "import sys, pellucid.media as m; m.sample_path('cat'); assert 'skimage' not in sys.modules"
     path = os.pathsep.join(p for p in sys.path if p)
     subprocess.run([sys.executable, "-c", code], check=True, env={**os.environ, "PYTHONPATH": path})
+
+
+def test_a_study_of_folders_in_folders_is_one_input_and_each_series_a_volume(tmp_path):
+    pytest.importorskip("pydicom")
+    for name, uid in (("a", "1.2.3"), ("b", "1.2.4")):
+        for k in range(3):
+            made.write(
+                tmp_path / "study" / "day" / name / f"IM{k}", np.zeros((4, 4), np.int16), SeriesInstanceUID=uid,
+                ImagePositionPatient=[0, 0, 5 * k], ImageOrientationPatient=[1, 0, 0, 0, 1, 0], PixelSpacing=[1, 1],
+            )  # fmt: skip
+    study = str(tmp_path / "study")
+    assert expand([study], clips=None) == [study]
+    assert volumes_in(study) == [f"series:1:{study}", f"series:2:{study}"]

@@ -9,7 +9,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
-from glob import glob, has_magic
+from glob import escape, glob, has_magic, iglob
 from pathlib import Path
 
 from pellucid.errors import MediaError
@@ -128,7 +128,7 @@ def _expand(item: str, wanted: Wanted) -> list[str]:
             files = [os.path.join(path, name) for name in os.listdir(path) if not name.startswith(".")]
         except OSError as error:
             raise MediaError(f"The folder {item} can't be listed; check its permissions.") from error
-        if not _ending(files, wanted.endings) and (_ending(files, wanted.whole) or (wanted is ANY and _slices(files))):
+        if not _ending(files, wanted.endings) and (_ending(files, wanted.whole) or (wanted is ANY and _study(path))):
             return [path]  # numbered frames, slices
         otherwise = f"The folder {item} holds no {wanted.noun}; name a folder or a glob that does."
         return _matching(files, wanted.endings, otherwise)
@@ -155,12 +155,13 @@ def _ending(paths: Sequence[str], kinds: Collection[str]) -> list[str]:
     return [p for p in paths if os.path.splitext(p)[1].lower() in kinds and os.path.isfile(p)]
 
 
-def _slices(paths: Sequence[str]) -> bool:
-    """Whether some of the files are DICOM, whatever they are called."""
-    for path in filter(os.path.isfile, paths):
-        with suppress(OSError), open(path, "rb") as file:
-            if is_dicom(file.read(132)):
-                return True
+def _study(folder: str) -> bool:
+    """Whether some of the files in a folder, or in folders below it, are DICOM, whatever they are called."""
+    for below in ("*", "*/*", "*/*/*"):
+        for path in filter(os.path.isfile, iglob(os.path.join(escape(folder), below))):
+            with suppress(OSError), open(path, "rb") as file:
+                if is_dicom(file.read(132)):
+                    return True
     return False
 
 
