@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from pellucid.models.sliding import SlidingWindow
     from pellucid.models.sources import load, per_frame, per_slice, wrap
     from pellucid.models.targets import Class, Contrast, PerSample, Step, Target, TopClass, Unit
+    from pellucid.models.unscripted import Unscripted
     from pellucid.models.volume_preprocess import VolumePreprocess
     from pellucid.results import Concepts, Heatmap, Heatmaps, Importance, VideoHeatmap, VolumeHeatmap
     from pellucid.results.activations import Activations
@@ -75,6 +76,7 @@ _HOMES = {
     "pellucid.models.model": ("VisionModel",),
     "pellucid.models.volume_preprocess": ("VolumePreprocess",),
     "pellucid.models.sliding": ("SlidingWindow",),
+    "pellucid.models.unscripted": ("Unscripted",),
     "pellucid.models.preprocess": ("Preprocess",),
     "pellucid.models.blackbox": ("to_onnx",),
     "pellucid.models.sources": ("load", "per_frame", "per_slice", "wrap"),
@@ -165,6 +167,7 @@ __all__ = [
     "TargetError",
     "TopClass",
     "Unit",
+    "Unscripted",
     "Verification",
     "VideoHeatmap",
     "VisionModel",

@@ -10,7 +10,8 @@ from pellucid.errors import LayerError
 
 _ORIGINAL = (
     "which runs no hooks, so its layers can't be read: use a method that needs none, such as saliency, "
-    "integrated-gradients, occlusion or rise, or explain the original module"
+    "integrated-gradients, occlusion or rise, or explain the original module, or "
+    "pl.Unscripted(module) where it is TorchScript"
 )
 
 

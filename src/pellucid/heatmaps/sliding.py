@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pellucid.engine import Cost
+from pellucid.engine import Capture, Cost
 from pellucid.engine.trace import leave_no_trace
 from pellucid.heatmaps.activations import activation_and_gradients, choose_layer
 from pellucid.heatmaps.base import Attribution
@@ -23,6 +23,7 @@ from pellucid.media import Geometry
 from pellucid.models.layers import Layer
 from pellucid.models.sliding import Place, SlidingWindow, inside, shared
 from pellucid.models.targets import Target
+from pellucid.models.window_memory import last
 from pellucid.scoring.job import Job, prepare
 
 Finish = Callable[[Any, Job, Target, Tensor, Tensor, Layer], Attribution]
@@ -46,11 +47,19 @@ def through_windows(
         strongest = max(places, key=lambda place: float(shares(place).abs().sum()))
         layer = choose_layer(methods[0].layer, _window(net, x, shares, strongest, target), need_gradient)
         A, G = [], []
+        memory = last() if need_gradient else None
+        whole = torch.zeros_like(x) if memory is not None and memory.slopes else None
         for place in places:
             one = _window(net, x, shares, place, target)
-            activation, gradients = activation_and_gradients(one, layer, need_gradient)
+            if whole is None:
+                activation, gradients = activation_and_gradients(one, layer, need_gradient)
+            else:  # the backward pass goes on to the volume, for methods that follow
+                activation, gradients, own = _through(one, layer)
+                whole[inside(place)] += own
             A.append(layer.layout.to_map(activation).float())
             G.append(layer.layout.to_map(gradients[0]).float() if need_gradient else torch.zeros_like(A[-1]))
+        if memory is not None and whole is not None:
+            memory.keep_gradient(net, x, gradient, whole)
         long, slopes = torch.cat(A, 2), torch.cat(G, 2)
         count = len(job.inputs)
         cost = Cost(forwards=count * 2 * len(places), backwards=count * len(places) * need_gradient)
@@ -60,6 +69,15 @@ def through_windows(
             found.cost, found.layer = cost, layer
             result.append(found)
     return results
+
+
+def _through(one: Job, layer: Layer) -> tuple[Tensor, list[Tensor], Tensor]:
+    """A window's activation, its score's gradient there, and that to the window itself, by one pass."""
+    name, (target,) = layer.name, one.targets
+    with Capture(one.module, [name], runs={name: layer.runs}, input_gradient=True) as capture:
+        _, scores = capture.scored(one.inputs, lambda output, watched: [target.score(output, watched)])
+        (gradients,) = capture.gradients(scores)
+        return capture.activations[name].detach(), [gradients[name]], gradients["input"]
 
 
 def _of_answer(net: SlidingWindow, x: Tensor, inner: Place, target: Target) -> Tensor:

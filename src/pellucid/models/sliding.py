@@ -166,6 +166,9 @@ class _Fused(torch.autograd.Function):
 
 def gradient_of(net: SlidingWindow, x: Tensor, gradient: Tensor) -> Tensor:
     """The gradient to `x` `(N, C, *space)` of a fused answer whose own gradient is `(N, K, *space)`."""
+    memory = last()
+    if memory is not None and (kept := memory.gradient(net, x, gradient)) is not None:
+        return kept
     found, shares = torch.zeros_like(x), shared(net, gradient)
     for place in net.places(x.shape[2:]):
         share = shares(place)

@@ -82,11 +82,17 @@ def remembering(memory: WindowMemory | None = None) -> Iterator[WindowMemory]:
 
 
 class LastAnswer:
-    """The answer of one network to one volume, the latest asked for."""
+    """The answer of one network to one volume, the latest asked for, and gradients that came by the way.
 
-    def __init__(self) -> None:
+    Attributes:
+        slopes: whether gradients to the volume will be asked for, and are worth keeping.
+    """
+
+    def __init__(self, slopes: bool = False) -> None:
+        self.slopes = slopes
         self._key: tuple[object, ...] = ()
         self._kept: Tensor | None = None
+        self._gradients: dict[tuple[object, ...], Tensor] = {}
 
     def answer(self, network: nn.Module, x: Tensor, compute: Callable[[Tensor], Tensor]) -> Tensor:
         """What `compute` gives for `x`; not computed again while network, weights and volume are the same.
@@ -95,12 +101,28 @@ class LastAnswer:
         """
         if has_hooks(network):
             return compute(x)
-        held = network.state_dict(keep_vars=True).values()
-        weights = tuple((id(p), 0 if p.is_inference() else p._version) for p in held)
-        key = (id(network), weights, tuple(x.shape), x.dtype, x.device, name_of(x))
+        key = _key_of(network, x)
         if self._kept is None or self._key != key:
             self._key, self._kept = key, compute(x)
         return self._kept
+
+    def keep_gradient(self, network: nn.Module, x: Tensor, of_answer: Tensor, gradient: Tensor) -> None:
+        """Keep the gradient to `x` of a score whose gradient to the answer is `of_answer`."""
+        if not has_hooks(network):
+            self._gradients[(*_key_of(network, x), name_of(of_answer))] = gradient
+
+    def gradient(self, network: nn.Module, x: Tensor, of_answer: Tensor) -> Tensor | None:
+        """The gradient that was kept for the same network, weights, volume and score, if any; it is handed out once."""
+        if not self._gradients or has_hooks(network):
+            return None
+        return self._gradients.pop((*_key_of(network, x), name_of(of_answer)), None)
+
+
+def _key_of(network: nn.Module, x: Tensor) -> tuple[object, ...]:
+    """What says that a network, its weights and its input are the same."""
+    held = network.state_dict(keep_vars=True).values()
+    weights = tuple((id(p), 0 if p.is_inference() else p._version) for p in held)
+    return (id(network), weights, tuple(x.shape), x.dtype, x.device, name_of(x))
 
 
 _LAST: ContextVar[LastAnswer | None] = ContextVar("last_volume_answer", default=None)
@@ -112,9 +134,12 @@ def last() -> LastAnswer | None:
 
 
 @contextmanager
-def recalling() -> Iterator[None]:
-    """A volume that was answered is not run again in this context, as long as no other comes in between."""
-    token = _LAST.set(_LAST.get() or LastAnswer())
+def recalling(slopes: bool = False) -> Iterator[None]:
+    """A volume that was answered is not run again in this context, as long as no other comes in between.
+
+    With `slopes` a method that runs each window backward keeps the gradient to the volume for those that want that.
+    """
+    token = _LAST.set(_LAST.get() or LastAnswer(slopes))
     try:
         yield
     finally:

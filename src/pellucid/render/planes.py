@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from pellucid.explanation import Explanation
+from pellucid.keep.once import once
 from pellucid.media import Volume
 from pellucid.media.orientation import said, spacing, to_mm, turn_to, turned, turned_affine
 from pellucid.render.paper.colour import Limits, limits
@@ -79,6 +80,10 @@ class Planes:
 
 def peak_of(explanation: Explanation) -> tuple[tuple[int, int, int], tuple[float, float, float]]:
     """The voxel of the original where the map is strongest, and its millimetres Right, Anterior, Superior."""
+    return once("peak", explanation, lambda: _peak_of(explanation))
+
+
+def _peak_of(explanation: Explanation) -> tuple[tuple[int, int, int], tuple[float, float, float]]:
     heat = explanation.heatmap()[0].numpy()
     strength = np.where(np.isfinite(heat), np.abs(heat) if explanation.signed else heat, -np.inf)
     top = strength.max()
@@ -92,6 +97,10 @@ def peak_of(explanation: Explanation) -> tuple[tuple[int, int, int], tuple[float
 
 def planes_of(explanation: Explanation) -> Planes:
     """Three planes through the peak, and the strongest values seen from the front."""
+    return once("planes", explanation, lambda: _planes_of(explanation))
+
+
+def _planes_of(explanation: Explanation) -> Planes:
     peak, mm = peak_of(explanation)
     heat, grey, steps, affine = _upright(explanation)
     across = np.linalg.inv(affine) @ [*mm, 1.0]
@@ -220,7 +229,11 @@ def _upright(
     turn = turn_to(affine, "RAS")
     heat = np.asarray(turned(e.heatmap()[0].numpy(), turn), np.float32)
     volume = e.picture if isinstance(e.picture, Volume) else None
-    grey = np.full(heat.shape, 0.5, np.float32) if volume is None else turned(volume.brightness(), turn)
+    grey = (
+        np.full(heat.shape, 0.5, np.float32)
+        if volume is None
+        else turned(once("brightness", volume, volume.brightness), turn)
+    )
     there = turned_affine(affine, e.geometry.source_size, turn)
     return heat, np.asarray(grey, np.float32), spacing(there), there
 

@@ -18,6 +18,7 @@ from pellucid.evaluation.check import Explained, Session, by_picture, check
 from pellucid.evaluation.reliability import READERS, ReliabilityCard
 from pellucid.evaluation.reliability import reliability as measure_reliability
 from pellucid.explanation import REDACTED, Explanation, Quality
+from pellucid.keep.once import computing_once, once
 from pellucid.media import Medium, Volume
 from pellucid.media.redaction import redacted
 from pellucid.results.base import Result
@@ -137,6 +138,10 @@ class VolumeHeatmap(Heatmap):
     def affine(self) -> NDArray[np.float64]:
         """From an index of `heatmap()[0]` to millimetres to the patient's Right, Anterior and Superior, `(4, 4)`."""
         return np.vstack([np.asarray(self.geometry.affine, np.float64), [0.0, 0.0, 0.0, 1.0]])
+
+    def heatmap(self) -> Tensor:
+        """The map on the volume's own grid, float32 `(1, I, J, K)`, NaN where the model never looked."""
+        return once("heatmap", self, super().heatmap)
 
     @property
     def peak(self) -> tuple[tuple[int, int, int], tuple[float, float, float]]:
@@ -312,13 +317,14 @@ class Heatmaps(list[Heatmap], Result):
         """
         stem = unused(slug(self[0].name), taken) if stem is None else stem
         files: list[Path] = []
-        for e, name in zip(self, file_names(self), strict=True):
-            files += storage.save(e, folder / f"{stem}.{name}")
-            if isinstance(e, VideoHeatmap) and e.kind == "map" and e.picture is not None:
-                files.append(storage.write_bytes(folder / f"{stem}.{name}.webm", e.video()))
-            if isinstance(e, VolumeHeatmap) and e.kind == "map":
-                files += e.exported(folder, f"{stem}.{name}", keep_identifiers=keep_identifiers)
-        return [*files, storage.write_bytes(folder / f"{stem}.png", self.png())]
+        with computing_once():
+            for e, name in zip(self, file_names(self), strict=True):
+                files += storage.save(e, folder / f"{stem}.{name}")
+                if isinstance(e, VideoHeatmap) and e.kind == "map" and e.picture is not None:
+                    files.append(storage.write_bytes(folder / f"{stem}.{name}.webm", e.video()))
+                if isinstance(e, VolumeHeatmap) and e.kind == "map":
+                    files += e.exported(folder, f"{stem}.{name}", keep_identifiers=keep_identifiers)
+            return [*files, storage.write_bytes(folder / f"{stem}.png", self.png())]
 
     def on_page(self, file: str = "") -> Card:
         """All explanations, which must be of one picture, as a part of a page: they share one viewer."""

@@ -17,6 +17,7 @@ from pellucid.engine.trace import interruptible
 from pellucid.errors import AbsentError, MediaError, PellucidError, StorageError, TargetError
 from pellucid.explanation import Prediction, Record
 from pellucid.heatmaps import Attribution, Method, explain_all, get_method
+from pellucid.heatmaps.gradient import GradientMethod
 from pellucid.media import Plan, address
 from pellucid.media.geometry import Geometry
 from pellucid.models.adapters import ClipInput
@@ -212,7 +213,7 @@ def explain_batch(
     weights = weights or model.fingerprint()
     x = torch.stack([item.x for item in items]).to(model.device, model.dtype)
     key = _cut_key(methods, targets)
-    with recalling(), cut_ahead(unwrap(model.module), x, key) as begun:
+    with recalling(_wants_slopes(methods)), cut_ahead(unwrap(model.module), x, key) as begun:
         ahead = begun or Ahead(x, key, model.outputs(x))
         doubts = model.doubts(model.sound(ahead.output), len(x))
         as_one = all(doubts) or not any(doubts)
@@ -238,6 +239,12 @@ def explain_batch(
             for a, m in enumerate(found.methods)
         ]
         yield item.source["name"], Heatmaps(settled(maps, found.stands))
+
+
+def _wants_slopes(methods: Sequence[Method]) -> bool:
+    """Whether a method that passes backward through the network is followed by one of the gradient at the input."""
+    after = [k for k, m in enumerate(methods) if isinstance(m, GradientMethod)]
+    return bool(after) and any(m.cut_key() is not None for m in methods[: after[-1]])
 
 
 def _cut_key(methods: Sequence[Method], targets: Sequence[Target]) -> Hashable:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import platform
 from dataclasses import replace
 from datetime import UTC, datetime
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -25,12 +26,10 @@ from pellucid.verbs.request import unheld
 
 def software() -> dict[str, str]:
     """Versions of what computes."""
-    import timm
-
     return {
         "pellucid": __version__,
         "torch": torch.__version__,
-        "timm": timm.__version__,
+        "timm": version("timm"),  # which is not imported for it
         "python": platform.python_version(),
         "platform": platform.platform(),
     }
