@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from pellucid.results.scoreboard import Scoreboard
 
 METHODS = "grad-cam,layer-cam,integrated-gradients"
+_OF_INPUTS = "mosaic"  # the suite that is made of the user's own inputs
 
 
 @options.spelled_out
@@ -53,7 +54,7 @@ def evaluate(
         str | None,
         typer.Option(
             "--suite",
-            help="Known truth, in place of inputs and model: single, and, suppressor, watermark, motion, order ...",
+            help="Known truth, in place of inputs and model: single, texture, motion ...; of both: mosaic.",
         ),
     ] = None,
     quick: Annotated[
@@ -73,7 +74,7 @@ def evaluate(
             "quick": quick,
             "say": lambda text: say(text, aside=True),
         }
-        if suite is not None:
+        if suite is not None and suite != _OF_INPUTS:
             found = _on_a_suite(suite, [*(inputs or []), *([masks] if masks else [])], methods, metrics, **settings)
         else:
             from pellucid.errors import MediaError
@@ -98,7 +99,10 @@ def evaluate(
             settings = {"target": target, "masks": masks, "keep": out / "work"} | settings
             settings["baseline"] = baseline or "blur"
             with console.progress():
-                found = run(vision, given, asked, metrics, **settings)
+                if suite is None:
+                    found = run(vision, given, asked, metrics, **settings)
+                else:
+                    found = _on_mosaics(vision, given, asked, metrics, **settings)
         saved = [str(path) for path in found.save(out)]
         report["results"].append(_entry(found, saved))
         if not as_json:
@@ -118,6 +122,22 @@ def _on_a_suite(suite: str, besides: list[Any], methods: str, metrics: str, **se
         raise MediaError("A suite brings its own inputs, model and masks: leave them out.")
     with console.progress():
         return evaluate_suite(suite, methods, metrics, **settings)
+
+
+def _on_mosaics(vision: Any, given: Any, methods: Any, metrics: str, **settings: Any) -> Scoreboard:
+    """The methods on mosaics of the inputs.
+
+    Raises:
+        MediaError: masks or a target are named beside them.
+    """
+    from pellucid.errors import MediaError
+    from pellucid.verbs import evaluate_mosaics as mosaics
+
+    if settings.pop("masks") is not None or settings.pop("target") != "top":
+        raise MediaError("A mosaic brings its own target and masks: leave them out.")
+    asked = mosaics.METHODS if methods == METHODS else methods
+    read = mosaics.METRICS if metrics == "default" else metrics
+    return mosaics.evaluate_mosaics(vision, given, asked, read, **settings)
 
 
 def _methods(text: str) -> Any:

@@ -54,7 +54,7 @@ def evaluate_suite(
     if name in generated.SUITES:
         return _on_clips(name, names, metrics, count, baseline=baseline or "time-mean", seed=seed, **how)
     if name not in pictures.SUITES:
-        raise MediaError(f"There is no suite {name!r}: choose {', '.join(SUITES)}.")
+        raise MediaError(f"There is no suite {name!r}: choose {', '.join(SUITES)}, or mosaic with inputs of your own.")
     net, batch = pictures.draw(name, count, seed)
 
     def truth(_model: Any, x: Tensor, _target: Any) -> Tensor:

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
 from pellucid.errors import MediaError
+from pellucid.evaluation.suites.textures import TextureDetectors, stripes
 
 SIDE = 48  # pixels
 _GREEN, _BLUE, _RED, _MARK = (0.1, 0.8, 0.2), (0.1, 0.2, 0.85), (0.9, 0.15, 0.1), (0.85, 0.1, 0.8)
@@ -101,7 +102,7 @@ class PictureSuite:
     """
 
     about: str
-    model: Callable[[], ColourDetectors]
+    model: Callable[[], ColourDetectors | TextureDetectors]
     draw: Callable[[Tensor, torch.Generator], None]
 
 
@@ -153,6 +154,19 @@ def _watermark(canvas: Tensor, generator: torch.Generator) -> None:
         _disc(picture, _MARK, (6.0, 6.0), 4.0)
 
 
+def _striped(canvas: Tensor, generator: torch.Generator) -> None:
+    for picture in canvas:
+        left, right = _spot(generator, margin=16), _spot(generator, margin=16)
+        for at, lines in (
+            ((left[0], left[1] / 2), stripes(SIDE)),
+            ((right[0], SIDE / 2 + right[1] / 2), stripes(SIDE).T),
+        ):
+            whole = torch.full((3, SIDE, SIDE), 0.5) + 0.3 * lines
+            inside = torch.zeros(3, SIDE, SIDE)
+            _disc(inside, (1.0, 1.0, 1.0), at, 8.0)
+            picture.lerp_(whole, inside)
+
+
 def _suppressed(canvas: Tensor, generator: torch.Generator) -> None:
     for picture in canvas:
         left, right = _spot(generator), _spot(generator)
@@ -187,6 +201,11 @@ SUITES: dict[str, PictureSuite] = {
         _suppressing,
         _suppressed,
     ),
+    "texture": PictureSuite(
+        "how much of it has upright stripes; a disc of the same size and colours has level ones",
+        TextureDetectors,
+        _striped,
+    ),
     "watermark": PictureSuite(
         "a mark in the corner, not the object", lambda: ColourDetectors((_MARK,), (1.0,), 2.5, 1.0), _watermark
     ),
@@ -203,7 +222,7 @@ def suite(name: str) -> PictureSuite:
     return SUITES[name]
 
 
-def draw(name: str, count: int, seed: int = 0) -> tuple[ColourDetectors, PlantedPictures]:
+def draw(name: str, count: int, seed: int = 0) -> tuple[ColourDetectors | TextureDetectors, PlantedPictures]:
     """The network of a suite, and `count` pictures of class 1 with their truth; the same seed draws the same ones."""
     chosen = suite(name)
     generator = torch.Generator().manual_seed(seed)
