@@ -68,5 +68,5 @@ def evaluate_mosaics(
 def _surest(heads: MosaicHeads, mosaic: Tensor) -> int:
     """The tile that holds the greatest score."""
     with torch.no_grad():
-        scores = wrap(heads, scores="sigmoid").outputs(mosaic[None])
+        scores: Tensor = wrap(heads, scores="sigmoid").outputs(mosaic[None])
     return int(scores.argmax()) // (scores.shape[1] // TILES**2)
