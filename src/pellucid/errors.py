@@ -25,6 +25,19 @@ class LayerError(PellucidError):
     """A layer doesn't exist, never runs, or can't be explained."""
 
 
+class DeadLayerError(LayerError):
+    """No gradient of a target reaches the layer's cells.
+
+    Attributes:
+        target: which of those that were asked.
+        better: the layer that would explain it.
+    """
+
+    def __init__(self, message: str, target: object, better: str) -> None:
+        super().__init__(message)
+        self.target, self.better = target, better
+
+
 class TargetError(PellucidError):
     """A target doesn't fit the model's labels or its output."""
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from pellucid.engine import Capture
-from pellucid.errors import LayerError, MethodError
+from pellucid.errors import DeadLayerError, MethodError
 from pellucid.models.layers import Layer, best_layer, describe, finer_layers
 from pellucid.models.probe import Score
 from pellucid.models.targets import Target
@@ -89,12 +89,14 @@ def activation_and_gradients(job: Job, layer: Layer, need_gradient: bool) -> tup
 
 def refuse_dead_layer(job: Job, target: Target, layer: Layer) -> None:
     """A layer whose cells never reach the target explains nothing, whatever the picture: say which one would."""
-    better = best_layer(job.module, job.inputs, target.score, watch=target.layers, key=target.kind)
+    better = best_layer(job.module, job.inputs, target.score, watch=target.layers, key=target.way)
     if better.name != layer.name:
         tokens = "its patch tokens carry" if layer.layout.kind == "tokens" else "its cells carry"
-        raise LayerError(
+        raise DeadLayerError(
             f"Layer {layer.name!r} cannot explain this target, because {tokens} no gradient to it (it stands beside "
-            f"the way to the score, or behind the last mixing of places): use {better.name!r}, or name no layer."
+            f"the way to the score, or behind the last mixing of places): use {better.name!r}, or name no layer.",
+            target,
+            better.name,
         )
 
 

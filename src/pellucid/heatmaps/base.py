@@ -21,7 +21,7 @@ from pellucid.engine.memory import Memory
 from pellucid.engine.opaque import require_layers
 from pellucid.engine.run import batch_note
 from pellucid.engine.trace import interruptible
-from pellucid.errors import MethodError
+from pellucid.errors import DeadLayerError, MethodError
 from pellucid.media.geometry import Geometry
 from pellucid.models.layers import Layer
 from pellucid.models.opens import Need, needed, opens
@@ -188,6 +188,20 @@ def _run_groups(methods: Sequence[Method], job: Job) -> list[list[Attribution]]:
         groups.setdefault(m.pass_key(), []).append(m)
     found: dict[int, list[Attribution]] = {}
     for group in groups.values():
-        for m, attributions in zip(group, type(group[0]).run(group, job), strict=True):
+        for m, attributions in zip(group, _run(group, job), strict=True):
             found[id(m)] = attributions
     return [found[id(m)] for m in methods]
+
+
+def _run(group: Sequence[Method], job: Job) -> list[list[Attribution]]:
+    """Methods of one pass, `[method][target]`; a target that does not hang on the others' layer runs at its own."""
+    try:
+        return type(group[0]).run(group, job)
+    except DeadLayerError as dead:
+        if any(getattr(m, "layer", "") is not None for m in group):
+            raise
+        k = next(k for k, target in enumerate(job.targets) if target is dead.target)
+        others = job.targets[:k] + job.targets[k + 1 :]
+        alone = _run([m.at(dead.better) for m in group], dataclasses.replace(job, targets=job.targets[k : k + 1]))
+        rest = _run(group, dataclasses.replace(job, targets=others)) if others else [[] for _ in group]
+        return [[*row[:k], *own, *row[k:]] for row, own in zip(rest, alone, strict=True)]

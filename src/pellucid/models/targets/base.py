@@ -85,6 +85,11 @@ class Target(ABC):
         return "output"
 
     @property
+    def way(self) -> Hashable:
+        """What the choice of a layer for this target alone depends on."""
+        return self.kind
+
+    @property
     def others(self) -> tuple[Picture, ...]:
         """The pictures beside the explained one that it speaks of, once it has `met` them."""
         return ()

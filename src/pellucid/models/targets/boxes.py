@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -203,6 +203,11 @@ class BoxTarget(Target):
         if self.at is None:
             return f"{has}, none of class {self.label!r}: ask why none is at a place, box:{self.label}@x0,y0,x1,y1."
         return f"{has}, none at {_shown(self.at)}: name the class that is missed there, box:LABEL@{_shown(self.at)}."
+
+    @property
+    def way(self) -> Hashable:
+        """Candidates may hang on different levels of a pyramid, each of which is beside the way to the others."""
+        return self.kind, tuple(a.candidate for a in self.boxes)
 
     def marks(self) -> dict[str, Tensor]:
         """`box`: the boxes asked for, `(N, 4)`, on the model's input."""
