@@ -34,6 +34,7 @@ def test_every_text_is_escaped_and_nothing_is_fetched():
 def test_a_warning_is_told_by_its_sign_as_well_as_by_colour():
     assert paragraph("mind this", warn=True) == '<p class="warn">⚠ mind this</p>'
     assert paragraph("plain") == "<p>plain</p>"
+    assert paragraph("run `a <b>` or `c`, not `d") == "<p>run <code>a &lt;b&gt;</code> or <code>c</code>, not `d</p>"
 
 
 def test_a_figure_is_the_same_text_each_time():

@@ -87,8 +87,8 @@ class Findings(Brief):
             count = len(confusion.members)
             yield f"`{a}` is taken for `{b}` once." if count == 1 else f"`{a}` is taken for `{b}` {count} times."
         if r.duplicates:
-            yield f"{len(r.duplicates)} pairs of files show one picture, {len(r.contradicting)} with different labels."
+            yield f"Pairs of files that show one picture: {len(r.duplicates)}, with different labels: {len(r.contradicting)}."
         if r.mislabelled:
-            yield f"{len(r.mislabelled)} labels look wrong: the model is as sure of another class as of that one's own."
+            yield f"Labels that look wrong: {len(r.mislabelled)} (the model is as sure of another class as of that one's own)."
         if r.astray:
-            yield f"{len(r.astray)} answers are confident and wrong with their evidence at the border of the picture."
+            yield f"Answers that are confident and wrong, with their evidence at the border of the picture: {len(r.astray)}."

@@ -44,4 +44,5 @@ def report(
         return
     for refused in made.refused:
         say(f"pellucid: {refused}", aside=True)
-    say(f"{out}: {made.count} results, {told['bytes'] / 1e6:.1f} MB")
+    size = told["bytes"] / 1e6
+    say(f"{out}: 1 result, {size:.1f} MB" if made.count == 1 else f"{out}: {made.count} results, {size:.1f} MB")

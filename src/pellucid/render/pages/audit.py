@@ -206,6 +206,9 @@ def _slices(found: Findings) -> str:
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
+    if not rows:
+        return paragraph("Nothing was tested.")
+
     def cells(kind: str, row: Sequence[Any]) -> str:
         return "<tr>" + "".join(f"<{kind}>{spoken(str(v))}</{kind}>" for v in row) + "</tr>"
 

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 Pixels = NDArray[np.uint8]
 
+_CODE = re.compile(r"`([^`]+)`")
+
 
 class Page:
     """A page under way: a title, a few lines, articles.
@@ -67,6 +69,11 @@ def spoken(text: str) -> str:
     return escape(translated(text))
 
 
+def prose(text: str) -> str:
+    """A text in the reader's language; what stands between backticks is marked as code."""
+    return _CODE.sub(r"<code>\1</code>", spoken(text))
+
+
 def article(title: str, *parts: str) -> str:
     """A card of markup under a heading."""
     return f"<article><h2>{spoken(title)}</h2>{''.join(parts)}</article>"
@@ -75,7 +82,7 @@ def article(title: str, *parts: str) -> str:
 def paragraph(text: str, *, kind: str = "", warn: bool = False) -> str:
     """A text as a paragraph; a warning stands out in colour and by its sign."""
     classes = " ".join(filter(None, (kind, "warn" if warn else "")))
-    return f"<p{f' class={chr(34)}{classes}{chr(34)}' if classes else ''}>{'⚠ ' if warn else ''}{spoken(text)}</p>"
+    return f"<p{f' class={chr(34)}{classes}{chr(34)}' if classes else ''}>{'⚠ ' if warn else ''}{prose(text)}</p>"
 
 
 def table(rows: Mapping[str, Any] | Iterable[tuple[str, Any]]) -> str:

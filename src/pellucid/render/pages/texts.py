@@ -14,7 +14,7 @@ RECORD = "The record"
 VALUES = "Values"
 FIGURES = "All figures"
 REPORT = (
-    "{count} results. Made by Pellucid {version}; nothing in this page is fetched. `pellucid verify` of this file "
+    "Results: {count}. Made by Pellucid {version}; nothing in this page is fetched. `pellucid verify` of this file "
     "computes its numbers again."
 )
 THUMBNAIL = "To keep the page below {limit} MB, this input is shown as a picture: its raw values are in {file}."

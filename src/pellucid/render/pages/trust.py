@@ -7,7 +7,7 @@ import math
 from pellucid.evaluation.verdict import SHOWS_MODEL
 from pellucid.explanation import Curve, Explanation, Quality
 from pellucid.render.pages import texts
-from pellucid.render.pages.page import spoken
+from pellucid.render.pages.page import prose, spoken
 from pellucid.render.paper.colour import number
 
 _WIDE, _HIGH = 220, 110
@@ -20,7 +20,7 @@ def trust(e: Explanation) -> str:
         return f'<div class="trust"><p class="verdict quiet">{spoken(texts.UNCHECKED)}</p></div>'
     good = "good" if quality.verdict == "faithful" else "bad"
     said = texts.VERDICTS.get(quality.verdict, quality.line)
-    items = "".join(f"<li>{spoken(sentence)}</li>" for sentence in sentences(quality))
+    items = "".join(f"<li>{prose(sentence)}</li>" for sentence in sentences(quality))
     return (
         f'<div class="trust"><p class="verdict {good}">{spoken(said)}</p><ul>{items}</ul>'
         f'<p class="facts">{spoken(quality.line)}</p>{_curves(quality)}</div>'
