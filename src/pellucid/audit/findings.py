@@ -86,9 +86,10 @@ class Findings(Brief):
             a, b = self.labels[confusion.truth], self.labels[confusion.answer]
             count = len(confusion.members)
             yield f"`{a}` is taken for `{b}` once." if count == 1 else f"`{a}` is taken for `{b}` {count} times."
-        if r.duplicates:
-            yield f"Pairs of files that show one picture: {len(r.duplicates)}, with different labels: {len(r.contradicting)}."
-        if r.mislabelled:
-            yield f"Labels that look wrong: {len(r.mislabelled)} (the model is as sure of another class as of that one's own)."
-        if r.astray:
-            yield f"Answers that are confident and wrong, with their evidence at the border of the picture: {len(r.astray)}."
+        pairs, contradicting, doubtful, astray = map(len, (r.duplicates, r.contradicting, r.mislabelled, r.astray))
+        if pairs:
+            yield f"Pairs of files that show one picture: {pairs}, with different labels: {contradicting}."
+        if doubtful:
+            yield f"Labels that look wrong: {doubtful} (the model is as sure of another class as of that one's own)."
+        if astray:
+            yield f"Answers that are confident and wrong, with their evidence at the border of the picture: {astray}."
