@@ -70,7 +70,10 @@ def test_a_black_box_is_advised_black_box_methods():
     assert told["rise"].verdict == "suits"
     assert told["grad-cam"].verdict == "refused"
     assert "black box" in told["grad-cam"].why[0]
-    assert advise(pl.wrap(bright_net().forward, transform=PLAIN, labels=("bright", "dark"))).methods() == []
+    advice = advise(pl.wrap(bright_net().forward, transform=PLAIN, labels=("bright", "dark")))
+    assert advice.methods() == []
+    assert advice.black_box
+    assert not advise(bright_model()).black_box
 
 
 class Sorted(nn.Module):
@@ -104,6 +107,7 @@ def test_one_method_that_fails_does_not_stop_the_others():
 
 COSTS = {
     "grad-cam": (1, 1), "eigen-cam": (1, 0), "smooth-grad": (50, 50), "smooth-grad-cam++": (10, 8), "agi": (160, 320),
+    "lrp": (2, 2),
     "refine-cam": (4, 3), "deep-lift-shap": (16, 8), "guided-ig": (150, 150), "integrated-gradients": (434, 400),
     "expected-gradients": (100, 50), "transformer-attribution": (2, 2), "xrai": (116, 48), "legrad": (2, 1),
 }  # fmt: skip
@@ -147,6 +151,12 @@ def test_the_command_says_it_in_a_table_and_as_json(on_bright):
     told = json.loads(CliRunner().invoke(app, ["advise", "--json"]).output)
     assert [row["method"] for row in told["methods"]] == list(METHODS)
     assert told["target"] == "top class" or told["target"]
+    assert f"What would be explained: {told['target']}." in shown.output
+    by_method = {row["method"]: row["seconds"] for row in told["methods"]}
+    assert by_method["saliency"] == pytest.approx(3 * told["seconds a forward"])  # one forward, one backward
+    assert by_method["smooth-grad"] == pytest.approx(150 * told["seconds a forward"])
+    assert by_method["score-cam"] is by_method["rise"] is None  # as many as there are channels, or masks
+    assert "outputs alone" not in shown.output
 
 
 def test_explain_by_all_methods_makes_one_sheet_and_says_who_is_left_out(on_bright, tmp_path, monkeypatch):

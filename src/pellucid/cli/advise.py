@@ -33,8 +33,16 @@ def advise(
         print(json.dumps(advice.as_dict(), indent=2))
         return
     shown = [e for e in advice.entries if refused or e.verdict != "refused"]
-    table(("method", "verdict", "cost", "why"), [(e.method, e.verdict, e.cost, "; ".join(e.why)) for e in shown])
-    say(f"One forward pass of one input takes {advice.seconds:.3g} s here.")
+    took = [advice.seconds_of(e) for e in shown]
+    rows = [
+        (e.method, e.verdict, "" if s is None else f"{s:.2g} s" if s < 10 else f"{s:.0f} s", e.cost, "; ".join(e.why))
+        for e, s in zip(shown, took, strict=True)
+    ]
+    table(("method", "verdict", "at most", "cost", "why"), rows)
+    say(f"What would be explained: {advice.target}.")
+    say(f"One forward pass of one input takes {advice.seconds:.3g} s here; times are those of the passes of one map.")
+    if advice.black_box:
+        say("The model shows its outputs alone; as a torch module it would open layers and gradients to the others.")
     left = len(advice.refused())
     if left and not refused:
         say(f"{left} methods do not suit this network and target: --refused says why.")
