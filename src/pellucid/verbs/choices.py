@@ -19,7 +19,7 @@ def as_methods(
 ) -> list[Method]:
     """Methods by name (`"grad-cam,rise"`), as objects, or a mixture; `layer` and `seed` go to those that take them."""
     given = method if isinstance(method, Sequence) and not isinstance(method, str) else [method]
-    names = [part for m in given for part in (filter(str.strip, m.split(",")) if isinstance(m, str) else [m])]
+    names = [part for m in given for part in (m.split(",") if isinstance(m, str) else [m])]
     methods = [named_method(m) if isinstance(m, str) else m for m in names]
     wrong = next((m for m in methods if not isinstance(m, Method)), None)
     if wrong is not None:
