@@ -1,8 +1,8 @@
-"""`pellucid explain --truth`: a detector's hits, misses and false boxes, explained apart."""
+"""`pellucid explain --truth`: a detector's hits, misses and false boxes, explained apart; other maps beside masks."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,8 +12,44 @@ from pellucid.cli.console import say, with_progress
 
 if TYPE_CHECKING:
     from pellucid.errors import PellucidError
+    from pellucid.heatmaps import Method
+    from pellucid.models.model import VisionModel
     from pellucid.results.judged import JudgedPicture
     from pellucid.truth import Truth
+    from pellucid.verbs.located import Located
+
+
+def boxes_first(
+    vision: VisionModel,
+    files: Sequence[str],
+    truth: Path,
+    methods: Sequence[Method],
+    seed: int,
+    redact: str | None,
+    report: dict[str, Any],
+    out: Path,
+    as_json: bool,
+) -> Located | None:
+    """Explain a detector beside the truth, in whole; of any other model what lays its maps beside the truth.
+
+    Args:
+        redact: what is to be hidden.
+        report, out: what programs are told, and where it is written.
+    """
+    from pellucid.models.tasks import BoxTask
+    from pellucid.results import names_of_inputs
+    from pellucid.truth import read_truth
+    from pellucid.verbs.beside_truth import explain_beside, task_beside
+    from pellucid.verbs.located import Located
+    from pellucid.verbs.redaction import without
+
+    task = task_beside(vision, files)
+    if not isinstance(task, BoxTask):
+        return Located(truth, task, vision.labels or ())
+    known = read_truth(truth, vision.labels or ())
+    judged = without(redact, explain_beside(vision, files, known, methods, seed=seed))
+    beside_truth(judged, known, report, out, names_of_inputs(out, files), as_json)
+    return None
 
 
 def beside_truth(
@@ -69,3 +105,37 @@ def _tell(found: JudgedPicture, panels: list[str]) -> None:
         say(f"  note: {remark}")
     for panel in panels:
         say(f"  picture: {panel}")
+
+
+def end_of_truth(located: Located, report: dict[str, Any], out: Path, *, quiet: bool) -> None:
+    """Write the figures of maps beside the truth as a table, and say their means and what is not judged.
+
+    Args:
+        located: what became of each map.
+        report: what programs are told; gets `truth`.
+        quiet: nothing is printed.
+    """
+    for name in located.unknown:
+        say(f"note: the truth says nothing of {name}: its map is saved, and not judged.", aside=True)
+    if not quiet:
+        for name, label in located.missed:
+            say(f"{name}: missed: {label} truly is there, and the network gives it no place.")
+    if not located.rows:
+        return
+    means, table = located.means(), str(located.save(out))
+    report["truth"] = {"means": means, "missed": [list(one) for one in located.missed], "table": table}
+    if quiet:
+        return
+    for method, found in means.items():
+        said = {name: f"{mean:.0%} ({low:.0%} to {high:.0%})" for name, (mean, low, high, _) in found.items()}
+        count = found["pointing"][3]
+        say(
+            f"{method} beside the truth, means of {count} map{'s' * (count != 1)}: peak inside {said['pointing']}, "
+            f"evidence inside {said.get('energy', 'unknown')}, overlap {said['mask_iou']}; the truth takes "
+            f"{said['share']} of a picture"
+        )
+    kinds = [row["kind"] for row in located.rows]
+    if any(kinds):
+        hits, misses, false = (kinds.count(kind) for kind in ("hit", "miss", "false"))
+        say(f"regions: {hits} found, {misses} missed, {false} false")
+    say(f"  table: {table}")

@@ -12,7 +12,7 @@ import typer
 
 from pellucid.cli import console, options
 from pellucid.cli.all_methods import asks_for_all, explained_one_by_one, methods_that_suit
-from pellucid.cli.beside_truth import beside_truth
+from pellucid.cli.beside_truth import boxes_first, end_of_truth
 from pellucid.cli.console import say
 from pellucid.cli.film import films_first
 from pellucid.cli.stages import stage_by_stage, stages_alone
@@ -102,19 +102,18 @@ def explain(
             method = ",".join(methods_that_suit(vision, files[0], targets[0], report, quiet=as_json))
             methods = with_settings(as_methods(method, layer=layer, seed=seed), asked)
         methods = with_guarantee(methods, vision, calibration, targets[0], guarantee)
+        located = None
         if truth is not None:
-            from pellucid.truth import read_truth
-            from pellucid.verbs.beside_truth import explain_beside
-
-            known = read_truth(truth, vision.labels or ())
-            judged = without(redact, explain_beside(vision, files, known, methods, seed=seed))
-            beside_truth(judged, known, report, out, names_of_inputs(out, files), as_json)
-            return
+            located = boxes_first(vision, files, truth, methods, seed, redact, report, out, as_json)
+            if located is None:
+                return
         _tell_costs([] if as_json or not files or not sys.stderr.isatty() else methods)
         measured = len(files) == 1 and not vision.medium.moving if check is None else check
         taken = names_of_inputs(out, files)
         explaining = partial(explained_one_by_one, report=report) if every else explain_each
         outcomes = without(redact, explaining(vision, files, methods, targets, seed=seed))
+        if located is not None:
+            outcomes = located.beside(outcomes, files, targets)
         for name, found in console.with_progress(outcomes):
             if isinstance(found, Exception):
                 report["failed"].append({"input": name, "error": str(found)})
@@ -123,9 +122,12 @@ def explain(
             if measured:
                 _measure(found)
             saved = [str(path) for path in found.save_panel(out, taken, keep_identifiers=keep_identifiers)]
-            report["results"] += [entry(e, saved) for e in found]
+            entries = [entry(e, saved) for e in found]
+            report["results"] += entries if located is None else located.noted(found, entries)
             if not as_json:
                 tell(found, saved, measured=check is not None or not vision.medium.moving)
+        if located is not None:
+            end_of_truth(located, report, out, quiet=as_json)
     _end(files, report, quiet=as_json)
 
 

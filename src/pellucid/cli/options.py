@@ -99,8 +99,8 @@ Truth = Annotated[
     Path | None,
     typer.Option(
         "--truth",
-        help="What is truly there: a COCO file, VOC files, a folder of YOLO files; a detector's hits, misses and false "
-        "boxes are explained apart.",
+        help="What is truly there: a COCO file, VOC files, a folder of YOLO files or of masks; a detector's hits, "
+        "misses and false boxes are explained apart, other maps are laid beside the truth.",
     ),
 ]
 Redact = Annotated[

@@ -116,6 +116,10 @@ class Truth:
             )
         return best[0]
 
+    def speaks_of(self, source: str) -> bool:
+        """Whether it says something of a picture, by its path."""
+        return any(_alike(PurePath(source), p.name) for p in self.pictures)
+
     @property
     def labels(self) -> list[str]:
         """The classes, by number."""

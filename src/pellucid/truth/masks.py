@@ -15,14 +15,19 @@ from pellucid.truth.outlines import box_around, outline_of
 from pellucid.truth.yolo import NAMES
 
 _VOID = 255
+_ENDINGS = ("_segmentation", "_mask")
+"""What the names of masks end on, besides the picture's own; such as those of ISIC do."""
 
 
 def read_masks(path: Path, labels: tuple[str, ...] = ()) -> Truth:
     """The regions of a folder of masks, one a picture of the same name; each class is one object.
 
+    Where all names end on `_mask`, or all on `_segmentation`, that is no part of the picture's name.
+
     Args:
         labels: of the numbers in the masks, from 0 on; where the folder has a `classes.txt`, those in it. Masks of one
-            number alone, whatever it is, are of the class that the folder is named after, unless there are labels.
+            number alone, whatever it is, are of the class that the folder is named after, unless there are labels; 255
+            alone has none among several.
 
     Raises:
         DataError: a mask cannot be read, or holds colours in place of numbers.
@@ -32,11 +37,14 @@ def read_masks(path: Path, labels: tuple[str, ...] = ()) -> Truth:
     files = sorted(path.glob("*.png"), key=lambda file: natural(file.name))
     masks = {file: _read(file) for file in files}
     numbers = sorted({int(v) for mask in masks.values() for v in np.unique(mask)} - {0})
-    if len(numbers) == 1 and len(labels) <= 1:
-        names = {numbers[0]: labels[0] if labels else path.name}
+    if len(numbers) == 1 and (len(labels) <= 1 or numbers[0] == _VOID):
+        names = {numbers[0]: labels[0] if len(labels) == 1 else path.name}
     else:
         names = {n: labels[n].strip() if n < len(labels) else str(n) for n in numbers if n != _VOID}
-    pictures = tuple(Annotated(file.stem, _objects(mask, names), mask.shape[:2]) for file, mask in masks.items())
+    ending = next((e for e in _ENDINGS if all(file.stem.endswith(e) for file in files)), "")
+    pictures = tuple(
+        Annotated(file.stem.removesuffix(ending), _objects(mask, names), mask.shape[:2]) for file, mask in masks.items()
+    )
     return Truth(str(path), pictures, {label: number for number, label in names.items()})
 
 

@@ -12,7 +12,7 @@ from pellucid.models.detections import Detections
 from pellucid.models.feed import Prepared
 from pellucid.models.model import VisionModel
 from pellucid.models.targets import BoxTarget
-from pellucid.models.tasks import BoxTask
+from pellucid.models.tasks import BoxTask, Task
 from pellucid.results.judged import JudgedBox, JudgedPicture
 from pellucid.truth import Annotated, Annotation, BoxAnswer, Judged, Truth, class_numbers, judge_boxes
 from pellucid.truth.matching import KINDS, LEAST
@@ -45,8 +45,7 @@ def explain_beside(
         DataError: the model knows none of the classes.
         ModelError: it is no detector of pictures.
     """
-    if model.medium.axes != 2:
-        raise ModelError(f"{model.name or 'The model'} takes {model.medium.name}s, and the truth is told of pictures.")
+    _of_pictures(model)
     classes = class_numbers(model.labels, truth.numbers)
     if not classes:
         known = ", ".join((model.labels or ())[:3])
@@ -65,6 +64,26 @@ def explain_beside(
             yield name, error
             continue
         yield name, _picture(model, item, there, classes, methods, (least, seed, weights))
+
+
+def task_beside(model: VisionModel, inputs: Input | Sequence[Input]) -> Task:
+    """What a model answers, recognised from the first picture that can be read where it is not declared.
+
+    Raises:
+        ModelError: it is none of pictures.
+    """
+    _of_pictures(model)
+    if model.task is None:
+        for _, item in prepared(model, inputs):
+            if not isinstance(item, PellucidError):
+                x = item.x[None].to(model.device, model.dtype)
+                return model.settled(x, model.outputs(x)).answering
+    return model.answering
+
+
+def _of_pictures(model: VisionModel) -> None:
+    if model.medium.axes != 2:
+        raise ModelError(f"{model.name or 'The model'} takes {model.medium.name}s, and the truth is told of pictures.")
 
 
 def _size(item: Prepared) -> tuple[int, int]:

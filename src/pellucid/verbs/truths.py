@@ -28,12 +28,13 @@ class TruthSource:
         given: a file or folder of annotations (see `pellucid.truth.read_truth`), or a folder of `.npy` masks named
             after their inputs; a mapping by name; or one for each input. A mask is an array over the original, true
             inside; or a box of four numbers.
+        labels: of classes that annotations tell by number only.
 
     Raises:
         MediaError: there is nothing of the kind, or it cannot be read.
     """
 
-    def __init__(self, given: Truths) -> None:
+    def __init__(self, given: Truths, labels: tuple[str, ...] = ()) -> None:
         self._arrays: Path | None = None
         self._annotations: Annotations | None = None
         self._known: Mapping[str, Truth] | Sequence[Truth] = {}
@@ -45,13 +46,32 @@ class TruthSource:
             self._arrays = path
             return
         try:
-            self._annotations = read_truth(path)
+            self._annotations = read_truth(path, labels)
         except DataError as error:
             folder = path.is_dir() and not (path / BOXES).is_file()
             hint = " A folder of .npy masks named after the inputs does too." if folder else ""
             raise MediaError(f"{error}{hint}") from error
 
-    def of(self, name: str, position: int, size: Sequence[int], label: str = "") -> Tensor | None:
+    def speaks_of(self, name: str) -> bool:
+        """Whether something is known of an input by its name; of one for each input that is always so."""
+        file = name.partition(":")[2] or name
+        if self._annotations is not None:
+            return self._annotations.speaks_of(file)
+        if self._arrays is not None:
+            return (self._arrays / f"{Path(file).stem}.npy").is_file()
+        return not isinstance(self._known, Mapping) or name in self._known or Path(file).stem in self._known
+
+    def holds(self, name: str, label: str) -> bool:
+        """Whether objects of a class are annotated in an input; of masks without classes, nothing is said."""
+        known, file = self._annotations, name.partition(":")[2] or name
+        if known is None or not known.speaks_of(file):
+            return False
+        objects, named = known.of(file).objects, _names(label) & {plain(one) for one in known.numbers}
+        return any(not named or plain(o.label) in named for o in objects)
+
+    def of(
+        self, name: str, position: int, size: Sequence[int], label: str = "", *, alone: bool = False
+    ) -> Tensor | None:
         """The mask of an input, bool over its original; None where nothing is known of it.
 
         Args:
@@ -59,13 +79,14 @@ class TruthSource:
             position: among the inputs, from 0.
             size: of the original.
             label: the class that is explained: where objects of it are annotated they alone count, else all objects do.
+            alone: objects of another class never count, where some picture has annotations of this one.
 
         Raises:
             MediaError: it is of another size, or cannot be read.
         """
         file = name.partition(":")[2] or name
         if self._annotations is not None:
-            return _annotated(self._annotations, file, size, label)
+            return _annotated(self._annotations, file, size, label, alone=alone)
         stem = Path(file).stem
         if self._arrays is not None:
             path = self._arrays / f"{stem}.npy"
@@ -78,13 +99,15 @@ class TruthSource:
         return as_mask(self._known[position], size, name)
 
 
-def _annotated(known: Annotations, file: str, size: Sequence[int], label: str) -> Tensor:
+def _annotated(known: Annotations, file: str, size: Sequence[int], label: str, *, alone: bool) -> Tensor:
     """The pixels of the objects in a picture that are of the class, or of all where none is."""
     if len(size) != 2:
         raise MediaError(f"{known.source} is of pictures, and {file} has {len(size)} axes: give .npy masks.")
     try:
         objects = known.of(file).on((size[0], size[1])).objects
-        own = [o for o in objects if plain(o.label) in _names(label)] or objects
+        own = [o for o in objects if plain(o.label) in _names(label)]
+        if not own and not (alone and _names(label) & {plain(known_label) for known_label in known.numbers}):
+            own = list(objects)
         masks = [o.mask((size[0], size[1])) if o.outline else as_mask(o.box, size, file) for o in own]
     except DataError as error:
         raise MediaError(str(error)) from error

@@ -1,4 +1,4 @@
-"""What is drawn over a picture besides a map: boxes that a detector answers, and the box or region asked for."""
+"""What is drawn over a picture besides a map: boxes that a detector answers, what is asked for, what is true."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _ASKED, _OTHER = 1.5, 0.7  # points
 _SAME = 0.01  # pixels
 _EDGE = 1 / 240  # of the longer side: the edge of a region
 _POINT, _RING = 2e-4, 0.025  # of the picture: what is but a place; of the longer side: the ring around it
-ASKED_COLOUR = "#ffd400"
+ASKED_COLOUR, TRUE_COLOUR = "#ffd400", "#3be477"
 
 
 def asked_box(e: Explanation) -> Sequence[float] | None:
@@ -40,14 +40,15 @@ def is_asked(answer: Prediction, boxes: Sequence[Sequence[float]]) -> bool:
 
 
 def with_edge(pixels: NDArray[np.uint8], e: Explanation) -> NDArray[np.uint8]:
-    """A picture `(H, W, 3)` of the whole source with the edge of the region that is explained; else as it is."""
-    region = e.extras.get("region")
-    if region is None or region.shape[-2:] != e.geometry.source_size[-2:]:
-        return pixels
-    return edged(pixels, region[0].numpy().astype(bool))
+    """A picture `(H, W, 3)` of the whole source with the edges of the true region and of the one that is explained."""
+    for name, colour in (("truth", TRUE_COLOUR), ("region", ASKED_COLOUR)):
+        region = e.extras.get(name)
+        if region is not None and region.shape[-2:] == e.geometry.source_size[-2:] and region.any():
+            pixels = edged(pixels, region[0].numpy().astype(bool), colour)
+    return pixels
 
 
-def edged(pixels: NDArray[np.uint8], whole: NDArray[np.bool_]) -> NDArray[np.uint8]:
+def edged(pixels: NDArray[np.uint8], whole: NDArray[np.bool_], colour: str = ASKED_COLOUR) -> NDArray[np.uint8]:
     """A picture `(H, W, 3)` with the edge of a region that is told on a grid `(h, w)` over all of it."""
     rows, columns = (np.arange(n) * m // n for n, m in zip(pixels.shape[:2], whole.shape, strict=True))
     inside = whole[rows][:, columns]
@@ -59,7 +60,7 @@ def edged(pixels: NDArray[np.uint8], whole: NDArray[np.bool_]) -> NDArray[np.uin
     kept = _shrunk(inside, wide)
     shown = pixels.copy()
     shown[_grown(inside, wide) & ~kept] = _rgb(INK)
-    shown[inside & ~kept] = _rgb(ASKED_COLOUR)
+    shown[inside & ~kept] = _rgb(colour)
     return shown
 
 

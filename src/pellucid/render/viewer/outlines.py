@@ -1,4 +1,4 @@
-"""What is drawn over a map in layers: boxes answered, the box or region asked for, regions that suffice."""
+"""What is drawn over a map in layers: boxes answered, what is asked for, what is true, regions that suffice."""
 
 from __future__ import annotations
 
@@ -41,18 +41,20 @@ def outlines(explanations: Sequence[Explanation]) -> list[Shape]:
         if box is not None:
             found.append({"layer": "asked", "box": list(box), "at": list(box[:2]), "name": e.target, "map": k})
     for k, e in enumerate(explanations):
-        found += [shape | {"map": k} for shape in (*_asked_region(e), *_sufficient(e))]
+        regions = (*_region(e, "truth"), *_region(e, "region"), *_sufficient(e))
+        found += [shape | {"map": k} for shape in regions]
     return found
 
 
-def _asked_region(e: Explanation) -> Iterator[Shape]:
-    region = e.extras.get("region")
+def _region(e: Explanation, layer: str) -> Iterator[Shape]:
+    """The region that is asked for, or the true one."""
+    region = e.extras.get(layer)
     if region is None or region.ndim != 3 or tuple(region.shape[-2:]) != tuple(e.geometry.source_size):
         return
     inside = region[0].numpy().astype(bool)
     if not inside.any():
         return
-    shape: Shape = {"layer": "region", "name": e.target}
+    shape: Shape = {"layer": layer, "name": e.target if layer == "region" else ""}
     if is_place(inside):
         y, x = np.argwhere(inside).mean(0) + 0.5
         r = _RING * max(inside.shape)

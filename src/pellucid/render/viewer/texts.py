@@ -37,6 +37,7 @@ VIEWER = {
     "answers": "boxes answered",
     "asked": "box asked for",
     "region": "region asked for",
+    "truth": "true region",
     "sufficient": "sufficient regions",
     "axial": "axial",
     "coronal": "coronal",
