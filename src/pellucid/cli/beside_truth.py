@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +12,6 @@ from pellucid.cli.console import say, with_progress
 
 if TYPE_CHECKING:
     from pellucid.errors import PellucidError
-    from pellucid.heatmaps import Method
     from pellucid.models.model import VisionModel
     from pellucid.results.judged import JudgedPicture
     from pellucid.truth import Truth
@@ -23,8 +22,7 @@ def boxes_first(
     vision: VisionModel,
     files: Sequence[str],
     truth: Path,
-    methods: Sequence[Method],
-    seed: int,
+    explained: Callable[..., Iterator[tuple[str, JudgedPicture | PellucidError]]],
     redact: str | None,
     report: dict[str, Any],
     out: Path,
@@ -33,13 +31,14 @@ def boxes_first(
     """Explain a detector beside the truth, in whole; of any other model what lays its maps beside the truth.
 
     Args:
+        explained: `explain_beside` of all but the truth.
         redact: what is to be hidden.
         report, out: what programs are told, and where it is written.
     """
     from pellucid.models.tasks import BoxTask
     from pellucid.results import names_of_inputs
     from pellucid.truth import read_truth
-    from pellucid.verbs.beside_truth import explain_beside, task_beside
+    from pellucid.verbs.beside_truth import task_beside
     from pellucid.verbs.located import Located
     from pellucid.verbs.redaction import without
 
@@ -47,7 +46,7 @@ def boxes_first(
     if not isinstance(task, BoxTask):
         return Located(truth, task, vision.labels or ())
     known = read_truth(truth, vision.labels or ())
-    judged = without(redact, explain_beside(vision, files, known, methods, seed=seed))
+    judged = without(redact, explained(truth=known))
     beside_truth(judged, known, report, out, names_of_inputs(out, files), as_json)
     return None
 

@@ -20,6 +20,7 @@ from pellucid.cli.stages import stage_by_stage, stages_alone
 if TYPE_CHECKING:
     from pellucid.heatmaps import Method
     from pellucid.results import Heatmap, Heatmaps
+    from pellucid.verbs.located import Located
 
 
 @options.spelled_out
@@ -74,6 +75,7 @@ def explain(
         files = expand(inputs, clips=None, schemes={*SCHEMES, *VOLUMES})
 
         from pellucid.results import names_of_inputs
+        from pellucid.verbs.beside_truth import explain_beside
         from pellucid.verbs.choices import as_methods, as_targets, with_settings
         from pellucid.verbs.explain import explain_each
         from pellucid.verbs.film import explain_film
@@ -104,7 +106,8 @@ def explain(
         methods = with_guarantee(methods, vision, calibration, targets[0], guarantee)
         located = None
         if truth is not None:
-            located = boxes_first(vision, files, truth, methods, seed, redact, report, out, as_json)
+            boxes = partial(explain_beside, vision, files, methods=methods, seed=seed)
+            located = boxes_first(vision, files, truth, boxes, redact, report, out, as_json)
             if located is None:
                 return
         _tell_costs([] if as_json or not files or not sys.stderr.isatty() else methods)
@@ -112,8 +115,7 @@ def explain(
         taken = names_of_inputs(out, files)
         explaining = partial(explained_one_by_one, report=report) if every else explain_each
         outcomes = without(redact, explaining(vision, files, methods, targets, seed=seed))
-        if located is not None:
-            outcomes = located.beside(outcomes, files, targets)
+        outcomes = outcomes if located is None else located.beside(outcomes, files, targets)
         for name, found in console.with_progress(outcomes):
             if isinstance(found, Exception):
                 report["failed"].append({"input": name, "error": str(found)})
@@ -122,8 +124,7 @@ def explain(
             if measured:
                 _measure(found)
             saved = [str(path) for path in found.save_panel(out, taken, keep_identifiers=keep_identifiers)]
-            entries = [entry(e, saved) for e in found]
-            report["results"] += entries if located is None else located.noted(found, entries)
+            report["results"] += _entries(found, saved, located)
             if not as_json:
                 tell(found, saved, measured=check is not None or not vision.medium.moving)
         if located is not None:
@@ -174,6 +175,12 @@ def entry(e: Heatmap, saved: list[str]) -> dict[str, Any]:
         "quality": None if e.quality is None else e.quality.as_dict(),
         "files": saved,
     }
+
+
+def _entries(found: Heatmaps, saved: list[str], located: Located | None) -> list[dict[str, Any]]:
+    """The explanations of one picture, with their figures beside the truth where that is asked for."""
+    entries = [entry(e, saved) for e in found]
+    return entries if located is None else located.noted(found, entries)
 
 
 def tell(found: Heatmaps, saved: list[str], *, measured: bool = True) -> None:
