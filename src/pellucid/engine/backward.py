@@ -277,7 +277,9 @@ class Propagation:
         self._functions: Any = None
         self._off = False
         self._weights = {id(p) for p in self.module.parameters()}
+        self._scripted = any(isinstance(part, torch.jit.ScriptModule) for part in self.module.modules())
         self._live: Any = WeakIdKeyDictionary()  # tensors that depend on the input; True: as a gate
+        self._still: Any = WeakIdKeyDictionary()  # tensors with a graph that depend on weights alone
         self.notes: Any = (
             WeakIdKeyDictionary()
         )  # answer -> (its version, what a rule wants to know when it is read again)
@@ -333,7 +335,7 @@ class Propagation:
         return answer
 
     def _answer(self, function: Function, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        given = [t for t in tree_leaves((args, kwargs)) if isinstance(t, Tensor) and self.is_live(t)]
+        given = [t for t in tree_leaves((args, kwargs)) if isinstance(t, Tensor) and self._is_given(t)]
         if not given:
             return function(*args, **kwargs)
         if function in _OPENED and name_of(function)[0] not in self.table.rules:
@@ -357,13 +359,46 @@ class Propagation:
         answer = function(*args, **kwargs)
         differentiable = any(isinstance(t, Tensor) and t.requires_grad for t in tree_leaves(answer))
         if differentiable and self.table.misses(name):
-            self.unknown[name] += 1
-            if self.strict:
-                raise MethodError(
-                    f"The network calls `{name}`, for which there is no rule: leave strict out to follow its plain "
-                    "gradient, with a note, or use integrated-gradients."
-                )
+            self._miss(name)
         return self.mark(answer, gate)
+
+    def _miss(self, name: str) -> None:
+        """Count a function without a rule."""
+        self.unknown[name] += 1
+        if self.strict:
+            raise MethodError(
+                f"The network calls `{name}`, for which there is no rule: leave strict out to follow its plain "
+                "gradient, with a note, or use integrated-gradients."
+            )
+
+    def _is_given(self, tensor: Tensor) -> bool:
+        """`is_live`, also of what comes from a function that was not heard: one of the network's own, or a write."""
+        if self.is_live(tensor) or not tensor.requires_grad or tensor.is_leaf:
+            return self.is_live(tensor)
+        if tensor in self._still or not self._reaches_input(tensor):
+            self._still[tensor] = True
+            return False
+        node: Any = tensor.grad_fn
+        if isinstance(node, torch.autograd.function.BackwardCFunction):
+            self._miss(type(node).__name__.removesuffix("Backward"))
+        elif self._scripted and node is not None and node.name() != "CopySlices":
+            self._miss("script")
+        self.mark(tensor)
+        return True
+
+    def _reaches_input(self, tensor: Tensor) -> bool:
+        """Whether the graph of a tensor leads to a leaf that is no weight."""
+        waiting, seen = [tensor.grad_fn], set()
+        while waiting:
+            node = waiting.pop()
+            if node is None or node in seen:
+                continue
+            seen.add(node)
+            leaf = getattr(node, "variable", None)
+            if isinstance(leaf, Tensor) and id(leaf) not in self._weights:
+                return True
+            waiting += [following for following, _ in node.next_functions]
+        return False
 
     def rerouted(self, value: Tensor, sources: Sequence[Tensor], back: Callable[[Tensor], Sequence[Tensor]]) -> Tensor:
         """`value`, from which a gradient goes on to the sources as `back` says."""

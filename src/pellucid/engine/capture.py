@@ -451,6 +451,12 @@ _NOT_IN_GRAPH = (
 )
 
 
+def require_way_back(scores: Sequence[Tensor]) -> None:
+    """Raises TargetError for a score without a graph."""
+    if not all(score.requires_grad for score in scores):
+        raise TargetError(f"{_NO_WAY_BACK}.")
+
+
 def gradients(
     scores: Sequence[Tensor], wrt: Sequence[Tensor], *, needed: bool = False, last: bool = True
 ) -> list[tuple[Tensor, ...]]:
@@ -462,8 +468,10 @@ def gradients(
     """
     results = []
     for k, score in enumerate(scores):
-        if not score.requires_grad:
-            raise TargetError(f"{_NO_WAY_BACK}." if needed else _NOT_IN_GRAPH)
+        if needed:
+            require_way_back([score])
+        elif not score.requires_grad:
+            raise TargetError(_NOT_IN_GRAPH)
         with guarded_backward():
             grads = torch.autograd.grad(
                 score.sum(), wrt, retain_graph=k < len(scores) - 1 or not last, allow_unused=True

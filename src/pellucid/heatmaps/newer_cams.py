@@ -14,7 +14,7 @@ from pellucid.engine import Capture, Cost
 from pellucid.engine.backward import Propagation, carrier
 from pellucid.engine.baselines import make_baseline
 from pellucid.engine.run import guarded_backward
-from pellucid.errors import MethodError, TargetError
+from pellucid.errors import MethodError
 from pellucid.heatmaps.activations import activation_and_gradients, choose_layer, map_notes, ratio, space_dims
 from pellucid.heatmaps.base import Attribution, Method, method
 from pellucid.heatmaps.cam import ActivationGradientCAM
@@ -284,8 +284,6 @@ class RelevanceCAM(LayerPasses):
 
             with run:
                 _, scores = capture.scored(job.inputs, score)
-            if not any(s.requires_grad for s in scores):
-                raise TargetError("The score does not depend on the explained layer: choose a layer in front of it.")
             (found,) = capture.gradients(scores)
             A, g = capture.activations[name].detach(), found[name]
         A, R = layer.layout.to_map(A).float(), layer.layout.to_map(carrier(A) * g).float()

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from pellucid.engine import Capture, Cost
 from pellucid.engine.backward import Propagation, RuleTable
+from pellucid.engine.capture import require_way_back
 from pellucid.errors import MethodError
 from pellucid.heatmaps.base import Attribution, Method
 from pellucid.scoring.job import Job
@@ -51,6 +52,7 @@ def led_back(job: Job, rules: RuleTable, name: str, *, strict: bool = False, acc
 
         with run:
             _, scores = capture.scored(job.inputs, score)
+        require_way_back(scores)
         require_action(run, name)
         led = Led([], [s.detach() for s in scores], run)
         for k, s in enumerate(scores):

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from pellucid.engine import Capture, Cost
 from pellucid.engine.backward import Propagation, carrier
-from pellucid.engine.capture import find_layer
+from pellucid.engine.capture import find_layer, require_way_back
 from pellucid.engine.hooks import Hooks
 from pellucid.engine.taps import Tap
 from pellucid.errors import LayerError, MethodError
@@ -97,6 +97,7 @@ def stage_pass(method: Method, job: Job, which: Sequence[Layer]) -> StagePass:
         with nullcontext() if run is None else run:
             _, scores = capture.scored(job.inputs, score)
         if run is not None:
+            require_way_back(scores)
             require_action(run, method.name)
             scores[0].register_hook(lambda _g: run.begin())  # type: ignore[no-untyped-call]
         (found,) = capture.gradients(scores)
