@@ -1,4 +1,4 @@
-"""The suite for `audit`: planted reasons are named, clean networks left alone, planted slices found."""
+"""The suite for `audit`: planted reasons named, clean networks left alone, slices found, wrong answers ranked."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ import torch
 
 import pellucid as pl
 from benchmarks import clip_reliances
+from benchmarks.failures import failures
 from benchmarks.planted_slices import KINDS, WAYS, precision, tables
 from benchmarks.reliances import CAUSES, TAG, World, trained, world
 from benchmarks.repairs import collection, repaired
@@ -241,6 +242,11 @@ def _bare(model: VisionModel, data: World, layer: str) -> None:
     hook.remove()
 
 
+def _wrong(size: Size, _device: str) -> Iterator[Section]:
+    """The score beside the confidence; left out without pictures and networks."""
+    yield failures(size.pictures)
+
+
 TITLE = "Where a model goes wrong, and why"
 SECTIONS: dict[str, Callable[[Size, str], Iterator[Section]]] = {
     "reasons": _reasons,
@@ -248,4 +254,5 @@ SECTIONS: dict[str, Callable[[Size, str], Iterator[Section]]] = {
     "planted": _planted,
     "repair": _repair,
     "table": _table_of_many,
+    "wrong": _wrong,
 }

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from pellucid.audit.failures import LEAST, FailureScore
 from pellucid.audit.reasons import Reliance
 from pellucid.audit.review import Review
 from pellucid.audit.samples import PROPERTIES, SampleTable
@@ -27,6 +28,7 @@ class Findings(Brief):
         review: calibration, confusions, what is wrong with the data.
         record: provenance.
         notes: what a reader must know.
+        failure: how likely each answer is wrong; None where too few are, or nothing is a probability.
     """
 
     samples: SampleTable
@@ -37,6 +39,7 @@ class Findings(Brief):
     review: Review
     record: Record
     notes: list[str]
+    failure: FailureScore | None = None
 
     @property
     def name(self) -> str:
@@ -62,6 +65,13 @@ class Findings(Brief):
         if r.calibration is not None:
             c = r.calibration
             yield f"Calibration error {c.error:.1%} [{c.low:.1%}, {c.high:.1%}]."
+        if self.failure is not None:
+            yield f"{self.failure.line}."
+        elif known and min(wrong := int(self.samples.wrong.sum()), known - wrong) < LEAST:
+            yield (
+                f"Too few answers to learn which look wrong: {wrong} are wrong and {known - wrong} right, and {LEAST} "
+                "of each are needed."
+            )
         yield from (f"{reason.line}." for reason in self.wrong_reasons)
         if not self.wrong_reasons:
             tested = len(self.reasons)

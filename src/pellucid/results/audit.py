@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pellucid import storage
+from pellucid.audit.failures import FailureScore
 from pellucid.audit.findings import Findings
 from pellucid.audit.reasons import Reliance
 from pellucid.audit.review import Calibration, Confusion, Review
@@ -33,7 +34,7 @@ class Audit(Findings, Result):
     """What `audit` found: see `Findings`."""
 
     def table(self) -> list[dict[str, Any]]:
-        """One row a picture: its source, truth, answer, confidence, and the slices and reasons that it belongs to."""
+        """One row a picture: its source, truth, answer, confidence, chance of being wrong, slices and reasons."""
         rows = []
         groups = {f"slice: {s.name}": set(s.members) for s in self.sure_slices}
         groups |= {f"rests on {r.name}: {r.label}": set(r.members) for r in self.wrong_reasons}
@@ -46,6 +47,7 @@ class Audit(Findings, Result):
                     "truth": self.labels[truth] if truth >= 0 else "",
                     "answer": self.labels[int(self.samples.answers[i])],
                     "confidence": float(self.samples.confidence[i]),
+                    **({} if self.failure is None else {"chance of being wrong": float(self.failure.values[i])}),
                     "label looks wrong": int(i in suspects),
                     **{name: int(i in members) for name, members in groups.items()},
                 }
@@ -106,8 +108,9 @@ class Audit(Findings, Result):
             "review": asdict(self.review),
             "record": asdict(self.record),
             "notes": self.notes,
+            "facts": [] if self.failure is None else list(self.failure.facts),
         }
-        values = {**arrays(self.samples), **regions}
+        values = {**arrays(self.samples), **regions, **({} if self.failure is None else self.failure.arrays())}
         return storage.write_artefact(stem.with_name(f"{stem.name}.npz"), FORMAT, values, meta, further)
 
 
@@ -126,7 +129,7 @@ def read_audit(artefact: storage.Artefact) -> Audit:
         ]
         return Audit(
             samples, meta["sources"], meta["labels"], reasons, slices, _review(meta["review"]),
-            storage.record_from(meta), meta["notes"],
+            storage.record_from(meta), meta["notes"], FailureScore.read(found, meta.get("facts", ())),
         )  # fmt: skip
 
 

@@ -14,6 +14,7 @@ import torch
 from pellucid.audit import reasons as wrong_reasons
 from pellucid.audit import slices
 from pellucid.audit.columns import describe
+from pellucid.audit.failures import failure_score
 from pellucid.audit.groups import Likeness
 from pellucid.audit.metadata import Metadata, read_metadata
 from pellucid.audit.review import review
@@ -105,15 +106,18 @@ def audit(
     }
     run = {"seed": seed, "layer": samples.layer, "seconds": round(time.perf_counter() - begun, 3)}
     provenance = record(settled, weights, about, "audit", {"layer": layer}, None, run)
+    bounded = settled.reading.bounded
+    reviewed = review(samples, bounded=bounded, seed=seed)
     return Audit(
         samples=samples,
         sources=[_source(looked, int(i)) for i in samples.positions],
         labels=labels,
         reasons=found,
         slices=weak,
-        review=review(samples, bounded=settled.reading.bounded, seed=seed),
+        review=reviewed,
         record=provenance,
         notes=notes,
+        failure=failure_score(samples, reviewed.duplicates, seed) if bounded else None,
     )
 
 
@@ -138,7 +142,7 @@ def requested(model: VisionModel, pictures: Any, asked: AuditRequest) -> Audit:
 
 
 def recompute(artefact: Artefact, model: ModelLike | None, given: Any) -> Again:
-    """The stored table made again from its record: arrays of the same names (see `verify`)."""
+    """The stored table made again from its record, and the score learned again: see `verify`."""
     stored, told = opened(artefact), list[str]()
     about = stored.record
     pictures = reopened(about, given)
@@ -148,7 +152,11 @@ def recompute(artefact: Artefact, model: ModelLike | None, given: Any) -> Again:
         _, samples = build(loaded, looked, about.run["layer"])
     except MediaError as error:
         raise StorageError(f"{error} The pictures of the record are not at hand: give inputs=...") from error
-    return Again({name: torch.from_numpy(value) for name, value in arrays(samples).items()}, told)
+    again: dict[str, Any] = arrays(samples)
+    if stored.failure is not None:  # of the table as it is stored: that is compared by itself
+        learned = failure_score(stored.samples, stored.review.duplicates, about.run["seed"])
+        again |= learned.arrays() if learned is not None else {}
+    return Again({name: torch.from_numpy(value) for name, value in again.items()}, told)
 
 
 REQUESTS[FORMAT] = Maker(AuditRequest, requested, opened, recompute)

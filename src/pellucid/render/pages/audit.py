@@ -53,6 +53,7 @@ def audit_card(found: Findings, title: str, *, file: str = "") -> Card:
         ("Labels that look wrong", found.review.mislabelled),
         ("Confident and wrong, with the evidence at the border", found.review.astray),
         ("Two files, one picture", [i for pair in found.review.duplicates[: _SHOWN // 2] for i in pair]),
+        ("Most likely wrong by the score", _doubted(found)),
         ("Least sure", np.argsort(found.samples.confidence, kind="stable")[:_SHOWN].tolist()),
     ):
         if members:
@@ -60,6 +61,11 @@ def audit_card(found: Findings, title: str, *, file: str = "") -> Card:
     parts.append(_section("What was tested", _tests(found.reasons), folded("Slices", _slices(found))))
     parts.append(drawer(found.record, file))
     return Card(title, lines[0], "".join(parts))
+
+
+def _doubted(found: Findings) -> list[int]:
+    """Those that the score holds for wrong, the surest first."""
+    return [] if found.failure is None else np.argsort(-found.failure.values, kind="stable")[:_SHOWN].tolist()
 
 
 def _section(title: str, *parts: str) -> str:
