@@ -160,6 +160,11 @@ def relevance(model: pl.VisionModel) -> pl.Heatmaps:
     )
 
 
+def every_method(model: pl.VisionModel) -> pl.Heatmaps:
+    """All white-box methods that suit, on one sheet."""
+    return pl.explain(model, "sample:cat", method=pl.advise(model).methods())
+
+
 def newer_cams(model: pl.VisionModel) -> pl.Heatmaps:
     """Class activation maps since 2019."""
     methods = "fem,kpca-cam,shapley-cam,smooth-grad-cam++,integrated-grad-cam,relevance-cam"
@@ -268,8 +273,8 @@ def video_overlay(_model: pl.VisionModel) -> pl.VideoHeatmap:
 PICTURES: dict[str, Callable[[pl.VisionModel], Drawn]] = {
     f.__name__: f
     for f in (
-        coffee, boxes, pair, enough, ways, cams, gradients, rectified, smoothed, relevance, newer_cams, channels,
-        depth, contrast, superpixels, local_tree, importance_channels, importance_folder, units, espresso,
+        coffee, boxes, pair, enough, ways, cams, gradients, rectified, smoothed, relevance, newer_cams, every_method,
+        channels, depth, contrast, superpixels, local_tree, importance_channels, importance_folder, units, espresso,
         layers, stages, atlas, concepts, tree, why, video_motion, brain,
     )
 }  # fmt: skip
@@ -397,10 +402,10 @@ VIDEOS: dict[str, Callable[[pl.VisionModel], pl.VideoHeatmap]] = {f.__name__: f 
 def write(name: str, found: Drawn) -> Path:
     """The panel as PNG, in true colour if that is small, else with a palette of its own, dithered."""
     buffer = io.BytesIO()
-    for dpi in (100, 90, 80, 70, 60, 50):
+    for dpi in (100, 90, 80, 70, 60, 50, 45):
         figure = found.figure(top=6, pictures=6) if isinstance(found, pl.Concepts) else found.figure()
         panel = Image.open(io.BytesIO(figure_png(figure, dpi)))
-        sheet = isinstance(found, SHEETLIKE)
+        sheet = isinstance(found, SHEETLIKE) or name == every_method.__name__
         for picture in (panel, panel.quantize(256, method=Image.Quantize.FASTOCTREE) if sheet else dithered(panel)):
             buffer = io.BytesIO()
             picture.save(buffer, "PNG", optimize=True)

@@ -1,4 +1,4 @@
-"""The contract that every method, kind of players, estimator and target keeps, as checks that anyone can run.
+"""The contract that every method, kind of players, estimator, metric and target keeps, as checks that anyone can run.
 
     from pellucid.testing import check_method
     check_method(MyMethod())
@@ -9,6 +9,7 @@ pytest, one call is one test.
 
 from pellucid.testing.estimators import check_estimator
 from pellucid.testing.methods import check_method
+from pellucid.testing.metrics import check_metric
 from pellucid.testing.networks import Busy, BusyClip
 from pellucid.testing.players import check_players
 from pellucid.testing.rules import check_rule
@@ -20,6 +21,7 @@ __all__ = [
     "BusyClip",
     "check_estimator",
     "check_method",
+    "check_metric",
     "check_players",
     "check_rule",
     "check_target",
