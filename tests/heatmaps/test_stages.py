@@ -114,6 +114,17 @@ def test_all_stages_cost_one_forward_and_one_backward(name):
     assert (found.cost.forwards, found.cost.backwards) == (1, 1)
 
 
+def test_a_map_is_empty_where_all_that_flows_is_in_the_class_token():
+    net = timm.create_model("test_vit", img_size=32, num_classes=3, global_pool="token").eval()
+    found = read(LRP(composite="epsilon"), net, noise(1, 3, 32, 32), ["blocks.0", "blocks.5"])
+    (note,) = [note for note in found.notes if "without a place" in note]
+    assert "blocks.5" in note
+    assert "blocks.0" not in note
+    last = found.stages[-1]
+    assert not last.values.any()
+    assert last.flow != 0
+
+
 def test_no_trace_is_left_and_what_cannot_be_read_is_said():
     net, x = seeded(Blocks).eval(), noise(1, 3, 8, 8)
     before = x.clone()

@@ -102,3 +102,22 @@ def test_what_is_not_heard_is_named_and_refused_where_that_is_asked(cls, name):
 def test_a_score_without_a_graph_is_refused_with_what_works_instead(name):
     with pytest.raises(TargetError, match="occlusion, rise or kernel-shap"):
         get_method(name).explain(seeded(Rounded).eval(), noise(1, 3, 8, 8), [1])
+
+
+class Recurrent(Net):
+    """Rows of the picture, one after the other."""
+
+    def __init__(self):
+        super().__init__()
+        self.lstm, self.gru = nn.LSTM(8, 8, batch_first=True), nn.GRU(8, 8, batch_first=True)
+
+    def forward(self, x):
+        rows = self.a(x).relu().mean(3).transpose(1, 2)
+        return self.fc(self.gru(self.lstm(rows)[0])[0][:, -1])
+
+
+def test_the_note_on_recurrent_layers_names_the_method_that_has_rules_for_them():
+    notes = explained(Recurrent).notes
+    assert any("`lstm` (1x)" in note and "`gru` (1x)" in note for note in notes)
+    assert any("lstm-lrp has rules" in note for note in notes)
+    assert not any("lstm-lrp" in note for note in explained(Own).notes)

@@ -65,6 +65,8 @@ LINEAR = words("""
 
 PLAIN = MOVES | SELECTING | LINEAR
 
+_RECURRENT = frozenset({"lstm", "gru"})
+
 _OPERATORS = {
     "iadd": "add", "radd": "add", "isub": "sub", "imul": "mul", "rmul": "mul", "itruediv": "div", "truediv": "div",
     "true_divide": "div", "divide": "div", "multiply": "mul", "imatmul": "matmul", "mm": "matmul", "bmm": "matmul",
@@ -428,4 +430,7 @@ class Propagation:
         if not self.unknown:
             return []
         named = ", ".join(f"`{name}` ({count}x)" for name, count in self.unknown.most_common())
-        return [f"There is no rule for {named}: what leads through is the plain gradient (strict=True refuses that)."]
+        found = [f"There is no rule for {named}: what leads through is the plain gradient (strict=True refuses that)."]
+        if _RECURRENT & set(self.unknown):
+            found.append("The method lstm-lrp has rules for recurrent layers.")
+        return found

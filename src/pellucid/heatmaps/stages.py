@@ -114,6 +114,12 @@ def stage_pass(method: Method, job: Job, which: Sequence[Layer]) -> StagePass:
             )
         stages.append(_stage(formula, layer, tap.value, tap.gradient, at, taken[layer.name]))
     notes = [] if run is None else run.said()
+    placeless = [s.layer.name for s in stages if run is not None and s.layer and s.flow and not s.values.any()]
+    if placeless:
+        notes.append(
+            f"All that flows through {', '.join(placeless)} is in tokens without a place, such as the class token: "
+            "the map there is empty."
+        )
     return StagePass(stages, float(at), notes, Cost(1, 1))
 
 
