@@ -13,6 +13,7 @@ from pellucid.language import choose, chosen, printable, translated
 from pellucid.language.catalogue import catalogue
 from pellucid.language.sentences import in_source, sentences
 from pellucid.language.template import Template
+from pellucid.render.pages import texts
 
 LOCALE = ("PELLUCID_LANG", "LC_ALL", "LC_MESSAGES", "LANG")
 HAN = re.compile("[一-鿿]")
@@ -239,3 +240,9 @@ def test_an_interval_stays_one_value_and_brackets_close_as_they_open(chinese):
     line += " (majority class 10%, random concepts 83%)"
     shown = "539 张留出图片：与教师模型一致 80% [77%, 83%]（多数类 10%，随机概念 83%）"
     assert translated(line) == shown
+
+
+def test_a_sentence_in_front_of_a_known_pair_of_sentences_leaves_them_one(chinese):
+    pair = texts.INSERTION.format(own="0.987", random="0.963", spread="0.004", standing=texts.BETTER)
+    assert translated(f"{texts.OF_FRAMES}{pair}") == f"整帧。{translated(pair)}"
+    assert not re.search("[a-z]{4}", translated(pair))

@@ -185,7 +185,7 @@ def _recommended(found: Recommendation, samples: Sequence[str]) -> Iterator[str]
         yield f"By {found.metric} it is {_above(m)} above {found.runner}, better on {wins}.{tie}"
     for anchor, t in found.anchors.items():
         if t.count < 2:
-            yield f"Above {anchor} by {_above(t)}."
+            yield f"Above {anchor} by {t.difference:+.3g} (on one input, so nothing is sure)."
         else:
             yield f"Above {anchor} by {t.difference:+.3g} ({t.low:+.3g} to {t.high:+.3g}, p = {t.p:.2g})."
     if found.failures:

@@ -179,7 +179,7 @@ def _verdict(standing: Standing | None, choice: Choice | None, robust: float, br
         return "unproven", "nothing natural to compare with, so take it as a hint"
     if choice.synthetic < SURE:
         if not choice.exemplars >= SURE:
-            return "unlike", "neither it nor the exemplars tell what the unit wants; the unit may mean several things"
+            return "unlike", "neither it nor the exemplars tell what the unit wants, which may mean several things"
         return "unlike", "it does not resemble what excites the unit in nature, so believe the exemplars"
     return "agrees", "it agrees with the natural exemplars"
 

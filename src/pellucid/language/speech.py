@@ -127,8 +127,8 @@ def _filled(
 
 
 def _list(text: str, language: str) -> str | None:
-    """Clauses one after the other, all of them known."""
-    parts = text.split("; ")
+    """Clauses of one sentence, all of them known."""
+    parts = [] if any(stop in text for stop in _STOPS) else text.split("; ")
     found = [_core(part, language) for part in parts] if len(parts) > 1 else [None]
     return "；".join(map(str, found)) if all(found) else None
 
@@ -160,6 +160,17 @@ def _piece(text: str, language: str) -> str | None:
     return shown and text.replace(core, shown)
 
 
+def _together(sentences: list[str], language: str) -> list[str]:
+    """Sentences, those neighbours joined that the catalogue has as one."""
+    out, k = [], 0
+    while k < len(sentences):
+        ends = range(len(sentences), k + 1, -1)
+        end = next((e for e in ends if _whole(" ".join(sentences[k:e]), language)), k + 1)
+        out.append(" ".join(sentences[k:end]))
+        k = end
+    return out
+
+
 def _in_pieces(text: str, language: str) -> str | None:
     """The parts of a text, joined as Chinese joins them where both sides are Chinese."""
     for seam, joint in _SEAMS:
@@ -171,7 +182,7 @@ def _in_pieces(text: str, language: str) -> str | None:
         if seam == ": " and (rest := _whole(seam.join(parts[1:]), language)):  # something, and a sentence about it
             return f"{_core(parts[0], language) or parts[0]}{joint}{rest}"
         if seam in _STOPS:
-            parts, between = [*(f"{part}{seam[0]}" for part in parts[:-1]), parts[-1]], " "
+            parts, between = _together([*(f"{part}{seam[0]}" for part in parts[:-1]), parts[-1]], language), " "
         found = [_piece(part, language) for part in parts]
         if not any(found):
             continue

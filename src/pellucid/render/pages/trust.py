@@ -17,7 +17,7 @@ def trust(e: Explanation) -> str:
     """The trust card of an explanation: verdict, every measured figure in a sentence, the curves beside chance."""
     quality = e.quality
     if quality is None:
-        return f'<div class="trust"><p class="verdict quiet">{spoken(texts.UNCHECKED)}</p></div>'
+        return f'<div class="trust"><p class="verdict quiet">{prose(texts.UNCHECKED)}</p></div>'
     good = "good" if quality.verdict == "faithful" else "bad"
     said = texts.VERDICTS.get(quality.verdict, quality.line)
     items = "".join(f"<li>{prose(sentence)}</li>" for sentence in sentences(quality))
