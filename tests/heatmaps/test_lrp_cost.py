@@ -26,17 +26,18 @@ class Runs(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
-def net(rectified):
-    """Convolutions whose units read 36 inputs, behind rectifiers or behind what has both signs."""
+def net(rectified, groups=1):
+    """Convolutions whose units read 36 inputs or, depth-wise, 9, behind rectifiers or behind what has both signs."""
     torch.manual_seed(0)
-    layers = [m for _ in range(LAYERS) for m in (nn.Conv2d(4, 4, 3, padding=1), nn.ReLU() if rectified else nn.Tanh())]
+    bend = nn.ReLU if rectified else nn.Tanh
+    layers = [m for _ in range(LAYERS) for m in (nn.Conv2d(4, 4, 3, padding=1, groups=groups), bend())]
     return nn.Sequential(*layers, nn.Flatten(), nn.Linear(4 * 64, 3)).eval().requires_grad_(False)
 
 
-def counted(name, settings, rectified):
+def counted(name, settings, rectified, groups=1):
     x = noise(1, 4, 8, 8)
     with Runs() as runs:
-        get_method(name, **settings).explain(net(rectified), x.abs() if rectified else x, [0])
+        get_method(name, **settings).explain(net(rectified, groups), x.abs() if rectified else x, [0])
     return runs.counted["convolution"] / LAYERS, runs.counted["convolution_backward"] / LAYERS
 
 
@@ -55,6 +56,11 @@ def test_lrp_runs_each_layer_as_often_as_it_says(composite, behind_rectifiers, o
     assert counted("lrp", {"composite": composite}, True) == behind_rectifiers
     assert counted("lrp", {"composite": composite}, False) == of_both_signs
     assert passes(METHODS["lrp"]) == (2, 2)  # what it says at the most
+
+
+@pytest.mark.parametrize(("composite", "runs"), [("epsilon-plus", (4, 2)), ("alpha-beta", (6, 4)), ("gamma", (2, 2))])
+def test_depth_wise_layers_of_both_signs_run_term_by_term(composite, runs):
+    assert counted("lrp", {"composite": composite}, False, groups=4) == runs
 
 
 @pytest.mark.parametrize("name", ["attn-lrp", "cp-lrp"])

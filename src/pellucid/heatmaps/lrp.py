@@ -49,7 +49,7 @@ class RelevanceMethod(RuleMethod):
     "lrp",
     family="propagation",
     needs="gradients, functions",
-    cost="up to 2 forwards and 2 backwards by composite; by epsilon 1 forward + 1 backward",
+    cost="up to 2 forwards and 2 backwards by composite (depth-wise layers: more); by epsilon 1 forward + 1 backward",
     paper="Bach et al. 2015, doi:10.1371/journal.pone.0130140; Montavon et al. 2019, doi:10.1007/978-3-030-28954-6_10",
 )
 @dataclass(frozen=True, kw_only=True)
