@@ -42,6 +42,12 @@ def test_every_page_is_chinese_from_when_that_is_chosen_and_english_again(visito
     assert chosen() == "en"
 
 
+def test_a_visitor_with_nothing_to_compare_is_told_so_in_place_of_an_empty_table(visitor):
+    (page,) = asked(visitor, ("GET", "/compare", {}))
+    assert "nothing to compare yet" in page.text
+    assert "<table" not in page.text
+
+
 def test_the_other_language_of_a_page_keeps_what_it_asks(visitor):
     (page,) = asked(visitor, ("GET", "/library", {"params": {"q": "cat", "model": "net-a"}}))
     assert 'href="?q=cat&amp;model=net-a&amp;lang=zh"' in page.text
