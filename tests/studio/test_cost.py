@@ -26,7 +26,7 @@ SIZES = {"channel": 100, "cell": 40, "window": 30, "segment": 20}
     ("smooth-grad", 50, 50),
     ("guided-grad-cam", 2, 1.25),
     ("deep-lift-shap", 2, 8),
-    ("lrp", 1, 1),
+    ("lrp", 2, 2),
     ("idgi", 50, 50),
     ("integrated-decision-gradients", 100, 50),
     ("guided-ig", 150, 150),
