@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import resource
 import shutil
 import socket
 import subprocess
@@ -21,6 +20,7 @@ import numpy as np
 
 import pellucid as pl
 from benchmarks.report import Row, Section, at_least, at_most, single
+from benchmarks.startup import seconds
 from benchmarks.timing import Spread
 from pellucid import storage
 from pellucid.verbs.report import report
@@ -174,11 +174,11 @@ def studio(size: Size, _device: str) -> Iterator[Section]:
     """How soon it answers, how soon a result is seen, what an explanation costs there."""
     section = Section("The studio", "`pellucid studio`, its worker warm, over loopback.")
     with tempfile.TemporaryDirectory() as name, _browser() as browser:
-        imports = [_seconds([sys.executable, "-c", "import torch, fastapi"]) for _ in range(size.repeats)]
+        imports = [seconds([sys.executable, "-c", "import torch, fastapi"], name)[0] for _ in range(size.repeats)]
         ready = []
         for _ in range(size.repeats):
-            with _studio(Path(name)) as (_, seconds, _):
-                ready.append(seconds)
+            with _studio(Path(name)) as (_, until, _):
+                ready.append(until)
         ratios = [a / b for a, b in zip(ready, imports, strict=True)]
         section.rows.append(Row("ready : importing torch and fastapi", Spread.of(ratios), " x", at_most(1.5)))
         if browser is None:
@@ -188,20 +188,6 @@ def studio(size: Size, _device: str) -> Iterator[Section]:
         with _studio(Path(name)) as (link, _, pid):
             section.rows += _used_in(browser.new_page(), link, lambda: _used(_worker(pid)), size.repeats)
     yield section
-
-
-def _seconds(command: list[str]) -> float:
-    begun = time.perf_counter()
-    subprocess.run(command, check=True)
-    return time.perf_counter() - begun
-
-
-def _spent(command: list[str]) -> float:
-    """Processor seconds of a command and all that it starts."""
-    before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
 
 def _used_in(page: Any, link: str, used: Callable[[], float], repeats: int) -> list[Row]:
@@ -229,7 +215,7 @@ def _used_in(page: Any, link: str, used: Callable[[], float], repeats: int) -> l
             begun = time.process_time()
             pl.explain(model, "sample:cat", "recipro-cam").save(folder)
             plain.append(time.process_time() - begun)
-        alone = [_spent([*_EXPLAIN, "--out", f"{folder}/{k}"]) for k in range(repeats)]
+        alone = [seconds([*_EXPLAIN, "--out", str(k)], folder)[1] for k in range(repeats)]
     command, python = (float(np.median(costs) / np.median(other)) for other in (alone, plain[1:]))
     return [
         Row("first paint of a result", Spread.of(paints), " ms", at_most(300)),

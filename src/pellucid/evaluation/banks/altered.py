@@ -14,7 +14,7 @@ from pellucid.engine import unwrap
 from pellucid.engine.masks import GridMasks
 from pellucid.evaluation.banks.base import refuse_stills
 from pellucid.evaluation.banks.groups import soft_masks
-from pellucid.evaluation.banks.redrawn import RedrawingBank
+from pellucid.evaluation.banks.redrawn import RedrawingBank, TwoMaps
 from pellucid.evaluation.competitors import Competitor, Drawer, Drawing, draw_all
 from pellucid.evaluation.sample import Candidate, Inquiry
 
@@ -67,14 +67,6 @@ class MaskedMaps(RedrawingBank):
             d if isinstance(d, Exception) else MapOfItself(m, soft_masks(d.maps())[0], plain, row)
             for d, m, row in zip(drawn, masks, shown, strict=True)
         ]
-
-
-@dataclass(frozen=True, eq=False)
-class TwoMaps:
-    """A map and one that ought to be the same, `(P,)` each."""
-
-    plain: Tensor
-    other: Tensor
 
 
 class _Shifted(nn.Module):

@@ -313,11 +313,15 @@ def cascade(module: nn.Module, stages: int) -> Iterator[frozenset[str]]:
 
 
 @dataclass(frozen=True, eq=False)
-class TwoClasses:
-    """Maps `(P,)` for the class asked about, and for another one."""
+class TwoMaps:
+    """Two maps `(P,)` of one input: the one that is measured, and one that it is laid beside."""
 
     plain: Tensor
     other: Tensor
+
+
+class TwoClasses(TwoMaps):
+    """Maps for the class asked about, and for another one."""
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-from pellucid.evaluation.banks.altered import MapOfItself, MaskedMaps, ReversedClip, ShiftedScale, TwoMaps
+from pellucid.evaluation.banks.altered import MapOfItself, MaskedMaps, ReversedClip, ShiftedScale
 from pellucid.evaluation.banks.redrawn import (
     CascadedMaps,
     MovedInputs,
@@ -17,6 +17,7 @@ from pellucid.evaluation.banks.redrawn import (
     OtherClass,
     ShuffledWeights,
     TwoClasses,
+    TwoMaps,
 )
 from pellucid.evaluation.metrics.alone import map_entropy
 from pellucid.evaluation.metrics.registry import metric
