@@ -194,14 +194,14 @@ def verdict(perturbed: Perturbed, values: Tensor) -> str:
 
 @dataclass
 class Rates:
-    """How often maps of each kind are accepted, how often other seeds agree, and what a map alone costs."""
+    """How often maps of each kind are accepted, how often other masks say the same, and what a map alone costs."""
 
     accepted: dict[str, list[bool]] = field(default_factory=dict)
     steady: dict[str, list[bool]] = field(default_factory=dict)
     forwards: list[int] = field(default_factory=list)
 
     def add(self, subject: Subject, draws: int, seeds: int, salt: int) -> None:
-        """Blind maps, `draws` of each kind; and the subject's own, judged with `seeds` seeds."""
+        """Blind maps, `draws` of each kind; and the subject's own, by `seeds` sets of masks (`check` has one)."""
         g = torch.Generator().manual_seed(salt)
         shared = Perturbed(subject.score, subject.x)
         blind = [(kind, m) for _ in range(draws) for kind, m in blind_maps(g).items()]
@@ -232,7 +232,7 @@ def rates(title: str, subjects: Iterator[Subject], draws: int, seeds: int, true:
         note = f"of {len(hits)}"
         if kind in found.steady:
             same = 100 * sum(found.steady[kind]) / len(found.steady[kind])
-            note += f"; the same for {seeds} seeds in {same:.0f} % of the pictures"
+            note += f"; with {seeds} sets of masks the same in {same:.0f} % of the pictures"
         section.rows.append(single(f"accepted: {kind}", 100 * sum(hits) / len(hits), " %", limit, note))
     mean = sum(found.forwards) / len(found.forwards)
     section.rows.append(single("forwards of a map, on average", mean, "", at_most(210)))

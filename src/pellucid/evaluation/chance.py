@@ -8,7 +8,8 @@ of the map inside of each mask. The correlation of the two is the faithfulness c
 How high it comes by chance depends on how smooth a map is, so it is compared with what the same map reaches when it is
 moved: shifted (round the edges), mirrored and turned. A map that was made without looking at the model might as well
 lie there. The p-value is the share of these that agree at least as well, the map itself among them (a permutation test;
-Phipson & Smyth 2010). They ask the model nothing, since the masked pictures serve all of them.
+Phipson & Smyth 2010). They ask the model nothing, since the masked pictures serve all of them. Nor need masks be
+drawn anew: the test holds for any masks that were not chosen to please the map.
 """
 
 from __future__ import annotations

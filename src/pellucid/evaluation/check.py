@@ -31,6 +31,7 @@ from pellucid.models.targets import Target
 E = TypeVar("E", bound="Explained")
 
 _PASSES = 110  # that a check takes at least
+_MASKS = 0  # the same for every picture of a size, so that a map has one verdict, whatever the seed of its run
 _Wanted = tuple[tuple[int, str | None], Target | None]  # a method's id and the layer that it explained; for what
 
 
@@ -41,7 +42,7 @@ class Session:
     Attributes:
         model: the model explained.
         x: the picture as the model takes it, `(1, C, *space)`.
-        seed: of whatever is random.
+        seed: of whatever is random in the methods; no verdict depends on it.
         weights: the model's fingerprint when it was explained.
     """
 
@@ -82,7 +83,8 @@ class Session:
     def perturbed(self, target: Target, *, frames: bool = False) -> Perturbed:
         """The perturbed scores of a target; a masked picture is measured once, for all targets.
 
-        With `frames` whole frames of a clip are shown and hidden, rather than cells of space (and time).
+        With `frames` whole frames of a clip are shown and hidden, rather than cells of space (and time). The masks are
+        a fixed design: what is drawn anew in the test is where the map might lie, so its p-value holds for any masks.
         """
         if (target, frames) not in self._perturbed:
             self.expect([target])
@@ -90,7 +92,7 @@ class Session:
             if frames not in self._blends:
                 self._blends[frames] = Blends(partial(self._score, tuple(self._targets)), self.x, grid)
             self._perturbed[target, frames] = Perturbed(
-                None, self.x, self.seed, grid, self._blends[frames], self._targets.index(target)
+                None, self.x, _MASKS, grid, self._blends[frames], self._targets.index(target)
             )
         return self._perturbed[target, frames]
 
