@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 
 from pellucid.errors import ModelError, StorageError
+from pellucid.runs.cluster import Cluster
+from pellucid.runs.work import WorkOrder
 from runs.test_batch import HELPERS, all_rows, job, pictures
 
 ROOT = Path(__file__).parents[2]
@@ -61,3 +63,23 @@ def test_what_one_engine_began_the_other_ends(cluster, tmp_path):
 def test_a_model_that_cannot_be_built_is_said_in_one_sentence(cluster, tmp_path):
     with pytest.raises(ModelError, match="nothing"):
         job(tmp_path / "out", pictures(tmp_path / "in", 2), entry="nothing").run(engine="ray")
+
+
+@pytest.mark.parametrize(
+    ("model", "asked", "resources", "share"),
+    [
+        ({"name": "n"}, {}, {"CPU": 16}, {"num_cpus": 0.75}),
+        ({"name": "n"}, {}, {"CPU": 2}, {"num_cpus": 0.5}),  # one CPU of two is left for reading
+        ({"name": "n"}, {}, {"CPU": 1}, {"num_cpus": 0.25}),
+        ({"name": "n"}, {}, {"CPU": 16, "GPU": 2}, {"num_gpus": 1.0, "num_cpus": 0}),
+        ({"name": "n"}, {}, {"CPU": 16, "GPU": 1}, {"num_cpus": 0.75}),  # not one for each actor
+        ({"name": "n", "device": "cpu"}, {}, {"CPU": 16, "GPU": 2}, {"num_cpus": 0.75}),
+        ({"name": "n", "device": "cuda"}, {}, {"CPU": 16}, {"num_gpus": 1.0, "num_cpus": 0}),
+        ({"entry": "m:f"}, {}, {"CPU": 16, "GPU": 2}, {"num_cpus": 0.75}),  # which says itself where it is
+        ({"entry": "m:f"}, {"gpus": 0.5}, {"CPU": 16, "GPU": 2}, {"num_gpus": 0.5, "num_cpus": 0}),
+        ({"name": "n"}, {"cpus": 0.25}, {"CPU": 16}, {"num_cpus": 0.25}),
+    ],
+)
+def test_what_an_actor_takes_of_a_cluster(tmp_path, model, asked, resources, share):
+    cluster = Cluster(WorkOrder(model, ()), tmp_path, 2, 1, print, print, **asked)
+    assert cluster.share(resources) == share

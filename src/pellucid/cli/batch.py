@@ -38,8 +38,16 @@ app = typer.Typer(
     "at any point; `status`, `resume`, `retry-failed`, `merge` and `export` look after what ran.",
 )
 
+
+def _engine(name: str) -> str:
+    if name not in ("local", "ray"):
+        raise typer.BadParameter("local or ray")
+    return name
+
+
 Folder = Annotated[Path, typer.Argument(metavar="DIR", help="The --out of a batch.")]
 Workers = Annotated[int, typer.Option("--workers", min=1, help="Processes that explain.")]
+Engine = Annotated[str, typer.Option("--engine", callback=_engine, help="local, or ray: a cluster that shares DIR.")]
 
 
 @app.command(_RUN, help="Explain all inputs that have no row yet (the word `run` may be left out).")
@@ -63,7 +71,7 @@ def batch(
     by: Annotated[str, typer.Option("--by", help="Of importance: the estimator.")] = "shapley",
     layer: options.Layer = None,
     seed: options.Seed = 0,
-    engine: Annotated[str, typer.Option("--engine", help="local, or ray: a cluster that shares DIR.")] = "local",
+    engine: Engine = "local",
     workers: Workers = 1,
     limit: Annotated[int | None, typer.Option("--limit", min=1, help="The first so many inputs.")] = None,
     precision: Annotated[str, typer.Option("--precision", help="Of maps: float16, with a scale; float32.")] = "float16",
@@ -85,8 +93,6 @@ def batch(
     }  # fmt: skip
     if precision not in ("float16", "float32"):
         raise typer.BadParameter("float16 or float32", param_hint="--precision")
-    if engine not in ("local", "ray"):
-        raise typer.BadParameter("local or ray", param_hint="--engine")
     _drive(BatchJob.of(out, asked, Manifest.of(inputs, limit), precision=precision, **spec), workers, as_json, engine)
 
 
@@ -127,21 +133,21 @@ def _requests(verb: str, method: str, target: str, settings: list[str], **how: A
 
 
 @app.command("resume")
-def resume(folder: Folder, workers: Workers = 1, as_json: options.Json = False) -> None:
-    """Go on where a batch stopped."""
+def resume(folder: Folder, workers: Workers = 1, engine: Engine = "local", as_json: options.Json = False) -> None:
+    """Go on where a batch stopped, with either engine."""
     from pellucid.runs.batch import BatchJob
 
-    _drive(BatchJob.opened(folder), workers, as_json)
+    _drive(BatchJob.opened(folder), workers, as_json, engine)
 
 
 @app.command("retry-failed")
-def retry_failed(folder: Folder, workers: Workers = 1, as_json: options.Json = False) -> None:
+def retry_failed(folder: Folder, workers: Workers = 1, engine: Engine = "local", as_json: options.Json = False) -> None:
     """Try again what failed, and go on."""
     from pellucid.runs.batch import BatchJob, retry_failed
 
     batch = BatchJob.opened(folder)
     say(f"{retry_failed(folder)} inputs are tried again.", aside=True)
-    _drive(batch, workers, as_json)
+    _drive(batch, workers, as_json, engine)
 
 
 @app.command("status")
@@ -179,7 +185,7 @@ def export(
     say(f"{export(folder, file, where=where, maps=maps)} rows: {file}")
 
 
-def _drive(batch: BatchJob, workers: int, as_json: bool, engine: str = "local") -> None:
+def _drive(batch: BatchJob, workers: int, as_json: bool, engine: str) -> None:
     """Run, with a line now and then; exit code 1 where rows failed, 130 where it was stopped."""
     terminal = sys.stderr.isatty()
 

@@ -66,6 +66,11 @@ def write_shard(folder: Path, name: str, table: Any) -> dict[str, Any]:
     return {"shard": name, "rows": table.num_rows, "bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
 
 
+def read_lazily(paths: Sequence[Path], columns: Mapping[str, str]) -> Any:
+    """Shards as one lazy table: a column that an earlier version did not write is null, one of a later is left out."""
+    return arrow().dataset.dataset([str(path) for path in paths], format="parquet", schema=schema(columns))
+
+
 def read_columns(paths: Sequence[Path], columns: Sequence[str]) -> Iterator[Any]:
     """Some columns of each shard, one table after the other.
 

@@ -377,7 +377,8 @@ def merge(folder: str | Path, rows: int = 100_000) -> int:
         for line, path in [*zip(lines, journal.paths(), strict=True), (None, None)]:
             if group and (line is None or count + line["rows"] > rows):
                 if len(group) > 1:
-                    together = pa.concat_tables(pa.parquet.read_table(p) for p in group)
+                    tables = [pa.parquet.read_table(p) for p in group]
+                    together = pa.concat_tables(tables, promote_options="default")  # of several versions
                     _replace(journal, [p.name for p in group], together)
                 group, count = [], 0
             if line is not None and path is not None:

@@ -53,8 +53,9 @@ class Cluster:
         order, folder, count, threads: as the local engine's; the folder is one that all nodes share.
         begun, done: see `local.Pool`.
         block: inputs of a shard.
-        gpus: of one actor; 0: it runs on a CPU.
-        cpus: of one actor; a fraction lets several share one, and leaves some for reading.
+        gpus: of one actor; 0: it runs on a CPU; None: one where the model is asked onto one, or is asked nowhere and
+            the cluster has one for each actor.
+        cpus: of one actor at the most; a fraction lets several share one. Less where nothing would be left for reading.
     """
 
     order: WorkOrder
@@ -64,7 +65,7 @@ class Cluster:
     begun: Callable[[str], None]
     done: Callable[[Mapping[str, Any]], None]
     block: int = 64
-    gpus: float = 0.0
+    gpus: float | None = None
     cpus: float = 0.75
     notes: list[str] = field(default_factory=list)
 
@@ -79,11 +80,12 @@ class Cluster:
         if not ray.is_initialized():
             ray.init(ignore_reinit_error=True, log_to_driver=False, include_dashboard=False, logging_level="error")
         try:
-            self.begun(ray.get(ray.remote(_fingerprint).options(num_cpus=self.cpus).remote(self.order)))
+            share = self.share(ray.cluster_resources())
+            self.begun(ray.get(ray.remote(_fingerprint).options(**share).remote(self.order)))
             todo = self.folder.parent / "todo"
             shutil.rmtree(todo, ignore_errors=True)
             if _listed(chunks, todo, self.block):
-                for row in self._lines(ray, todo):
+                for row in self._lines(ray, todo, share):
                     line = json.loads(row["line"])
                     if line.pop("weights") and line:
                         self.done(line)
@@ -93,7 +95,17 @@ class Cluster:
         except ray.exceptions.RayError as error:
             raise _told(error) from error
 
-    def _lines(self, ray: Any, todo: Path) -> Any:
+    def share(self, resources: Mapping[str, float]) -> dict[str, float]:
+        """What one actor takes of the cluster. A CPU is left for reading, without which Ray waits for ever."""
+        gpus, device = self.gpus, str(self.order.model.get("device") or "")
+        if gpus is None:
+            free = not device and "entry" not in self.order.model and resources.get("GPU", 0) >= self.count
+            gpus = float(device.startswith("cuda") or free)
+        if gpus:
+            return {"num_gpus": gpus, "num_cpus": 0}
+        return {"num_cpus": min(self.cpus, max(resources.get("CPU", 1) - 1, 0.5) / self.count)}
+
+    def _lines(self, ray: Any, todo: Path, share: Mapping[str, float]) -> Any:
         context = ray.data.DataContext.get_current()
         context.enable_progress_bars = False
         context.execution_options.verbose_progress = False
@@ -103,7 +115,7 @@ class Cluster:
             fn_constructor_args=(self.order, str(self.folder), self.threads),
             batch_size=self.block,
             compute=ray.data.ActorPoolStrategy(min_size=1, max_size=self.count),
-            **({"num_gpus": self.gpus} if self.gpus else {"num_cpus": self.cpus}),
+            **share,
         )
         return made.iter_rows()
 

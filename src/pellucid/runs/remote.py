@@ -1,4 +1,5 @@
-"""Inputs in an object store (`s3://`, `gs://`, `memory://`, ...), fetched through fsspec when their turn comes."""
+"""Inputs in an object store (`s3://`, `gs://`, `memory://`, ...), fetched when their turn comes: through fsspec, or by
+pyarrow itself where fsspec lacks the package for a store that pyarrow knows."""
 
 from __future__ import annotations
 
@@ -8,6 +9,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from pellucid.errors import MediaError
 
@@ -29,7 +31,7 @@ def fetched(source: str) -> Iterator[str]:
     except ImportError as error:
         raise MediaError(f'{source} is in an object store: pip install "pellucid[batch]".') from error
     try:
-        with fsspec.open(source, "rb") as file:
+        with _opened(fsspec, source) as file:
             data = file.read()
     except Exception as error:  # each store has errors of its own
         raise MediaError(f"{source} can't be fetched ({type(error).__name__}: {error}).") from error
@@ -37,3 +39,16 @@ def fetched(source: str) -> Iterator[str]:
         path = Path(folder, os.path.basename(source) or hashlib.sha256(source.encode()).hexdigest()[:8])
         path.write_bytes(data)
         yield str(path)
+
+
+def _opened(fsspec: Any, source: str) -> Any:
+    try:
+        return fsspec.open(source, "rb")
+    except ImportError as error:
+        from pyarrow import fs
+
+        try:
+            files, path = fs.FileSystem.from_uri(source)
+        except ValueError:  # not of pyarrow's stores: what fsspec wants is what is missing
+            raise error from None
+        return files.open_input_stream(path)

@@ -10,7 +10,7 @@ from typing import Any
 from pellucid.errors import StorageError
 from pellucid.keep.artefact import Artefact
 from pellucid.keep.journal import Journal
-from pellucid.keep.shards import arrow
+from pellucid.keep.shards import arrow, read_lazily
 from pellucid.media.inputs import natural
 from pellucid.results.rows import COLUMNS, artefact_of
 from pellucid.verbs.verify import opened
@@ -79,9 +79,7 @@ class Rows:
             raise StorageError(f"There is no column {unknown[0]!r}: choose {', '.join(COLUMNS)}.")
         if self.conditions:
             return self._sql(", ".join(f'"{name}"' for name in wanted))
-        if not self.paths:
-            return self._empty(wanted)
-        return arrow().dataset.dataset([str(path) for path in self.paths], format="parquet").to_table(columns=wanted)
+        return self._lazy().to_table(columns=wanted)
 
     def sample(self, id: str) -> Any:
         """The result of one row, as if just made: an explanation with its map, geometry, figures and record.
@@ -104,15 +102,14 @@ class Rows:
         rows: list[dict[str, Any]] = []
         if self.paths:
             its = pa.dataset.field("id") == id
-            data = pa.dataset.dataset([str(path) for path in self.paths], format="parquet")
-            places = data.to_table(columns=["__filename"], filter=its).column(0)
+            places = self._lazy().to_table(columns=["__filename"], filter=its).column(0)
             rows = [row for file in places.to_pylist() for row in pa.parquet.read_table(file, filters=its).to_pylist()]
         if not rows:
             raise StorageError(f"There is no row {id!r} in {self.folder}.")
         (row,) = rows
         if row["status"] != "done":
             raise StorageError(f"Row {id!r} has no result: {row['error']}")
-        return artefact_of(row)
+        return artefact_of(dict.fromkeys(COLUMNS) | row)
 
     def worst(self, count: int) -> list[dict[str, Any]]:
         """The finished rows whose verdict is worst, of one verdict those that chance explains best; without a verdict
@@ -144,10 +141,7 @@ class Rows:
             raise StorageError('Conditions are read by DuckDB: pip install "pellucid[batch]".') from error
         connection = duckdb.connect()
         try:
-            if self.paths:
-                connection.from_parquet([str(path) for path in self.paths]).create_view("rows")
-            else:
-                connection.register("rows", self._empty(list(COLUMNS)))
+            connection.register("rows", self._lazy())
             holds = " and ".join(f"({c})" for c in self.conditions) or "true"
             found = connection.sql(f"select {what} from rows where {holds}")
             return found.to_arrow_table() if hasattr(found, "to_arrow_table") else found.fetch_arrow_table()
@@ -157,7 +151,5 @@ class Rows:
         finally:
             connection.close()
 
-    def _empty(self, columns: Sequence[str]) -> Any:
-        from pellucid.keep.shards import table_of
-
-        return table_of([], COLUMNS).select(list(columns))
+    def _lazy(self) -> Any:
+        return read_lazily(self.paths, COLUMNS)
