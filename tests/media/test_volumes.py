@@ -196,8 +196,10 @@ def test_bad_niftis_get_one_sentence(tmp_path):
     cases = {
         "does not say where its voxels lie": zero,
         "damaged or cut short": short,
-        "not a volume of three axes": huge,
-        "3 x 4 x 5 x 2 x 2": nifti(tmp_path / "five.nii", np.zeros((3, 4, 5, 2, 2), np.int16), rigid((0, 0, 0))),
+        "claims 30000 x 30000 x 30000 voxels": huge,
+        "3 x 4 x 5 x 2 x 2, not a volume of three axes": nifti(
+            tmp_path / "five.nii", np.zeros((3, 4, 5, 2, 2), np.int16), rigid((0, 0, 0))
+        ),
         "complex numbers": nifti(tmp_path / "complex.nii", np.zeros((3, 4, 5), np.complex64), rigid((0, 0, 0))),
         "colours": nifti(tmp_path / "rgb.nii", rgb, rigid((0, 0, 0))),
         "There is no file": tmp_path / "none.nii",
@@ -296,6 +298,10 @@ def test_stacks_that_are_not_even_are_refused(tmp_path):
     single = series(tmp_path / "c", count=1)
     with pytest.raises(MediaError, match="single slice"):
         read_volume(single)
+    for k in range(3):
+        place(tmp_path / "d" / f"{k}.dcm", [0, 0, 5.0])
+    with pytest.raises(MediaError, match="all its slices lie at one place"):
+        read_volume(tmp_path / "d")
 
 
 def test_copies_scouts_and_strays_are_left_out_and_said(tmp_path):
@@ -317,7 +323,10 @@ def test_two_patients_in_one_folder_are_two_volumes(tmp_path):
     with pytest.raises(MediaError, match=r"2 series \(of 6, 4 files\): choose one"):
         read_volume(folder)
     both = volumes_in(str(folder))
-    assert [read_volume(v).size[0] for v in both] == [6, 4]
+    found = [read_volume(v) for v in both]
+    assert [volume.size[0] for volume in found] == [6, 4]
+    told = "Its folder holds 2 series of 2 patients, each a volume of its own."
+    assert all(told in volume.notes for volume in found)
     assert not any(s in " ".join(both).lower() for s in made.SECRETS)
 
 

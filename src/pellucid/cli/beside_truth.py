@@ -44,7 +44,7 @@ def boxes_first(
 
     task = task_beside(vision, files)
     if not isinstance(task, BoxTask):
-        return Located(truth, task, vision.labels or ())
+        return Located(truth, task, vision.labels or (), vision.medium)
     known = read_truth(truth, vision.labels or ())
     judged = without(redact, explained(truth=known))
     beside_truth(judged, known, report, out, names_of_inputs(out, files), as_json)
@@ -106,6 +106,12 @@ def _tell(found: JudgedPicture, panels: list[str]) -> None:
         say(f"  picture: {panel}")
 
 
+def _between(figure: tuple[float, float, float, int], form: str) -> str:
+    """A mean with the ends of its interval, which one map has none of."""
+    mean, low, high, count = figure
+    return form.format(mean) + (f" ({form.format(low)} to {form.format(high)})" if count > 1 else "")
+
+
 def end_of_truth(located: Located, report: dict[str, Any], out: Path, *, quiet: bool) -> None:
     """Write the figures of maps beside the truth as a table, and say their means and what is not judged.
 
@@ -126,12 +132,18 @@ def end_of_truth(located: Located, report: dict[str, Any], out: Path, *, quiet: 
     if quiet:
         return
     for method, found in means.items():
-        said = {name: f"{mean:.0%} ({low:.0%} to {high:.0%})" for name, (mean, low, high, _) in found.items()}
+        said = {name: _between(found[name], "{:.0%}") for name in found}
         count = found["pointing"][3]
+        inside = f"peak inside {said['pointing']}, evidence inside {said.get('energy', 'unknown')}"
+        if "dice" in found:
+            overlap = (
+                f"Dice {_between(found['dice'], '{:.2f}')}, peak {_between(found['distance_mm'], '{:.1f}')} mm away"
+            )
+        else:
+            overlap = f"overlap {said['mask_iou']}"
         say(
-            f"{method} beside the truth, means of {count} map{'s' * (count != 1)}: peak inside {said['pointing']}, "
-            f"evidence inside {said.get('energy', 'unknown')}, overlap {said['mask_iou']}; the truth takes "
-            f"{said['share']} of a picture"
+            f"{method} beside the truth, means of {count} map{'s' * (count != 1)}: {inside}, {overlap}; the truth "
+            f"takes {said['share']} of a {located.medium.name}"
         )
     kinds = [row["kind"] for row in located.rows]
     if any(kinds):

@@ -36,14 +36,23 @@ class Localisation:
     Attributes:
         dice: of the mask and as many of the strongest places.
         hit: whether the strongest place lies in the mask.
-        distance: from there to the mask, in millimetres of a volume, in pixels of a picture; 0 inside.
-        mass: the share of all positive values that lies inside.
+        distance: from there to the mask, in `unit`s; 0 inside.
+        mass: the share of all positive values that lies inside; NaN where there are none, and the map points nowhere.
+        unit: `mm` of a volume, `pixels` of a picture.
     """
 
     dice: float
     hit: bool
     distance: float
     mass: float
+    unit: str = "pixels"
+
+    def line(self) -> str:
+        """The figures in a sentence."""
+        if math.isnan(self.mass):
+            return "Beside the mask: the map has no positive evidence, so it points nowhere."
+        where = "inside" if self.hit else f"{self.distance:.1f} {self.unit} from it"
+        return f"Beside the mask: peak {where}, Dice {self.dice:.2f}, {self.mass:.0%} of the map inside."
 
 
 @dataclass(frozen=True)
@@ -69,16 +78,15 @@ class ReliabilityCard:
         """The card in words."""
         turned = f"turned by {self.degrees:g}° {self.rotation:.2f}"
         found = [f"Repeated: rank correlation {self.noise:.2f} under noise of {self.sigma:.0%}, {turned}."]
-        if (place := self.localisation) is not None:
-            where = "inside the mask" if place.hit else f"{place.distance:.1f} from the mask"
-            found.append(f"Beside the mask: peak {where}, Dice {place.dice:.2f}, {place.mass:.0%} of the map inside.")
+        if self.localisation is not None:
+            found.append(self.localisation.line())
         return [*found, READERS]
 
     def numbers(self) -> dict[str, float]:
         """The figures by name, those that were measured."""
         own: dict[str, float | None] = {"sanity": self.sanity, "noise": self.noise, "rotation": self.rotation}
         place = self.localisation
-        if place is not None:
+        if place is not None and not math.isnan(place.mass):
             own |= {"dice": place.dice, "distance": place.distance, "mass inside": place.mass}
         return {name: float(value) for name, value in own.items() if value is not None}
 
@@ -145,7 +153,7 @@ def localisation(explanation: Explained, mask: NDArray[np.bool_] | Tensor) -> Lo
         steps = np.asarray(explanation.geometry.affine)[:, :3]
     apart = (np.argwhere(where) - np.asarray(peak)) @ steps.T
     distance = float(np.sqrt(np.square(apart).sum(1).min()))
-    return Localisation(dice, bool(where[peak]), distance, mass)
+    return Localisation(dice, bool(where[peak]), distance, mass, "mm" if explanation.geometry.affine else "pixels")
 
 
 def _steps(explanation: Explained, axes: int) -> list[float]:

@@ -216,6 +216,9 @@ class Geometry:
 _RARE = ("span", "reach", "turn", "affine")  # left out of records where they are empty
 
 
+_EXACT = 1e-9  # of a weight: what single precision does not see
+
+
 def _centres(pixels: int) -> Tensor:
     return torch.arange(pixels, dtype=torch.float64) + 0.5
 
@@ -235,6 +238,8 @@ def _separable(values: Tensor, matrices: Sequence[Tensor]) -> Tensor:
     with torch.autocast(values.device.type, enabled=False):  # a half-precision product would band the map
         out = values.to(torch.float32)
         for axis, matrix in enumerate(matrices, start=-len(matrices)):
+            if matrix.shape[0] == matrix.shape[1] and bool(((matrix - torch.eye(len(matrix))).abs() < _EXACT).all()):
+                continue  # each place is its own
             rows = matrix.to(out.device, torch.float32)
             out = (out.movedim(axis, -1) @ rows.T).movedim(-1, axis)
     return out.contiguous()

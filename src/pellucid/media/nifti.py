@@ -54,8 +54,11 @@ def read_nifti(path: Path, time: int | None = None) -> Volume:
         shape = shape[:-1]
     if kind.fields is not None or kind.kind not in "iuf":
         raise MediaError(f"{label} holds {_words(kind)}, not one number a voxel: convert it.")
-    if len(shape) not in (3, 4) or min(shape) < 1 or np.prod(shape[:3], dtype=float) > MAX_VOXELS:
-        raise MediaError(f"{label} is {' x '.join(map(str, shape))}, not a volume of three axes: cut or shrink it.")
+    size = " x ".join(map(str, shape))
+    if len(shape) not in (3, 4) or min(shape) < 1:
+        raise MediaError(f"{label} is {size}, not a volume of three axes: cut it.")
+    if np.prod(shape[:3], dtype=float) > MAX_VOXELS:
+        raise MediaError(f"{label} claims {size} voxels, more than {MAX_VOXELS:,}: shrink it.")
     if len(shape) == 4 and (time is None or time >= shape[3]):
         raise MediaError(
             f"{label} holds {shape[3]} moments: choose one, time:0:{path.name} to time:{shape[3] - 1}:{path.name}."

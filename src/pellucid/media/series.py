@@ -92,18 +92,18 @@ def read_series(path: Path, number: int | None = None) -> Volume:
         MediaError: no slices, several series and none chosen, or slices that make no even stack.
     """
     with quiet():
-        opened = [open_dicom(path)] if path.is_file() else _chosen(path, number)
+        opened, others = ([open_dicom(path)], []) if path.is_file() else _chosen(path, number)
         private = any(not file.source for file in opened)
         private |= any(text in str(path).casefold() for text in identifiers(opened[0].dataset))
         label = f"A series ({opened[0].name})" if private else str(path)
         stack, notes = _stack([s for file in opened for s in _slices(file)], label)
-        volume = _volume(stack, opened, notes, label)
+        volume = _volume(stack, opened, [*others, *notes], label)
     address = str(path) if number is None else f"series:{number}:{path.absolute()}"
     return volume if private else replace(volume, source=address)
 
 
-def _chosen(folder: Path, number: int | None) -> list[DicomFile]:
-    """The files of one series of a folder, each opened once."""
+def _chosen(folder: Path, number: int | None) -> tuple[list[DicomFile], list[str]]:
+    """The files of one series of a folder, each opened once, and what else it holds; no patient is named."""
     groups: dict[str, list[DicomFile]] = {}
     for path in files_of(folder):
         with suppress(MediaError):  # a damaged file of a folder must not take the others with it
@@ -121,7 +121,10 @@ def _chosen(folder: Path, number: int | None) -> list[DicomFile]:
         )
     if number is not None and not 1 <= number <= len(ordered):
         raise MediaError(f"The folder {folder} holds {len(ordered)} series, and no number {number}.")
-    return list(ordered.values())[(number or 1) - 1]
+    patients = len({key.partition("\0")[0] for key in ordered})
+    whose = f" of {patients} patients" if patients > 1 else ""
+    notes = [f"Its folder holds {len(ordered)} series{whose}, each a volume of its own."] if len(ordered) > 1 else []
+    return list(ordered.values())[(number or 1) - 1], notes
 
 
 def _ordered(groups: dict[str, list[T]]) -> dict[str, list[T]]:
@@ -206,6 +209,8 @@ def _stack(slices: list[SeriesSlice], label: str) -> tuple[list[SeriesSlice], li
         notes.append(f"{len(again)} of {len(slices)} slices lie at the place of another, and are left out.")
         slices = [s for k, s in enumerate(slices) if k not in set(again.tolist())]
         at = np.delete(at, again)
+    if len(slices) < 2 and len(again):
+        raise MediaError(f"{label}: all its slices lie at one place, so they are no volume: explain them as pictures.")
     if len(slices) < 2:
         raise MediaError(f"{label} is a single slice, no volume: give the folder of its series.")
     steps = np.diff(at)

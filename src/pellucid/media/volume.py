@@ -31,6 +31,8 @@ class Volume:
         notes: what a reader must know.
         origin: what of it goes into records: kind, codes, spacing.
         made_from: the files or headers that results are written after; never printed or saved.
+        given: the path as it was given, by which what belongs to it is found; never printed or saved, since it may name
+            the patient.
     """
 
     values: NDArray[np.float32]
@@ -44,6 +46,7 @@ class Volume:
     notes: tuple[str, ...] = ()
     origin: Mapping[str, Any] = field(default_factory=dict)
     made_from: Any = field(default=None, repr=False)
+    given: str = field(default="", repr=False)
 
     @property
     def size(self) -> tuple[int, int, int]:

@@ -27,7 +27,10 @@ def read_volume(source: str | os.PathLike[str] | Volume) -> Volume:
     """
     if isinstance(source, Volume):
         return source
-    text = os.fspath(source)
+    return replace(_read(os.fspath(source)), given=os.fspath(source))
+
+
+def _read(text: str) -> Volume:
     window, inner = windowed(text)
     if window != "auto":
         return _in_window(read_volume(inner), window)

@@ -21,7 +21,7 @@ from pellucid.media import Volume
 from pellucid.media.orientation import said, spacing, to_mm, turn_to, turned, turned_affine
 from pellucid.render.paper.colour import Limits, limits
 from pellucid.render.paper.display import Display, is_fine, problem_of, smooth
-from pellucid.render.paper.marks import edged
+from pellucid.render.paper.marks import EDGES, edged
 from pellucid.render.paper.overlay import Ground, overlay
 from pellucid.render.paper.page import MARGIN, bars, head, never_seen
 from pellucid.render.paper.sheet import INK, QUIET, WARNING, Column, Sheet, text_width
@@ -30,7 +30,9 @@ from pellucid.render.paper.tiles import SMALL, TEXT, TITLE, banner, colour_bar, 
 _PIXELS = 360  # of the longest side of a plane
 _COLUMNS = 5  # of the sheet of slices
 _LETTER, _THIN, _PLATE = "#f2b134", "#e8e8e8", "#15171b"
+_DARK = tuple(bytes.fromhex(_PLATE[1:]))
 _GAP, _BETWEEN, _SIDE = 0.14, 0.36, 2.1  # inches: between planes, between explanations, of the side column
+_LEAST = 0.75  # inches: of a plane's frame, so that letters and scale bar fit
 
 
 @dataclass(frozen=True)
@@ -52,14 +54,14 @@ _SAGITTAL = View("sagittal", 0, (2, 1), "APSI")
 
 @dataclass(frozen=True)
 class Plane:
-    """One picture of a volume at display size, how it is looked at, where planes cross, and the region asked for."""
+    """One picture of a volume at display size, how it is looked at, where planes cross, and what is outlined."""
 
     view: View
     pixels: NDArray[np.uint8]
     values: NDArray[np.float32]
     cross: tuple[float, float] | None  # share of the height and of the width
     width_mm: float
-    region: NDArray[np.bool_] | None = None
+    outlined: Sequence[tuple[NDArray[np.bool_], str]] = ()  # regions and their colours
 
 
 @dataclass(frozen=True)
@@ -107,11 +109,11 @@ def _planes_of(explanation: Explanation) -> Planes:
     at = [int(np.clip(round(float(across[k])), 0, heat.shape[k] - 1)) for k in range(3)]
     fine = is_fine(explanation.map(), explanation.geometry)
     longest = max(n * s for n, s in zip(heat.shape, steps, strict=True))
-    asked = _asked(explanation)
+    regions = _regions(explanation)
     cut = [
         replace(
             _plane(v, _slice(grey, v, at[v.cut]), _slice(heat, v, at[v.cut]), steps, longest, fine=fine, at=at),
-            region=None if asked is None else _slice(asked, v, at[v.cut]),
+            outlined=[(_slice(region, v, at[v.cut]), colour) for region, colour in regions],
         )
         for v in (_AXIAL, _CORONAL, _SAGITTAL)
     ]
@@ -148,7 +150,7 @@ def panel_of_volumes(explanations: Sequence[Explanation], width: float) -> Figur
 def slice_sheet(explanation: Explanation, count: int = 20, width: float = 13.5) -> Figure:
     """Axial slices from the lowest to the highest that the model saw, each under the map, with where they lie."""
     heat, grey, steps, affine = _upright(explanation)
-    asked = _asked(explanation)
+    regions = _regions(explanation)
     seen = np.flatnonzero(np.isfinite(heat).any((0, 1)))
     at = np.unique(np.linspace(seen[0], seen[-1], count).round().astype(int)) if len(seen) else np.arange(1)
     shown = planes_of(explanation)
@@ -163,7 +165,7 @@ def slice_sheet(explanation: Explanation, count: int = 20, width: float = 13.5) 
             place = said((0, 0, to_mm(affine, (0, 0, k))[2])).split(", ")[2]
             view = replace(_AXIAL, name=place)
             plane = _plane(view, _slice(grey, view, k), _slice(heat, view, k), steps, longest, fine=shown.fine)
-            plane = plane if asked is None else replace(plane, region=_slice(asked, view, k))
+            plane = replace(plane, outlined=[(_slice(region, view, k), colour) for region, colour in regions])
             cell = Column(MARGIN + c * (room + _GAP), y, room, (0, 0))
             tallest = max(tallest, _drawn(sheet, plane, shown, explanation, cell))
         y += tallest + 0.12
@@ -196,10 +198,13 @@ def _explained(sheet: Sheet, e: Explanation, at: Column) -> float:
 
 def _drawn(sheet: Sheet, p: Plane, shown: Planes, e: Explanation, at: Column) -> float:
     """One plane with its letters, cross and scale bar, in a square cell; how high it and its name are."""
-    x, y = at.x, at.y
     height, width = (n * at.width / max(p.values.shape) for n in p.values.shape)
+    tall, wide = max(height, _LEAST), max(width, _LEAST)
+    x, y = at.x + (wide - width) / 2, at.y + (tall - height) / 2
     mixed = overlay(p.pixels, p.values, signed=e.signed, limits=shown.limits, ground=shown.ground)
-    sheet.image(mixed if p.region is None or not p.region.any() else edged(mixed, p.region), x, y, width, height)
+    for region, colour in p.outlined:
+        mixed = edged(mixed, region, colour) if region.any() else mixed
+    sheet.image(_framed(mixed, tall / height, wide / width), at.x, at.y, wide, tall)
     if p.cross is not None:
         down, along, open_ = y + p.cross[0] * height, x + p.cross[1] * width, 0.08
         lines = [((x, down), (along - open_, down)), ((along + open_, down), (x + width, down))]
@@ -207,18 +212,29 @@ def _drawn(sheet: Sheet, p: Plane, shown: Planes, e: Explanation, at: Column) ->
         for start, stop in lines:
             if stop[0] > start[0] or stop[1] > start[1]:
                 sheet.stroke([start, stop], colour=_THIN, width=0.5)
-    middle, centre = y + height / 2, x + width / 2
-    places = ((x + 0.08, middle), (x + width - 0.08, middle), (centre, y + 0.08), (centre, y + height - 0.09))
+    left, top, middle, centre = at.x, at.y, y + height / 2, x + width / 2
+    places = ((left + 0.08, middle), (left + wide - 0.08, middle), (centre, top + 0.08), (centre, top + tall - 0.09))
     for letter, (across, down) in zip(p.view.letters, places, strict=True):
         sheet.box(across - 0.065, down - 0.065, 0.13, 0.13, colour=_PLATE, alpha=0.7)
         sheet.line(letter, across, down - 0.055, SMALL, colour=_LETTER, bold=True, align="center")
     bar = next((b for b in (100, 50, 20, 10, 5, 2, 1) if b < 0.45 * p.width_mm), p.width_mm / 2)
     long, told = bar / p.width_mm * width, f"{bar:g} mm"
-    sheet.box(x + 0.03, y + height - 0.22, max(long, text_width(told, SMALL)) + 0.06, 0.19, colour=_PLATE, alpha=0.7)
-    sheet.box(x + 0.06, y + height - 0.07, long, 0.02, colour=_LETTER)
-    sheet.line(told, x + 0.06, y + height - 0.21, SMALL, colour=_LETTER)
-    named: float = sheet.line(p.view.name, centre, y + height + 0.03, SMALL, colour=INK, align="center")
-    return float(height) + 0.03 + named
+    foot = top + tall
+    sheet.box(left + 0.03, foot - 0.22, max(long, text_width(told, SMALL)) + 0.06, 0.19, colour=_PLATE, alpha=0.7)
+    sheet.box(left + 0.06, foot - 0.07, long, 0.02, colour=_LETTER)
+    sheet.line(told, left + 0.06, foot - 0.21, SMALL, colour=_LETTER)
+    named: float = sheet.line(p.view.name, centre, foot + 0.03, SMALL, colour=INK, align="center")
+    return float(tall) + 0.03 + named
+
+
+def _framed(pixels: NDArray[np.uint8], taller: float, wider: float) -> NDArray[np.uint8]:
+    """A picture in the middle of a dark one: of a few slices, what is written would hide them."""
+    rows, columns = (round(n * (by - 1) / 2) for n, by in zip(pixels.shape[:2], (taller, wider), strict=True))
+    if not rows and not columns:
+        return pixels
+    frame = np.full((pixels.shape[0] + 2 * rows, pixels.shape[1] + 2 * columns, 3), _DARK, np.uint8)
+    frame[rows : rows + pixels.shape[0], columns : columns + pixels.shape[1]] = pixels
+    return frame
 
 
 def _upright(
@@ -238,13 +254,15 @@ def _upright(
     return heat, np.asarray(grey, np.float32), spacing(there), there
 
 
-def _asked(e: Explanation) -> NDArray[np.bool_] | None:
-    """The region that is explained, with axes to R, A, S."""
-    region = e.extras.get("region")
-    if region is None or tuple(region.shape[1:]) != tuple(e.geometry.source_size):
-        return None
+def _regions(e: Explanation) -> list[tuple[NDArray[np.bool_], str]]:
+    """The true region and the one that is explained, with axes to R, A, S, and their colours."""
     affine = np.vstack([np.asarray(e.geometry.affine, np.float64), [0, 0, 0, 1]])
-    return np.asarray(turned(region[0].numpy(), turn_to(affine, "RAS")), bool)
+    found = []
+    for name, colour in EDGES:
+        region = e.extras.get(name)
+        if region is not None and tuple(region.shape[1:]) == tuple(e.geometry.source_size):
+            found.append((np.asarray(turned(region[0].numpy(), turn_to(affine, "RAS")), bool), colour))
+    return found
 
 
 def _slice(values: NDArray[Any], view: View, at: int) -> NDArray[Any]:

@@ -270,7 +270,10 @@ class Heatmaps(list[Heatmap], Result):
         check(self)
         for e in self:
             if isinstance(e, VolumeHeatmap) and e.kind == "map":
-                e.reliability()  # beside every medical map
+                truth = e.extras.get("truth")
+                e.reliability(
+                    truth[0].numpy() if truth is not None and truth.any() else None
+                )  # beside every medical map
         return [e.quality for e in self if e.quality is not None]
 
     def redact(self, boxes: Sequence[Sequence[float]]) -> Heatmaps:

@@ -70,9 +70,10 @@ def task_beside(model: VisionModel, inputs: Input | Sequence[Input]) -> Task:
     """What a model answers, recognised from the first picture that can be read where it is not declared.
 
     Raises:
-        ModelError: it is none of pictures.
+        ModelError: it is one of clips.
     """
-    _of_pictures(model)
+    if model.medium.moving:
+        raise ModelError(f"{model.name or 'The model'} takes clips, and the truth is told of pictures and volumes.")
     if model.task is None:
         for _, item in prepared(model, inputs):
             if not isinstance(item, PellucidError):

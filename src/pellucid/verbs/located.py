@@ -12,32 +12,38 @@ from torch import Tensor
 
 from pellucid.errors import AbsentError, MediaError, PellucidError
 from pellucid.evaluation.boxes import box_figures, mean_figures
+from pellucid.evaluation.reliability import Localisation, localisation
 from pellucid.keep.files import comma_separated, write_together
+from pellucid.media import Volume
+from pellucid.media.medium import PICTURE, VOLUME, Medium
 from pellucid.models.targets import Target
-from pellucid.models.targets.classes import label_of
+from pellucid.models.targets.classes import label_of, resolve_class
 from pellucid.models.targets.regions import RegionTarget
 from pellucid.models.tasks import RegionTask, Task
 from pellucid.results import Heatmap, Heatmaps
 from pellucid.truth.matching import LEAST
 from pellucid.verbs.truths import TruthSource
+from pellucid.verbs.volume_truths import VolumeTruth
 
 FIGURES = ("pointing", "energy", "mask_iou")
+VOLUME_FIGURES = ("pointing", "energy", "dice", "distance_mm")
 TABLE = "truth.csv"
-_COLUMNS = ("kind", "region_iou", "share", *FIGURES)
 
 Outcome = tuple[str, Heatmaps | PellucidError]
 
 
 class Located:
-    """Maps beside the truth of their pictures, and what became of each.
+    """Maps beside the truth of their pictures or volumes, and what became of each.
 
     Args:
-        truth: annotations of any kind, or a folder of masks (see `TruthSource`).
+        truth: annotations of any kind, or a folder of masks (see `TruthSource`); of volumes `VolumeTruth`'s.
         task: what the model answers. A region is judged by the annotations of its own class; the map of a class by
             those of its class, or by all where none are of it.
         labels: of the model's classes.
+        medium: what the model takes.
 
     Attributes:
+        figures: what is measured of each map.
         rows: a row for each map, and for each region that the network misses.
         unknown: the pictures of which the truth says nothing.
 
@@ -45,9 +51,11 @@ class Located:
         MediaError: there is nothing of the kind, or it cannot be read.
     """
 
-    def __init__(self, truth: str | Path, task: Task, labels: Sequence[str] = ()) -> None:
-        self.truth = TruthSource(truth, tuple(labels) if isinstance(task, RegionTask) else ())
-        self.labels = labels
+    def __init__(self, truth: str | Path, task: Task, labels: Sequence[str] = (), medium: Medium = PICTURE) -> None:
+        known, of_volumes = tuple(labels) if isinstance(task, RegionTask) else (), medium is VOLUME
+        self.truth = VolumeTruth(truth, len(known)) if of_volumes else TruthSource(truth, known)
+        self.figures = VOLUME_FIGURES if of_volumes else FIGURES
+        self.labels, self.medium = labels, medium
         self.rows: list[dict[str, Any]] = []
         self.unknown: list[str] = []
         self.missed: list[tuple[str, str]] = []
@@ -75,10 +83,12 @@ class Located:
     def _locate(self, found: Heatmaps) -> None:
         first = found[0]
         source = str(first.record.input["source"] or first.name)
-        if not self.truth.speaks_of(source):
-            self.unknown.append(source)
+        if isinstance(first.picture, Volume):
+            source = first.picture.given or source
+        if not self._speaks_of(source, first.name):
+            self.unknown.append(str(first.record.input["source"] or first.name))
             for e in found:
-                e.remarks.append("The truth says nothing of this picture, so its map is not judged.")
+                e.remarks.append(f"The truth says nothing of this {self.medium.name}, so its map is not judged.")
             return
         if not first.geometry.known:
             raise MediaError(
@@ -86,28 +96,56 @@ class Located:
                 "to the picture."
             )
         for e in found:
-            asked = e.explained
-            region = isinstance(asked, RegionTarget)
-            mask = self.truth.of(source, 0, e.geometry.source_size, _label(e), alone=region)
-            assert mask is not None
+            mask = self._mask(e, source)
             figures = figures_of(e, mask)
             e.extras["truth"] = mask[None]
             e.record = replace(e.record, input={**e.record.input, "truth": figures})  # maps share theirs
-            e.remarks += told(figures, _label(e))
+            e.remarks += told(figures, _label(e), self.medium.name)
+
+    def _speaks_of(self, source: str, name: str) -> bool:
+        if isinstance(self.truth, VolumeTruth):
+            return self.truth.file(source, name) is not None
+        return self.truth.speaks_of(source)
+
+    def _mask(self, e: Heatmap, source: str) -> Tensor:
+        asked = e.explained
+        region = isinstance(asked, RegionTarget)
+        if isinstance(self.truth, VolumeTruth):
+            index = asked.classes[0] if isinstance(asked, RegionTarget) and asked.classes else None
+            file = self.truth.file(source, e.name)
+            mask = None if file is None else self.truth.of(file, e.geometry, index)
+        else:
+            mask = self.truth.of(source, 0, e.geometry.source_size, _label(e), alone=region)
+        assert mask is not None
+        return mask
 
     def _miss(self, name: str, absent: AbsentError, files: Sequence[str], targets: Sequence[Target]) -> bool:
         """Whether the one region that is asked for truly is in the picture, which the network does not say."""
         target = targets[0]
-        sources = [file for file in files if name in (file, Path(file).name, Path(file).stem)]
+        sources = [file for file in files if name in _called(file)]
+        if not sources and isinstance(
+            self.truth, VolumeTruth
+        ):  # a series is called by its hash, for the patient's sake
+            sources = [name]
         if len(targets) > 1 or len(sources) != 1 or not isinstance(target, RegionTarget) or target.label is None:
             return False
         label = target.label if isinstance(target.label, str) else label_of(target.label, self.labels or None)
-        if not _whole(target) or not self.truth.holds(sources[0], label):
+        where = files[0] if len(files) == 1 else sources[0]
+        if not _whole(target) or not self._holds(where, name, label):
             return False
         self.missed.append((sources[0], label))
         about = {"picture": sources[0], "target": label, "method": ""}
-        self.rows.append(about | _row({"kind": "miss", "region_iou": 0.0}) | {"explanation": ""})
+        self.rows.append(about | self._row({"kind": "miss", "region_iou": 0.0}) | {"explanation": ""})
         return True
+
+    def _holds(self, source: str, name: str, label: str) -> bool:
+        if isinstance(self.truth, VolumeTruth):
+            file = self.truth.file(source, name)
+            return file is not None and self.truth.holds(file, resolve_class(label, self.labels or None))
+        return self.truth.holds(source, label)
+
+    def _row(self, figures: Mapping[str, Any]) -> dict[str, Any]:
+        return {name: figures.get(name) for name in ("kind", "region_iou", "share", *self.figures)}
 
     def noted(self, found: Heatmaps, entries: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
         """What `--json` tells of each explanation, with its figures; each becomes a row."""
@@ -117,15 +155,15 @@ class Located:
             if figures is not None:
                 records = [file for file in entry["files"] if file.endswith(".json")]
                 about = {"picture": entry["input"], "target": e.target, "method": e.method}
-                self.rows.append(about | _row(figures) | {"explanation": Path(records[k]).name})
+                self.rows.append(about | self._row(figures) | {"explanation": Path(records[k]).name})
         return list(entries)
 
     def means(self) -> dict[str, dict[str, tuple[float, float, float, int]]]:
-        """Of each method the means of `FIGURES` and `share`, with the ends of their 95 % intervals, and of how many."""
+        """Of each method the means of `figures` and `share`, with the ends of their 95 % intervals, and of how many."""
         found: dict[str, list[dict[str, float]]] = {}
         for row in self.rows:
             if row["method"] and row["pointing"] is not None:
-                figures = {name: math.nan if row[name] is None else row[name] for name in ("share", *FIGURES)}
+                figures = {name: math.nan if row[name] is None else row[name] for name in ("share", *self.figures)}
                 found.setdefault(row["method"], []).append(figures)
         return {method: mean_figures(rows) for method, rows in found.items()}
 
@@ -136,9 +174,12 @@ class Located:
 
 
 def figures_of(e: Heatmap, mask: Tensor) -> dict[str, Any]:
-    """Figures of an explanation beside a mask, bool `(H, W)` over the original: `share` is that of the picture which
-    is true, and `pointing`, `energy` and `mask_iou` are as `box_figures` has them, None where nothing is true, or no
-    map is there. Of a whole region, `region_iou` is how far it overlaps the mask, and `kind` is `hit` or `false`.
+    """Figures of an explanation beside a mask, bool over the original.
+
+    Returns:
+        `share`, that of the picture which is true; `pointing`, `energy` and `mask_iou` as `box_figures` has them, None
+        where nothing is true, or no map is there; of a volume `dice` and `distance_mm` for `mask_iou` (see
+        `Localisation`). Of a whole region `region_iou`, how far it overlaps the mask, and `kind`, `hit` or `false`.
     """
     found: dict[str, Any] = {"share": int(mask.sum()) / mask.numel()}
     region = e.extras.get("region")
@@ -146,13 +187,18 @@ def figures_of(e: Heatmap, mask: Tensor) -> dict[str, Any]:
         inside = region[0].bool()
         overlap = float((inside & mask).sum()) / max(1, int((inside | mask).sum()))
         found |= {"kind": "hit" if overlap >= LEAST else "false", "region_iou": overlap}
-    if mask.any() and e.kind == "map":
+    if mask.any() and e.kind == "map" and mask.ndim == 3:
+        place = localisation(e, mask)
+        measured = (float(place.hit), place.mass, place.dice, place.distance)
+        there = not math.isnan(place.mass)
+        found |= {name: v if there else None for name, v in zip(VOLUME_FIGURES, measured, strict=True)}
+    elif mask.any() and e.kind == "map":
         figures = box_figures(e, mask)
         found |= {name: None if math.isnan(figures[name]) else figures[name] for name in FIGURES}
     return found
 
 
-def told(figures: Mapping[str, Any], label: str) -> list[str]:
+def told(figures: Mapping[str, Any], label: str, medium: str = "picture") -> list[str]:
     """Figures in sentences."""
     found, share = [], figures["share"]
     if "kind" in figures:
@@ -167,6 +213,13 @@ def told(figures: Mapping[str, Any], label: str) -> list[str]:
         found.append("The truth holds nothing here, so there is nothing for the map to lie on.")
     if "pointing" not in figures:
         return found
+    if medium == "volume":
+        dice, distance, energy = (figures[name] for name in ("dice", "distance_mm", "energy"))
+        nowhere = energy is None
+        place = Localisation(
+            dice or 0.0, figures["pointing"] == 1, distance or 0.0, math.nan if nowhere else energy, "mm"
+        )
+        return [*found, f"The truth takes {share:.2%} of the volume, outlined in green.", place.line()]
     pointing, energy, overlap = (figures[name] for name in FIGURES)
     if energy is None:
         return [*found, "Beside the truth: the map has no positive evidence, so it points nowhere."]
@@ -178,8 +231,10 @@ def told(figures: Mapping[str, Any], label: str) -> list[str]:
     return found
 
 
-def _row(figures: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: figures.get(name) for name in _COLUMNS}
+def _called(file: str) -> tuple[str, ...]:
+    """What an input is called, by its path."""
+    inner = Path(file.rpartition(":")[2])
+    return file, inner.name, inner.stem, inner.name.removesuffix(".gz").removesuffix(".nii")
 
 
 def _whole(target: RegionTarget) -> bool:

@@ -104,7 +104,7 @@ def on_input(mask: Tensor | Volume, geometry: Geometry, file: str) -> Tensor:
     Raises:
         AbsentError: it is of another size, or lies elsewhere in the patient.
     """
-    places = _laid_over(mask, geometry, file) if isinstance(mask, Volume) else mask
+    places = laid_over(mask, geometry, file) > 0 if isinstance(mask, Volume) else mask
     if tuple(places.shape) != tuple(geometry.source_size):
         size, own = (" x ".join(map(str, tuple(n)[::-1])) for n in (places.shape, geometry.source_size))
         raise AbsentError(f"The true mask {file} is {size}, and the picture {own}: give one of its size.")
@@ -119,14 +119,18 @@ def on_input(mask: Tensor | Volume, geometry: Geometry, file: str) -> Tensor:
     return places
 
 
-def _laid_over(mask: Volume, geometry: Geometry, file: str) -> Tensor:
-    """A mask's places along the axes of the original that it lies over."""
+def laid_over(mask: Volume, geometry: Geometry, file: str) -> Tensor:
+    """A mask's numbers along the axes of the original that it lies over.
+
+    Raises:
+        AbsentError: it lies elsewhere in the patient, or on another grid.
+    """
     if not geometry.affine:
-        return whole(mask)
+        return torch.from_numpy(mask.values)
     affine = np.vstack([np.asarray(geometry.affine, np.float64), [0, 0, 0, 1]])
     there = mask.turned(turn_to(mask.affine, codes(affine)))
     corners = np.array([[*np.array(c) * there.size, 1.0] for c in np.ndindex(2, 2, 2)])
     beside = np.abs((np.linalg.inv(affine) @ (there.affine - affine) @ corners.T)[:3])
     if there.size != tuple(geometry.source_size) or beside.max() > _SAME:
         raise AbsentError(f"The true mask {file} is not on the volume's grid: resample it to that.")
-    return torch.from_numpy(np.ascontiguousarray(there.values > 0))
+    return torch.from_numpy(np.ascontiguousarray(there.values))

@@ -242,12 +242,12 @@ def _nearest(clip: Clip, geometry: Geometry, index: int | None) -> int:
 
 def problem_of(raw: Tensor, explanation: Explanation) -> tuple[str, bool]:
     """Why a map shows nothing, in a sentence (or an empty text), and whether to leave it undrawn."""
-    finite = raw[raw.isfinite()]
-    if finite.numel() < raw.numel():
-        return "The map holds NaN or infinity: don’t trust it.", not finite.any()
-    if not finite.any():
+    finite = raw.isfinite()
+    if not finite.all():
+        return "The map holds NaN or infinity: don’t trust it.", not raw[finite].any()
+    if not raw.any():
         return "The map is zero everywhere: it explains nothing.", True
-    low, high = float(finite.min()), float(finite.max())
+    low, high = (float(end) for end in raw.aminmax())
     if low == high and raw.numel() > 1:
         return f"The map is {number(low)} everywhere: it points nowhere.", True
     if not explanation.signed and high <= 0:

@@ -19,6 +19,8 @@ _SAME = 0.01  # pixels
 _EDGE = 1 / 240  # of the longer side: the edge of a region
 _POINT, _RING = 2e-4, 0.025  # of the picture: what is but a place; of the longer side: the ring around it
 ASKED_COLOUR, TRUE_COLOUR = "#ffd400", "#3be477"
+EDGES = (("truth", TRUE_COLOUR), ("region", ASKED_COLOUR))
+"""Regions of an explanation that are outlined, by their names in its extras, and their colours."""
 
 
 def asked_box(e: Explanation) -> Sequence[float] | None:
@@ -41,7 +43,7 @@ def is_asked(answer: Prediction, boxes: Sequence[Sequence[float]]) -> bool:
 
 def with_edge(pixels: NDArray[np.uint8], e: Explanation) -> NDArray[np.uint8]:
     """A picture `(H, W, 3)` of the whole source with the edges of the true region and of the one that is explained."""
-    for name, colour in (("truth", TRUE_COLOUR), ("region", ASKED_COLOUR)):
+    for name, colour in EDGES:
         region = e.extras.get(name)
         if region is not None and region.shape[-2:] == e.geometry.source_size[-2:] and region.any():
             pixels = edged(pixels, region[0].numpy().astype(bool), colour)
