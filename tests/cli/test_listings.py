@@ -2,6 +2,8 @@ import json
 import os
 import subprocess
 import sys
+import tomllib
+from pathlib import Path
 
 import pytest
 import timm
@@ -135,6 +137,11 @@ def test_doctor(run):
     assert (ran.code, ran.err) == (0, "")
     assert f"pellucid: {pl.__version__}" in ran.out.splitlines()
     assert "embedded weights: installed" in ran.out.splitlines()
+
+
+def test_doctor_knows_every_extra(run):
+    project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]
+    assert set(run("doctor", "--json").json["extras"]) == set(project["optional-dependencies"])
 
 
 def test_the_listings_are_strict_json(run):

@@ -23,6 +23,10 @@ _EXTRAS = {
     "tables": ("pyarrow",),
     "umap": ("umap-learn",),
     "clip": ("open_clip_torch",),
+    "studio": ("fastapi", "uvicorn", "jinja2", "python-multipart"),
+    "batch": ("pyarrow", "duckdb", "fsspec"),
+    "ray": ("ray", "pyarrow", "duckdb", "fsspec"),
+    "bench": ("shap", "lime"),
     "dev": ("pytest", "captum", "grad-cam", "torchcam"),
 }
 
@@ -77,7 +81,7 @@ def _runtime() -> str:
         return "torch; `pip install 'pellucid[fast]'` makes black-box methods 1.2 to 4 times as fast on a processor"
     from pellucid.engine.runtimes.openvino import takes
 
-    return f"openvino {found} where it pays, else torch; bf16 {'in hardware' if takes('bf16') else 'not in hardware'}"
+    return f"openvino {found} where it pays, else torch (bf16 {'in hardware' if takes('bf16') else 'not in hardware'})"
 
 
 def _devices() -> list[str]:

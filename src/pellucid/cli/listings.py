@@ -101,4 +101,4 @@ def layers(
         print(json.dumps(entries, indent=2))
         return
     rows = [(x.name, x.kind, str(x.layout), f"{x.coverage:.0%}", "default" if x == best else "") for x in found]
-    table(("layer", "class", "reads as", "live cells", ""), rows)
+    table(("layer", "module", "reads as", "live cells", ""), rows)

@@ -77,7 +77,7 @@ _WORDS = (
     "{0} deviations", "standing: {0}", "forced choice: {0}",
     "most for {0}", "{0} x {1} cells", "{0} × {1} cells", "{0} × {1} cells, {2} channels",
     "peak at {0}", "No such file or directory", "Permission denied", "Is a directory", "Not a directory",
-    "± 95 % interval", "start state", "steps", "through", "truth", "minimal", "proven", "tried",
+    "± 95 % interval", "start state", "steps", "through", "truth", "minimal", "proven", "tried", "module", "usual",
 )  # fmt: skip
 _OF_A_BATCH = ("resume", "retry_failed", "status", "merge", "export")
 _UNSHOWN = ("language",)  # rooms whose texts are no sentences for a reader

@@ -48,7 +48,7 @@ export function controls(how, maps, about, changed) {
     range("boundary", 0, 100, 1);
     choice("scale", words("own", "shared"));
   }
-  choice("colours", [["auto", "auto"], ...Object.keys(TABLES).map((n) => [n, n])]);
+  choice("colours", [["auto", TEXTS.usual], ...Object.keys(TABLES).map((n) => [n, n])]);
   range("opacity", 0, 1, 0.01);
   range("threshold", 0, 1, 0.01);
   if (how.signed) choice("sign", words("both", "for", "against"));

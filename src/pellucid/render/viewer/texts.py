@@ -17,6 +17,7 @@ VIEWER = {
     "blink": "blink",
     "difference": "difference",
     "colours": "colours",
+    "usual": "usual",
     "opacity": "opacity",
     "threshold": "threshold",
     "sign": "sign",
