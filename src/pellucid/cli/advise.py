@@ -13,7 +13,7 @@ from pellucid.cli.console import say
 
 @options.spelled_out
 def advise(
-    model: Annotated[str, typer.Argument(help="A model: see `pellucid models`.")] = options.DEFAULT_MODEL,
+    model: options.ModelArgument = options.DEFAULT_MODEL,
     target: Annotated[str, typer.Option("--target", help="What would be explained, as for `explain`.")] = "top",
     given: Annotated[
         str | None, typer.Option("--input", metavar="INPUT", help="A picture, clip or volume; else a blank picture.")

@@ -81,29 +81,18 @@ def batch(
     frames: options.Frames = None,
 ) -> None:
     """Explain all inputs that have no row yet."""
+    from pellucid.models.sources import is_entry
     from pellucid.runs.batch import BatchJob
     from pellucid.runs.manifest import Manifest
 
     asked = _requests(verb, method, target, settings or [], features=features, by=by, layer=layer, seed=seed)
-    spec: dict[str, Any] = {"entry": model, "path": str(Path.cwd())} if _is_entry(model) else {
-        "name": model,
-        **of.as_dict(),
-        "per_frame": per_frame,
-        "frames": frames,
-    }  # fmt: skip
+    said = {**of.as_dict(), "per_frame": per_frame, "frames": frames}
+    spec: dict[str, Any] = {"name": model, **said}
+    if is_entry(model):
+        spec = {"entry": model, "path": str(Path.cwd()), **{k: v for k, v in said.items() if v is not None}}
     if precision not in ("float16", "float32"):
         raise typer.BadParameter("float16 or float32", param_hint="--precision")
     _drive(BatchJob.of(out, asked, Manifest.of(inputs, limit), precision=precision, **spec), workers, as_json, engine)
-
-
-def _is_entry(model: str) -> bool:
-    """Whether a model's name is `module:function` rather than `source:name`."""
-    from pellucid.models.sources.registry import SOURCES
-
-    head, colon, tail = model.partition(":")
-    return (
-        bool(colon) and head not in SOURCES and tail.isidentifier() and all(p.isidentifier() for p in head.split("."))
-    )
 
 
 def _requests(verb: str, method: str, target: str, settings: list[str], **how: Any) -> list[Any]:

@@ -70,7 +70,7 @@ def models(
 
 
 def layers(
-    model: Annotated[str, typer.Argument(help="A model: see `pellucid models`.")] = options.DEFAULT_MODEL,
+    model: options.ModelArgument = options.DEFAULT_MODEL,
     weights: options.Weights = None,
     random_weights: options.RandomWeights = False,
     as_json: options.Json = False,

@@ -22,6 +22,7 @@ def more(
     tolerance: Annotated[
         float | None, typer.Option("--tolerance", help="The relative standard error at which it stops by itself.")
     ] = None,
+    model: options.ModelOfRecord = None,
     out: Annotated[
         Path | None, typer.Option("--out", "-o", help="Folder for the result; default: it takes the place of the old.")
     ] = None,
@@ -43,7 +44,8 @@ def more(
             "tolerance": tolerance,
         }
         with console.progress():
-            found = Heatmaps([go_on(file, **{name: value for name, value in given.items() if value is not None})])
+            vision = options.model_of_record(model)
+            found = Heatmaps([go_on(file, model=vision, **{k: v for k, v in given.items() if v is not None})])
         picture = found.png()
         files = [*save(found[0], folder / file.stem), write_bytes(folder / f"{file.stem}.png", picture)]
         saved = [str(path) for path in files]

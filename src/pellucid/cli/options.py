@@ -18,7 +18,13 @@ import typer
 if TYPE_CHECKING:
     from pellucid.models.model import VisionModel
 
-ModelName = Annotated[str, typer.Option("--model", "-m", help="A model: see `pellucid models`.", show_default=True)]
+_A_MODEL = "A model: see `pellucid models`; or module:function, which builds one."
+ModelArgument = Annotated[str, typer.Argument(help=_A_MODEL)]
+ModelOfRecord = Annotated[
+    str | None,
+    typer.Option("--model", "-m", help="The model, where the record can't load it: module:function, which builds it."),
+]
+ModelName = Annotated[str, typer.Option("--model", "-m", help=_A_MODEL)]
 Weights = Annotated[
     Path | None, typer.Option("--weights", help="A safetensors file or saved state_dict for the model.")
 ]
@@ -142,6 +148,11 @@ class ModelOptions:
 PLAIN = ModelOptions()
 
 
+def model_of_record(name: str | None) -> VisionModel | None:
+    """The model that is given for a record which can't load its own; None: the record's."""
+    return None if name is None else PLAIN.load(name)
+
+
 def spelled_out(command: Callable[..., None]) -> Callable[..., None]:
     """A command that takes options one by one, in the place of each parameter whose default is an object of them: `of`,
     the options of a model, and what a command bundles besides.
@@ -201,11 +212,12 @@ def load_model(
     """The model that the shared options name; `meaning`: what its input and its output are, see `sources.load`."""
     import torch
 
-    from pellucid.models.sources import load
+    from pellucid.models.sources import model_of
 
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    return load(
+    return model_of(
         name,
+        Path.cwd(),
         weights=weights,
         random_weights=random_weights,
         labels=labels,

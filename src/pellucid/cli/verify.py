@@ -14,11 +14,12 @@ from pellucid.cli.console import say
 def verify(
     file: Annotated[Path, typer.Argument(help="The .json or .npz of a saved result, or a report.")],
     tolerance: Annotated[float, typer.Option(help="Largest relative difference still called the same.")] = 5e-3,
+    model: options.ModelOfRecord = None,
     as_json: options.Json = False,
 ) -> None:
     """Recompute a saved result, or all in a report, from its record; where one differs the exit code is 1."""
     if file.suffix == ".html":
-        _page(file, tolerance, as_json)
+        _page(file, tolerance, model, as_json)
         return
     from pellucid.cli.console import document, progress
 
@@ -27,7 +28,7 @@ def verify(
         from pellucid.verbs.verify import verify as recompute
 
         with progress():
-            found = recompute(file, tolerance=tolerance)
+            found = recompute(file, model=options.model_of_record(model), tolerance=tolerance)
         report.update(status=found.status, difference=found.difference, reasons=found.reasons)
     if not as_json:
         say(f"{file}: {found}")
@@ -35,14 +36,15 @@ def verify(
         raise typer.Exit(1)
 
 
-def _page(file: Path, tolerance: float, as_json: bool) -> None:
+def _page(file: Path, tolerance: float, model: str | None, as_json: bool) -> None:
     from pellucid.cli.console import document, with_progress
 
     report: dict[str, Any] = {"results": []}
     with document(report, as_json):
         from pellucid.verbs.verify_report import verify_report
 
-        for checked in with_progress(verify_report(file, tolerance=tolerance)):
+        vision = options.model_of_record(model)
+        for checked in with_progress(verify_report(file, model=vision, tolerance=tolerance)):
             found = checked.found
             entry = {"name": checked.name, "status": found.status, "difference": found.difference}
             report["results"].append(entry | {"reasons": found.reasons})

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import importlib
 import os
-import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -12,11 +10,11 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from pellucid.engine import default_batch, leave_no_trace
-from pellucid.errors import MediaError, ModelError, PellucidError
+from pellucid.errors import MediaError, PellucidError
 from pellucid.keep.key import key
 from pellucid.models.feed import Prepared, feed_of
 from pellucid.models.model import VisionModel
-from pellucid.models.sources import load
+from pellucid.models.sources import load, model_of
 from pellucid.models.targets import as_target
 from pellucid.results.rows import row_of
 from pellucid.runs.manifest import Item
@@ -24,7 +22,6 @@ from pellucid.runs.remote import fetched, is_remote
 from pellucid.verbs.explain import ExplainRequest, explain_batch, explained, sampled
 from pellucid.verbs.importance import importance_of_one
 from pellucid.verbs.importance_request import ImportanceRequest
-from pellucid.verbs.inputs import as_model
 from pellucid.verbs.kinds import REQUESTS
 from pellucid.verbs.request import Request
 
@@ -37,7 +34,8 @@ class WorkOrder:
     """What each worker is told: plain values, so that they travel.
 
     Attributes:
-        model: what `load` takes; or `entry`, a `module:function` that builds it, and the `path` of the folder it is in.
+        model: what `load` takes; or `entry`, a `module:function` that builds it, and the `path` of the folder it is in,
+            and what `model_of` takes besides.
         requests: of each input.
         precision: of maps: `float16` with a scale, or `float32`.
     """
@@ -58,25 +56,12 @@ class WorkOrder:
             ModelError: it cannot be loaded or built.
         """
         if "entry" in self.model:
-            return _built(str(self.model["entry"]), str(self.model.get("path") or ""))
+            said = {name: value for name, value in self.model.items() if name not in ("entry", "path")}
+            return model_of(str(self.model["entry"]), str(self.model.get("path") or ""), **said)
         import torch
 
         device = self.model.get("device") or ("cuda" if torch.cuda.is_available() else "cpu")
         return load(**{**self.model, "device": device})
-
-
-def _built(entry: str, folder: str) -> VisionModel:
-    """What a function of the user's own makes."""
-    name, colon, function = entry.partition(":")
-    if not colon:
-        raise ModelError(f"{entry!r} names no function: write module:function.")
-    if folder and folder not in sys.path:
-        sys.path.insert(0, folder)
-    try:
-        made = getattr(importlib.import_module(name), function)
-    except (ImportError, AttributeError) as error:
-        raise ModelError(f"{entry!r} can't be imported ({error}): run from the folder that holds it.") from error
-    return as_model(made())
 
 
 class Work:

@@ -20,7 +20,7 @@ class Shelved:
         name: of its input.
         model, method, target, verdict: of its record; empty where there is none.
         created: when, as its record says.
-        source: the model's name in a registry; empty where none loads it.
+        source: the name that a registry of models may know it by.
         problem: why it cannot be shown; empty where it can.
     """
 
@@ -110,5 +110,5 @@ def _read(file: Path, home: Path) -> Shelved | None:
         str(meta.get("target") or record.get("target") or ""),
         str(quality.get("verdict") or "") if isinstance(quality, dict) else "",
         str(record.get("created") or ""),
-        str(source.get("name") or "") if isinstance(source, dict) else "",
+        str(source.get("name") or told("model", "name")) if isinstance(source, dict) else "",
     )

@@ -76,7 +76,7 @@ class Bench:
 
     def model(self, name: str, options: Mapping[str, str]) -> Any:
         """A model by name, loaded once; an image model as one of clips or volumes where that is asked."""
-        from pellucid.models.sources import load
+        from pellucid.models.sources import model_of
 
         meaning: dict[str, Any] = {
             key: options.get(key.replace("_", "-")) or None for key in ("per_frame", "per_slice")
@@ -85,7 +85,7 @@ class Bench:
         if key in self._models:
             self._models[key] = self._models.pop(key)
             return self._models[key]
-        loaded = load(name, device=self._device, **meaning)
+        loaded = model_of(name, Path.cwd(), device=self._device, **meaning)
         self._models[key] = loaded
         while len(self._models) > _KEPT:
             self._models.pop(next(iter(self._models)))

@@ -196,7 +196,7 @@ def recompute(artefact: storage.Artefact, model: ModelLike | None, inputs: Input
     if asked.teacher != small_cnn.NAME or asked.model is not None:
         if model is None and not about.model["source"]:
             raise StorageError(
-                f"The model {about.model['name']!r} was wrapped: give it with pl.verify(..., model=...)."
+                f"The model {about.model['name']!r} was wrapped: give it with pl.verify(file, model=...) or --model."
             )
         base = as_model(model) if model is not None else load(**about.model["source"])
     again = requested(base, source, asked)

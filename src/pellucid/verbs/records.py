@@ -85,7 +85,9 @@ def reloaded(record: Record, model: ModelLike | None, inputs: Any, reasons: list
         StorageError: the record can load neither the model nor the input, and neither was given.
     """
     if model is None and not record.model["source"]:
-        raise StorageError(f"The model {record.model['name']!r} was wrapped: give it with pl.verify(file, model=...).")
+        raise StorageError(
+            f"The model {record.model['name']!r} was wrapped: give it with pl.verify(file, model=...) or --model."
+        )
     if inputs is None and not record.input["source"]:
         raise StorageError("The picture was only in memory: give it with pl.verify(file, inputs=...).")
     loaded = as_model(model) if model is not None else sources.load(**record.model["source"])

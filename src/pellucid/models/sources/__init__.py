@@ -3,6 +3,7 @@
 from importlib import import_module
 from pkgutil import iter_modules
 
+from pellucid.models.sources.entry import is_entry, model_of
 from pellucid.models.sources.loading import DEFAULT, load, per_frame, per_slice, wrap
 from pellucid.models.sources.registry import SOURCES, Built, Source, source
 
@@ -11,4 +12,16 @@ for _file in iter_modules(__path__):
 SOURCES.extend("pellucid.sources")
 SOURCES.order(lambda entry: entry.scheme)
 
-__all__ = ["DEFAULT", "SOURCES", "Built", "Source", "load", "per_frame", "per_slice", "source", "wrap"]
+__all__ = [
+    "DEFAULT",
+    "SOURCES",
+    "Built",
+    "Source",
+    "is_entry",
+    "load",
+    "model_of",
+    "per_frame",
+    "per_slice",
+    "source",
+    "wrap",
+]

@@ -98,13 +98,20 @@ def load(
         preprocess = asked.preprocessing(module, usual) or preprocess
         module = asked.adapted(module)
     loaded = VisionModel(_to(module.eval(), device), preprocess, check_labels(known), name, spec, reading, asked)
+    return made_for(loaded, per_frame, frames, per_slice)
+
+
+def made_for(
+    model: VisionModel, per_frame: str | None, frames: Plan | str | int | None, per_slice: str | None
+) -> VisionModel:
+    """The model as one of clips or volumes, or with another sampling plan, as `load` is asked."""
     if per_slice is not None:
-        return sliced(loaded, per_slice)
+        return sliced(model, per_slice)
     if per_frame is not None:
-        return _per_frame(loaded, per_frame, Plan.parse(8 if frames is None else frames))
-    if frames is None or (asked is not None and asked.by_frame and not loaded.takes_clips):
-        return loaded
-    return replace(loaded, preprocess=_planned(loaded, frames), source=spec)
+        return _per_frame(model, per_frame, Plan.parse(8 if frames is None else frames))
+    if frames is None or (model.task is not None and model.task.by_frame and not model.takes_clips):
+        return model
+    return replace(model, preprocess=_planned(model, frames))
 
 
 def wrap(
@@ -246,7 +253,8 @@ def _planned(model: VisionModel, frames: Plan | str | int) -> ClipPreprocessing:
             f"{model.name} takes pictures, so no frames are sampled: make it a model of clips with "
             "pl.per_frame(model), --per-frame mean."
         )
-    model.source["frames"] = str(Plan.parse(frames))
+    if model.source:
+        model.source["frames"] = str(Plan.parse(frames))
     return model.preprocess.planned(Plan.parse(frames))
 
 

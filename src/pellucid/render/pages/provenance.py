@@ -11,6 +11,7 @@ from typing import Any
 from pellucid.errors import PellucidError
 from pellucid.explanation import Record
 from pellucid.heatmaps import get_method
+from pellucid.models.sources import is_entry
 from pellucid.render.pages import texts
 from pellucid.render.pages.page import folded, spoken
 
@@ -35,7 +36,8 @@ def drawer(record: Record, file: str = "") -> str:
 def command(record: Record, file: str = "") -> str:
     """The command that makes a result again, or computes a saved one again; empty where none can be written down."""
     made = _command(record)
-    again = f"pellucid verify {shlex.quote(file)}" if file and record.model.get("source") else ""
+    of = "" if record.model.get("source") else f" --model {shlex.quote(str(record.model['name']))}"
+    again = f"pellucid verify {shlex.quote(file)}{of}" if file and _loads(record.model) else ""
     return "\n".join(filter(None, (made, again)))
 
 
@@ -43,7 +45,11 @@ def python(record: Record, file: str = "") -> str:
     """The same in Python."""
     source = record.model.get("source") or {}
     load = f"pl.load({_arguments(source)})" if source else "...  # it was in memory: wrap it again with pl.wrap"
-    lines = ["import pellucid as pl", f"model = {load}"]
+    lines = ["import pellucid as pl"]
+    if not source and _loads(record.model):
+        module, _, function = str(record.model["name"]).partition(":")
+        lines, load = [*lines, f"from {module} import {function}"], f"{function}()"
+    lines.append(f"model = {load}")
     made = _python(record)
     if made:
         lines.append(made)
@@ -53,8 +59,14 @@ def python(record: Record, file: str = "") -> str:
     return "\n".join(lines) if made or file else ""
 
 
+def _loads(model: dict[str, Any]) -> dict[str, Any]:
+    """What loads a model again on the command line; empty where nothing does."""
+    name = str(model.get("name") or "")
+    return dict(model.get("source") or ({"name": name} if is_entry(name) else {}))
+
+
 def _command(record: Record) -> str:
-    source, model = record.input.get("source"), record.model.get("source")
+    source, model = record.input.get("source"), _loads(record.model)
     if not source or not model or not set(model) <= {"name", "random_weights", "seed", *_LOAD}:
         return ""
     loaded = ["--model", str(model["name"])]
