@@ -1,6 +1,7 @@
 """A last layer learned anew: by hand on features that are known, and on pictures with a planted lamp."""
 
 import csv
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -114,6 +115,19 @@ def test_what_is_saved_verifies_and_opens(mended):
     (stored,) = out.glob("*.comparison.json")
     assert pl.verify(stored, model=(wrapped(net), found.model)).status == "same"
     assert "repaired" in files[-1].read_text()
+
+
+def test_its_proof_stands_in_the_saved_comparison_and_leads_its_card(mended, tmp_path):
+    found = mended[2]
+    found.comparison.save(tmp_path)
+    (stored,) = tmp_path.glob("*.comparison.json")
+    again = pl.read(stored)
+    assert (again.proof, again.caption) == (found.proof, found.caption)
+    card = again.on_page()
+    assert (card.verdict, card.trusted) == ("repaired", True)
+    assert next(iter(again.lines())) == "Verdict: repaired."
+    assert list(again.lines())[-4:] == list(found.comparison.paired.lines())[-4:]
+    assert pl.read(replace(found.comparison, proof=None).save(tmp_path / "bare")[0]).proof is None
 
 
 def test_features_and_last_layer_are_those_of_the_network(rooms):

@@ -22,7 +22,11 @@ _A_MODEL = "A model: see `pellucid models`; or module:function, which builds one
 ModelArgument = Annotated[str, typer.Argument(help=_A_MODEL)]
 ModelOfRecord = Annotated[
     str | None,
-    typer.Option("--model", "-m", help="The model, where the record can't load it: module:function, which builds it."),
+    typer.Option(
+        "--model",
+        "-m",
+        help="The model, where the record can't load it: module:function, which builds it; of a comparison two.",
+    ),
 ]
 ModelName = Annotated[str, typer.Option("--model", "-m", help=_A_MODEL)]
 Weights = Annotated[
@@ -148,9 +152,10 @@ class ModelOptions:
 PLAIN = ModelOptions()
 
 
-def model_of_record(name: str | None) -> VisionModel | None:
-    """The model that is given for a record which can't load its own; None: the record's."""
-    return None if name is None else PLAIN.load(name)
+def model_of_record(name: str | None) -> Any:
+    """The model that is given for a record which can't load its own, or two with a comma; None: the record's."""
+    given = [PLAIN.load(each.strip()) for each in (name or "").split(",") if each.strip()]
+    return tuple(given) if len(given) > 1 else given[0] if given else None
 
 
 def spelled_out(command: Callable[..., None]) -> Callable[..., None]:

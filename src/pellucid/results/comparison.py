@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from pellucid import storage
 from pellucid.audit.paired import Paired, WorseSlice
+from pellucid.audit.proof import Proof
 from pellucid.audit.review import Calibration
 from pellucid.audit.samples import SampleTable, arrays
 from pellucid.explanation import Brief, Record
@@ -38,6 +39,7 @@ class Comparison(Brief, Result):
         paired: what changed.
         record: provenance of the first model and of all else; the second is in `record.method`.
         notes: what a reader must know.
+        proof: of a repair that made the second of the first.
     """
 
     first: SampleTable
@@ -48,6 +50,7 @@ class Comparison(Brief, Result):
     paired: Paired
     record: Record
     notes: list[str]
+    proof: Proof | None = None
 
     @property
     def name(self) -> str:
@@ -55,8 +58,10 @@ class Comparison(Brief, Result):
         return str(self.record.input.get("name") or "pictures")
 
     def lines(self) -> Iterator[str]:
-        """The summary, a sentence each; the verdict first."""
-        return self.paired.lines()
+        """The summary, a sentence each; the verdict first; what a repair proves stands before it."""
+        if self.proof is not None:
+            yield from self.proof.lines()
+        yield from self.paired.lines()
 
     def table(self) -> list[dict[str, Any]]:
         """One row a picture: its truth, both answers, how alike the maps are."""
@@ -83,6 +88,8 @@ class Comparison(Brief, Result):
     @property
     def caption(self) -> str:
         """What was compared, on what."""
+        if self.proof is not None:
+            return f"Repair of {self.names[0]} on {self.name}"
         return f"{self.names[0]} and {self.names[1]} on {self.name}"
 
     def figure(self) -> Figure:
@@ -121,6 +128,8 @@ class Comparison(Brief, Result):
             "record": asdict(self.record),
             "notes": self.notes,
         }
+        if self.proof is not None:
+            meta["proof"] = self.proof.as_dict()
         values["agreement"] = self.paired.agreement
         return storage.write_artefact(stem.with_name(f"{stem.name}.npz"), FORMAT, values, meta, further)
 
@@ -147,7 +156,7 @@ def read_comparison(artefact: storage.Artefact) -> Comparison:
         )
         return Comparison(
             tables[0], tables[1], meta["sources"], meta["labels"], (meta["names"][0], meta["names"][1]), paired,
-            storage.record_from(meta), meta["notes"],
+            storage.record_from(meta), meta["notes"], Proof.read(meta.get("proof")),
         )  # fmt: skip
 
 

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pellucid.audit.proof import Proof, ProvenGroup
 from pellucid.explanation import Brief
 from pellucid.models.model import VisionModel
-from pellucid.numerics.proportions import interval, mcnemar
-from pellucid.numerics.statistics import adjusted
 from pellucid.results.base import Result
 from pellucid.results.comparison import Comparison
 
@@ -18,36 +17,6 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from pellucid.render.pages.card import Card
-
-_LEVEL = 0.05
-
-
-@dataclass(frozen=True)
-class ProvenGroup:
-    """Pictures of one class in one form, which had no part in the repair.
-
-    Attributes:
-        label: of the class.
-        form: how they were shown: as they are, or with a part exchanged.
-        before, now: whether each answer is right, of the model as it was and as it is.
-    """
-
-    label: str
-    form: str
-    before: tuple[bool, ...]
-    now: tuple[bool, ...]
-
-    @property
-    def accuracies(self) -> tuple[float, float]:
-        """Before and now."""
-        count = max(1, len(self.now))
-        return sum(self.before) / count, sum(self.now) / count
-
-    @property
-    def p(self) -> float:
-        """Of as many answers lost as won (McNemar, exact, two-sided)."""
-        pairs = list(zip(self.before, self.now, strict=True))
-        return mcnemar(sum(b and not n for b, n in pairs), sum(n and not b for b, n in pairs))
 
 
 @dataclass(repr=False)
@@ -60,7 +29,7 @@ class Repair(Brief, Result):
         strength: inverse of the penalty, chosen for the worst group.
         reasons, slices: what was found, in words.
         groups: each class in each form, on the half that proves.
-        comparison: both models on that half.
+        comparison: both models on that half, with the proof.
         files: the weights, and the tables of both halves.
         notes: what a reader must know.
     """
@@ -75,72 +44,53 @@ class Repair(Brief, Result):
     files: list[Path]
     notes: list[str]
 
+    def __post_init__(self) -> None:
+        self.comparison = replace(self.comparison, proof=self.proof)
+
+    @property
+    def proof(self) -> Proof:
+        """What the groups prove."""
+        return Proof((*self.reasons, *self.slices), tuple(self.groups))
+
     @property
     def caption(self) -> str:
         """What was repaired."""
-        return f"Repair of {self.comparison.names[0]} on {self.comparison.name}"
+        return self.comparison.caption
 
     @property
     def worst(self) -> tuple[ProvenGroup, ProvenGroup]:
         """The group with the lowest accuracy before, and the one with the lowest now."""
-        return min(self.groups, key=lambda g: g.accuracies[0]), min(self.groups, key=lambda g: g.accuracies[1])
+        return self.proof.worst
 
     @property
     def fallen(self) -> list[ProvenGroup]:
         """Classes that got worse on pictures as they are, beyond chance (Holm)."""
-        plain = [g for g in self.groups if g.form == self.groups[0].form]
-        p = adjusted([g.p for g in plain], "holm")
-        return [g for g, q in zip(plain, p, strict=True) if q < _LEVEL and g.accuracies[1] < g.accuracies[0]]
+        return self.proof.fallen
 
     @property
     def verdict(self) -> str:
         """`repaired`: the worst group has gained beyond chance, and no class has fallen; `worse`; `no better`."""
-        if self.fallen:
-            return "worse"
-        weakest = self.worst[0]
-        gained = weakest.accuracies[1] > weakest.accuracies[0] and weakest.p < _LEVEL
-        return "repaired" if gained else "no better"
+        return self.proof.verdict
 
     def lines(self) -> Iterator[str]:
         """The summary, a sentence each; the verdict first."""
-        before, now = self.worst
-        yield f"Verdict: {self.verdict}."
-        yield from (f"Found: {line}." for line in (*self.reasons, *self.slices))
-        yield (
-            f"The worst group was `{before.label}`, {before.form}: {_share(before.before)} right; it is now "
-            f"{_share(before.now)} (p = {before.p:.2g})."
-        )
-        yield f"The worst group now is `{now.label}`, {now.form}: {_share(now.now)} right."
+        yield from self.proof.lines()
         a, b = self.comparison.paired.accuracies
         yield f"Of pictures as they are {a:.1%} were right before and {b:.1%} are now."
-        yield from (f"`{g.label}` has fallen from {_share(g.before)} to {_share(g.now)}." for g in self.fallen)
 
     def table(self) -> list[dict[str, Any]]:
         """One row a group."""
-        return [
-            {
-                "class": g.label,
-                "shown": g.form,
-                "pictures": len(g.now),
-                "right before": g.accuracies[0],
-                "right now": g.accuracies[1],
-                "p": g.p,
-            }
-            for g in self.groups
-        ]
+        return self.proof.table()
 
     def figure(self) -> Figure:
         """The summary as a sheet."""
         from pellucid.render.audit import draw_lines
 
-        found = self.comparison
-        return draw_lines(self.caption, list(self.lines()), self.notes, found.paired.calibrations[1])
+        return draw_lines(self.caption, list(self.lines()), self.notes, self.comparison.paired.calibrations[1])
 
     def on_page(self, file: str = "") -> Card:
         """The summary, the groups, and the comparison of both models."""
-        from pellucid.render.pages.audit import repair_card
-
-        return repair_card(self, self.caption, file=file)
+        return self.comparison.on_page(file)
 
     def save(self, folder: str | Path) -> list[Path]:
         """Write the comparison (see `Comparison.save`), the groups (.csv) and the page of the repair into `folder`."""
@@ -151,8 +101,3 @@ class Repair(Brief, Result):
         write_bytes(groups, comma_separated(self.table()).encode())
         write_bytes(page, self.html().encode())
         return [*self.files, *self.comparison.save(home), groups, page]
-
-
-def _share(marks: tuple[bool, ...]) -> str:
-    low, high = interval(sum(marks), len(marks))
-    return f"{sum(marks) / max(1, len(marks)):.0%} [{low:.0%}, {high:.0%}]"

@@ -16,6 +16,7 @@ from pellucid.audit import repair as head
 from pellucid.audit import slices
 from pellucid.audit.columns import describe
 from pellucid.audit.groups import Likeness
+from pellucid.audit.proof import ProvenGroup
 from pellucid.audit.samples import SampleTable, build, reread
 from pellucid.audit.slices import SURE, distinct
 from pellucid.engine.trace import interruptible
@@ -24,7 +25,7 @@ from pellucid.keep.files import write_bytes
 from pellucid.media import PICTURE, PictureSet, read_folder
 from pellucid.media.pictures import TABLE
 from pellucid.models.model import VisionModel
-from pellucid.results.repair import ProvenGroup, Repair
+from pellucid.results.repair import Repair
 from pellucid.verbs.compare import compare
 from pellucid.verbs.inputs import ModelLike, as_model
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -12,6 +12,7 @@ from PIL import Image
 
 from pellucid.audit.findings import Findings
 from pellucid.audit.paired import Paired
+from pellucid.audit.proof import Proof
 from pellucid.audit.reasons import Reliance
 from pellucid.audit.review import Calibration
 from pellucid.audit.samples import SampleTable
@@ -26,6 +27,7 @@ from pellucid.render.paper.colour import limits, number
 from pellucid.render.paper.overlay import overlay
 
 Pixels = NDArray[np.uint8]
+_UNPROVEN = "The groups are the repair's own figures; `pellucid verify` computes the comparison of both models again."
 _SIDE, _SHOWN = 112, 6  # pixels of a picture, pictures of a finding
 
 
@@ -82,12 +84,21 @@ class TwoTables(Protocol):
     paired: Paired
     record: Record
     notes: list[str]
+    proof: Proof | None
 
 
 def comparison_card(found: TwoTables, title: str, *, file: str = "") -> Card:
-    """A comparison as a part of a page: the summary, then pictures, each as it was before and as it is now."""
+    """A comparison as a part of a page: the summary, then pictures, each as it was before and as it is now.
+
+    Of a repair what it proves comes first, and its verdict is the card's.
+    """
     lines = list(found.paired.lines())
-    parts = [paragraph(line) for line in lines] + [paragraph(note, warn=True) for note in found.notes]
+    proof = found.proof
+    parts = []
+    if proof is not None:
+        parts = [*map(paragraph, proof.lines()), _section("Groups", rows_table(proof.table()), paragraph(_UNPROVEN))]
+        parts.append("<h3>" + spoken("Both models on pictures as they are") + "</h3>")
+    parts += [paragraph(line) for line in lines] + [paragraph(note, warn=True) for note in found.notes]
     moved = np.argsort(np.nan_to_num(found.paired.agreement, nan=1.0), kind="stable")[:_SHOWN]
     for name, members in (
         ("Right before, wrong now", found.paired.lost),
@@ -100,34 +111,9 @@ def comparison_card(found: TwoTables, title: str, *, file: str = "") -> Card:
             rows = [_row(ShownTable(t, found.sources, found.labels, when), members) for t, when in tables]
             parts.append(_section(name, *rows))
     parts.append(drawer(found.record, file))
+    if proof is not None:
+        return Card(title, next(iter(proof.lines())), "".join(parts), proof.verdict, proof.verdict == "repaired")
     return Card(title, lines[0], "".join(parts), found.paired.verdict, found.paired.verdict != "worse")
-
-
-class ProvenRepair(Protocol):
-    """What a repair's page is made of; see `results.repair`."""
-
-    @property
-    def comparison(self) -> Any:
-        """Both models on the half that proves."""
-
-    @property
-    def verdict(self) -> str:
-        """In words."""
-
-    def lines(self) -> Iterator[str]:
-        """The summary."""
-
-    def table(self) -> list[dict[str, Any]]:
-        """One row a group."""
-
-
-def repair_card(found: ProvenRepair, title: str, *, file: str = "") -> Card:
-    """A repair as a part of a page: the summary, each group before and now, and the comparison of both models."""
-    lines = list(found.lines())
-    groups = _section("Groups", rows_table(found.table()))
-    compared = comparison_card(found.comparison, title, file=file).markup
-    markup = "".join(map(paragraph, lines)) + groups + compared
-    return Card(title, lines[0], markup, found.verdict, found.verdict == "repaired")
 
 
 @dataclass(frozen=True)
@@ -150,8 +136,10 @@ def _row(found: ShownTable | Findings, members: Sequence[int], reason: Reliance 
 def _card(found: ShownTable | Findings, i: int, reason: Reliance | None) -> str:
     s = found.samples
     truth = found.labels[int(s.truth[i])] if s.truth[i] >= 0 else ""
-    when = f"{found.when}: " if isinstance(found, ShownTable) and found.when else ""
-    said = f"{when}{found.labels[int(s.answers[i])]}" + (f", in truth {truth}" if truth and s.wrong[i] else "")
+    answer = found.labels[int(s.answers[i])]
+    said = f"{answer}, in truth {truth}" if truth and s.wrong[i] else answer
+    if isinstance(found, ShownTable) and found.when:
+        said = f"{found.when}: {said}"
     pixels = _seen(found, i)
     values = np.asarray(Image.fromarray(s.maps[i]).resize((_SIDE, _SIDE), Image.Resampling.BICUBIC))
     drawn = overlay(pixels, values, signed=True, limits=limits(values, signed=True)).copy()
@@ -218,4 +206,5 @@ def _table(head: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
     def cells(kind: str, row: Sequence[Any]) -> str:
         return "<tr>" + "".join(f"<{kind}>{spoken(str(v))}</{kind}>" for v in row) + "</tr>"
 
-    return f"<table>{cells('th', head)}{''.join(cells('td', row) for row in rows)}</table>"
+    body = "".join(cells("td", row) for row in rows)
+    return f'<div class="scroll"><table>{cells("th", head)}{body}</table></div>'

@@ -1,0 +1,117 @@
+"""What pictures that had no part in a repair prove of it: each class in each form, before and now."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from pellucid.numerics.proportions import interval, mcnemar
+from pellucid.numerics.statistics import adjusted
+
+_LEVEL = 0.05
+
+
+@dataclass(frozen=True)
+class ProvenGroup:
+    """Pictures of one class in one form, which had no part in the repair.
+
+    Attributes:
+        label: of the class.
+        form: how they were shown: as they are, or with a part exchanged.
+        before, now: whether each answer is right, of the model as it was and as it is.
+    """
+
+    label: str
+    form: str
+    before: tuple[bool, ...]
+    now: tuple[bool, ...]
+
+    @property
+    def accuracies(self) -> tuple[float, float]:
+        """Before and now."""
+        count = max(1, len(self.now))
+        return sum(self.before) / count, sum(self.now) / count
+
+    @property
+    def p(self) -> float:
+        """Of as many answers lost as won (McNemar, exact, two-sided)."""
+        pairs = list(zip(self.before, self.now, strict=True))
+        return mcnemar(sum(b and not n for b, n in pairs), sum(n and not b for b, n in pairs))
+
+
+@dataclass(frozen=True)
+class Proof:
+    """All groups of a repair.
+
+    Attributes:
+        found: the wrong reasons and weak slices that were repaired, in words.
+        groups: each class in each form.
+    """
+
+    found: tuple[str, ...]
+    groups: tuple[ProvenGroup, ...]
+
+    @property
+    def worst(self) -> tuple[ProvenGroup, ProvenGroup]:
+        """The group with the lowest accuracy before, and the one with the lowest now."""
+        return min(self.groups, key=lambda g: g.accuracies[0]), min(self.groups, key=lambda g: g.accuracies[1])
+
+    @property
+    def fallen(self) -> list[ProvenGroup]:
+        """Classes that got worse on pictures as they are, beyond chance (Holm)."""
+        plain = [g for g in self.groups if g.form == self.groups[0].form]
+        p = adjusted([g.p for g in plain], "holm")
+        return [g for g, q in zip(plain, p, strict=True) if q < _LEVEL and g.accuracies[1] < g.accuracies[0]]
+
+    @property
+    def verdict(self) -> str:
+        """`repaired`: the worst group has gained beyond chance, and no class has fallen; `worse`; `no better`."""
+        if self.fallen:
+            return "worse"
+        weakest = self.worst[0]
+        gained = weakest.accuracies[1] > weakest.accuracies[0] and weakest.p < _LEVEL
+        return "repaired" if gained else "no better"
+
+    def lines(self) -> Iterator[str]:
+        """A sentence each; the verdict first."""
+        before, now = self.worst
+        yield f"Verdict: {self.verdict}."
+        yield from (f"Found: {line}." for line in self.found)
+        yield (
+            f"The worst group was `{before.label}`, {before.form}: {_share(before.before)} right; it is now "
+            f"{_share(before.now)} (p = {before.p:.2g})."
+        )
+        yield f"The worst group now is `{now.label}`, {now.form}: {_share(now.now)} right."
+        yield from (f"`{g.label}` has fallen from {_share(g.before)} to {_share(g.now)}." for g in self.fallen)
+
+    def table(self) -> list[dict[str, Any]]:
+        """One row a group."""
+        return [
+            {
+                "class": g.label,
+                "shown": g.form,
+                "pictures": len(g.now),
+                "right before": g.accuracies[0],
+                "right now": g.accuracies[1],
+                "p": g.p,
+            }
+            for g in self.groups
+        ]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values, which `read` takes."""
+        return asdict(self)
+
+    @classmethod
+    def read(cls, values: Mapping[str, Any] | None) -> Proof | None:
+        """The proof that such values are of; None where there are none."""
+        if values is None:
+            return None
+        groups = (ProvenGroup(g["label"], g["form"], tuple(g["before"]), tuple(g["now"])) for g in values["groups"])
+        return cls(tuple(values["found"]), tuple(groups))
+
+
+def _share(marks: tuple[bool, ...]) -> str:
+    low, high = interval(sum(marks), len(marks))
+    return f"{sum(marks) / max(1, len(marks)):.0%} [{low:.0%}, {high:.0%}]"
