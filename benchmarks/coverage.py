@@ -6,24 +6,18 @@ are printed as they come.
 
 from __future__ import annotations
 
-import ctypes
 import importlib
-import json
-import multiprocessing
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from multiprocessing.connection import Connection
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from benchmarks import method_coverage
+from benchmarks.apart import Size, each, older
 from benchmarks.memory import growth
-from benchmarks.report import Limit, Row, Section, at_least, at_most, single
-from benchmarks.timing import source_digest
+from benchmarks.report import Row, Section, at_least, at_most, single
 from pellucid.engine.leaves import first_tensor
 from pellucid.heatmaps import GradCAM, HiResCAM
 from pellucid.models.layers import Layer
@@ -32,19 +26,6 @@ from pellucid.models.sources import load
 _PEAK = 1.5  # of forward + backward
 _SAME = 1e-3  # of the map's largest value
 _BATCH = 2
-_FREED_AT = 64 * 1024  # bytes from which freed memory goes back to the system at once, so that each peak is its own
-
-
-@dataclass(frozen=True)
-class Size:
-    """How many models of each library (None: all), how many seconds each may take, and a file of lines of JSON.
-
-    To that file goes each model's row as it comes; what it holds is not measured again.
-    """
-
-    models: int | None
-    seconds: int
-    rows: str = ""
 
 
 FULL, QUICK = Size(None, 600), Size(4, 60)
@@ -166,9 +147,9 @@ def _torchvision(name: str) -> Case:
 def _lively(net: nn.Module, inputs: Tensor) -> nn.Module:
     """Weights that hand on what they read at its size: through a deep network of the library's own nothing gets."""
     for m in net.modules():
-        if isinstance(m, nn.Linear | nn.Conv2d):
+        if isinstance(m, nn.Linear | nn.Conv2d | nn.Conv3d):
             nn.init.kaiming_normal_(m.weight, nonlinearity="linear")
-        if isinstance(m, nn.BatchNorm1d | nn.BatchNorm2d):
+        if isinstance(m, nn.modules.batchnorm._BatchNorm):
             m.momentum = 1.0
     with torch.no_grad():
         net.train()(inputs)  # statistics of the batch norms
@@ -249,33 +230,6 @@ def measure(case: Case) -> dict[str, Any]:
     }
 
 
-def _child(build: Callable[[str], Case], name: str, answer: Connection) -> None:
-    if sys.platform == "linux":
-        libc = ctypes.CDLL(None)
-        libc.mallopt(-3, _FREED_AT)  # M_MMAP_THRESHOLD
-        libc.mallopt(-1, _FREED_AT)  # M_TRIM_THRESHOLD
-    try:
-        answer.send(measure(build(name)))
-    except Exception as error:  # a row of the table says what went wrong
-        answer.send({"failed": f"{type(error).__name__}: {str(error).splitlines()[0][:160]}"})
-
-
-def _alone(build: Callable[[str], Case], name: str, seconds: int) -> dict[str, Any]:
-    """`measure` in a process of its own."""
-    context = multiprocessing.get_context("fork")
-    here, there = context.Pipe(duplex=False)
-    process = context.Process(target=_child, args=(build, name, there))
-    process.start()
-    there.close()
-    try:
-        found: dict[str, Any] = here.recv() if here.poll(seconds) else {"failed": f"no answer within {seconds} s"}
-    except EOFError:
-        found = {"failed": "the process ended without an answer"}
-    process.kill()
-    process.join()
-    return found
-
-
 def _row(name: str, found: dict[str, Any]) -> Row:
     if "failed" in found:
         return single(name, float("inf"), limit=at_most(_PEAK), note=found["failed"])
@@ -285,36 +239,17 @@ def _row(name: str, found: dict[str, Any]) -> Row:
     return single(name, round(found["ratio"], 3), limit=at_most(_PEAK), note=note)
 
 
-def _known(path: str, library: str) -> dict[str, dict[str, Any]]:
-    """What a file of rows holds of a library, by model; the latest row of a model counts."""
-    file = Path(path)
-    lines = file.read_text(encoding="utf-8").splitlines() if path and file.is_file() else []
-    return {row["model"]: row for row in map(json.loads, lines) if row["library"] == library}
-
-
 def _ready(library: str) -> None:
     """Loads what every model of a library needs, so that its processes need not."""
     importlib.import_module("transformers.modeling_utils" if library == "transformers" else library)
 
 
 def _section(library: str, build: Callable[[str], Case], names: Sequence[str], size: Size) -> Section:
-    names = names if size.models is None else names[: size.models]
-    rows, results, source = [], [], source_digest()
-    known = _known(size.rows, library)
     _ready(library)
-    for name in names:
-        found = known.get(name)
-        if found is None:
-            found = {"library": library, "model": name, "source": source, **_alone(build, name, size.seconds)}
-            line = json.dumps(found)
-            print(line, flush=True)
-            if size.rows:
-                with Path(size.rows).open("a", encoding="utf-8") as file:
-                    file.write(f"{line}\n")
-        results.append(found)
-        rows.append(_row(name, found))
+    results = list(each(library, lambda name: measure(build(name)), names, size))
+    rows = [_row(f["model"], f) for f in results]
     done = [f for f in results if "failed" not in f]
-    whole = Limit(len(names), "at least")
+    whole = at_least(len(results))
     above = [
         single("models with a layer found", len(done), "", whole),
         single("maps equal to the uncut gradient's", sum(f["error"] <= _SAME for f in done), "", at_least(len(done))),
@@ -325,9 +260,7 @@ def _section(library: str, build: Callable[[str], Case], names: Sequence[str], s
         "figure is the peak of resident memory of the first `grad-cam` call, search for the layer included, over that "
         "of one forward and backward pass to the input."
     )
-    if older := sum(f["source"] != source for f in results):
-        about += f" {older} rows are of an earlier state of the source."
-    return Section(f"Coverage: {library}", about, [*above, *rows])
+    return Section(f"Coverage: {library}", about + older(results), [*above, *rows])
 
 
 def _of_timm(size: Size, _device: str) -> Iterator[Section]:
@@ -346,10 +279,30 @@ def _of_methods(size: Size, _device: str) -> Iterator[Section]:
     yield method_coverage.section(tuple(method_coverage.NETWORKS)[: size.models])
 
 
+def judge(case: Case) -> dict[str, Any]:
+    """What is said of each method of `RULED` on one model, and of all in a line."""
+    net, x = _lively(case.net, case.inputs), case.inputs[:1]
+    verdicts = [method_coverage.judged(m, net, x, case.target) for m in method_coverage.RULED]
+    return {"verdicts": [[v.method, v.state, v.why] for v in verdicts]}
+
+
+def _modules(library: str, build: Callable[[str], Case], names: Sequence[str], size: Size) -> Section:
+    _ready(library)
+    found = list(each(f"methods on {library}", lambda name: judge(build(name)), names, size))
+    rows = [method_coverage.row(f["model"], [method_coverage.Verdict(*v) for v in f["verdicts"]]) for f in found]
+    return Section(f"Coverage: methods on {library}", method_coverage.about(method_coverage.RULED) + older(found), rows)
+
+
+def _of_modules(size: Size, _device: str) -> Iterator[Section]:
+    yield _modules("timm", _timm, TIMM, size)
+    yield _modules("torchvision", _torchvision, TORCHVISION, size)
+
+
 TITLE = "Coverage of model families"
 SECTIONS: dict[str, Callable[[Size, str], Iterator[Section]]] = {
     "timm": _of_timm,
     "torchvision": _of_torchvision,
     "transformers": _of_transformers,
     "methods": _of_methods,
+    "modules": _of_modules,
 }

@@ -16,7 +16,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from benchmarks.report import Section, at_least, single
+from benchmarks.report import Row, Section, at_least, single
 from pellucid.engine.leaves import first_tensor
 from pellucid.errors import PellucidError
 from pellucid.heatmaps import get_method
@@ -31,6 +31,11 @@ METHODS = (
     "libra-gradients", "integrated-gradients", "guided-backprop", "crp", "grad-cam", "hires-cam", "relevance-cam",
     "attention-rollout", "attention-relevance", "legrad", "transformer-attribution", "lstm-lrp",
 )  # fmt: skip
+RULED = (
+    "lrp", "attn-lrp", "deep-lift", "full-grad", "libra-gradients", "excitation-backprop", "guided-backprop",
+    "attention-relevance", "legrad",
+)  # fmt: skip
+"""Those of rules, and of attention, for many networks."""
 State = Literal["proven", "equal", "runs", "plain", "open", "refused", "failed"]
 
 
@@ -209,7 +214,7 @@ def network(name: str) -> tuple[nn.Module, Tensor]:
     return net.eval(), torch.randn(1, *shape)
 
 
-def judged(name: str, net: nn.Module, x: Tensor) -> Verdict:
+def judged(name: str, net: nn.Module, x: Tensor, score: Callable[[Any], Tensor] = score) -> Verdict:
     """One method on one network."""
     try:
         (found,) = get_method(name).explain(net, x, [score])
@@ -258,24 +263,33 @@ def _short(sentence: str) -> str:
     return re.split(r"[,:;(]", sentence)[0].strip().removesuffix(".")
 
 
-def section(names: Sequence[str], methods: Sequence[str] = METHODS) -> Section:
-    """A row for each network: how many methods are proven, or equal to autograd, of those that it does not refuse."""
-    rows = []
-    for name in names:
-        net, x = network(name)
-        verdicts = [judged(m, net, x) for m in methods]
-        sure = sum(v.state in ("proven", "equal") for v in verdicts)
-        accountable = sum(v.state in ("proven", "equal", "open", "failed") for v in verdicts)
-        print(f"{name}: {said(verdicts)}", flush=True)
-        rows.append(single(name, sure, "", at_least(accountable), said(verdicts)))
-    about = (
+def row(name: str, verdicts: Sequence[Verdict]) -> Row:
+    """A network: how many methods are proven, or equal to autograd, of those that it does not refuse."""
+    sure = sum(v.state in ("proven", "equal") for v in verdicts)
+    accountable = sum(v.state in ("proven", "equal", "open", "failed") for v in verdicts)
+    return single(name, sure, "", at_least(accountable), said(verdicts))
+
+
+def about(methods: Sequence[str]) -> str:
+    """How the table is read."""
+    return (
         f"{len(methods)} white-box methods on a small network of each family, random weights. The figure is how many "
         f"are *proven* (their own account closes to {_EXACT:g} of the score: relevance and what biases took, or the "
         "map and what it leaves over; 2 % for integrated gradients) or *equal* to autograd; the target is "
         "all that have such an account. *Runs* has none; *plain* follows the plain gradient at the functions named; "
         "*refused* says why."
     )
-    return Section("Coverage: methods", about, rows)
+
+
+def section(names: Sequence[str], methods: Sequence[str] = METHODS) -> Section:
+    """A row for each network."""
+    rows, table = [], {}
+    for name in names:
+        net, x = network(name)
+        table[name] = [judged(m, net, x) for m in methods]
+        print(f"{name}: {said(table[name])}", flush=True)
+        rows.append(row(name, table[name]))
+    return Section("Coverage: methods", f"{about(methods)}\n\n{matrix(table)}", rows)
 
 
 def matrix(table: dict[str, Sequence[Verdict]]) -> str:

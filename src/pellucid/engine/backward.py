@@ -26,6 +26,7 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.weak import WeakIdKeyDictionary
 
 from pellucid.engine.functions import Function, Functions, Replacement
+from pellucid.engine.recurrent import RECURRENT, written_out
 from pellucid.engine.strides import plain
 from pellucid.errors import MethodError
 
@@ -64,8 +65,7 @@ LINEAR = words("""
 """What is linear and without a bias: gradient times input is each summand's own share."""
 
 PLAIN = MOVES | SELECTING | LINEAR
-
-_RECURRENT = frozenset({"lstm", "gru"})
+_KEEP_GATES = MOVES | {"add", "sub", "rsub", "mul", "div", "neg"}  # one less a gate is the gate of the other side
 
 _OPERATORS = {
     "iadd": "add", "radd": "add", "isub": "sub", "imul": "mul", "rmul": "mul", "itruediv": "div", "truediv": "div",
@@ -344,7 +344,12 @@ class Propagation:
             with self.inside():
                 return _opened(function)(*args, **kwargs)
         name, _ = name_of(function)
-        gate = name in MOVES and all(map(self.is_gate, given))
+        if name in RECURRENT and name not in self.table.rules:
+            with self.inside():
+                steps = written_out(name, args)
+            if steps is not None:
+                return steps
+        gate = name in _KEEP_GATES and all(map(self.is_gate, given))
         rule = self.table.rules.get(name)
         if rule is not None:
             apart = _without_writing(function, args, kwargs)
@@ -356,7 +361,7 @@ class Propagation:
             if answer is not None:
                 self.acted[name] += 1
                 if isinstance(answer, Tensor) and answer not in self._live:
-                    self.mark(answer)
+                    self.mark(answer, gate)
                 return answer if apart is None else self.mark(args[0].copy_(answer))
         answer = function(*args, **kwargs)
         differentiable = any(isinstance(t, Tensor) and t.requires_grad for t in tree_leaves(answer))
@@ -431,6 +436,9 @@ class Propagation:
             return []
         named = ", ".join(f"`{name}` ({count}x)" for name, count in self.unknown.most_common())
         found = [f"There is no rule for {named}: what leads through is the plain gradient (strict=True refuses that)."]
-        if _RECURRENT & set(self.unknown):
-            found.append("The method lstm-lrp has rules for recurrent layers.")
+        if RECURRENT & set(self.unknown):
+            found.append(
+                "Recurrent layers with projections or packed sequences are not taken apart: let the model run on padded "
+                "sequences of one length, or use occlusion."
+            )
         return found

@@ -1,7 +1,8 @@
 """Recurrent layers taken apart: the cells of LSTM, GRU and RNN layers run step by step, and relevance led back through.
 
 A rule says how what a sum is worth is shared among its summands; everything else is the cell's own equations. Gates
-carry nothing: of a product of a gate and a signal, the signal takes all (Arras et al. 2017, sec. 3).
+carry nothing: of a product of a gate and a signal, the signal takes all (Arras et al. 2017, sec. 3). `written_out` says
+in functions what torch's fused ones answer, so that tables of rules meet their parts.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from pellucid.errors import MethodError
 
@@ -70,11 +72,11 @@ class Cell:
         steps = Steps(self, x)
         zeros = x.new_zeros(len(x), self.size)
         h, c = zeros if h is None else h, zeros if c is None else c
-        fed = x @ self.w.T + self.b
+        fed = functional.linear(x, self.w, self.b)
         for t in range(x.shape[1]):
             steps.h.append(h)
             steps.c.append(c)
-            back = h @ self.u.T + self.d
+            back = functional.linear(h, self.u, self.d)
             if self.kind == "lstm":
                 i, f, g, o = (fed[:, t] + back).chunk(4, 1)
                 i, f, o = i.sigmoid(), f.sigmoid(), o.sigmoid()
@@ -203,3 +205,53 @@ class Unrolled:
             kept = sum((first for _, first in found), kept)
             R = found[0][0] if len(found) == 1 else found[0][0] + found[1][0].flip(1)
         return R, kept
+
+
+_KINDS: dict[str, Literal["lstm", "gru", "tanh", "relu"]] = {
+    "lstm": "lstm", "gru": "gru", "rnn_tanh": "tanh", "rnn_relu": "relu",
+}  # fmt: skip
+RECURRENT = frozenset({*_KINDS, *(f"{name}_cell" for name in _KINDS)})
+"""Names of torch's fused recurrent functions: of whole sequences, and of one step."""
+
+
+def written_out(name: str, args: tuple[Any, ...]) -> Any:
+    """What a fused recurrent function answers, step by step in functions that can be met.
+
+    None for packed sequences, for projections, and where dropout is at work.
+    """
+    if name.endswith("_cell"):
+        return _one_step(_KINDS[name.removesuffix("_cell")], *args)
+    if len(args) != 9 or not isinstance(args[3], bool):  # packed: sizes of its batches stand before the state
+        return None
+    x, state, weights, biased, layers, dropout, training, both_ways, batch_first = args
+    each = len(weights) // (layers * (1 + both_ways))
+    if each != (4 if biased else 2) or (dropout and training):
+        return None
+    first = state if isinstance(state, tuple | list) else (state,)
+    x = x if batch_first else x.transpose(0, 1)
+    last: list[list[Tensor]] = [[] for _ in first]
+    for layer in range(layers):
+        answers = []
+        for way in range(1 + both_ways):
+            at = layer * (1 + both_ways) + way
+            cell = _given(_KINDS[name], *weights[at * each : (at + 1) * each])
+            steps = cell.steps(x.flip(1) if way else x, *[s[at] for s in first])
+            answers.append(steps.outputs.flip(1) if way else steps.outputs)
+            for kept, each_state in zip(last, (steps.h, steps.c), strict=False):
+                kept.append(each_state[-1])
+        x = torch.cat(answers, -1) if both_ways else answers[0]
+    return x if batch_first else x.transpose(0, 1), *[torch.stack(s) for s in last]
+
+
+def _given(kind: Literal["lstm", "gru", "tanh", "relu"], w: Tensor, u: Tensor, *biases: Tensor | None) -> Cell:
+    zeros = w.new_zeros(len(w))
+    b, d = (zeros if t is None else t.detach() for t in biases or (None, None))
+    return Cell(kind, w.detach(), u.detach(), b, d)
+
+
+def _one_step(kind: Literal["lstm", "gru", "tanh", "relu"], x: Tensor, state: Any, *weights: Tensor | None) -> Any:
+    w, u, *biases = weights
+    assert w is not None and u is not None
+    first = state if isinstance(state, tuple | list) else (state,)
+    steps = _given(kind, w, u, *biases).steps(x[:, None], *first)
+    return (steps.h[-1], steps.c[-1]) if kind == "lstm" else steps.h[-1]
