@@ -1,4 +1,4 @@
-"""One network after the other, each in a process of its own, within a time limit; its row goes to a file as it comes."""
+"""One network after the other, each in a process of its own, within a time limit; rows are kept as they come."""
 
 from __future__ import annotations
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -279,18 +280,51 @@ def _of_methods(size: Size, _device: str) -> Iterator[Section]:
     yield method_coverage.section(tuple(method_coverage.NETWORKS)[: size.models])
 
 
+_SIDE = 128  # of inputs to which every method is shown, where a model takes them
+
+
+def _small(library: str, build: Callable[[str], Case], name: str) -> Case:
+    """A model on small pictures; on its own size where it takes no others."""
+    if library == "timm":
+        import timm
+
+        torch.manual_seed(0)
+        try:
+            net = timm.create_model(name, img_size=_SIDE)
+        except (TypeError, AssertionError, ValueError, RuntimeError):
+            net = timm.create_model(name)
+        case = Case(net.eval(), torch.randn(_BATCH, 3, _SIDE, _SIDE), _first_class)
+    else:
+        case = build(name)
+        if case.inputs.ndim == 4:
+            case.inputs = torch.randn(_BATCH, 3, _SIDE, _SIDE)
+    try:
+        with torch.no_grad():
+            case.target(case.net(case.inputs))
+    except Exception:  # whatever a network makes of a size that it was not made for
+        return build(name)
+    return case
+
+
 def judge(case: Case) -> dict[str, Any]:
-    """What is said of each method of `RULED` on one model, and of all in a line."""
+    """What is said of each method of `RULED` on one model."""
     net, x = _lively(case.net, case.inputs), case.inputs[:1]
     verdicts = [method_coverage.judged(m, net, x, case.target) for m in method_coverage.RULED]
     return {"verdicts": [[v.method, v.state, v.why] for v in verdicts]}
 
 
+def _judged(found: dict[str, Any]) -> Row:
+    if "failed" in found:
+        return single(found["model"], 0, "", at_least(1), found["failed"])
+    return method_coverage.row(found["model"], [method_coverage.Verdict(*v) for v in found["verdicts"]])
+
+
 def _modules(library: str, build: Callable[[str], Case], names: Sequence[str], size: Size) -> Section:
     _ready(library)
-    found = list(each(f"methods on {library}", lambda name: judge(build(name)), names, size))
-    rows = [method_coverage.row(f["model"], [method_coverage.Verdict(*v) for v in f["verdicts"]]) for f in found]
-    return Section(f"Coverage: methods on {library}", method_coverage.about(method_coverage.RULED) + older(found), rows)
+    work = partial(_small, library, build)
+    found = list(each(f"methods on {library}", lambda name: judge(work(name)), names, size))
+    about = method_coverage.about(method_coverage.RULED) + older(found)
+    return Section(f"Coverage: methods on {library}", about, [_judged(f) for f in found])
 
 
 def _of_modules(size: Size, _device: str) -> Iterator[Section]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from benchmarks import cams, memory, paths, pointing, startup
+from benchmarks import cams, memory, paths, pointing, rules, startup
 from benchmarks.report import Section
 
 
@@ -47,10 +47,18 @@ def _pointing(size: Size, device: str) -> Iterator[Section]:
     yield pointing.pointing(size.pictures, device)
 
 
+def _rules(size: Size, device: str) -> Iterator[Section]:
+    for name in rules.NETWORKS:
+        yield rules.cost(name, size.path_repeats)
+    yield rules.targets(size.path_repeats)
+    yield rules.samples(size.path_repeats)
+
+
 TITLE = "Heat maps"
 SECTIONS: dict[str, Callable[[Size, str], Iterator[Section]]] = {
     "startup": _startup,
     "cams": _cams,
     "paths": _paths,
+    "rules": _rules,
     "pointing": _pointing,
 }

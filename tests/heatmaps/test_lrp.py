@@ -248,3 +248,26 @@ def test_how_many_passes_it_takes():
     net.register_forward_hook(lambda *_: calls.__setitem__(0, calls[0] + 1))
     LRP().explain(net, noise(2, 3, 12, 12), [0, 1, 2])
     assert calls == [1]
+
+
+class LinearAttention(nn.Module):
+    """Keys by a softmax over tokens, branches by a softmax over branches: weights, along other axes than the last."""
+
+    def __init__(self):
+        super().__init__()
+        self.qkv, self.branch, self.fc = nn.Conv2d(3, 24, 4, 4), nn.Linear(8, 16), nn.Linear(8, 3)
+
+    def forward(self, x):
+        q, k, v = self.qkv(x).flatten(2).transpose(1, 2).chunk(3, 2)
+        y = q @ (k.softmax(dim=1).transpose(1, 2) @ v)
+        two = torch.stack([y, v.relu()], 1)
+        weights = self.branch(two.sum(1).mean(1)).reshape(-1, 2, 8).softmax(dim=1)
+        return self.fc((two * weights[:, :, None]).sum(1).mean(1)).log_softmax(1)
+
+
+@pytest.mark.parametrize("name", ["lrp", "attn-lrp", "cp-lrp", "libra-gradients", "full-grad", "deep-lift"])
+def test_weights_by_a_softmax_over_any_axis_are_accounted_for(name):
+    (found,) = get_method(name).explain(seeded(LinearAttention).eval(), noise(2, 3, 16, 16), [1])
+    gaps = found.facts["conservation_gap" if name.endswith("lrp") else "completeness_gap"]
+    assert max(gaps) < 1e-4
+    assert found.notes == []

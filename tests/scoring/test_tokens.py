@@ -387,3 +387,25 @@ def test_sets_scored_by_size_are_no_sample_of_those_that_were_asked_for():
         found, failure = scorer.answered(masks)
         assert failure is None
         assert torch.equal(found, scorer(kept))
+
+
+def test_blocks_whose_tokens_have_met_are_ruled_out_by_one_pass_each():
+    """Of a small grid of large patches there are hundreds of readings; the second list here holds mixed tokens."""
+
+    class Mixed(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.embed, self.meet = nn.Conv2d(3, 8, 32, 32), nn.Linear(4, 4)
+            self.blocks = nn.ModuleList([nn.Sequential(nn.Linear(8, 8)), nn.Sequential(nn.Linear(8, 8))])
+            self.runs = 0
+
+        def forward(self, x):
+            self.runs += 1
+            x = self.meet(self.embed(x).flatten(2)).transpose(1, 2)
+            for block in self.blocks:
+                x = block(x)
+            return x.mean(1)
+
+    net = seeded(Mixed).eval()
+    assert entries(net, noise(1, 3, 64, 64)) == ()
+    assert net.runs <= 4

@@ -130,21 +130,42 @@ def _opened(function: types.FunctionType) -> Function:
     )
 
 
-def carrier(y: Tensor) -> Tensor:
-    """What relevance is carried by: the value itself, or a tiny one in the place of 0.
+_KINDS: Any = WeakIdKeyDictionary()  # tensor -> (its version, what its carrier is): each value is looked at once
+_COPIES: Any = WeakIdKeyDictionary()  # copy -> (its version, what it was made of)
 
-    It may be `y` itself: not to be written to.
+
+def carrier(y: Tensor) -> Tensor:
+    """What relevance is carried by: the value itself, or a tiny one in the place of 0; without a graph.
+
+    It may be `y`'s own memory: not to be written to.
     """
     tiny = 1e-4 if y.dtype == torch.float16 else _TINY
-    if y.device.type == "cpu" and y.numel():  # the least values tell sooner than a mask, and cost no waiting here
-        least = float(y.detach().min())
-        if least >= tiny:
-            return y
-        if least >= 0:
-            return y.clamp_min(tiny)
-        if float(y.detach().abs().min()) >= tiny:
-            return y
-    return torch.where(y.abs() < tiny, tiny, y)
+    kind = _kind(y, tiny) if y.device.type == "cpu" and y.numel() else "mixed"
+    y = y.detach()
+    if kind == "itself":
+        return y
+    return y.clamp_min(tiny) if kind == "positive" else torch.where(y.abs() < tiny, tiny, y)
+
+
+def _kind(y: Tensor, tiny: float) -> str:
+    """Whether a tensor carries `itself`, is `positive` but for zeros, or `mixed`.
+
+    The least values tell sooner than a mask, and cost no waiting on the CPU.
+    """
+    version = -1 if y.is_inference() else y._version
+    copied = _COPIES.get(y)
+    if copied is not None and copied[0] == version:
+        return _kind(copied[1], tiny)
+    known = _KINDS.get(y)
+    if known is not None and known[0] == version:
+        return str(known[1])
+    values = y.detach()
+    least = float(values.min())
+    kind = "positive" if 0 <= least < tiny else "itself"
+    if least < 0 and float(values.abs().min()) < tiny:
+        kind = "mixed"
+    _KINDS[y] = (version, kind)
+    return kind
 
 
 def carried(y: Tensor, g: Tensor) -> Tensor:
@@ -200,9 +221,11 @@ class Call:
 
         return value.detach(), back
 
-    def rerouted(self, value: Tensor, places: Sequence[int], back: Callable[[Tensor], Sequence[Tensor]]) -> Tensor:
+    def rerouted(
+        self, value: Tensor, places: Sequence[int], back: Callable[[Tensor], Sequence[Tensor]], keeps: bool = False
+    ) -> Tensor:
         """`value`, from which a gradient goes on as `back` says to the arguments at `places`."""
-        return self.run.rerouted(value, [self.args[k] for k in places], back)
+        return self.run.rerouted(value, [self.args[k] for k in places], back, keeps)
 
 
 class Rule(ABC):
@@ -407,19 +430,26 @@ class Propagation:
             waiting += [following for following, _ in node.next_functions]
         return False
 
-    def rerouted(self, value: Tensor, sources: Sequence[Tensor], back: Callable[[Tensor], Sequence[Tensor]]) -> Tensor:
-        """`value`, from which a gradient goes on to the sources as `back` says."""
+    def rerouted(
+        self,
+        value: Tensor,
+        sources: Sequence[Tensor],
+        back: Callable[[Tensor], Sequence[Tensor]],
+        keeps: bool = False,
+    ) -> Tensor:
+        """`value`, from which a gradient goes on to the sources as `back` says; a rule that `keeps` absorbs nothing."""
 
         def accounted(g: Tensor) -> Sequence[Tensor]:
             found = back(g)
             self.ways_back += 1
-            if not self.accounts:
+            if keeps or not self.accounts:
                 return found
-            given = sum(carried(x.detach(), h) for x, h in zip(sources, found, strict=True))
+            given = sum(carried(x, h) for x, h in zip(sources, found, strict=True))
             self.absorb(carried(value, g) - given)
             return found
 
         answer: Tensor = _Rerouted.apply(accounted, value, *sources)
+        _COPIES[answer] = (answer._version, value)
         return answer
 
     def absorb(self, relevance: Tensor) -> None:
@@ -438,7 +468,7 @@ class Propagation:
         found = [f"There is no rule for {named}: what leads through is the plain gradient (strict=True refuses that)."]
         if RECURRENT & set(self.unknown):
             found.append(
-                "Recurrent layers with projections or packed sequences are not taken apart: let the model run on padded "
-                "sequences of one length, or use occlusion."
+                "Recurrent layers with projections or packed sequences are not taken apart: let the model run on "
+                "padded sequences of one length, or use occlusion."
             )
         return found

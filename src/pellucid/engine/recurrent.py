@@ -251,7 +251,8 @@ def _given(kind: Literal["lstm", "gru", "tanh", "relu"], w: Tensor, u: Tensor, *
 
 def _one_step(kind: Literal["lstm", "gru", "tanh", "relu"], x: Tensor, state: Any, *weights: Tensor | None) -> Any:
     w, u, *biases = weights
-    assert w is not None and u is not None
+    assert isinstance(w, Tensor)
+    assert isinstance(u, Tensor)
     first = state if isinstance(state, tuple | list) else (state,)
     steps = _given(kind, w, u, *biases).steps(x[:, None], *first)
     return (steps.h[-1], steps.c[-1]) if kind == "lstm" else steps.h[-1]

@@ -26,6 +26,7 @@ from pellucid.engine.rules.products import (
     SUMS,
     Attention,
     Denominator,
+    Expansion,
     Gate,
     Normalised,
     Offset,
@@ -64,6 +65,7 @@ def everything_else() -> dict[str, Rule]:
         "div": Denominator(),
         "batch_norm": BatchNormalised(),
         "softmax": Stop(),
+        "log_softmax": Expansion(),
         "scaled_dot_product_attention": Attention(),
     }
 

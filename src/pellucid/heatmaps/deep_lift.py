@@ -17,6 +17,7 @@ from pellucid.engine.rules.differences import (
     MAX_POOLS,
     Expanded,
     Halved,
+    LogSoftmaxDifference,
     MaxPoolDifference,
     Noted,
     NotedNorm,
@@ -48,6 +49,7 @@ def difference_rules(rule: str = "rescale") -> RuleTable:
         **dict.fromkeys(("layer_norm", "group_norm", "instance_norm", "rms_norm", "normalize", "div"), Expanded()),
         **dict.fromkeys(("glu", "baddbmm", "addcmul"), Opened()),
         "softmax": SoftmaxDifference(),
+        "log_softmax": LogSoftmaxDifference(),
         "scaled_dot_product_attention": Attention(),
     }
     if rule == "reveal-cancel":

@@ -382,9 +382,22 @@ def _coded(module: nn.Module, sample: Tensor, block: str) -> Entry | None:
     if tokens is None or tokens.ndim != 3:
         return None
     space = tuple(sample.shape[2:])
+    if _spreads(module, sample, block):
+        return None
     guesses = (r for r in readings(tuple(tokens.shape), space) if r.kind == "tokens")
     tried = (Entry(block, r, patch) for r in guesses for patch in itertools.product(*map(_sides, space, r.grid)))
     return next((entry for entry in tried if _code_agrees(module, sample, entry)), None)
+
+
+def _spreads(module: nn.Module, sample: Tensor, block: str) -> bool:
+    """Whether the first place moves several tokens, which rules every reading out, for one pass in place of many."""
+    corner = torch.zeros(sample.shape[2:], dtype=torch.bool, device=sample.device)
+    corner[(0,) * corner.ndim] = True
+    tokens = _entering(module, torch.cat([sample, torch.where(corner, -sample, sample)]), block)
+    if tokens is None or len(tokens) != 2:
+        return True
+    moves = (tokens[1] - tokens[0]).float().abs().amax(-1)
+    return int((moves > 100 * _LEAK * moves.max()).sum()) > 1
 
 
 def _sides(size: int, cells: int) -> list[int]:

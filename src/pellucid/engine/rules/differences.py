@@ -181,11 +181,22 @@ class Halved(DifferenceRule):
         return call.rerouted(y, live, back)
 
 
+def _log_sum(x: Tensor, old: Tensor, dim: int) -> tuple[Tensor, Tensor]:
+    """`dL` of the log-sum of exponentials, and weights with `dL = sum w dx`, a mean of the old and new softmax.
+
+    `L` is convex, so its change lies between what the old and the new weights say.
+    """
+    was, now = old.softmax(dim), x.softmax(dim)
+    away = (x - old).nan_to_num(nan=0.0, posinf=0.0, neginf=0.0)
+    logs = x.logsumexp(dim, keepdim=True) - old.logsumexp(dim, keepdim=True)
+    low, high = ((s * away).sum(dim, keepdim=True) for s in (was, now))
+    part = torch.where(high > low, (logs - low) / torch.where(high > low, high - low, 1.0), 0.5).clamp(0, 1)
+    return logs, part * now + (1 - part) * was
+
+
 @dataclass(frozen=True)
 class SoftmaxDifference(DifferenceRule):
-    """Softmax as `s = e^(x - L)`: a secant of `e`, and `dL = sum w dx` of the log-sum `L` by the mean of old and new
-    weights that makes it exact. (`L` is convex, so its change lies between what the old and the new weights say.)
-    """
+    """Softmax as `s = e^(x - L)`: a secant of `e`, and the exact change of the log-sum `L`."""
 
     def led(self, call: Call, live: Sequence[int], before: Sequence[Tensor]) -> Any:
         """The weights, led back."""
@@ -193,11 +204,8 @@ class SoftmaxDifference(DifferenceRule):
         with torch.no_grad():
             x = call.args[0].detach()
             y, was = call.answer(), old.softmax(dim)
+            logs, weights = _log_sum(x, old, dim)
             away = (x - old).nan_to_num(nan=0.0, posinf=0.0, neginf=0.0)
-            logs = x.logsumexp(dim, keepdim=True) - old.logsumexp(dim, keepdim=True)
-            low, high = ((s * away).sum(dim, keepdim=True) for s in (was, y))
-            part = torch.where(high > low, (logs - low) / torch.where(high > low, high - low, 1.0), 0.5).clamp(0, 1)
-            weights = part * y + (1 - part) * was
             apart, step = _apart(away - logs, torch.zeros_like(away))
             secant = torch.where(apart, (y - was) / step, y)
 
@@ -206,6 +214,19 @@ class SoftmaxDifference(DifferenceRule):
             return (sent - weights * sent.sum(dim, keepdim=True),)
 
         return call.rerouted(y, [0], back)
+
+
+@dataclass(frozen=True)
+class LogSoftmaxDifference(DifferenceRule):
+    """`x - L`, with the exact change of the log-sum `L`."""
+
+    def led(self, call: Call, live: Sequence[int], before: Sequence[Tensor]) -> Any:
+        """The logarithms, led back."""
+        dim = call.argument(1, "dim")
+        with torch.no_grad():
+            y = call.answer()
+            _, weights = _log_sum(call.args[0].detach(), before[0], dim)
+        return call.rerouted(y, [0], lambda g: (g - weights * g.sum(dim, keepdim=True),))
 
 
 _INDEXED: dict[str, Any] = {

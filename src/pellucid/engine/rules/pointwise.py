@@ -32,7 +32,7 @@ class Pass(Rule):
             return None
         with torch.no_grad():
             value = call.answer()
-        x = call.args[0].detach()
+        x = call.args[0]
         if not isinstance(value, Tensor) or value.shape != x.shape:
             return None
-        return call.rerouted(value, [0], lambda g: (g * carrier(value) / carrier(x),))
+        return call.rerouted(value, [0], lambda g: (carrier(value).div(carrier(x)).mul_(g),), keeps=True)

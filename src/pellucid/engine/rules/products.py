@@ -30,15 +30,35 @@ class Gate(Pass):
 
 
 @dataclass(frozen=True)
-class Stop(Rule):
-    """A constant: nothing leads back (attention weights in CP-LRP, Ali et al. 2022, arXiv:2202.07304)."""
+class Expansion(Rule):
+    """The gradient; what its expansion leaves over is absorbed."""
 
     def __call__(self, call: Call) -> Any:
-        """The answer, detached; None for a softmax over classes, which is no attention."""
+        """The answer, led back plainly."""
+        live = call.live()
+        if not live:
+            return None
+        y, back = call.pulled(live)
+        return call.rerouted(y, live, back)
+
+
+@dataclass(frozen=True)
+class Stop(Rule):
+    """Attention weights are constants: nothing leads back (CP-LRP, Ali et al. 2022, arXiv:2202.07304).
+
+    Attributes:
+        otherwise: of a softmax that is no attention, over classes or over branches: in a product it is a gate.
+    """
+
+    otherwise: Rule = Expansion()
+
+    def __call__(self, call: Call) -> Any:
+        """The answer, detached; of a softmax over another axis than the last, as `otherwise` says."""
         with torch.no_grad():
             answer = call.answer()
-        attention = call.name != "softmax" or (answer.ndim > 2 and call.argument(1, "dim") in (-1, answer.ndim - 1))
-        return answer.detach() if attention else None
+        if call.name != "softmax" or (answer.ndim > 2 and call.argument(1, "dim") in (-1, answer.ndim - 1)):
+            return answer.detach()
+        return call.run.mark(self.otherwise(call), gate=True)
 
 
 @dataclass(frozen=True)
@@ -184,19 +204,6 @@ class Balanced(Offset):
             return [h * f.to(h) for h, f in zip(sent, factors, strict=True)]
 
         return call.rerouted(y, live, balanced)
-
-
-@dataclass(frozen=True)
-class Expansion(Rule):
-    """The gradient; what its expansion leaves over is absorbed."""
-
-    def __call__(self, call: Call) -> Any:
-        """The answer, led back plainly."""
-        live = call.live()
-        if not live:
-            return None
-        y, back = call.pulled(live)
-        return call.rerouted(y, live, back)
 
 
 _ATTENTION = inspect.signature(
