@@ -41,7 +41,7 @@ class Size:
     side: int
 
 
-FULL, QUICK = Size(4, 2, 128, 1.0, 300, 512), Size(1, 1, 128, 1.0, 300, 512)
+FULL, QUICK = Size(4, 2, 128, 1.0, 300, 512), Size(1, 2, 128, 1.0, 300, 512)
 TITLE = "Medical volumes"
 _NETS = {"bbox_model.pt": "box network", "model.pt": "mask network"}
 _METHODS = ["grad-cam", "saliency"]
