@@ -1,7 +1,8 @@
 """Make every picture in the documentation with Pellucid itself: `python docs/make_images.py [NAME ...]`.
 
 The photos are CC0 or public domain files inside scikit-image; the model is the embedded one. Clips are generated, and
-explained on networks trained on them. Pages are shown by Debian's Chromium. Nothing is downloaded.
+explained on networks trained on them; the head is the MNI template of nilearn, under deepbet's network (`pip install
+nilearn deepbet`). Pages are shown by Debian's Chromium. Nothing is downloaded.
 """
 
 import io
@@ -57,16 +58,40 @@ def coffee(model: pl.VisionModel) -> pl.Heatmaps:
 
 
 def brain(_: pl.VisionModel) -> pl.Heatmaps:
-    """A head cut in three planes through the peak of a map: a network without training, which only shows the figure."""
-    import torch
-    from torch import nn
+    """What deepbet's network calls brain, beside the grey and white matter of the template: what a study ends in."""
+    from importlib.metadata import distribution
+    from importlib.util import find_spec
 
-    torch.manual_seed(0)
-    body = (nn.Conv3d(1, 8, 3, 2, 1), nn.ReLU(), nn.Conv3d(8, 16, 3, 2, 1), nn.ReLU(), nn.Conv3d(16, 16, 3, 2, 1))
-    net = nn.Sequential(*body, nn.ReLU(), nn.AdaptiveAvgPool3d(1), nn.Flatten(), nn.Linear(16, 3))
-    preprocess = pl.VolumePreprocess(spacing=3.0, size=(64, 64, 64), intensity="percentile")
-    model = pl.wrap(net.eval(), transform=preprocess, name="a network without training")
-    return pl.explain(model, ["volume:mni-t1"], "grad-cam")
+    from pellucid.media import read_volume
+
+    class Scaled(torch.nn.Module):
+        """A window scaled as deepbet does, and its network's answer."""
+
+        def __init__(self, network: torch.nn.Module) -> None:
+            super().__init__()
+            self.network = network
+
+        def forward(self, x: torch.Tensor) -> Any:
+            axes = (2, 3, 4)
+            deviation = x.std(axes, keepdim=True).clamp(min=1e-6)
+            return self.network(0.226 * (x - x.mean(axes, keepdim=True)) / deviation + 0.449)
+
+    file = Path(str(distribution("deepbet").locate_file("data/models/bbox_model.pt")))
+    network = pl.Unscripted(torch.jit.load(file).eval())
+    model = pl.wrap(
+        pl.SlidingWindow(Scaled(network), (128, 128, 128)),
+        transform=pl.VolumePreprocess(spacing=1.85, intensity="percentile"),
+        labels=["background", "brain"],
+        name="deepbet, box network",
+    )
+    maps = pl.explain(model, "volume:mni-t1", ["grad-cam", "saliency"], "region:brain")
+    where = (find_spec("nilearn").submodule_search_locations or [""])[0]  # type: ignore[union-attr]
+    data = Path(where) / "datasets" / "data"
+    grey, white = (read_volume(next(data.glob(f"mni_icbm152_{kind}_*.nii.gz"))).values for kind in ("gm", "wm"))
+    for e in maps:
+        e.reliability((grey + white) > 127)
+        e.extras["truth"] = torch.from_numpy((grey + white) > 127)[None]
+    return maps
 
 
 def contrast(model: pl.VisionModel) -> pl.Heatmaps:

@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 import pellucid as pl
+from helpers import dicom as made
 from pellucid.errors import MediaError, StorageError
 from pellucid.evaluation.reliability import READERS, _turned
 
@@ -91,6 +92,18 @@ def test_the_card_stands_beside_the_map_once(tmp_path):
     assert again.remarks == e.remarks
     with pytest.raises(StorageError, match="read from disk"):
         again.reliability()
+
+
+def test_a_medical_picture_has_a_card_when_it_is_checked(tmp_path):
+    pytest.importorskip("pydicom")
+    stored = (blob().values[12] * 1000).astype(np.int16)
+    file = made.write(tmp_path / "cr.dcm", stored, Modality="CR")
+    squares = pl.Preprocess(input_size=(24, 24), resize=(24, 24), mean=(0, 0, 0), std=(1, 1, 1))
+    model = pl.wrap(Bright().eval(), transform=squares, labels=["bright", "dark"])
+    for source, lines in ((str(file), 1), (np.repeat(stored[..., None] // 4, 3, 2).astype(np.uint8), 0)):
+        (e,) = maps = pl.explain(model, [source], "input-x-gradient", target="bright")
+        maps.check()
+        assert e.remarks.count(READERS) == lines
 
 
 def test_pictures_have_a_card_too():

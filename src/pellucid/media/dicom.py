@@ -203,7 +203,7 @@ def read_dicom(source: str | Path, window: str = "auto", data: bytes | None = No
     if in_colour(file, stored):
         if window != "auto":
             raise MediaError(f"{file.label} is a picture in colour, which has no window: leave --window out.")
-        return Picture(coloured(file, stored), file.name, address, file.sha256, tuple(notes))
+        return Picture(coloured(file, stored), file.name, address, file.sha256, tuple(notes), medical=True)
     padded = file.padded(stored)
     chosen = chosen_window(file, window, file.rescaled(stored if padded is None else stored[~padded]))
     unit, seen = framed(file, stored, chosen)
@@ -213,7 +213,7 @@ def read_dicom(source: str | Path, window: str = "auto", data: bytes | None = No
     if padded is not None:
         remarks.append(f"Padding, {padded.mean():.1%} of the picture, is black for the model and counts as not seen.")
     pixels = np.repeat(unit[..., None], 3, axis=-1)
-    return Picture(pixels, file.name, address, file.sha256, tuple(notes), seen, tuple(remarks))
+    return Picture(pixels, file.name, address, file.sha256, tuple(notes), seen, tuple(remarks), medical=True)
 
 
 def in_colour(file: DicomFile, stored: NDArray[Any]) -> bool:

@@ -198,7 +198,7 @@ def structured_report(numbers: Mapping[str, float], volume: Volume, wording: Wor
             instance_number=1,
             manufacturer=_MAKER,
         )
-    return _finished(made, volume, wording, f"{BANNER}: {wording.method} for {wording.target}")
+    return _finished(made, volume, wording, f"{wording.method} for {wording.target}, figures")
 
 
 def _burned(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:

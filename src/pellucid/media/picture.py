@@ -38,6 +38,7 @@ class Picture:
         notes: what a reader must know of how it was read, one sentence each.
         seen: (H, W), false where nothing was measured (the padding of a medical picture); None: all of it was.
         remarks: how it was made ready to be looked at, where there was a choice.
+        medical: whether it is one of a patient, beside whose map a reliability card belongs.
     """
 
     pixels: Pixels
@@ -47,6 +48,7 @@ class Picture:
     notes: tuple[str, ...] = ()
     seen: NDArray[np.bool_] | None = None
     remarks: tuple[str, ...] = ()
+    medical: bool = False
 
     @property
     def size(self) -> tuple[int, int]:

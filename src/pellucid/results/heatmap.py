@@ -269,7 +269,8 @@ class Heatmaps(list[Heatmap], Result):
         """`Heatmap.check` for all, sharing what can be shared."""
         check(self)
         for e in self:
-            if isinstance(e, VolumeHeatmap) and e.kind == "map":
+            of_a_patient = isinstance(e, VolumeHeatmap) or getattr(e.picture, "medical", False)
+            if of_a_patient and e.kind == "map":
                 truth = e.extras.get("truth")
                 e.reliability(
                     truth[0].numpy() if truth is not None and truth.any() else None
