@@ -2,39 +2,30 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import nn
 
-from benchmarks.reliances import CLASSES, SIDE, shape
+from benchmarks.reliances import CLASSES, SIDE, World, shape
 
 CAUSES, FRAMES, _TITLE = ("frame", "order"), 8, 2
 
 
 @dataclass
-class ClipWorld:
-    """Clips in memory, `frames` `(N, T, H, W, 3)`: what `media.Pictures` asks for."""
+class ClipWorld(World):
+    """Clips in memory, `pixels` `(N, T, H, W, 3)`: what `media.Pictures` asks for."""
 
-    frames: np.ndarray
-    labels: np.ndarray
-    classes: tuple = CLASSES
     name: str = "moving shapes"
-
-    def __len__(self):
-        return len(self.frames)
 
     def read(self, index):
         from pellucid.media import Clip
 
         times = tuple(k / 8 for k in range(FRAMES))
-        return Clip(self.frames[index], times, f"clip {index}", "", self.digest(index))
-
-    def digest(self, index):
-        import hashlib
-
-        return hashlib.sha256(self.frames[index].tobytes()).hexdigest()
+        digest = hashlib.sha256(self.pixels[index].tobytes()).hexdigest()
+        return Clip(self.pixels[index], times, f"clip {index}", "", digest)
 
 
 def clip(kind, cause, told, rng):
@@ -70,7 +61,7 @@ def trained(cause, seed=0, count=900, epochs=8):
     import pellucid as pl
 
     data = world(cause, count, seed=1000 + seed)
-    x = torch.from_numpy(data.frames).permute(0, 4, 1, 2, 3).float() / 255 - 0.5
+    x = torch.from_numpy(data.pixels).permute(0, 4, 1, 2, 3).float() / 255 - 0.5
     y = torch.from_numpy(data.labels)
     with torch.random.fork_rng():
         torch.manual_seed(seed)

@@ -106,18 +106,18 @@ def test_a_row_of_a_clip_is_the_mean_of_its_frames_evidence():
     _, table = build(model, data)
     assert table.names == (*PROPERTIES, *MOVING)
     assert table.maps.shape == (6, 14, 14)
-    frames = torch.from_numpy(data.frames).float() / 255
+    frames = torch.from_numpy(data.pixels).float() / 255
     expected = (frames.mean(-1) * torch.tensor([1.0, 0, 0, 0, 0, 7, 0, 0])[:, None, None]).mean((1, 2, 3)) / SIDE**2 / 2
     top = table.answers == 1
     np.testing.assert_allclose(table.maps.mean((1, 2))[top], expected.numpy()[top], atol=1e-6)
-    still = ClipWorld(np.repeat(data.frames[:, :1], FRAMES, 1), data.labels, LABELS)
+    still = ClipWorld(np.repeat(data.pixels[:, :1], FRAMES, 1), data.labels, LABELS)
     _, quiet = build(model, still)
     assert quiet.properties[:, -2:].max() == 0 < table.properties[:, -2].min()
 
 
 def test_a_folder_of_clips_is_audited_and_shown(tmp_path):
     data = clips(title, 24)
-    for i, (frames, label) in enumerate(zip(data.frames, data.labels, strict=True)):
+    for i, (frames, label) in enumerate(zip(data.pixels, data.labels, strict=True)):
         home = tmp_path / "clips" / LABELS[label]
         home.mkdir(parents=True, exist_ok=True)
         first, *rest = (Image.fromarray(frame) for frame in frames)

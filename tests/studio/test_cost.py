@@ -6,7 +6,8 @@ import pellucid as pl
 from helpers.loops import run
 from pellucid.heatmaps import METHODS, get_method
 from pellucid.importance import ESTIMATORS
-from pellucid.studio.cost import Pace, PlannedPasses, pace, planned, players_costs
+from pellucid.studio.cost import Pace, pace, players_costs
+from pellucid.verbs.costs import PlannedPasses, planned
 from report.cases import tiny
 
 COSTS = {name: method.cost for name, method in METHODS.items()}
@@ -25,7 +26,7 @@ SIZES = {"channel": 100, "cell": 40, "window": 30, "segment": 20}
     ("saliency", 1, 1),
     ("smooth-grad", 50, 50),
     ("guided-grad-cam", 2, 1.25),
-    ("deep-lift-shap", 2, 8),
+    ("deep-lift-shap", 16, 8),  # counted: two forwards for each of 8 references
     ("lrp", 2, 2),
     ("idgi", 50, 50),
     ("integrated-decision-gradients", 100, 50),
@@ -36,6 +37,7 @@ SIZES = {"channel": 100, "cell": 40, "window": 30, "segment": 20}
     ("rise", 1250, 0),
     ("vit-cx", 210, 0),
     ("lime", 1000, 0),
+    ("sobol", 2112, 0),
     ("tis", 1024, 0),
     ("sufficient", 750, 0),
     ("necessary", 750, 0),

@@ -110,6 +110,7 @@ COSTS = {
     "lrp": (2, 2),
     "refine-cam": (4, 3), "deep-lift-shap": (16, 8), "guided-ig": (150, 150), "integrated-gradients": (434, 400),
     "expected-gradients": (100, 50), "transformer-attribution": (2, 2), "xrai": (116, 48), "legrad": (2, 1),
+    "relevance-cam": (2, 1), "group-cam": (32, 1), "excitation-backprop": (3, 2), "rise": (4097, 0),
 }  # fmt: skip
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pellucid.cli.console import say, with_progress
+from pellucid.cli.options import first_given
 
 if TYPE_CHECKING:
     from pellucid.models.model import VisionModel
@@ -46,7 +47,7 @@ def films_first(
     from pellucid.verbs.film import hidden_in
 
     films = _among(vision, files)
-    wrong = next((name for name, given in beside.items() if given), None)
+    wrong = first_given(beside)
     if films and wrong is not None:
         raise MethodError(f"A video that is explained frame by frame does not go with {wrong}: leave that out.")
     taken: set[str] = set()

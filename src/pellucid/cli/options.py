@@ -6,7 +6,7 @@ A command says `of: ModelOptions = PLAIN` where the options of a model belong; `
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, fields, is_dataclass
 from functools import wraps
@@ -189,6 +189,11 @@ def _each(bundle: Any) -> list[inspect.Parameter]:
 def in_window(inputs: Sequence[str], window: str | None) -> list[str]:
     """What was typed, each file to be shown in a window (see `pellucid.media.window`)."""
     return [f"window:{window}:{given}" for given in inputs] if window not in (None, "auto") else list(inputs)
+
+
+def first_given(beside: Mapping[str, object]) -> str | None:
+    """Of options that do not go with something, the first that was given all the same: name -> what was given."""
+    return next((name for name, given in beside.items() if given), None)
 
 
 def running(runtime: str, precision: str) -> AbstractContextManager[None]:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pellucid.cli.console import say
+from pellucid.cli.options import first_given
 
 if TYPE_CHECKING:
     from pellucid.heatmaps import Method
@@ -23,7 +24,7 @@ def stages_alone(beside: Mapping[str, object]) -> None:
     """
     from pellucid.errors import MethodError
 
-    wrong = next((name for name, given in beside.items() if given), None)
+    wrong = first_given(beside)
     if wrong is not None:
         raise MethodError(f"--stages does not go with {wrong}: leave one of them out.")
 
@@ -40,27 +41,24 @@ def stage_by_stage(
     quiet: bool,
 ) -> None:
     """Explain each input by each method for each target, stage by stage; save the sheets, and tell what they show."""
-    from pellucid.verbs.stages import stages
+    from pellucid.verbs.stages import each_stages
 
-    names = layer.split(",") if layer else None
     for given in files:
-        for m in methods:
-            for target in targets:
-                found = stages(vision, given, m, target, layer=names)
-                saved = [str(path) for path in found.save(out)]
-                source = found.record.input["source"] or found.name
-                report["results"].append(
-                    {
-                        "input": source,
-                        "method": found.method,
-                        "target": found.target,
-                        "stages": found.table(),
-                        "notes": found.notes,
-                        "files": saved,
-                    }
-                )
-                if not quiet:
-                    _tell(found, source, saved)
+        for found in each_stages(vision, given, methods, targets, layer):
+            saved = [str(path) for path in found.save(out)]
+            source = found.record.input["source"] or found.name
+            report["results"].append(
+                {
+                    "input": source,
+                    "method": found.method,
+                    "target": found.target,
+                    "stages": found.table(),
+                    "notes": found.notes,
+                    "files": saved,
+                }
+            )
+            if not quiet:
+                _tell(found, source, saved)
 
 
 def _tell(found: Stages, source: str, saved: list[str]) -> None:

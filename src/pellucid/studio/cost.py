@@ -1,30 +1,18 @@
-"""How long a method will take, said before: its cost in words, read as numbers, times what a pass takes here."""
+"""How long a method will take, said before: the passes of its sentence of cost, times what a pass takes here."""
 
 from __future__ import annotations
 
-import math
-import re
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-TAIL = 0.25  # of a pass: from the layer that is explained to the answer, or back
+from pellucid.verbs.costs import PlannedPasses, whole
+
 CHECK = {False: 190, True: 420}  # forwards that `--check` takes for a map: of a picture, of a clip
 _BATCH = 4
 _PLAYERS = 256  # in a table; beyond it costs grow evenly
 _SIZES = {"channel": 512, "cell": 49, "window": 225, "segment": 196}  # where nothing better is known
-_COUNT = re.compile(r"(?:up\sto\s|some\s)?(\d+)\b")
-_UNIT = re.compile(r"\ban? (channel|cell|window|segment|sample|order)\b")
-_TERMS = re.compile(r",\sand\s|,\s|\s\+\s|\sand\sup\sto\s")
-
-
-@dataclass(frozen=True)
-class PlannedPasses:
-    """How many passes are planned for one input and target: means and upper ends, no promise."""
-
-    forwards: float
-    backwards: float
 
 
 @dataclass(frozen=True)
@@ -44,59 +32,6 @@ class Pace:
     def seconds(self, passes: PlannedPasses) -> float:
         """How long they take."""
         return passes.forwards * self.forward + passes.backwards * self.backward
-
-
-def planned(method: Any, costs: Mapping[str, str], sizes: Mapping[str, int]) -> PlannedPasses:
-    """The passes of a method, read from what it says that it costs.
-
-    Args:
-        method: with its `cost`, and the parameters that this names.
-        costs: of all methods by name, since some cost what another does.
-        sizes: see `Pace`.
-    """
-    return _read(method.cost, vars(method), costs, sizes)
-
-
-def _read(cost: str, named: Mapping[str, Any], costs: Mapping[str, str], sizes: Mapping[str, int]) -> PlannedPasses:
-    other = next((n for n in costs if re.match(rf"(as )?{n}\b".replace("-", " "), cost)), None)
-    if other is not None:
-        same = _read(costs[other], named, costs, sizes)
-        times = max(1, cost.count(" from "))
-        return PlannedPasses(times * same.forwards, times * same.backwards)
-    if "2^K" in cost:
-        return PlannedPasses(float(named.get("max_evaluations") or 2**12), 0.0)
-    usual = re.search(r"some (\d+) to (\d+)", cost)
-    if usual:
-        each = _COUNT.match(cost)
-        return PlannedPasses((int(each[1]) if each else 1) * (int(usual[1]) + int(usual[2])) / 2, 0.0)
-    forwards, backwards, before = 0.0, 0.0, 1.0
-    for term in _TERMS.split(cost.partition(";")[0]):
-        before = count = _count(term, named, sizes, before)
-        way = TAIL if "tail" in term else 1.0
-        if "backward" in term:
-            backwards += count * way
-        if "forward" in term or "backward" not in term:
-            forwards += count * (1.0 if "forward" in term else way)
-    return PlannedPasses(forwards, backwards)
-
-
-def _count(term: str, named: Mapping[str, Any], sizes: Mapping[str, int], before: float) -> float:
-    """How often something is done: all numbers of a term multiplied; as often as the last thing where it has none."""
-    found = [_whole(named.get(word)) or int(n) for word, n in re.findall(r"([a-z_]+) \((\d+)\)", term)]
-    first, unit = _COUNT.match(term), _UNIT.search(term)
-    if first:
-        found.append(int(first[1]))
-    if unit:
-        found.append(sizes.get(unit[1]) or _whole(named.get(f"{unit[1]}s")) or 1)
-    if not re.search(r"\(\d+\)", term):
-        found += [_whole(named.get(word)) or 1 for word in re.findall(r"[a-z_]+", term)]
-    told = first or re.search(r"\(\d+\)|\b(forward|backward)\b", term) or math.prod(found) > 1
-    return float(math.prod(found)) if told else before
-
-
-def _whole(value: Any) -> int:
-    """A whole number, or 0."""
-    return value if isinstance(value, int) and not isinstance(value, bool) else 0
 
 
 def pace(vision: Any, given: str) -> Pace:
@@ -152,7 +87,7 @@ def players_costs(sizes: Mapping[str, int]) -> dict[str, Any]:
     from pellucid.importance.measure import most_passes
 
     cut = {"channels": sizes["channel"], "tokens": sizes["cell"]}
-    players = {name: cut.get(name) or _whole(getattr(kind, "count", None)) or 49 for name, kind in FEATURES.items()}
+    players = {name: cut.get(name) or whole(getattr(kind, "count", None)) or 49 for name, kind in FEATURES.items()}
     budget = max(kind.budget for kind in FEATURES.values())
     most, each = {}, {}
     for name, estimator in ESTIMATORS.items():

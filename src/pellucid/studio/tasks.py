@@ -41,11 +41,10 @@ def _explain(vision: Any, given: str, options: Options, folder: Path) -> None:
     targets = _targets(options)
     vision, given = sampled(vision, options.get("frames") or None), _windowed(given, options)
     if stages:
-        from pellucid.verbs.stages import stages as stage_by_stage
+        from pellucid.verbs.stages import each_stages
 
-        for m in methods:
-            for target in targets:
-                stage_by_stage(vision, given, m, target, layer=layer.split(",") if layer else None).save(folder)
+        for sheet in each_stages(vision, given, methods, targets, layer):
+            sheet.save(folder)
         return
     for _, found in explain_each(vision, [given], methods, targets, seed=seed):
         if isinstance(found, PellucidError):

@@ -18,8 +18,9 @@ from typing import Any, TextIO
 from pellucid.errors import PellucidError
 from pellucid.language import speaking
 from pellucid.progress import reporting
-from pellucid.studio.cost import CHECK, made, pace, planned, players_costs, presets
+from pellucid.studio.cost import CHECK, made, pace, players_costs, presets
 from pellucid.studio.tasks import TASKS, running, verified
+from pellucid.verbs.costs import planned
 
 _KEPT = 3  # models in memory
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import product
 from typing import ClassVar
 
 import torch
@@ -98,6 +99,15 @@ def stages(
         [*item.notes, *found.notes],
         item.picture,
     )
+
+
+def each_stages(
+    model: VisionModel, given: Input, methods: Sequence[Method], targets: Sequence[Target], layer: str | None
+) -> Iterator[Stages]:
+    """Of one input, the stages of each method for each target; `layer` names which are shown, with commas."""
+    names = layer.split(",") if layer else None
+    for method, target in product(methods, targets):
+        yield stages(model, given, method, target, layer=names)
 
 
 def _single(methods: Sequence[Method]) -> Method:
