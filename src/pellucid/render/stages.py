@@ -33,6 +33,7 @@ from pellucid.render.paper.tiles import SMALL, TEXT, TITLE, banner, colour_bar
 
 _ACROSS = 6  # maps in a row
 _CELL = 1.75  # inches, a map
+_LEAST = 7.2  # inches, for the sentences of a sheet of few stages
 _HIGH, _BAR = 1.25, 0.34  # inches: the trace, a bar of it
 _MANY = 400  # cells from which on a few extreme ones would darken the rest of a map
 _CONSERVED = 0.01  # of the score: a larger gap is said
@@ -64,7 +65,7 @@ def stage_sheet(found: Traced) -> Figure:
     cell = Column(MARGIN, MARGIN, max(box[0], MIN_CELL), box)
     columns = min(len(found.maps), _ACROSS)
     small = replace(cell, width=_CELL, picture=(_CELL, _CELL * box[1] / box[0]))
-    wide = columns * (_CELL + GAP) - GAP
+    wide = max(_LEAST, columns * (_CELL + GAP) - GAP)
     sheet = Sheet(2 * MARGIN + cell.width + GAP + wide)
     bottom = side(sheet, found, {found.target}, [found.geometry], cell)
     left = MARGIN + cell.width + GAP
