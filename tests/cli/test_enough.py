@@ -1,5 +1,7 @@
 """`explain --method sufficient` on the command line: more than one region, a guarantee, and what is missing for it."""
 
+import pytest
+
 from cli.conftest import SMALL
 from helpers.cases import pixels, save
 
@@ -21,6 +23,7 @@ def test_regions_and_what_vouches_for_them(run, tmp_path):
     assert "of the input" in found.out or "note:" in found.out
 
 
+@pytest.mark.slow
 def test_a_guarantee_is_learned_from_a_folder(run, tmp_path):
     folder = pictures(tmp_path, 4)
     save(tmp_path / "new.png", pixels(64, 64, seed=9))
@@ -31,6 +34,12 @@ def test_a_guarantee_is_learned_from_a_folder(run, tmp_path):
     assert result["facts"]["tried"] == 1
     checked = run("verify", next(f for f in result["files"] if f.endswith(".json")))
     assert checked.code == 0, checked.err + checked.out
+
+
+def test_a_guarantee_that_cannot_be_given_is_refused(run, tmp_path):
+    folder = pictures(tmp_path, 4)
+    save(tmp_path / "new.png", pixels(64, 64, seed=9))
+    asked = ("explain", "new.png", *SMALL, "--method", "sufficient", *FEW)
     few = run(*asked, "--guarantee", "0.1", "--calibration", folder)
     assert few.code != 0
     assert "9 are needed at least" in few.err

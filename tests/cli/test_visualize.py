@@ -36,14 +36,16 @@ def test_units_on_a_sheet_and_a_page(run, folder):
 
 
 def test_json_is_one_document(run, folder):
-    ran = run("visualize", *SMALL, "--target", "espresso", "--exemplars", folder, "--json", "--seed", "3")
+    ran = run(
+        "visualize", *SMALL, "--target", "espresso", "--exemplars", folder, "--json", "--seed", "3", "--size", "64"
+    )
     assert ran.code == 0, ran.err
     (entry,) = ran.json["results"]
     assert entry["objective"] == "espresso"
     assert entry["quality"]["standing"]["count"] == 4
     assert len(entry["exemplars"]) == 4
     assert entry["quality"]["line"]
-    bare = run("visualize", *SMALL, "--objective", "neuron:layer2:3", "--exemplars", "none", "--json")
+    bare = run("visualize", *SMALL, "--objective", "neuron:layer2:3", "--exemplars", "none", "--json", "--size", "64")
     assert bare.json["results"][0]["exemplars"] == []
 
 

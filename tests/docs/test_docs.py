@@ -170,7 +170,8 @@ def run_page(page, slow, capsys):
 
 LONG = {
     "docs/zh/from-the-question.md", "docs/what-matters-most.md", "docs/what-is-enough.md", "docs/methods/xrai.md",
-    "docs/methods/guided-ig.md", "docs/methods/integrated-decision-gradients.md",
+    "docs/methods/guided-ig.md", "docs/methods/integrated-decision-gradients.md", "docs/guide.md", "docs/video.md",
+    "docs/what-units-have-learned.md",
 }  # fmt: skip
 
 

@@ -97,7 +97,7 @@ def test_neither_batch_size_nor_company_matters(monkeypatch):
     "method",
     [
         Occlusion(window=(9, 6), stride=(7, 6), baseline="blur"),
-        Occlusion(baseline="noisy-linear"),
+        Occlusion(window=12, stride=6, baseline="noisy-linear"),
         FeatureAblation(baseline="mean"),
     ],
 )

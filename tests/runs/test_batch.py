@@ -109,6 +109,7 @@ def test_conditions_and_columns_that_make_no_sense(finished):
         pl.results(finished / "in")
 
 
+@pytest.mark.slow
 def test_running_again_does_what_is_missing_and_no_more(finished, tmp_path):
     out = shutil.copytree(finished / "out", tmp_path / "out")
     before = digests(out)
