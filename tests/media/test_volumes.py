@@ -316,6 +316,24 @@ def test_copies_scouts_and_strays_are_left_out_and_said(tmp_path):
     assert any("another size or orientation" in n for n in found.notes)
 
 
+def test_of_moments_at_each_place_the_first_makes_the_volume_whatever_the_files_are_called(tmp_path):
+    where = {
+        "ImageOrientationPatient": AXIAL,
+        "PixelSpacing": [0.5, 0.75],
+        "SeriesInstanceUID": "1.2.3",
+        "RescaleIntercept": 0,
+    }
+    for moment, k in ((m, k) for m in range(3) for k in range(4)):
+        values = np.full((8, 10), 100 * moment, np.int16)
+        name = f"{(5 * moment + 7 * k) % 12:02}-{moment}{k}.dcm"
+        made.write(
+            tmp_path / "s" / name, values, ImagePositionPatient=[0, 0, 2.0 * k], InstanceNumber=4 * moment + k, **where
+        )
+    found = read_volume(tmp_path / "s")
+    np.testing.assert_array_equal(found.values, np.zeros((4, 8, 10)))
+    assert "8 of 12 slices lie at the place of another, and are left out." in found.notes
+
+
 def test_two_patients_in_one_folder_are_two_volumes(tmp_path):
     folder = series(tmp_path / "s")
     for path in sorted(series(tmp_path / "t", count=4, uid="1.2.4", PatientID="OTHER").iterdir()):

@@ -202,7 +202,11 @@ def _stack(slices: list[SeriesSlice], label: str) -> tuple[list[SeriesSlice], li
         notes.append(f"{len(slices) - count} of {len(slices)} slices are of another size or orientation, and left out.")
         slices = [s for s in slices if (s.size, tuple(np.round(np.concatenate([s.rows, s.columns]), 3))) == common]
     normal = slices[0].normal
-    slices = sorted(slices, key=lambda s: float(s.corner @ normal))
+    # of several moments at one place the first: whatever the files are called, one moment makes the volume
+    slices = sorted(
+        slices,
+        key=lambda s: (round(float(s.corner @ normal) / _SAME), s.file.number("InstanceNumber", 0), s.frame or 0),
+    )
     at = np.array([float(s.corner @ normal) for s in slices])
     again = np.flatnonzero(np.diff(at) < _SAME) + 1
     if len(again):
