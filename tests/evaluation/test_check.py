@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 import pellucid as pl
-from helpers.cases import SIDE, STRETCH, bright_net, pixels
+from helpers.cases import SIDE, STRETCH, bright_net, pixels, planted_net
 from pellucid.evaluation.chance import STEPS, mask_pairs
 from pellucid.evaluation.faithfulness import BLOCKS, Perturbed
 from pellucid.evaluation.sanity import SEEDS
@@ -82,15 +82,6 @@ def edges(_module, x):
     """Where the picture changes; no model is asked."""
     dy, dx = x.mean(1).diff(dim=1)[:, :, 1:], x.mean(1).diff(dim=2)[:, 1:]
     return (dy.square() + dx.square()).sqrt()
-
-
-def planted_net():
-    """As `bright_net`, but only patches brighter than the object's blur count: what is blurred is gone."""
-    net = bright_net()
-    with torch.no_grad():
-        net[0].bias[0] = -0.8
-        net[4].weight[0, 0] = 200
-    return net
 
 
 @pytest.fixture

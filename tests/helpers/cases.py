@@ -28,6 +28,15 @@ def bright_net():
     return net.eval()
 
 
+def planted_net():
+    """As `bright_net`, but only patches brighter than the object's blur count: what is blurred is gone."""
+    net = bright_net()
+    with torch.no_grad():
+        net[0].bias[0] = -0.8
+        net[4].weight[0, 0] = 200
+    return net
+
+
 def bright_model(preprocess=PLAIN, labels=("bright", "dark"), **options):
     return wrap(bright_net(), transform=preprocess, labels=labels, **options)
 
