@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 
+from benchmarks import runtime_pass
 from benchmarks.report import Row, Section, at_least, at_most
 from benchmarks.startup import seconds
 from benchmarks.timing import Spread
@@ -165,8 +166,14 @@ def _importance(size: Size, _device: str) -> Iterator[Section]:
     yield Section(f"Importance of superpixels by shapley, {size.pictures} sample pictures", _ABOUT, rows)
 
 
+def _passes(size: Size, _device: str) -> Iterator[Section]:
+    for said in runtime_pass.NETWORKS:
+        yield runtime_pass.section(said, size.rounds)
+
+
 TITLE = "The runtime under the scorer"
 SECTIONS: dict[str, Callable[[Size, str], Iterator[Section]]] = {
+    "passes": _passes,
     "embedded": _embedded,
     "resnet": _resnet,
     "vit": _vit,
