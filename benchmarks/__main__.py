@@ -12,6 +12,7 @@ from benchmarks import (
     audit,
     batch,
     coverage,
+    earlier,
     evaluation,
     features,
     heatmaps,
@@ -41,6 +42,7 @@ _SUITES = {
     "runtime": runtime,
     "studio": studio,
     "tasks": tasks,
+    "earlier": earlier,
     "medical": medical,
 }
 

@@ -37,6 +37,7 @@ python -m benchmarks trust --markdown docs/benchmarks.md            # about a qu
 python -m benchmarks audit --markdown docs/benchmarks.md            # about ten minutes
 python -m benchmarks batch --markdown docs/benchmarks.md            # about twenty minutes
 python -m benchmarks runtime --markdown docs/benchmarks.md          # about an hour; PELLUCID_BEFORE as it says
+python -m benchmarks earlier --markdown docs/benchmarks.md          # about an hour; PELLUCID_BEFORE as it says
 python -m benchmarks studio --markdown docs/benchmarks.md           # about five minutes
 python -m benchmarks tasks --quick --markdown docs/benchmarks.md    # about half an hour
 python -m benchmarks medical --markdown docs/benchmarks.md          # about half an hour

@@ -39,7 +39,7 @@ FULL = Size(embedded=2000, resnet=2000, vit=2000, pictures=3, rounds=3)
 QUICK = Size(embedded=500, resnet=150, vit=70, pictures=1, rounds=1)
 
 
-def _before() -> Path:
+def earlier_source() -> Path:
     """The source of the earlier build."""
     folder = Path(os.environ.get(BEFORE, "")) / "src"
     if not os.environ.get(BEFORE) or not folder.is_dir():
@@ -91,7 +91,7 @@ def _rise(name: str, said: str, masks: int, rounds: int, limits: tuple[float, fl
     for _ in range(rounds):
         with tempfile.TemporaryDirectory() as folder:  # an empty cache: the first run converts
             cache, asked = Path(folder), ("rise", name, str(masks))
-            took["before"].append(_job(_before(), cache, *asked, "f32"))
+            took["before"].append(_job(earlier_source(), cache, *asked, "f32"))
             took["first"].append(_job(_now(), cache, *asked, "f32"))
             took["second"].append(_job(_now(), cache, *asked, "f32"))
             took["bf16"].append(_job(_now(), cache, *asked, "bf16"))
@@ -137,7 +137,7 @@ def _explain(size: Size, _device: str) -> Iterator[Section]:
     with tempfile.TemporaryDirectory() as folder:
         for _ in range(size.rounds):
             with tempfile.TemporaryDirectory() as cache:
-                for source, kept in ((_before(), before), (_now(), first), (_now(), second)):
+                for source, kept in ((earlier_source(), before), (_now(), first), (_now(), second)):
                     os.environ |= {"PYTHONPATH": str(source), "PELLUCID_CACHE": cache}
                     kept.append(dict(zip(("wall", "cpu"), seconds(command, folder), strict=True)))
     rows = [
@@ -154,7 +154,7 @@ def _importance(size: Size, _device: str) -> Iterator[Section]:
     for _ in range(size.rounds):
         with tempfile.TemporaryDirectory() as folder:
             asked = ("importance", "efficientnet-lite0", str(size.pictures), "f32")
-            old, new = _job(_before(), Path(folder), *asked), _job(_now(), Path(folder), *asked)
+            old, new = _job(earlier_source(), Path(folder), *asked), _job(_now(), Path(folder), *asked)
             before.append(old)
             after.append(new)
             differences.append(_difference(old, new))
