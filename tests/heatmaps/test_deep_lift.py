@@ -167,3 +167,16 @@ def test_where_all_speaks_for_a_unit_the_two_rules_agree():
     x = noise(1, 3, 8, 8).abs()
     one, other = (get_method("deep-lift", rule=rule).attribute(net, x, 0) for rule in ("rescale", "reveal-cancel"))
     torch.testing.assert_close(one, other)
+
+
+def test_a_reference_from_which_differences_grow_beyond_all_numbers_is_refused_with_others():
+    class Steep(nn.Module):
+        def forward(self, x):
+            for _ in range(40):  # at black each of these is 300 times as steep as at the input
+                x = functional.layer_norm(x, x.shape[-1:])
+            return x.flatten(1)[:, :3]
+
+    net, x = Steep(), noise(1, 3, 4, 8)
+    with pytest.raises(MethodError, match="baseline=uniform"):
+        DeepLIFT().explain(net, x, [1])
+    assert DeepLIFT(baseline="uniform").attribute(net, x, 1).isfinite().all()

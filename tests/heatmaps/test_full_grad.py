@@ -132,3 +132,22 @@ def test_functions_without_a_second_derivative_are_accounted_for():
     net, x = seeded(Bent).eval(), noise(2, 3, 8, 8)
     (found,) = get_method("full-grad").explain(net, x, [1])
     torch.testing.assert_close(found.values.flatten(1).sum(1), net(x)[:, 1].detach(), rtol=1e-4, atol=1e-5)
+
+
+def test_ones_that_are_padded_on_are_accounted_for():
+    """As linear attention sums its weights: a column of ones beside the values."""
+
+    class Padded(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.qkv = nn.Linear(3, 9)
+
+        def forward(self, x):
+            q, k, v = self.qkv(x.flatten(2).transpose(1, 2)).chunk(3, 2)
+            v = functional.pad(v, (0, 1), value=1.0)
+            y = q.sigmoid() @ (k.sigmoid().transpose(1, 2) @ v)
+            return (y[..., :-1] / y[..., -1:]).mean(1)
+
+    for name in ("full-grad", "libra-gradients"):
+        (found,) = get_method(name).explain(seeded(Padded).eval(), noise(2, 3, 4, 4), [1])
+        assert max(found.facts["completeness_gap"]) < 1e-4

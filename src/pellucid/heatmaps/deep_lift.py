@@ -125,6 +125,11 @@ class DifferenceMethod(Method):
         return [away * g.float() for g in slopes], changes, run.said()
 
     def _attribution(self, values: Tensor, change: Tensor, notes: list[str], cost: Cost) -> Attribution:
+        if not values.isfinite().all():
+            raise MethodError(
+                "Differences from this reference grow beyond all numbers: through normalisations, a reference without "
+                "any spread (black) makes them steep. Use baseline=uniform or blur, or integrated-gradients."
+            )
         missing = (values.double().flatten(1).sum(1).cpu() - change).abs()
         gap = missing / change.abs().clamp(min=1e-12)
         worst = float(gap.max())

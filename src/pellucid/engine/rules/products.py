@@ -15,7 +15,7 @@ from pellucid.engine.backward import Call, Rule
 from pellucid.engine.rules.pointwise import Pass
 
 PRODUCTS = ("mul", "matmul", "einsum", "outer", "dot")
-SUMS = ("add", "sub", "rsub", "cat", "stack")
+SUMS = ("add", "sub", "rsub", "cat", "stack", "pad", "constant_pad_nd")  # what is padded may be ones
 NORMS = ("layer_norm", "native_layer_norm", "group_norm", "rms_norm", "instance_norm")
 
 
