@@ -151,3 +151,19 @@ def test_ones_that_are_padded_on_are_accounted_for():
     for name in ("full-grad", "libra-gradients"):
         (found,) = get_method(name).explain(seeded(Padded).eval(), noise(2, 3, 4, 4), [1])
         assert max(found.facts["completeness_gap"]) < 1e-4
+
+
+def test_what_is_padded_with_minus_infinity_in_front_of_a_maximum_is_worth_nothing():
+    class Pooled(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.fc = nn.Linear(3, 3)
+
+        def forward(self, x):
+            x = functional.max_pool2d(functional.pad(x, (0, 1, 0, 1), value=-torch.inf), 3, 2)
+            return self.fc(x.mean((2, 3)))
+
+    for name in ("full-grad", "libra-gradients", "lrp"):
+        (found,) = get_method(name).explain(seeded(Pooled).eval(), noise(2, 3, 4, 4), [1])
+        assert found.values.isfinite().all()
+        assert max(found.facts.get("completeness_gap", []) + found.facts.get("conservation_gap", [])) < 1e-4

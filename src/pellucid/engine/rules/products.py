@@ -161,7 +161,7 @@ def constant_part(call: Call) -> Tensor | None:
             lambda p: torch.zeros_like(p) if isinstance(p, Tensor) and run.is_live(p) else p, (call.args, call.kwargs)
         )
         answer: Tensor = call.function(*args, **kwargs)
-    return answer
+    return answer.nan_to_num(nan=0.0, posinf=0.0, neginf=0.0)  # what is padded with -inf takes part in no maximum
 
 
 @dataclass(frozen=True)
