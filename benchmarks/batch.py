@@ -18,7 +18,7 @@ from typing import Any
 import torch
 
 import pellucid as pl
-from benchmarks import kills, workers
+from benchmarks import cluster, kills, workers
 from benchmarks.folder import photographs
 from benchmarks.report import Row, Section, at_least, at_most, single
 from benchmarks.timing import paired
@@ -140,21 +140,22 @@ def killing(size: Size, device: str) -> list[Section]:
         folder = Path(home, "in")
         folder.mkdir()
         photographs(kills.PICTURES, str(folder))
-        found = kills.killed(Path(home), folder, size.kills)
-    who = ", ".join(f"{found.killed[v]} of {v}" for v in ("worker", "driver", "both"))
-    rows = [
-        single("kills", size.kills, unit="", note=f"{who}; {found.killed['loading']} before a run's first row"),
-        single("batches", found.batches, unit="", note=f"of {kills.PICTURES} pictures, killed, resumed to the end"),
-        single("inputs without a row", found.lost, unit="", limit=at_most(0)),
-        single("rows that are there twice", found.twice, unit="", limit=at_most(0)),
-        single("finished shards that are gone or have other bytes", found.changed, unit="", limit=at_most(0)),
-        single("files that are no finished shard", found.left, unit="", limit=at_most(0)),
-        single(
-            "inputs set aside, of a worker killed twice at them", found.aside, unit="", note="`retry-failed` made them"
-        ),
-    ]
-    about = "`kill -9` of one worker, of the driver, or of all at random moments, while they load and while they work."
-    return [Section("Batch: kills", about, rows)]
+        return [kills.section(kills.killed(Path(home), folder, size.kills), "Batch: kills")]
+
+
+def clusters(size: Size, device: str) -> list[Section]:
+    """Rows of simulated clusters, one of which loses a node at work."""
+    return cluster.nodes() if cluster.installed() else cluster.absent()
+
+
+def beside_ray(size: Size, device: str) -> list[Section]:
+    """One machine: Ray beside the local engine."""
+    return cluster.beside_local(size.pictures) if cluster.installed() else cluster.absent()
+
+
+def killing_ray(size: Size, device: str) -> list[Section]:
+    """As `killing`, on Ray: a fifth as often."""
+    return cluster.killing(max(1, size.kills // 5)) if cluster.installed() else cluster.absent()
 
 
 def _child(what: str, count: int) -> dict[str, float]:
@@ -215,7 +216,16 @@ def _open(count: int) -> dict[str, float]:
 
 
 TITLE = "A whole data set"
-SECTIONS = {"throughput": throughput, "workers": scaling, "memory": memory, "startup": startup, "kills": killing}
+SECTIONS = {
+    "throughput": throughput,
+    "workers": scaling,
+    "memory": memory,
+    "startup": startup,
+    "kills": killing,
+    "clusters": clusters,
+    "ray": beside_ray,
+    "ray-kills": killing_ray,
+}
 
 if __name__ == "__main__":
     print(json.dumps({"run": _run, "open": _open}[sys.argv[1]](int(sys.argv[2]))))

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pellucid as pl
+from benchmarks.report import Section, at_most, single
 from benchmarks.tiny import asked
 from pellucid.keep.journal import Journal
 from pellucid.runs.batch import BatchJob, retry_failed
@@ -53,7 +54,7 @@ class Tally:
     batches: int = 0
 
 
-def killed(home: Path, folder: Path, count: int, seed: int = 0) -> Tally:
+def killed(home: Path, folder: Path, count: int, seed: int = 0, engine: str = "local") -> Tally:
     """Kill so often; each batch that its driver could finish is examined, and another begun.
 
     Args:
@@ -61,7 +62,9 @@ def killed(home: Path, folder: Path, count: int, seed: int = 0) -> Tally:
         folder: of `PICTURES` pictures.
         count: how often.
         seed: of the moments and the victims.
+        engine: `local` or `ray`.
     """
+    loading = 2.0 if engine == "local" else 20.0  # seconds, at the most, after which a kill falls early
     draw, found = random.Random(seed), Tally()
     with _drivers() as start:
         while sum(found.killed[v] for v in ("worker", "driver", "both")) < count:
@@ -70,15 +73,15 @@ def killed(home: Path, folder: Path, count: int, seed: int = 0) -> Tally:
             driver = None
             done = False
             while not done and sum(found.killed[v] for v in ("worker", "driver", "both")) < count:
-                driver = driver if driver and _lives(driver) else start(out, folder, draw.choice([1, 2]))
+                driver = driver if driver and _lives(driver) else start(out, folder, draw.choice([1, 2]), engine)
                 early = draw.random() < _WHILE_LOADING
                 done = not _awaits(driver, out, 0 if early else len(_lines(out)) + 1)
-                time.sleep(draw.random() * (2 if early else 0.8))
+                time.sleep(draw.random() * (loading if early else 0.8))
                 if done or not _lives(driver):
                     done = _finished(out)
                     continue
                 victim = draw.choice(["worker", "driver", "both"])
-                workers = _children(driver)
+                workers = _workers(driver, engine)
                 for pid in draw.sample(workers, min(1, len(workers))) if victim == "worker" else workers:
                     if victim != "driver":
                         _kill(pid)
@@ -92,10 +95,29 @@ def killed(home: Path, folder: Path, count: int, seed: int = 0) -> Tally:
                 whole = now
             if driver and _lives(driver):
                 _kill(driver)
-                _gone([driver, *_children(driver)])
+                _gone([driver, *_workers(driver, engine)])
             _examine(out, folder, whole, found)
             found.batches += 1
     return found
+
+
+def section(found: Tally, title: str) -> Section:
+    """The table of it."""
+    count = sum(found.killed[v] for v in ("worker", "driver", "both"))
+    who = ", ".join(f"{found.killed[v]} of {v}" for v in ("worker", "driver", "both"))
+    rows = [
+        single("kills", count, unit="", note=f"{who}; {found.killed['loading']} before a run's first row"),
+        single("batches", found.batches, unit="", note=f"of {PICTURES} pictures, killed, resumed to the end"),
+        single("inputs without a row", found.lost, unit="", limit=at_most(0)),
+        single("rows that are there twice", found.twice, unit="", limit=at_most(0)),
+        single("finished shards that are gone or have other bytes", found.changed, unit="", limit=at_most(0)),
+        single("files that are no finished shard", found.left, unit="", limit=at_most(0)),
+        single(
+            "inputs set aside, of a worker killed twice at them", found.aside, unit="", note="`retry-failed` made them"
+        ),
+    ]
+    about = "`kill -9` of one worker, of the driver, or of all at random moments, while they load and while they work."
+    return Section(title, about, rows)
 
 
 def _examine(out: Path, folder: Path, whole: dict[str, str], found: Tally) -> None:
@@ -159,12 +181,32 @@ def _lives(pid: int) -> bool:
         return False
 
 
-def _children(pid: int) -> list[int]:
-    """The workers of a driver, and what helps them."""
+def _workers(driver: int, engine: str) -> list[int]:
+    """The workers of a driver, and what helps them; of Ray those that hold a model."""
+    if engine == "local":
+        return children(driver)
+    return [pid for pid in descendants(driver) if "Explainer" in _called(pid)]
+
+
+def descendants(pid: int) -> list[int]:
+    """The children of a process, and theirs."""
+    return [one for child in children(pid) for one in (child, *descendants(child))]
+
+
+def _called(pid: int) -> str:
     try:
-        return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+        return Path(f"/proc/{pid}/cmdline").read_text()
     except (FileNotFoundError, ProcessLookupError):
-        return []
+        return ""
+
+
+def children(pid: int) -> list[int]:
+    """Of a process, by the system's own list of them."""
+    found: list[int] = []
+    for thread in Path(f"/proc/{pid}/task").glob("*/children"):
+        with suppress(FileNotFoundError, ProcessLookupError):  # it has ended
+            found += [int(child) for child in thread.read_text().split()]
+    return found
 
 
 @contextmanager
@@ -175,8 +217,8 @@ def _drivers() -> Iterator[object]:
         assert nursery.stdin is not None
         assert nursery.stdout is not None
 
-        def start(out: Path, folder: Path, workers: int) -> int:
-            print(json.dumps([str(out), str(folder), workers]), file=nursery.stdin, flush=True)
+        def start(out: Path, folder: Path, workers: int, engine: str) -> int:
+            print(json.dumps([str(out), str(folder), workers, engine]), file=nursery.stdin, flush=True)
             return int(nursery.stdout.readline())
 
         try:
@@ -188,12 +230,13 @@ def _drivers() -> Iterator[object]:
 def _nursery() -> None:
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     for line in sys.stdin:
-        out, folder, workers = json.loads(line)
+        out, folder, workers, engine = json.loads(line)
         pid = os.fork()
         if not pid:
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            os.dup2(2, 1)  # what it prints is no answer of the nursery
             try:
-                job(Path(out), Path(folder)).run(workers)
+                job(Path(out), Path(folder)).run(workers, engine=engine, **({"block": 16} if engine == "ray" else {}))
             finally:
                 os._exit(0)
         print(pid, flush=True)

@@ -22,7 +22,7 @@ from helpers.batch_entry import small
 from pellucid.cli import main
 from pellucid.errors import StorageError
 from pellucid.keep.journal import Journal
-from pellucid.runs.batch import BatchJob, merge, retry_failed, status
+from pellucid.runs.batch import BatchJob, Progress, merge, retry_failed, status
 from pellucid.runs.export import export
 from pellucid.runs.manifest import Manifest
 from pellucid.verbs.explain import ExplainRequest
@@ -339,3 +339,8 @@ def test_an_input_that_is_named_again_has_its_row_once(tmp_path):
     run = _Run(job(tmp_path / "out", path), Journal(tmp_path / "out"), print)
     assert [[Path(item.source).name for item in chunk] for chunk in run.chunks()] == [["0000.png", "0001.png"]]
     assert run.progress.repeated == 1
+
+
+def test_a_slow_batch_says_its_rate_by_the_minute():
+    assert ", 2.0 inputs/s, " in Progress(fresh=20, seconds=10).line
+    assert ", 3.0 inputs/min, " in Progress(fresh=3, seconds=60).line

@@ -1,12 +1,13 @@
 """The cluster engine: the same rows as on one machine, on Ray where it is installed."""
 
 import os
+import socket
 from pathlib import Path
 
 import pytest
 
 from pellucid.errors import ModelError, StorageError
-from pellucid.runs.cluster import Cluster
+from pellucid.runs.cluster import Cluster, _join
 from pellucid.runs.work import WorkOrder
 from runs.test_batch import HELPERS, all_rows, job, pictures
 
@@ -26,6 +27,35 @@ def test_without_ray_it_is_said_what_to_install(tmp_path, monkeypatch):
     monkeypatch.setattr(builtins, "__import__", without)
     with pytest.raises(StorageError, match=r'needs Ray: pip install "pellucid\[ray\]"'):
         job(tmp_path / "out", pictures(tmp_path / "in", 2)).run(engine="ray")
+
+
+class Ray:
+    """What is asked of Ray when a cluster is joined."""
+
+    def __init__(self, error=None):
+        self.given, self.error = {}, error
+
+    def init(self, **given):
+        self.given = given
+        if self.error:
+            raise self.error
+
+
+def test_the_address_of_a_killed_cluster_is_not_waited_for(tmp_path, monkeypatch):
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))
+    (tmp_path / "ray").mkdir()
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = f"127.0.0.1:{server.getsockname()[1]}"
+        (tmp_path / "ray" / "ray_current_cluster").write_text(address)
+        _join(alive := Ray())
+    _join(dead := Ray())  # nobody listens any more
+    (tmp_path / "ray" / "ray_current_cluster").write_text("no address")
+    _join(odd := Ray())
+    assert ["address" in ray.given for ray in (alive, dead, odd)] == [False, True, True]
+    monkeypatch.setenv("RAY_ADDRESS", address)
+    with pytest.raises(StorageError, match=f"No Ray cluster answers at {address}: `ray start` it"):
+        _join(Ray(ConnectionError("none")))
 
 
 @pytest.fixture(scope="module")

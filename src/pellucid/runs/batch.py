@@ -102,7 +102,7 @@ class Progress:
         if self.set_aside:
             text += f" ({self.set_aside} set aside)"
         if self.fresh:
-            text += f", {self.rate:.1f} inputs/s"
+            text += f", {self.rate:.1f} inputs/s" if self.rate >= 0.1 else f", {60 * self.rate:.1f} inputs/min"
         if self.running and self.remaining is not None:
             text += f", {duration(self.remaining)} left"
         return text + f", {self.passes} passes, {self.bytes / max(self.done + self.failed, 1) / 1000:.1f} kB a row"

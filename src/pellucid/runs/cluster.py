@@ -11,7 +11,9 @@ they note nothing before the end, they need CPUs of their own to go on, and bloc
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import socket
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -78,7 +80,7 @@ class Cluster:
         """
         ray = _ray()
         if not ray.is_initialized():
-            ray.init(ignore_reinit_error=True, log_to_driver=False, include_dashboard=False, logging_level="error")
+            _join(ray)
         try:
             share = self.share(ray.cluster_resources())
             self.begun(ray.get(ray.remote(_fingerprint).options(**share).remote(self.order)))
@@ -118,6 +120,34 @@ class Cluster:
             **share,
         )
         return made.iter_rows()
+
+
+def _join(ray: Any) -> None:
+    """Join the cluster that RAY_ADDRESS names or that runs here, else start one.
+
+    Raises:
+        StorageError: none answers where RAY_ADDRESS says.
+    """
+    how: dict[str, Any] = {"log_to_driver": False, "include_dashboard": False, "logging_level": "error"}
+    named = os.environ.get("RAY_ADDRESS")
+    left = Path(os.environ.get("RAY_TMPDIR") or "/tmp", "ray", "ray_current_cluster")
+    if not named and left.is_file() and not _answers(left.read_text().strip()):
+        how["address"] = "local"  # a killed cluster has left its address behind: Ray would wait for it, then give up
+    try:
+        ray.init(**how)
+    except ConnectionError as error:
+        said = named or "the address that Ray found"
+        raise StorageError(f"No Ray cluster answers at {said}: `ray start` it, or unset RAY_ADDRESS.") from error
+
+
+def _answers(address: str) -> bool:
+    """Whether somebody listens at a host:port."""
+    host, _, port = address.rpartition(":")
+    try:
+        with socket.create_connection((host, int(port)), timeout=2):
+            return True
+    except (OSError, ValueError):
+        return False
 
 
 def _fingerprint(order: WorkOrder) -> str:
