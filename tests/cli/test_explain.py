@@ -16,6 +16,8 @@ import pellucid as pl
 from helpers.cases import nan_tiff, pixels, png_header, save, tree, truncated_jpeg
 from pellucid.heatmaps import IntegratedGradients
 
+SMALL = ("--model", "timm:test_resnet", "--random-weights")
+
 
 def small_model():
     return pl.load("timm:test_resnet", random_weights=True)
@@ -272,3 +274,20 @@ def test_ctrl_c_as_a_signal(tmp_path):
     files = tree(tmp_path / "out")
     assert 1 <= sum(f.endswith(".png") for f in files) < 200
     whole(files)
+
+
+def test_a_picture_alone_is_explained_by_the_best_of_a_pass(run, tmp_path):
+    path = save(tmp_path / "in" / "p.png", pixels(90, 120))
+    found = run("explain", path, *SMALL, "--json").json["results"]
+    auto = run("explain", path, *SMALL, "--method", "auto", "--json", "--out", "same").json["results"]
+    assert [(e["method"], e["layer"], e["quality"]) for e in found] == [
+        (e["method"], e["layer"], e["quality"]) for e in auto
+    ]
+
+
+@pytest.mark.parametrize("said", [("--no-check",), ("--layer", "layer3"), ("again",)])
+def test_otherwise_it_is_grad_cam(run, tmp_path, said):
+    path = save(tmp_path / "p.png", pixels(90, 120))
+    more = [save(tmp_path / "q.png", pixels(90, 120, seed=2))] if said == ("again",) else list(said)
+    found = run("explain", path, *more, *SMALL, "--json").json["results"]
+    assert {e["method"] for e in found} == {"grad-cam"}

@@ -27,7 +27,7 @@ def test_every_verb_hands_them_to_load(verb, run, folder, monkeypatch):
         heard.update(given, name=name)
         raise ModelError("Enough has been heard.")
 
-    monkeypatch.setattr("pellucid.models.sources.load", load)
+    monkeypatch.setattr("pellucid.models.sources.entry.load", load)
     inputs = {
         "tcav": [folder, folder / "dark", "--random", folder / "light"],
         "visualize": [],

@@ -1,4 +1,4 @@
-"""`pellucid explain --method all`: every white-box method that suits the network, on one sheet."""
+"""Which methods `pellucid explain` runs: those named, the best of a pass, or `all` that suit the network."""
 
 from __future__ import annotations
 
@@ -15,9 +15,20 @@ if TYPE_CHECKING:
     from pellucid.results import Heatmaps
 
 
-def asks_for_all(method: str) -> bool:
-    """Whether the option says `all`."""
-    return method.strip().lower() == "all"
+def named_methods(method: str | None, settled: Sequence[object]) -> tuple[str, bool, bool]:
+    """The methods as an option names them, whether they are all, and whether it is open which: none is named, and
+    nothing else is said that settles it.
+    """
+    named = "grad-cam" if method is None else method
+    return named, named.strip().lower() == "all", method is None and not any(settled)
+
+
+def best_of_a_pass(methods: list[Method], vision: VisionModel, seed: int, *, unnamed: bool) -> list[Method]:
+    """For a picture without a method named, `auto`: it is measured anyway. A clip or a volume keeps the usual one."""
+    from pellucid.media import PICTURE
+    from pellucid.verbs.choices import named_method
+
+    return [named_method("auto", seed=seed)] if unnamed and vision.medium is PICTURE else methods
 
 
 def methods_that_suit(

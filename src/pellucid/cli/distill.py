@@ -117,14 +117,16 @@ def _declared(
     teacher: str | None, model: str | None, scores: str | None, output: str | None
 ) -> tuple[VisionModel | str | None, VisionModel | str | None]:
     """The teacher and the network; what is said of a model's output is said of the teacher where there is one."""
-    if scores is None and output is None:
-        return teacher, model
     from pellucid.errors import ModelError
     from pellucid.interpretable import small_cnn
-    from pellucid.models.sources import load
+    from pellucid.models.sources import is_entry, model_of
 
-    if teacher is not None and teacher != small_cnn.NAME:
-        return load(teacher, scores=scores, output=output), model
+    named = teacher if teacher != small_cnn.NAME else None
+    if scores is None and output is None:
+        first, second = (model_of(name, Path.cwd()) if name and is_entry(name) else name for name in (teacher, model))
+        return first, second
+    if named is not None:
+        return model_of(named, Path.cwd(), scores=scores, output=output), model
     if model is not None:
-        return teacher, load(model, scores=scores, output=output)
+        return teacher, model_of(model, Path.cwd(), scores=scores, output=output)
     raise ModelError("--scores and --output are of a model: name it with --teacher or --model, or leave them out.")

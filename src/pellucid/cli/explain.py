@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from pellucid.cli import console, options
-from pellucid.cli.all_methods import asks_for_all, explained_one_by_one, methods_that_suit
+from pellucid.cli.all_methods import best_of_a_pass, explained_one_by_one, methods_that_suit, named_methods
 from pellucid.cli.beside_truth import boxes_first, end_of_truth
 from pellucid.cli.console import say
 from pellucid.cli.film import films_first
@@ -29,7 +29,14 @@ def explain(
         list[str], typer.Argument(metavar="INPUT...", help="Pictures, clips, folders, globs, sample:NAME.")
     ],
     model: options.ModelName = options.DEFAULT_MODEL,
-    method: options.Methods = "grad-cam",
+    method: Annotated[
+        str | None,
+        typer.Option(
+            "--method",
+            help="One or several, with commas: see `methods`; default: auto for a picture that is measured, else "
+            "grad-cam.",
+        ),
+    ] = None,
     target: Annotated[
         str, typer.Option("--target", help="Labels or class numbers with commas; `a>b`: why a rather than b.")
     ] = "top",
@@ -83,7 +90,9 @@ def explain(
         from pellucid.verbs.redaction import without
 
         targets, asked = as_targets(target), [*(settings or []), *([] if many is None else [f"many={many}"])]
-        every = asks_for_all(method)
+        method, every, unnamed = named_methods(
+            method, settled=(check is False, stages, truth, asked, layer, guarantee, len(files) > 1)
+        )
         # of stages, the layer says which are shown
         methods = [] if every else with_settings(as_methods(method, layer=None if stages else layer, seed=seed), asked)
         vision = of.load(options.fitting_model(model, files), per_frame=per_frame, frames=frames, per_slice=per_slice)
@@ -103,7 +112,9 @@ def explain(
         if every:
             method = ",".join(methods_that_suit(vision, files[0], targets[0], report, quiet=as_json))
             methods = with_settings(as_methods(method, layer=layer, seed=seed), asked)
-        methods = with_guarantee(methods, vision, calibration, targets[0], guarantee)
+        methods = with_guarantee(
+            best_of_a_pass(methods, vision, seed, unnamed=unnamed), vision, calibration, targets[0], guarantee
+        )
         located = None
         if truth is not None:
             boxes = partial(explain_beside, vision, files, methods=methods, seed=seed)

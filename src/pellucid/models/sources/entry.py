@@ -18,7 +18,7 @@ from pellucid.media import Plan
 from pellucid.models.checkpoints import fit_names, load_into, read_weights
 from pellucid.models.model import VisionModel
 from pellucid.models.sources.loading import load, made_for, wrap
-from pellucid.models.sources.registry import SOURCES
+from pellucid.models.sources.registry import SOURCES, find_source, near_misses
 
 
 def is_entry(name: str) -> bool:
@@ -87,6 +87,10 @@ def _called(entry: str, folder: str) -> Any:
         sys.path.insert(0, folder)
     try:
         build = getattr(import_module(name), function)
+    except ModuleNotFoundError as error:
+        if error.name == name.partition(".")[0] and near_misses(entry):
+            find_source(entry)  # a slip in a source's or a model's name
+        raise ModelError(f"{entry!r} can't be imported ({error}): run from the folder that holds it.") from error
     except (ImportError, AttributeError) as error:
         raise ModelError(f"{entry!r} can't be imported ({error}): run from the folder that holds it.") from error
     try:

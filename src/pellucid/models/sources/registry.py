@@ -69,17 +69,20 @@ def find_source(name: str) -> tuple[Source, str]:
         return SOURCES[scheme], short
     if Path(f"{name.removesuffix('.json').removesuffix('.npz')}.json").is_file():
         return SOURCES["readable"], name
+    hints = near_misses(name)
+    raise ModelError(
+        f"There is no model {name!r}; "
+        + (f"did you mean {', '.join(map(repr, hints))}?" if hints else "models are named as `pellucid models` shows.")
+    )
+
+
+def near_misses(name: str) -> list[str]:
+    """Names of models like this one."""
     import timm
 
+    scheme, colon, short = name.partition(":")
     hints = difflib.get_close_matches(name, [embedded.NAME], cutoff=0.6)
     if colon:
         hints += [f"{s}:{short}" for s in difflib.get_close_matches(scheme, SOURCES, n=1) if s != "embedded"]
     hints += [f"timm:{n}" for n in difflib.get_close_matches(short if colon else name, timm.list_models(), n=3)]
-    raise ModelError(
-        f"There is no model {name!r}; "
-        + (
-            f"did you mean {', '.join(map(repr, dict.fromkeys(hints)))}?"
-            if hints
-            else "models are named as `pellucid models` shows."
-        )
-    )
+    return list(dict.fromkeys(hints))
