@@ -344,3 +344,14 @@ def test_an_input_that_is_named_again_has_its_row_once(tmp_path):
 def test_a_slow_batch_says_its_rate_by_the_minute():
     assert ", 2.0 inputs/s, " in Progress(fresh=20, seconds=10).line
     assert ", 3.0 inputs/min, " in Progress(fresh=3, seconds=60).line
+
+
+def test_of_a_long_manifest_each_input_is_handed_out_once(tmp_path):
+    from pellucid.runs.batch import _Run
+
+    path = tmp_path / "list.csv"
+    path.write_text("path,id\n" + "".join(f"p.png,{k}\n" for k in range(2_100)))
+    (tmp_path / "out").mkdir()
+    run = _Run(job(tmp_path / "out", path), Journal(tmp_path / "out"), print)
+    given = [item.given_id for chunk in run.chunks() for item in chunk]
+    assert given == [str(k) for k in range(2_100)]

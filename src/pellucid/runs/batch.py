@@ -7,6 +7,7 @@ import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ FORMAT = "pellucid-batch/1"
 FIXED = ("format", "model", "weights", "requests", "precision")  # of a batch that goes on
 _CHUNK, _SOON = 16, 10.0  # inputs of the first shard, and seconds that a shard shall take
 _LARGEST = 512
+_AT_ONCE = 1024  # inputs that are looked up together
 _ALL_FAIL = 32  # rows: where the first so many all fail, something is wrong with the request
 
 
@@ -242,7 +244,7 @@ class _Run:
         """Inputs without rows, a shard's worth at a time; each input once, however often it is named."""
         seen, ids, piece = KeySet(), KeySet(), list[Item]()
         items = iter(self.batch.manifest)
-        while part := [item for item, _ in zip(items, range(1024), strict=False)]:
+        while part := list(islice(items, _AT_ONCE)):
             keys = [item.key for item in part]
             first = set(np.unique(np.asarray(keys), return_index=True)[1].tolist())
             before = seen.holds(keys)
