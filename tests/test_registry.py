@@ -62,3 +62,10 @@ def test_the_order_is_that_of_entry_until_it_is_ranked():
 
 def test_settings_are_those_of_the_class_and_of_its_objects():
     assert settings_of(Fruit) == settings_of(Fruit()) == ("weight", "colour")
+
+
+def test_an_alias_finds_its_entry_and_is_in_no_list():
+    from pellucid.heatmaps import METHODS, get_method
+
+    assert get_method("Generic_Attention") == get_method("attention-relevance")
+    assert "generic-attention" not in list(METHODS)

@@ -42,6 +42,7 @@ class Registry(MutableMapping[str, T]):
         self.noun = noun
         self._plural, self._listing, self._otherwise, self._error = plural, listing, otherwise, error
         self._entries: dict[str, T] = dict(entries or {})
+        self._aliases: dict[str, str] = {}
 
     def register(self, name: str, **facts: Any) -> Callable[[C], C]:
         """A decorator that enters a class under `name`, with `name` and the facts as its attributes."""
@@ -54,13 +55,18 @@ class Registry(MutableMapping[str, T]):
 
         return enter
 
+    def alias(self, name: str, of: str) -> None:
+        """Let an entry be asked for by another name that the field has for it; lists show its own name alone."""
+        self._aliases[name] = of
+
     def key(self, name: str) -> str:
-        """`name` as it is entered, whatever its case and dashes.
+        """`name` as it is entered, whatever its case and dashes; of an alias, the name of its entry.
 
         Raises:
             PellucidError: there is no such entry; near misses are listed. Its class is the registry's `error`.
         """
         key = name.strip().lower().replace("_", "-")
+        key = self._aliases.get(key, key)
         if key in self._entries:
             return key
         near = difflib.get_close_matches(key, self._entries, n=3, cutoff=0.5)

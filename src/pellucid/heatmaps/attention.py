@@ -21,7 +21,7 @@ from pellucid.engine import Capture, Cost
 from pellucid.engine.attention import reading_attention
 from pellucid.errors import MethodError
 from pellucid.heatmaps.attention_slopes import NO_ATTENTION, of_several, one_by_one, read_slopes
-from pellucid.heatmaps.base import Attribution, Method, method
+from pellucid.heatmaps.base import METHODS, Attribution, Method, method
 from pellucid.models.layers import _noise_like
 from pellucid.models.layouts import readings
 from pellucid.models.spans import Intervals
@@ -388,6 +388,9 @@ class AttentionRelevance(RolloutMethod):
                 values, span = self._map(one, steps)
                 maps[k].append(values)
         return [relevance_of(torch.stack(m), self.said(steps), cost, span) for m in maps]
+
+
+METHODS.alias("generic-attention", of="attention-relevance")
 
 
 def relevance_of(values: Tensor, notes: list[str], cost: Cost, span: Intervals) -> Attribution:
