@@ -30,7 +30,7 @@ ELSEWHERE = {
         "truth",  # of a folder
         "redact",  # a file of boxes, for what is sent away; the studio shows what its visitor has uploaded
     },
-    "importance": {"group", "compare", "top"},  # of a folder; of what is printed
+    "importance": {"group", "compare", "top", "redact"},  # of a folder; of what is printed; as of explain
     "visualize": {"atlas", "projection", "activations"},  # of a folder; a form of its own
     "more": set(),
     "distill": {"teacher", "explain", "name"},  # the page's model; one of the sets; of files

@@ -79,11 +79,13 @@ def batch(
     of: options.ModelOptions = options.PLAIN,
     per_frame: options.PerFrame = None,
     frames: options.Frames = None,
+    redact: options.Redact = None,
 ) -> None:
     """Explain all inputs that have no row yet."""
     from pellucid.models.sources import is_entry
     from pellucid.runs.batch import BatchJob
     from pellucid.runs.manifest import Manifest
+    from pellucid.verbs.redaction import known_elsewhere
 
     asked = _requests(verb, method, target, settings or [], features=features, by=by, layer=layer, seed=seed)
     said = {**of.as_dict(), "per_frame": per_frame, "frames": frames}
@@ -92,7 +94,8 @@ def batch(
         spec = {"entry": model, "path": str(Path.cwd()), **{k: v for k, v in said.items() if v is not None}}
     if precision not in ("float16", "float32"):
         raise typer.BadParameter("float16 or float32", param_hint="--precision")
-    _drive(BatchJob.of(out, asked, Manifest.of(inputs, limit), precision=precision, **spec), workers, as_json, engine)
+    spec |= {"precision": precision, "redact": None if redact is None else known_elsewhere(redact)}
+    _drive(BatchJob.of(out, asked, Manifest.of(inputs, limit), **spec), workers, as_json, engine)
 
 
 def _requests(verb: str, method: str, target: str, settings: list[str], **how: Any) -> list[Any]:

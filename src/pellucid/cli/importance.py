@@ -87,6 +87,7 @@ def importance(
     of: options.ModelOptions = options.PLAIN,
     runtime: options.Runtime = "auto",
     precision: options.Precision = "f32",
+    redact: options.Redact = None,
 ) -> None:
     """Say how much each part of a picture, or of the model, matters."""
     with console.report(as_json) as report, options.running(runtime, precision):
@@ -104,6 +105,9 @@ def importance(
         from pellucid.errors import PellucidError
         from pellucid.verbs.importance import importance_of_given
         from pellucid.verbs.importance_request import ImportanceRequest
+        from pellucid.verbs.redaction import redaction
+
+        hide = None if redact is None else redaction(redact)
 
         asked = ImportanceRequest.of(
             features, by, target, samples=spend, seed=seed, regions=regions, layer=layer, removal=removal,
@@ -116,7 +120,7 @@ def importance(
         aside = None if as_json or not sys.stderr.isatty() else partial(say, aside=True)
         with console.progress():
             work = out / "work" if several else None
-            found = importance_of_given(vision, given, asked, keep=work, say=aside, failed=failed)
+            found = importance_of_given(vision, given, asked, keep=work, say=aside, failed=failed, hide=hide)
         saved = [str(path) for path in found.save(out)]
         report["results"].append(_entry(found, saved))
         report["failed"] += [{"error": str(error)} for error in failed]

@@ -109,6 +109,7 @@ class Answer(Brief):
         notes: what a reader must know.
         tree: the rules that stand in for the score, where they were asked for (`--by tree`), of one picture.
         picture: the original, while in memory; not stored.
+        hidden: boxes `(N, 4)` of the original that nobody is shown; None where nothing was redacted.
     """
 
     features: str
@@ -128,6 +129,7 @@ class Answer(Brief):
     notes: list[str] = field(default_factory=list)
     tree: PresenceTree | None = None
     picture: Picture | Clip | None = field(default=None, repr=False)
+    hidden: Tensor | None = None
 
     @property
     def name(self) -> str:

@@ -12,10 +12,38 @@ from numpy.typing import NDArray
 
 from pellucid.errors import MediaError
 from pellucid.media.clip import Clip
+from pellucid.media.geometry import Geometry
 from pellucid.media.picture import Picture
 
 CELLS = 4
 """What is left of a box along each of its sides."""
+_REACH = 3  # pixels of the model's input over which a resize mixes what lies beside a box with what lies in it
+
+
+def check_hideable(name: str, geometry: Geometry) -> None:
+    """Raises MediaError for what has no known pixels to hide: a volume, or an input without a way back."""
+    if not geometry.known or geometry.affine:
+        raise MediaError(f"{name} can't be redacted: only pictures and clips with a known way back to them can.")
+
+
+def coarse_on_input(
+    shown: NDArray[Any], geometry: Geometry, boxes: Sequence[Sequence[float]], reach: int = _REACH
+) -> NDArray[Any]:
+    """Grids `(..., h, w, C)` over the model's input, boxes of the ORIGINAL's pixels made unrecognisable in them.
+
+    Args:
+        shown: inputs as they are shown, or maps of any size.
+        geometry: of the original.
+        boxes: `(x0, y0, x1, y1)`.
+        reach: pixels of the input by which a box is larger here.
+    """
+    stretch = [shown.shape[axis] / geometry.input_size[axis + 1] for axis in (-2, -3)]
+    grown = []
+    for box in boxes:
+        x0, y0, x1, y1 = geometry.input_box(box)
+        edges = (x0 - reach, y0 - reach, x1 + reach, y1 + reach)
+        grown.append([at * stretch[k % 2] for k, at in enumerate(edges)])
+    return coarse(shown, grown)
 
 
 def redacted(seen: Picture | Clip, boxes: Sequence[Sequence[float]]) -> Picture | Clip:

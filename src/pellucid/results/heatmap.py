@@ -20,7 +20,7 @@ from pellucid.evaluation.reliability import reliability as measure_reliability
 from pellucid.explanation import REDACTED, Explanation, Quality
 from pellucid.keep.once import computing_once, once
 from pellucid.media import Medium, Volume
-from pellucid.media.redaction import redacted
+from pellucid.media.redaction import check_hideable, redacted
 from pellucid.results.base import Result
 from pellucid.results.shown import file_names, names_of_inputs, slug, unused
 
@@ -70,6 +70,17 @@ class Heatmap(Explained):
         told = ("Repeated: ", "Beside the mask: ", READERS)
         self.remarks = [*(r for r in self.remarks if not r.startswith(told)), *card.lines()]
         return card
+
+    @property
+    def hidden(self) -> Tensor | None:
+        """Boxes `(K, 4)` of the original that nobody is shown; None where nothing was redacted."""
+        boxes = self.extras.get(REDACTED)
+        return None if boxes is None else boxes[0]
+
+    def redact(self, boxes: Sequence[Sequence[float]]) -> Heatmap:
+        """Hide boxes of the original in all that is shown and written (see `Heatmaps.redact`)."""
+        Heatmaps([self]).redact(boxes)
+        return self
 
     def figure(self) -> Figure:
         """The picture beside its overlay, as a matplotlib figure."""
@@ -250,9 +261,8 @@ def kind_of(medium: Medium) -> type[Heatmap]:
 
 def hide(e: Explanation, boxes: Tensor) -> None:
     """Make boxes `(K, 4)` of an explanation's picture unrecognisable, and note them for whoever opens it again."""
-    if not e.geometry.known or isinstance(e.picture, Volume):
-        raise MediaError(f"{e.name} can't be redacted: only pictures and clips with a known way back to them can.")
-    if e.picture is not None:
+    check_hideable(e.name, e.geometry)
+    if e.picture is not None and not isinstance(e.picture, Volume):
         e.picture = redacted(e.picture, boxes.tolist())
     e.others = ()  # the boxes are of the explained picture: what is to be hidden in others is not known
     e.extras[REDACTED] = boxes[None]

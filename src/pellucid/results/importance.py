@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,11 +12,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from pellucid import storage
-from pellucid.explanation import Prediction
+from pellucid.errors import MediaError
+from pellucid.explanation import REDACTED, Prediction
 from pellucid.importance.result import Answer, Share
 from pellucid.media.geometry import Geometry
+from pellucid.media.redaction import check_hideable, coarse_on_input, redacted
 from pellucid.numerics.presence_tree import PresenceTree
 from pellucid.results.base import Result
 from pellucid.results.shown import names_of_inputs, slug, unused
@@ -51,6 +55,25 @@ class Importance(Answer, Result):
         name = f"{slug(self.name)}.{slug(self.features)}.{slug(self.by)}"
         return unused(name, names_of_inputs(folder, [str(self.record.input.get("source") or "")]))
 
+    def redact(self, boxes: Sequence[Sequence[float]]) -> Importance:
+        """Hide boxes `(x0, y0, x1, y1)` of the original in all that is shown and written; the values stay as they are.
+
+        What is read back from disk is hidden too. It is for one picture or clip: of many, `importance` redacts each
+        before it becomes an example.
+
+        Raises:
+            MediaError: a box is none, it is of a volume or of many pictures, or the model's transform has no known
+                way back to the picture.
+        """
+        if self.of_a_set:
+            raise MediaError(f"{self.name} is many pictures: say what is to be hidden in each when they are measured.")
+        check_hideable(self.name, self.geometry)
+        if self.picture is not None:
+            self.picture = redacted(self.picture, boxes)
+        self.pictures = hidden_looks(self.pictures, self.geometry, boxes)
+        self.hidden = torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4)
+        return self
+
     def save(self, folder: str | Path) -> list[Path]:
         """Write the values (.npz), the record (.json), the table (.csv) and the figure (.png) into `folder`, together.
 
@@ -61,6 +84,25 @@ class Importance(Answer, Result):
         table, picture = stem.with_name(f"{stem.name}.csv"), stem.with_name(f"{stem.name}.png")
         files = {table: self.table().csv().encode(), picture: self.png()}
         return storage.write_artefact(stem.with_name(f"{stem.name}.npz"), FORMAT, *parts(self), files)
+
+
+def hidden_looks(
+    looks: Mapping[str, Tensor], geometry: Geometry, boxes: Sequence[Sequence[float]]
+) -> dict[str, Tensor]:
+    """What players look like (see `Game`), nothing fine of the boxes `(x0, y0, x1, y1)` of the original left in it.
+
+    Whole inputs go, since a band of frequencies spreads a face over everything around it.
+    """
+    if not boxes:
+        return dict(looks)
+    shown = {name: value for name, value in looks.items() if name != "inputs"}
+    if "frames" in shown:  # (K, C, h, w)
+        coarse = coarse_on_input(shown["frames"].movedim(1, -1).numpy(), geometry, boxes)
+        shown["frames"] = torch.from_numpy(coarse).movedim(-1, 1).contiguous()
+    if "maps" in shown and shown["maps"].ndim == 3:  # (K, h, w), coarse already where a cell is large
+        coarse = coarse_on_input(shown["maps"][..., None].numpy(), geometry, boxes)
+        shown["maps"] = torch.from_numpy(coarse[..., 0])
+    return shown
 
 
 def parts(answer: Answer) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
@@ -102,6 +144,8 @@ def _arrays(answer: Answer) -> dict[str, NDArray[Any]]:
         arrays |= {f"example.{g}.{k}": picture for k, picture in share.examples.items()}
     if answer.tree is not None:
         arrays |= {f"tree.{f.name}": getattr(answer.tree, f.name) for f in dataclasses.fields(answer.tree)}
+    if answer.hidden is not None:
+        arrays[REDACTED] = answer.hidden.numpy()
     return arrays | {f"picture.{name}": value.numpy() for name, value in answer.pictures.items()}
 
 
@@ -129,6 +173,7 @@ def read_importance(artefact: storage.Artefact) -> Importance:
             notes=meta["notes"],
             tree=PresenceTree(**{f.name: arrays[f"tree.{f.name}"] for f in dataclasses.fields(PresenceTree)})
                  if "tree.player" in arrays else None,
+            hidden=torch.from_numpy(arrays[REDACTED]) if REDACTED in arrays else None,
         )  # fmt: skip
 
 

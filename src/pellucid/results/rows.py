@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from pellucid import storage
-from pellucid.explanation import Explanation
+from pellucid.explanation import REDACTED, Explanation
 from pellucid.keep.packing import Packed, pack, pack_all, unpack_all
 from pellucid.results import importance
 from pellucid.results.importance import Importance
@@ -57,7 +57,7 @@ def row_of(result: Explanation | Importance, precision: str = "float16") -> dict
         packed = pack(arrays.pop("attribution"), precision)
         row |= _of_map(packed) | _of_quality(result)
         room = _EXTRAS * max(len(packed.data), 1024)
-        left = [name for name, a in arrays.items() if a.nbytes > room]
+        left = [name for name, a in arrays.items() if a.nbytes > room and name != f"extra.{REDACTED}"]
         for name in left:
             meta["notes"] = [*meta["notes"], f"{name.removeprefix('extra.')} is not kept in a batch: it is too large."]
             del arrays[name]

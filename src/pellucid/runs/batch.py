@@ -27,7 +27,7 @@ from pellucid.runs.work import WorkOrder
 from pellucid.verbs.request import Request
 
 FORMAT = "pellucid-batch/1"
-FIXED = ("format", "model", "weights", "requests", "precision")  # of a batch that goes on
+FIXED = ("format", "model", "weights", "requests", "precision", "redact")  # of a batch that goes on
 _CHUNK, _SOON = 16, 10.0  # inputs of the first shard, and seconds that a shard shall take
 _LARGEST = 512
 _AT_ONCE = 1024  # inputs that are looked up together
@@ -131,16 +131,15 @@ class BatchJob:
         Args:
             folder, manifest: where, and of which inputs.
             requests: of each input.
-            model: what `load` takes, or `entry` and `path` (see `WorkOrder`); and `precision`.
+            model: what `load` takes, or `entry` and `path` (see `WorkOrder`); `precision` and `redact`.
 
         Raises:
             StorageError: a request holds what is no data.
         """
-        precision = model.pop("precision", "float16")
+        precision, redact = model.pop("precision", "float16"), model.pop("redact", None)
         asked = tuple(request.as_dict() for request in requests)
-        return cls(
-            Path(folder), manifest, WorkOrder({k: v for k, v in model.items() if v is not None}, asked, precision)
-        )
+        said = {k: v for k, v in model.items() if v is not None}
+        return cls(Path(folder), manifest, WorkOrder(said, asked, precision, redact))
 
     @classmethod
     def opened(cls, folder: str | Path) -> BatchJob:
@@ -152,7 +151,7 @@ class BatchJob:
         about = Journal(folder).about()
         if about.get("format") != FORMAT:
             raise StorageError(f"{folder} holds no batch of this format ({FORMAT}).")
-        plan = WorkOrder(about["model"], tuple(about["requests"]), about["precision"])
+        plan = WorkOrder(about["model"], tuple(about["requests"]), about["precision"], about.get("redact"))
         return cls(Path(folder), Manifest(tuple(about["inputs"]), about["limit"]), plan)
 
     def about(self, weights: str) -> dict[str, Any]:
@@ -163,6 +162,7 @@ class BatchJob:
             "weights": weights,
             "requests": [dict(r) for r in self.plan.requests],
             "precision": self.plan.precision,
+            "redact": self.plan.redact,
             "inputs": list(self.manifest.given),
             "limit": self.manifest.limit,
             "manifest": self.manifest.digest(),

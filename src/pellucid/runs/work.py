@@ -23,6 +23,7 @@ from pellucid.verbs.explain import ExplainRequest, explain_batch, explained, sam
 from pellucid.verbs.importance import importance_of_one
 from pellucid.verbs.importance_request import ImportanceRequest
 from pellucid.verbs.kinds import REQUESTS
+from pellucid.verbs.redaction import Redactable, redaction
 from pellucid.verbs.request import Request
 
 DONE, FAILED, QUARANTINED = "done", "failed", "quarantined"
@@ -38,11 +39,13 @@ class WorkOrder:
             and what `model_of` takes besides.
         requests: of each input.
         precision: of maps: `float16` with a scale, or `float32`.
+        redact: boxes that nobody is shown who looks at the rows (see `redaction`).
     """
 
     model: Mapping[str, Any]
     requests: tuple[Mapping[str, Any], ...]
     precision: str = "float16"
+    redact: str | None = None
 
     def asked(self) -> list[Request]:
         """The requests, read back."""
@@ -70,6 +73,7 @@ class Work:
     def __init__(self, plan: WorkOrder) -> None:
         self.plan = plan
         self.requests = plan.asked()
+        self.hide = None if plan.redact is None else redaction(plan.redact)
         frames = next((r.frames for r in self.requests if isinstance(r, ExplainRequest)), None)
         self._keys = {id(request): request.key for request in self.requests}
         self.model = sampled(plan.load(), frames)
@@ -138,11 +142,14 @@ class Work:
             if not item.source:
                 raise MediaError("The manifest names no input in this row.")
             feed = feed_of(self.model)
-            if not is_remote(item.source):
-                return feed.prepared(self.model, item.source)
-            with fetched(item.source) as file:
-                found = feed.prepared(self.model, file)
-            found.source["source"] = item.source
+            if is_remote(item.source):
+                with fetched(item.source) as file:
+                    found = feed.prepared(self.model, file)
+                found.source["source"] = item.source
+            else:
+                found = feed.prepared(self.model, item.source)
+            if self.hide is not None:
+                self.hide.of_input(found)  # what cannot be hidden is a failed row before it is measured
             return found
         except PellucidError as error:
             return str(error)
@@ -191,7 +198,7 @@ class Work:
         asked = self._asked(ready[0][0]) if asked is None else asked
         if isinstance(asked[0], ImportanceRequest):
             return [
-                self._row(item, r, opened.source["sha256"], importance_of_one(self.model, opened, r))
+                self._row(item, r, opened.source["sha256"], self._hidden(importance_of_one(self.model, opened, r)))
                 for item, opened in ready
                 for r in asked
                 if isinstance(r, ImportanceRequest)
@@ -205,6 +212,7 @@ class Work:
         for (item, opened), (_, results) in zip(ready, found, strict=True):
             if requests[0].check:
                 results.check()
+            self._hidden(results)
             each = len(results) // len(targets)
             expanded = each != len(methods)  # once for each pathway of a model that has several
             sent: dict[str, int] = {}
@@ -225,11 +233,15 @@ class Work:
         for request in self._asked(item):
             assert isinstance(request, ExplainRequest)
             try:
-                result = explained(self.model, item.source, replace(request, frames=None))
+                result = self._hidden(explained(self.model, item.source, replace(request, frames=None)))
                 rows.append(self._row(item, request, result.record.input["sha256"], result))
             except PellucidError as error:
                 rows.append(self._row(item, request, None, status=FAILED, error=str(error)))
         return rows
+
+    def _hidden(self, found: Redactable) -> Redactable:
+        """A result with what is to be hidden noted, so that whoever opens its row is not shown it."""
+        return found if self.hide is None else self.hide(found)
 
     def _key(self, request: Request) -> str:
         """Of a request that every input has it is worked out once."""

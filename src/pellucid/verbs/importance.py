@@ -30,6 +30,7 @@ from pellucid.verbs.importance_request import ImportanceRequest
 from pellucid.verbs.inputs import Input, ModelLike, as_model, prepared
 from pellucid.verbs.players import check_model, looks, measured_layer
 from pellucid.verbs.records import record, recorded_target, reloaded
+from pellucid.verbs.redaction import Redaction, redaction
 from pellucid.verbs.request import REQUESTS, Again, Maker, Say, unheld
 from pellucid.verbs.sets import importance_of_set
 
@@ -55,6 +56,7 @@ def importance(
     keep: str | Path | None = None,
     order: bool = False,
     say: Say | None = None,
+    redact: str | None = None,
 ) -> Importance:
     """What matters most?
 
@@ -85,6 +87,7 @@ def importance(
         keep: folder for the work done on each of many pictures, so that a run can be continued; None keeps nothing.
         order: of a clip, also note whether the model needs the order of its frames, and how few of them are enough.
         say: is told what the work will cost, before it begins.
+        redact: boxes to make unrecognisable in all that is shown and written: annotations, or `x0,y0,x1,y1;...`.
 
     Returns:
         An `Importance`.
@@ -106,7 +109,8 @@ def importance(
         count=count,
         segments=segments,
     )
-    return importance_of_given(as_model(model), inputs, asked, keep=keep, say=say)
+    hide = None if redact is None else redaction(redact)
+    return importance_of_given(as_model(model), inputs, asked, keep=keep, say=say, hide=hide)
 
 
 def importance_of_given(
@@ -117,6 +121,7 @@ def importance_of_given(
     keep: str | Path | None = None,
     say: Say | None = None,
     failed: list[PellucidError] | None = None,
+    hide: Redaction | None = None,
 ) -> Importance:
     """`importance` as it was requested; `failed` gets what is wrong with some of many pictures."""
     check_model(model, asked.players, asked.estimator)
@@ -126,11 +131,14 @@ def importance_of_given(
             "The order of frames is asked of one clip and a model of clips: name one, or leave order out."
         )
     if several:
-        return importance_of_set(model, inputs, asked, keep=keep, say=say, failed=failed)
+        return importance_of_set(model, inputs, asked, keep=keep, say=say, failed=failed, hide=hide)
     _, item = next(iter(prepared(model, inputs)))
     if isinstance(item, PellucidError):
         raise item
-    return importance_of_one(model, item, asked, say)
+    if hide is None:
+        return importance_of_one(model, item, asked, say)
+    hide.of_input(item)  # what cannot be hidden is said before it is measured
+    return hide(importance_of_one(model, item, asked, say))
 
 
 def importance_of_one(

@@ -2,20 +2,63 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
 from pellucid.errors import DataError, MediaError, PellucidError
-from pellucid.results import Heatmap, Heatmaps
+from pellucid.media import Geometry
+from pellucid.media.redaction import check_hideable
+from pellucid.models.feed import Prepared
+from pellucid.results import Heatmap, Heatmaps, Importance
 from pellucid.results.judged import JudgedPicture
-from pellucid.truth import read_truth
+from pellucid.truth import Truth, read_truth
 
 Outcome = TypeVar("Outcome")
+Redactable = TypeVar("Redactable", Heatmap, Heatmaps, Importance)
+Box = Sequence[float]
+"""`(x0, y0, x1, y1)` in the original's pixels."""
 
 
-def redaction(text: str) -> Callable[[Heatmaps], Heatmaps]:
-    """What hides boxes in the picture of explanations, before they are shown or saved.
+@dataclass(frozen=True)
+class Redaction:
+    """Which boxes are hidden in which picture.
+
+    Attributes:
+        everywhere: boxes that are hidden in every picture and frame; None: those that were annotated.
+        known: the annotations.
+    """
+
+    everywhere: Sequence[Box] | None = None
+    known: Truth | None = None
+
+    def of(self, source: str, name: str, geometry: Geometry) -> Sequence[Box]:
+        """The boxes of one picture.
+
+        Raises:
+            DataError: the annotations do not list it.
+            MediaError: its pixels are not those that the boxes are told in.
+        """
+        check_hideable(name, geometry)
+        if self.known is None:
+            return self.everywhere or ()
+        size = geometry.source_size[-2], geometry.source_size[-1]
+        return [o.box for o in self.known.of(source or name).on(size).objects]
+
+    def of_input(self, item: Prepared) -> Sequence[Box]:
+        """The boxes of an input that the model is about to see; errors as in `of`."""
+        return self.of(str(item.source["source"] or ""), item.source["name"], item.geometry)
+
+    def __call__(self, found: Redactable) -> Redactable:
+        """What was found on one picture, the boxes hidden in it; errors as in `of`."""
+        first = found[0] if isinstance(found, Heatmaps) else found
+        found.redact(self.of(first.record.input["source"] or "", first.name, first.geometry))
+        return found
+
+
+def redaction(text: str) -> Redaction:
+    """What hides boxes in the picture of a result, before it is shown or saved.
 
     Args:
         text: annotations of any kind, whose boxes are hidden in the picture that they are of (see `read_truth`), or
@@ -26,17 +69,20 @@ def redaction(text: str) -> Callable[[Heatmaps], Heatmaps]:
     """
     boxes = typed_boxes(text)
     if boxes is not None:
-        return lambda found: found.redact(boxes)
+        return Redaction(boxes)
     if not Path(text).expanduser().exists():
         raise DataError(f"There is nothing to hide at {text!r}: give a file of annotations, or boxes x0,y0,x1,y1;...")
-    known = read_truth(text)
+    return Redaction(known=read_truth(text))
 
-    def hide(found: Heatmaps) -> Heatmaps:
-        first = found[0]
-        there = known.of(first.record.input["source"] or first.name).on(_size(first))
-        return found.redact([o.box for o in there.objects])
 
-    return hide
+def known_elsewhere(text: str) -> str:
+    """The same for whoever works in another folder: a file by its whole path.
+
+    Raises:
+        DataError: it is neither a file of annotations nor boxes.
+    """
+    redaction(text)
+    return text if typed_boxes(text) is not None else str(Path(text).expanduser().absolute())
 
 
 def without(text: str | None, outcomes: Iterable[tuple[str, Outcome]]) -> Iterator[tuple[str, Outcome | PellucidError]]:
@@ -52,12 +98,6 @@ def without(text: str | None, outcomes: Iterable[tuple[str, Outcome]]) -> Iterat
             yield name, error
         else:
             yield name, found
-
-
-def _size(e: Heatmap) -> tuple[int, int]:
-    if not e.geometry.known:
-        raise MediaError(f"{e.name} can't be redacted: the model's transform has no known way back to the picture.")
-    return e.geometry.source_size[-2], e.geometry.source_size[-1]
 
 
 def typed_boxes(text: str) -> list[list[float]] | None:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from pellucid import storage
 from pellucid.engine.runtimes.asked import Ran, to_come
-from pellucid.errors import MediaError, MethodError, ModelError, PellucidError
+from pellucid.errors import DataError, MediaError, MethodError, ModelError, PellucidError
 from pellucid.importance import Share, measure
 from pellucid.importance.estimators import Permutation
 from pellucid.importance.exchange import Kept, exchange
@@ -23,18 +23,20 @@ from pellucid.importance.ledger import Ledger, Row, ledger
 from pellucid.importance.result import INTERVAL
 from pellucid.media import Geometry, Picture, address, scheme
 from pellucid.media.pictures import collect
+from pellucid.media.redaction import coarse
 from pellucid.models.feed import Prepared
 from pellucid.models.fused import fused_remarks
 from pellucid.models.model import VisionModel
 from pellucid.models.reading import IN_DOUBT
 from pellucid.progress import task
 from pellucid.render.paper.portraits import portrait
-from pellucid.results.importance import Importance
+from pellucid.results.importance import Importance, hidden_looks
 from pellucid.scoring.job import prepare
 from pellucid.verbs.importance_request import ImportanceRequest
 from pellucid.verbs.inputs import Collection, Input
 from pellucid.verbs.players import looks, measured_layer
 from pellucid.verbs.records import record
+from pellucid.verbs.redaction import Redaction
 from pellucid.verbs.request import Say
 
 GROUPINGS = ("auto", "predicted", "folder")
@@ -44,6 +46,7 @@ _PLACED = (
     "{} of different pictures are not the same players: their importance is summed where it lies, on a grid of the "
     "model's input. To compare the same players in all pictures take patches, channels or frequencies."
 )
+_UNSHOWN = "{} pictures are measured but not shown, since it is not known what is to be hidden in them: annotate them."
 _FEW = "Intervals over fewer than 10 pictures are rough: give more pictures."
 
 
@@ -58,9 +61,11 @@ class _Run:
     kept: Ledger
     lend: int
     say: Say | None
+    hide: Redaction | None = None
     passes: int = 0
     ran: Ran = field(default_factory=Ran)
     placed: bool = False
+    unshown: set[int] = field(default_factory=set)  # pictures of which nobody knows what is to be hidden
     failed: dict[int, PellucidError] = field(default_factory=dict)
     keys: dict[int, str] = field(default_factory=dict)
     shas: dict[int, str] = field(default_factory=dict)
@@ -91,6 +96,7 @@ def importance_of_set(
     keep: str | Path | None = None,
     say: Say | None = None,
     failed: list[PellucidError] | None = None,
+    hide: Redaction | None = None,
 ) -> Importance:
     """Mean importance over many pictures, and over each group of them, with intervals over the pictures.
 
@@ -100,6 +106,7 @@ def importance_of_set(
             groups, of which the first less the second is told too; None: the two that there are.
         failed: gets what is wrong with pictures that can't be used, and they are left out; None: the first such
             picture ends the work.
+        hide: what is hidden in the pictures that are shown as examples; one of which that is not known is none.
     """
     estimator = asked.estimator
     if asked.group not in GROUPINGS:
@@ -117,7 +124,7 @@ def importance_of_set(
     batch = model.batch
     with ledger(keep, about) as kept:
         looked = Collection(model, members, batch + lend + 1)
-        run = _Run(model, model, looked, asked, kept, lend, say)
+        run = _Run(model, model, looked, asked, kept, lend, say, hide)
         _measure_all(run, batch, patient=failed is not None)
         if failed is not None:
             failed += [run.failed[position] for position in sorted(run.failed)]
@@ -229,6 +236,7 @@ def _answer(run: _Run, inputs: Any, weights: str, how: dict[str, Any]) -> Import
     notes = [_PLACED.format(run.asked.players.kind.capitalize())] if run.placed else []
     notes += [_FEW] if min(s.count for s in shares) < 10 else []
     notes += [f"{len(run.failed)} pictures could not be used."] if run.failed else []
+    notes += [_UNSHOWN.format(len(run.unshown))] if run.unshown else []
     notes += gather_notes(run.row(p).notes for p in positions)
     given = _given(inputs)
     source = {
@@ -293,13 +301,21 @@ def _examples(run: _Run, found: list[Gathered]) -> dict[str, Tensor]:
             if item is None:
                 continue
             shown = _looks_of(run, item)
+            if "labels" in shown:
+                common = {"labels": shown["labels"]}
+            picture = item.picture if isinstance(item.picture, Picture) else None
+            if run.hide is not None:
+                try:
+                    boxes = run.hide.of_input(item)
+                except (DataError, MediaError):
+                    run.unshown.add(position)
+                    continue
+                shown = hidden_looks(shown, item.geometry, boxes)
+                picture = picture and replace(picture, pixels=coarse(picture.pixels, boxes))
             for share, k in cells:
-                picture = item.picture if isinstance(item.picture, Picture) else None
                 drawn = portrait(picture, item.geometry, shown, k)
                 if drawn is not None:
                     share.examples[k] = drawn
-            if "labels" in shown:
-                common = {"labels": shown["labels"]}
     return common
 
 

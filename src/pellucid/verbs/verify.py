@@ -15,10 +15,8 @@ from pellucid import storage
 from pellucid.engine.runtimes.asked import AUTO, asked, runtime
 from pellucid.engine.trace import interruptible
 from pellucid.errors import MediaError, StorageError
-from pellucid.explanation import REDACTED
 from pellucid.media import VOLUME, Clip, Picture, Volume, open_clip, read_image, read_volume
 from pellucid.models.targets import TargetLike
-from pellucid.results.heatmap import hide
 from pellucid.verbs.inputs import Input, ModelLike
 from pellucid.verbs.kinds import REQUESTS
 from pellucid.verbs.request import Again
@@ -135,8 +133,8 @@ def opened(stored: storage.Artefact) -> Any:
         except MediaError:
             return result
         result.picture = picture if picture.sha256 == result.record.input["sha256"] else None
-        if (hidden := getattr(result, "extras", {}).get(REDACTED)) is not None:
-            hide(result, hidden[0])
+        if (hidden := getattr(result, "hidden", None)) is not None:
+            result.redact(hidden.tolist())
     return result
 
 
