@@ -93,6 +93,7 @@ def test_parts_show_nothing_of_the_box_and_their_values_stay(tmp_path, monkeypat
     assert not any(map(dots, images(shown.html()))), "what is drawn later from the file is hidden too"
     assert dots(opened.picture.pixels) == 256
     assert dots(shown.picture.pixels) == 0
+    assert str(pl.verify(kept, model=model())) == "same"
     for file in (tmp_path / "out").iterdir():
         assert SECRET not in file.read_bytes()
         if file.suffix == ".png":
@@ -112,6 +113,8 @@ def test_activations_and_frames_are_coarse_in_the_box_and_as_they_were_elsewhere
         outside = torch.ones(64, 96, dtype=torch.bool)
         outside[5:43, 13:51] = False
         assert after[:, outside].equal(before[:, outside])
+    clip = Geometry((2, 64, 96), (2, 64, 96), ((0.0, 2.0), (0.0, 64.0), (0.0, 96.0)), unit="frame")
+    assert hidden_looks({"maps": maps[None]}, clip, [FACE])["maps"][0].equal(found["maps"])
     assert hidden_looks({"inputs": frames}, still, []).keys() == {"inputs"}
 
 
