@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import gc
+import hashlib
+import json
 import subprocess
 import sys
+import weakref
 from contextlib import nullcontext
 from itertools import count
 
@@ -267,28 +271,29 @@ def spoiled_version(file, _others):
     file.write_bytes(data.replace(b"openvino 20", b"openvino 19", 1))
 
 
-def spoiled_sound_but_another(file, others):
-    """A whole file with a right hash, and another network's program: only the proof can tell."""
-    import hashlib
-    import json
-
-    head = json.loads(file.read_bytes().split(b"\n", 1)[0])
-    program = others.read_bytes().split(b"\n", 1)[1]
+def written(file, program):
+    """A whole file with a right hash, and another program."""
+    head = json.loads(file.read_bytes()[: shelf._HEAD])
     head |= {"bytes": len(program), "sha256": hashlib.sha256(program).hexdigest()}
-    file.write_bytes(json.dumps(head).encode() + b"\n" + program)
+    file.write_bytes(json.dumps(head).encode().ljust(shelf._HEAD) + program)
+
+
+def spoiled_sound_but_another(file, others):
+    """Another network's program: only the proof can tell."""
+    written(file, others.read_bytes()[shelf._HEAD :])
 
 
 def spoiled_no_program(file, _others):
-    import hashlib
-    import json
+    written(file, b"junk")
 
-    head = json.loads(file.read_bytes().split(b"\n", 1)[0])
-    head |= {"bytes": 4, "sha256": hashlib.sha256(b"junk").hexdigest()}
-    file.write_bytes(json.dumps(head).encode() + b"\njunk")
+
+def spoiled_empty(file, _others):
+    written(file, b"")
 
 
 @pytest.mark.parametrize(
-    "spoil", [spoiled_cut, spoiled_bit, spoiled_version, spoiled_sound_but_another, spoiled_no_program]
+    "spoil",
+    [spoiled_cut, spoiled_bit, spoiled_version, spoiled_sound_but_another, spoiled_no_program, spoiled_empty],
 )
 def test_a_spoiled_file_is_made_anew(spoil, own_shelf):
     net, x = settled(Small()), noise(1, 3, 16, 16)
@@ -325,8 +330,49 @@ def test_a_file_that_another_process_writes_meanwhile_does_no_harm(own_shelf):
     with file.open("rb") as reading:  # somebody reads while it is replaced
         shelf.keep(key, b"b" * 1000)
         assert reading.read().endswith(b"a" * 1000)
-    assert shelf.taken(key) == b"b" * 1000
+    assert bytes(shelf.taken(key)) == b"b" * 1000
     assert [f.suffix for f in own_shelf.iterdir()] == [".program"]  # no half file is left
+
+
+def test_a_program_is_mapped_where_it_lies_and_its_pages_come_back():
+    key, program = {"runtime": "openvino 1", "precision": "f32"}, bytes(range(256)) * 300
+    kept = shelf.keep(key, program)
+    found = shelf.taken(key)
+    for mapped in (kept, found):
+        assert isinstance(mapped, shelf.mmap.mmap)
+        shelf.unread(mapped)
+        assert bytes(mapped) == program
+
+
+def test_nothing_of_a_conversion_stays_in_memory(monkeypatch):
+    """Neither the trace, nor the program as it was made: what runs lies in the mapped file."""
+    from pellucid.engine.runtimes import openvino
+
+    traced, made, taken = [], [], []
+    trace, convert, load = torch.jit.trace, openvino.convert, openvino.load
+
+    def traces(*args, **how):
+        found = trace(*args, **how)
+        traced.append(weakref.ref(found))
+        return found
+
+    def converts(*args):
+        found = convert(*args)
+        made.append(weakref.ref(found))
+        return found
+
+    def loads(blob, precision):
+        taken.append(type(blob))
+        return load(blob, precision)
+
+    monkeypatch.setattr(torch.jit, "trace", traces)
+    monkeypatch.setattr(openvino, "convert", converts)
+    monkeypatch.setattr(openvino, "load", loads)
+    net, x = settled(Small()), noise(1, 3, 16, 16)
+    assert scores_in("openvino", net, x, coalitions((16, 16)))[1].ran.name == "openvino"
+    gc.collect()
+    assert [each() for each in traced + made] == [None, None]
+    assert taken == [shelf.mmap.mmap]
 
 
 @pytest.mark.slow

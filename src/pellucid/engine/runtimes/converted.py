@@ -203,13 +203,13 @@ def opened(reader: Reader, key: shelf.Key, x: Tensor, *, kept: bool = True) -> C
             shelf.forget(key)
     try:
         blob = maker.convert(reader, torch.cat([x, x.flip(-1)]), precision)
-        made = Converted(maker.load(blob, precision), runtime, precision)
+        blob = shelf.keep(key, blob) or blob  # as it lies on disk: it need not be in memory twice
+        return Converted(maker.load(blob, precision), runtime, precision)
     except ConversionError:
         raise
     except Exception as error:  # tracers and front ends raise what they like
+        shelf.forget(key)
         raise ConversionError(f"{runtime} cannot take it over ({_line(error)})") from error
-    shelf.keep(key, blob)
-    return made
 
 
 def proven(made: Converted, expected: Sequence[Tensor], inputs: Tensor) -> bool:

@@ -10,6 +10,8 @@ import warnings
 import torch
 from torch import Tensor, nn
 
+from pellucid.engine.runtimes import shelf
+
 
 def processor() -> str:
     """ONNX programs hold for every processor."""
@@ -38,9 +40,9 @@ def convert(network: nn.Module, sample: Tensor, precision: str) -> bytes:
         logger.setLevel(level)
 
 
-def load(blob: bytes, precision: str) -> OnnxProgram:
+def load(blob: shelf.Blob, precision: str) -> OnnxProgram:
     """A program as `convert` gave it, ready to run."""
-    return OnnxProgram(blob, precision)
+    return OnnxProgram(bytes(blob), precision)
 
 
 class OnnxProgram:

@@ -12,8 +12,11 @@ from collections.abc import Sequence
 from functools import cache
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
+
+from pellucid.engine.runtimes import shelf
 
 Config = dict[str, Any]
 
@@ -33,7 +36,7 @@ def takes(precision: str) -> bool:
     return precision == "f32" or precision.upper() in _core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
 
 
-def convert(network: nn.Module, sample: Tensor, precision: str) -> bytes:
+def convert(network: nn.Module, sample: Tensor, precision: str) -> memoryview:
     """The program of a network that answers a tuple of tensors; its batch is free.
 
     Args:
@@ -54,10 +57,10 @@ def convert(network: nn.Module, sample: Tensor, precision: str) -> bytes:
     model.reshape({model.input(0): ov.PartialShape([-1, *sample.shape[1:]])})
     program = io.BytesIO()
     _core().compile_model(model, "CPU", _config(precision)).export_model(program)
-    return program.getvalue()
+    return program.getbuffer()
 
 
-def load(blob: bytes, precision: str) -> OpenVinoProgram:
+def load(blob: shelf.Blob, precision: str) -> OpenVinoProgram:
     """A program as `convert` gave it, ready to run."""
     return OpenVinoProgram(blob, precision)
 
@@ -65,15 +68,23 @@ def load(blob: bytes, precision: str) -> OpenVinoProgram:
 class OpenVinoProgram:
     """A compiled network.
 
+    It reads its weights where they lie in `blob`, and packs for its kernels those that these want another way.
+
     Args:
-        blob: as `convert` gave it.
+        blob: as `convert` gave it, or as the shelf maps it.
         precision: that it was compiled for.
     """
 
-    def __init__(self, blob: bytes, precision: str) -> None:
-        compiled = _core().import_model(io.BytesIO(blob), "CPU", _config(precision))
+    def __init__(self, blob: shelf.Blob, precision: str) -> None:
+        import openvino as ov
+
+        blob = bytearray(blob) if isinstance(blob, bytes) else blob
+        weights = ov.Tensor(np.frombuffer(blob, np.uint8), shared_memory=True)
+        compiled = _core().import_model(weights, "CPU", _config(precision))
+        shelf.unread(blob)
         self._requests = [compiled.create_infer_request() for _ in range(_threads())]
         self._outputs = len(compiled.outputs)
+        self._blob, self._packed = blob, False  # set last, so that it goes after what reads it
 
     def __call__(self, x: Tensor) -> list[Tensor]:
         """The answers to inputs `(N, C, *space)`, read where they lie; the cores take turns at small parts of them."""
@@ -83,6 +94,9 @@ class OpenVinoProgram:
         streams = len(self._requests)
         answers = [answer for k in range(0, len(parts), streams) for answer in self._together(parts[k : k + streams])]
         found = list(zip(*answers, strict=True))
+        if not self._packed:  # some weights are packed as the first inputs come
+            shelf.unread(self._blob)
+            self._packed = True
         return [torch.cat(each) if each[0].ndim else each[0] for each in found]
 
     def _together(self, parts: Sequence[Tensor]) -> list[list[Tensor]]:

@@ -1,16 +1,20 @@
 """Converted networks on disk: one file each, whole or not there, believed only where its head is the one asked for.
 
 A head of JSON names what the program was made of (weights, code, shape, versions, processor), its length and its hash;
-the program follows. What was cut, changed or made by another version does not fit its head and is made anew. Files
-are written under another name and renamed, so two processes may convert at once: the later one replaces the same.
+the program follows, and is mapped into memory, not read: what a runtime has packed its own way need not stay there a
+second time, and the system takes those pages back. What was cut, changed or made by another version does not fit its
+head and is made anew. Files are written under another name and renamed, so two processes may convert at once: the
+later one replaces the same.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import mmap
 import os
 import secrets
+import sys
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -19,27 +23,40 @@ from pellucid.keep.home import cache_folder
 
 KIND = "runtimes"
 LIMIT = 2 * 2**30  # bytes; what was used longest ago goes first
-_FORMAT = "pellucid-program/1"
+_FORMAT = "pellucid-program/2"
+_HEAD = 2**16  # bytes: a mapping begins at a multiple of this on every system
+_PART = 2**20  # bytes hashed at a time
+
+Blob = bytes | bytearray | memoryview | mmap.mmap
+"""A program, wherever it lies."""
 
 Key = dict[str, Any]
 """All that a program depends on, as JSON."""
 
 
-def taken(key: Key) -> bytes | None:
+def taken(key: Key) -> mmap.mmap | None:
     """The program that was kept under a key; None where there is none that is sound."""
     file = _file(key)
     if file is None:
         return None
     try:
         with file.open("rb") as opened:
-            head = json.loads(opened.readline(2**20))
-            program = opened.read()
-        sound = head == _head(key, program)
-        if sound:
-            os.utime(file)  # used just now
+            head, digest, size = json.loads(opened.read(_HEAD)), hashlib.sha256(), 0
+            while part := opened.read(_PART):  # read, not mapped: what is only hashed need not stay
+                digest.update(part)
+                size += len(part)
+        if head != _head(key, size, digest.hexdigest()):
+            return None
+        os.utime(file)  # used just now
+        return _mapped(file)
     except (OSError, ValueError):
         return None
-    return program if sound else None
+
+
+def unread(program: Blob) -> None:
+    """Gives the pages of a mapped program back; they are read again where they are needed again."""
+    if sys.platform != "win32" and isinstance(program, mmap.mmap):
+        program.madvise(mmap.MADV_DONTNEED)
 
 
 def there(key: Key) -> int:
@@ -51,22 +68,26 @@ def there(key: Key) -> int:
         return 0
 
 
-def keep(key: Key, program: bytes) -> None:
-    """Keep a program, as far as there is a place for it."""
+def keep(key: Key, program: Blob) -> mmap.mmap | None:
+    """Keep a program, as far as there is a place for it; the program as it lies there, None where it does not."""
     file = _file(key)
     if file is None:
-        return
+        return None
+    head = json.dumps(_head(key, len(program), hashlib.sha256(program).hexdigest())).encode().ljust(_HEAD)
     work = file.with_name(f".{file.name}.{secrets.token_hex(4)}.tmp")
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        work.write_bytes(json.dumps(_head(key, program)).encode() + b"\n" + program)
+        with work.open("wb") as opened:
+            opened.write(head)
+            opened.write(program)
         work.replace(file)
-    except OSError:  # a full or locked disk: it is made anew next time
-        pass
+        _prune(file)
+        return _mapped(file)
+    except (OSError, ValueError):  # a full or locked disk: it is made anew next time
+        return None
     finally:
         with suppress(OSError):
             work.unlink(missing_ok=True)
-    _prune(file)
 
 
 def forget(key: Key) -> None:
@@ -77,8 +98,13 @@ def forget(key: Key) -> None:
             file.unlink(missing_ok=True)
 
 
-def _head(key: Key, program: bytes) -> dict[str, Any]:
-    return {"format": _FORMAT, "key": key, "bytes": len(program), "sha256": hashlib.sha256(program).hexdigest()}
+def _head(key: Key, size: int, digest: str) -> dict[str, Any]:
+    return {"format": _FORMAT, "key": key, "bytes": size, "sha256": digest}
+
+
+def _mapped(file: Path) -> mmap.mmap:
+    with file.open("rb") as opened:
+        return mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_COPY, offset=_HEAD)
 
 
 def _file(key: Key) -> Path | None:
