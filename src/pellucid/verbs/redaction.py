@@ -9,6 +9,7 @@ from typing import TypeVar
 
 from pellucid.errors import DataError, MediaError, PellucidError
 from pellucid.media import Geometry
+from pellucid.media.address import address
 from pellucid.media.redaction import check_hideable
 from pellucid.models.feed import Prepared
 from pellucid.results import Heatmap, Heatmaps, Importance
@@ -82,7 +83,7 @@ def known_elsewhere(text: str) -> str:
         DataError: it is neither a file of annotations nor boxes.
     """
     redaction(text)
-    return text if typed_boxes(text) is not None else str(Path(text).expanduser().absolute())
+    return text if typed_boxes(text) is not None else address(text)
 
 
 def without(text: str | None, outcomes: Iterable[tuple[str, Outcome]]) -> Iterator[tuple[str, Outcome | PellucidError]]:
