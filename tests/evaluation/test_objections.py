@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 import pellucid as pl
-from helpers.cases import STRETCH, bright_net
+from helpers.cases import STRETCH, planted_net
 from pellucid.evaluation.mirror import reflection
 from pellucid.evaluation.objections import objected
 from pellucid.evaluation.slope import slope
@@ -26,14 +26,6 @@ def scene():
     values = np.random.default_rng(0).integers(100, 150, (64, 64, 3)).astype(np.uint8)
     values[PLACE] = 250
     return values
-
-
-def planted():
-    net = bright_net()
-    with torch.no_grad():
-        net[0].bias[0] = -0.8
-        net[4].weight[0, 0] = 200
-    return net
 
 
 class HalfCut(nn.Module):
@@ -87,7 +79,7 @@ class Rounded(nn.Module):
 
 @pytest.mark.parametrize("rounded", [False, True])
 def test_a_rounded_layer_is_said_of_gradient_methods_alone(rounded):
-    model = pl.wrap(Rounded(planted(), rounded), transform=STRETCH, labels=("bright", "dark"))
+    model = pl.wrap(Rounded(planted_net(), rounded), transform=STRETCH, labels=("bright", "dark"))
     by_gradient, by_masks = pl.explain(model, scene(), ["grad-cam", "occlusion"], "bright", check=True)
     assert by_gradient.quality.verdict == ("partly faithful" if rounded else "faithful")
     assert ("along its gradient the score changes" in by_gradient.quality.line) is rounded

@@ -7,12 +7,11 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
-from torch import nn
 from typer.testing import CliRunner
 
 import pellucid as pl
+from helpers.redaction import model
 from pellucid.cli import app, options
 from pellucid.errors import DataError, MediaError
 from pellucid.media import Clip
@@ -41,13 +40,6 @@ def fine(pixels, box=FACE):
 
 
 BESIDE = (56.0, 8.0, 88.0, 40.0)
-
-
-def model():
-    torch.manual_seed(0)
-    net = nn.Sequential(nn.Conv2d(3, 4, 3, 2, 1), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 3))
-    plain = pl.Preprocess(input_size=(64, 96), resize=(64, 96), mean=(0,) * 3, std=(1,) * 3)
-    return pl.wrap(net.eval(), transform=plain)
 
 
 def taken(folder, name="a.jpg"):

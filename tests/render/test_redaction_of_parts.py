@@ -9,10 +9,10 @@ import pyarrow.parquet
 import pytest
 import torch
 from PIL import Image
-from torch import nn
 from typer.testing import CliRunner
 
 import pellucid as pl
+from helpers.redaction import model
 from pellucid.cli import app, options
 from pellucid.errors import MediaError
 from pellucid.explanation import REDACTED
@@ -27,13 +27,6 @@ FACE = (16.0, 8.0, 48.0, 40.0)
 TYPED = "16,8,48,40"
 SECRET = b"SECRETCAM"
 RED = np.array([255, 0, 0])
-
-
-def model():
-    torch.manual_seed(0)
-    net = nn.Sequential(nn.Conv2d(3, 4, 3, 2, 1), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 3))
-    plain = pl.Preprocess(input_size=(64, 96), resize=(64, 96), mean=(0,) * 3, std=(1,) * 3)
-    return pl.wrap(net.eval(), transform=plain)
 
 
 def taken(folder, name="a.png"):

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 import pellucid as pl
-from helpers.cases import STRETCH, bright_net, pixels
+from helpers.cases import STRETCH, pixels, planted_net
 from pellucid.errors import PellucidError
 from pellucid.evaluation.chance import agreement, agreements, mask_pairs, moved
 from pellucid.results import Heatmap
@@ -25,14 +25,6 @@ def scene(place=PLACE):
     return values
 
 
-def planted():
-    net = bright_net()
-    with torch.no_grad():
-        net[0].bias[0] = -0.8
-        net[4].weight[0, 0] = 200
-    return net
-
-
 class Counted(nn.Module):
     def __init__(self, net):
         super().__init__()
@@ -45,7 +37,7 @@ class Counted(nn.Module):
 
 @pytest.fixture(scope="module")
 def model():
-    return pl.wrap(planted(), transform=STRETCH, labels=("bright", "dark"))
+    return pl.wrap(planted_net(), transform=STRETCH, labels=("bright", "dark"))
 
 
 def best_of(found):
@@ -75,7 +67,7 @@ def test_it_is_measured_once_and_kept(model):
 def test_it_costs_hardly_more_than_the_usual_map_with_its_check():
     costs = {}
     for method in ("auto", "grad-cam"):
-        counter = Counted(planted())
+        counter = Counted(planted_net())
         e = pl.explain(pl.wrap(counter, transform=STRETCH, labels=("bright", "dark")), scene(), method, "bright")
         e.check()
         costs[method] = e.session.passes
@@ -112,7 +104,7 @@ def test_where_none_is_faithful_it_says_so():
 
 
 def test_a_black_box_is_explained_by_what_needs_outputs_alone():
-    net = planted()
+    net = planted_net()
 
     def box(batch):
         with torch.no_grad():

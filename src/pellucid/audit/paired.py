@@ -100,12 +100,12 @@ class Paired:
         yield f"The evidence lies where it lay with a correlation of {float(np.nanmean(self.agreement)):.2f}."
         mean, low, high = self.border
         if low > 0 or high < 0:
-            share = f"{abs(mean):.1%}", f"[{low:+.1%}, {high:+.1%}]"
-            yield (
-                f"{share[0]} more of it lies at the border {share[1]}."
-                if mean > 0
-                else f"{share[0]} less of it lies at the border {share[1]}."
+            moved, ends = f"{abs(mean):.1%}", f"[{low:+.1%}, {high:+.1%}]"
+            more, less = (
+                f"{moved} more of it lies at the border {ends}.",
+                f"{moved} less of it lies at the border {ends}.",
             )
+            yield more if mean > 0 else less
 
 
 def aligned(second: SampleTable, first_labels: Sequence[str], second_labels: Sequence[str]) -> SampleTable:

@@ -19,10 +19,7 @@ class FailIf(StrEnum):
 
 
 def compare(
-    first: Annotated[
-        str,
-        typer.Argument(metavar="BEFORE", help="A model: see `pellucid models`; or module:function, which builds one."),
-    ],
+    first: Annotated[str, typer.Argument(metavar="BEFORE", help=options.A_MODEL)],
     second: Annotated[str, typer.Argument(metavar="NOW", help="Another, of the same classes.")],
     pictures: Annotated[str, typer.Argument(metavar="FOLDER", help="Pictures (sub-folders or labels.csv: classes).")],
     fail_if: Annotated[

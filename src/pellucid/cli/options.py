@@ -18,8 +18,8 @@ import typer
 if TYPE_CHECKING:
     from pellucid.models.model import VisionModel
 
-_A_MODEL = "A model: see `pellucid models`; or module:function, which builds one."
-ModelArgument = Annotated[str, typer.Argument(help=_A_MODEL)]
+A_MODEL = "A model: see `pellucid models`; or module:function, which builds one."
+ModelArgument = Annotated[str, typer.Argument(help=A_MODEL)]
 ModelOfRecord = Annotated[
     str | None,
     typer.Option(
@@ -28,7 +28,7 @@ ModelOfRecord = Annotated[
         help="The model, where the record can't load it: module:function, which builds it; of a comparison two.",
     ),
 ]
-ModelName = Annotated[str, typer.Option("--model", "-m", help=_A_MODEL)]
+ModelName = Annotated[str, typer.Option("--model", "-m", help=A_MODEL)]
 Weights = Annotated[
     Path | None, typer.Option("--weights", help="A safetensors file or saved state_dict for the model.")
 ]

@@ -16,6 +16,11 @@ def is_nifti_name(source: str | os.PathLike[str]) -> bool:
     return os.fspath(source).lower().endswith((".nii", ".nii.gz"))
 
 
+def nifti_stem(name: str) -> str:
+    """What a NIfTI file is called without its endings."""
+    return name.removesuffix(".gz").removesuffix(".nii")
+
+
 def is_dicom(data: bytes) -> bool:
     """Whether these are the first bytes of DICOM, with its preamble."""
     return data[128:132] == b"DICM"

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from pellucid.errors import MediaError
+from pellucid.media.magic import nifti_stem
 from pellucid.media.orientation import checked, codes
 from pellucid.media.volume import MAX_VOXELS, Volume
 
@@ -75,7 +76,7 @@ def read_nifti(path: Path, time: int | None = None) -> Volume:
     with path.open("rb") as file:
         digest = file_digest(file, "sha256").hexdigest()
     origin = {"kind": "nifti", "affine": which, "codes": codes(affine), "time": time}
-    name = path.name.removesuffix(".gz").removesuffix(".nii")
+    name = nifti_stem(path.name)
     source = str(path) if time is None else f"time:{time}:{path.absolute()}"
     return Volume(
         values=np.nan_to_num(values, nan=0.0, posinf=0.0, neginf=0.0),

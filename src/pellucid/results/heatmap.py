@@ -280,11 +280,9 @@ class Heatmaps(list[Heatmap], Result):
         check(self)
         for e in self:
             of_a_patient = isinstance(e, VolumeHeatmap) or getattr(e.picture, "medical", False)
-            if of_a_patient and e.kind == "map":
+            if of_a_patient and e.kind == "map":  # the card stands beside every medical map
                 truth = e.extras.get("truth")
-                e.reliability(
-                    truth[0].numpy() if truth is not None and truth.any() else None
-                )  # beside every medical map
+                e.reliability(truth[0].numpy() if truth is not None and truth.any() else None)
         return [e.quality for e in self if e.quality is not None]
 
     def redact(self, boxes: Sequence[Sequence[float]]) -> Heatmaps:

@@ -99,9 +99,7 @@ def hidden_looks(
     if "frames" in shown:  # (K, C, h, w)
         coarse = coarse_on_input(shown["frames"].movedim(1, -1).numpy(), geometry, boxes)
         shown["frames"] = torch.from_numpy(coarse).movedim(-1, 1).contiguous()
-    if (
-        "maps" in shown and shown["maps"].ndim > 2
-    ):  # (K, h, w), of a clip (K, T, h, w), coarse already where a cell is large
+    if "maps" in shown and shown["maps"].ndim > 2:  # (K, h, w), of a clip (K, T, h, w); large cells are coarse already
         coarse = coarse_on_input(shown["maps"][..., None].numpy(), geometry, boxes)
         shown["maps"] = torch.from_numpy(coarse[..., 0])
     return shown

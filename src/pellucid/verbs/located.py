@@ -15,6 +15,7 @@ from pellucid.evaluation.boxes import box_figures, mean_figures
 from pellucid.evaluation.reliability import Localisation, localisation
 from pellucid.keep.files import comma_separated, write_together
 from pellucid.media import Volume
+from pellucid.media.magic import nifti_stem
 from pellucid.media.medium import PICTURE, VOLUME, Medium
 from pellucid.models.targets import Target
 from pellucid.models.targets.classes import label_of, resolve_class
@@ -123,10 +124,8 @@ class Located:
         """Whether the one region that is asked for truly is in the picture, which the network does not say."""
         target = targets[0]
         sources = [file for file in files if name in _called(file)]
-        if not sources and isinstance(
-            self.truth, VolumeTruth
-        ):  # a series is called by its hash, for the patient's sake
-            sources = [name]
+        if not sources and isinstance(self.truth, VolumeTruth):
+            sources = [name]  # a series is called by its hash, for the patient's sake
         if len(targets) > 1 or len(sources) != 1 or not isinstance(target, RegionTarget) or target.label is None:
             return False
         label = target.label if isinstance(target.label, str) else label_of(target.label, self.labels or None)
@@ -234,7 +233,7 @@ def told(figures: Mapping[str, Any], label: str, medium: str = "picture") -> lis
 def _called(file: str) -> tuple[str, ...]:
     """What an input is called, by its path."""
     inner = Path(file.rpartition(":")[2])
-    return file, inner.name, inner.stem, inner.name.removesuffix(".gz").removesuffix(".nii")
+    return file, inner.name, inner.stem, nifti_stem(inner.name)
 
 
 def _whole(target: RegionTarget) -> bool:

@@ -11,12 +11,10 @@ import torch
 from pellucid.engine.memory import ANSWERED, ASKED, Memory
 from pellucid.engine.trace import interruptible
 from pellucid.errors import MediaError, MethodError, PellucidError, StorageError
-from pellucid.explanation import REDACTED
 from pellucid.heatmaps import Method, get_method
 from pellucid.models.targets import Target, TargetLike
 from pellucid.registry import settings_of
 from pellucid.results import Heatmap
-from pellucid.results.heatmap import hide
 from pellucid.verbs.explain import explain_each, sampled
 from pellucid.verbs.inputs import Input, ModelLike
 from pellucid.verbs.records import parameters, recorded_target, reloaded
@@ -82,8 +80,8 @@ def more(
         raise StorageError("It cannot be continued, since the picture is not the one of the record: explain it anew.")
     if target is not None and not _same_answers(e, again):
         raise StorageError("It cannot be continued, since the function is not the one that was explained.")
-    if REDACTED in e.extras:
-        hide(again, e.extras[REDACTED][0])
+    if e.hidden is not None:
+        again.redact(e.hidden.tolist())
     for passes in ("forwards", "backwards"):
         again.record.run[passes] += e.record.run[passes]
     return again

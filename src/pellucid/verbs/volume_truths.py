@@ -10,7 +10,7 @@ from torch import Tensor
 from pellucid.errors import AbsentError, MediaError
 from pellucid.media import Volume
 from pellucid.media.geometry import Geometry
-from pellucid.media.magic import is_nifti_name
+from pellucid.media.magic import is_nifti_name, nifti_stem
 from pellucid.media.volumes import read_volume
 from pellucid.models.targets.places import laid_over
 
@@ -78,4 +78,4 @@ class VolumeTruth:
 
 
 def _stem(name: str) -> str:
-    return name.removesuffix(".gz").removesuffix(".nii") if is_nifti_name(name) else name
+    return nifti_stem(name) if is_nifti_name(name) else name

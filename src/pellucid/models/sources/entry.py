@@ -87,11 +87,10 @@ def _called(entry: str, folder: str) -> Any:
         sys.path.insert(0, folder)
     try:
         build = getattr(import_module(name), function)
-    except ModuleNotFoundError as error:
-        if error.name == name.partition(".")[0] and near_misses(entry):
-            find_source(entry)  # a slip in a source's or a model's name
-        raise ModelError(f"{entry!r} can't be imported ({error}): run from the folder that holds it.") from error
     except (ImportError, AttributeError) as error:
+        unknown = isinstance(error, ModuleNotFoundError) and error.name == name.partition(".")[0]
+        if unknown and near_misses(entry):
+            find_source(entry)  # a slip in a source's or a model's name
         raise ModelError(f"{entry!r} can't be imported ({error}): run from the folder that holds it.") from error
     try:
         return build()
