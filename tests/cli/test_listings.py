@@ -11,7 +11,9 @@ import torch
 import torchvision
 
 import pellucid as pl
+from pellucid.cli.commands import COMMANDS, command
 from pellucid.heatmaps import METHODS
+from pellucid.language.sentences import first_paragraph
 
 HEAVY = ("torch", "torchvision", "timm", "numpy", "matplotlib", "PIL", "scipy", "skimage", "rich")
 
@@ -37,12 +39,19 @@ def test_importing_the_package_loads_nothing_heavy():
 def test_help_loads_nothing_heavy():
     code = (
         "import sys; from pellucid.cli import main; code = main(sys.argv[1:] or ['--help']); "
-        f"loaded = [m for m in {HEAVY[:-1]} if m in sys.modules]; print('LOADED', loaded, code)"
+        f"loaded = [m for m in {HEAVY[:-1]} if m in sys.modules]; print('LOADED', loaded, code); "
+        f"print('COMMANDS', [m for m in {[f'pellucid.cli.{name}' for name in COMMANDS]} if m in sys.modules])"
     )
     out = python(code)
     assert "LOADED [] 0" in out
-    for command in ("explain", "methods", "models", "layers", "verify", "doctor"):
-        assert command in out
+    assert "COMMANDS []" in out
+    for name in ("explain", "methods", "models", "layers", "verify", "doctor"):
+        assert name in out
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_a_command_is_listed_by_what_its_own_help_begins_with(name):
+    assert first_paragraph(command(name).help) == COMMANDS[name]
 
 
 def test_every_public_name_is_there_and_the_rest_is_not():
@@ -145,15 +154,15 @@ def test_doctor_knows_every_extra(run):
 
 
 def test_the_listings_are_strict_json(run):
-    for command in (("methods",), ("models", "test_"), ("layers", "timm:test_resnet", "--random-weights"), ("doctor",)):
-        ran = run(*command, "--json")
+    for words in (("methods",), ("models", "test_"), ("layers", "timm:test_resnet", "--random-weights"), ("doctor",)):
+        ran = run(*words, "--json")
         assert (ran.code, ran.err) == (0, "")
         assert json.dumps(ran.json)
 
 
 def test_help_of_every_command(run):
-    for command in ("explain", "methods", "models", "layers", "verify", "doctor"):
-        ran = run(command, "--help")
+    for name in ("explain", "methods", "models", "layers", "verify", "doctor"):
+        ran = run(name, "--help")
         assert (ran.code, ran.err) == (0, "")
         assert "Usage" in ran.out
 

@@ -7,60 +7,11 @@ import os
 import sys
 from collections.abc import Sequence
 
-import typer
-
-from pellucid.cli import (
-    advise,
-    audit,
-    batch,
-    compare,
-    concepts,
-    distill,
-    doctor,
-    evaluate,
-    explain,
-    importance,
-    listings,
-    more,
-    repair,
-    report,
-    studio,
-    tcav,
-    verify,
-    visualize,
-)
+from pellucid.cli.commands import app
 from pellucid.cli.console import say
-from pellucid.cli.help import command, without_language
+from pellucid.cli.help import speaking, without_language
 from pellucid.errors import PellucidError
 from pellucid.language import restored
-
-app = typer.Typer(
-    name="pellucid",
-    help="Explain computer vision models, and measure whether the explanations can be trusted.",
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-)
-app.command("explain")(explain.explain)
-app.command("evaluate")(evaluate.evaluate)
-app.command("importance")(importance.importance)
-app.command("visualize")(visualize.visualize)
-app.command("audit")(audit.audit)
-app.command("compare")(compare.compare)
-app.command("repair")(repair.repair)
-app.command("concepts")(concepts.concepts)
-app.command("tcav")(tcav.tcav)
-app.command("distill")(distill.distill)
-app.add_typer(batch.app, name="batch")
-app.command("methods")(listings.methods)
-app.command("advise")(advise.advise)
-app.command("models")(listings.models)
-app.command("layers")(listings.layers)
-app.command("more")(more.more)
-app.command("report")(report.report)
-app.command("verify")(verify.verify)
-app.command("studio")(studio.studio)
-app.command("doctor")(doctor.doctor)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -73,7 +24,7 @@ def _run(arguments: Sequence[str] | None) -> int:
     try:
         # Usage errors end in SystemExit(2), as the framework prints them; the rest comes back here.
         given = without_language(sys.argv[1:] if arguments is None else arguments)
-        command(app)(args=given, standalone_mode=True, prog_name="pellucid")
+        speaking(app)(args=given, standalone_mode=True, prog_name="pellucid")
     except SystemExit as stop:
         return stop.code if isinstance(stop.code, int) else 1
     except PellucidError as error:

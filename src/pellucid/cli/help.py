@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from importlib import import_module
-from typing import Any
+from typing import Any, TypeVar
 
 import typer
 
@@ -14,6 +14,7 @@ from pellucid.errors import PellucidError
 from pellucid.language import choose, chosen, printable
 
 _FLAG = "--lang"
+C = TypeVar("C")
 
 
 def without_language(arguments: Sequence[str]) -> list[str]:
@@ -32,26 +33,31 @@ def without_language(arguments: Sequence[str]) -> list[str]:
     return rest
 
 
-def command(app: typer.Typer) -> Callable[..., object]:
-    """The command line, its help in the language chosen."""
-    whole = typer.main.get_command(app)
-    if chosen() != "en":
-        for each in _all(whole):
-            each.help = printable(" ".join((each.help or "").partition("\n\n")[0].split()))
-            for parameter in each.params:
-                if getattr(parameter, "help", None):
-                    parameter.help = printable(parameter.help)
-            speak_of(each)
+def speaking(app: typer.Typer) -> Callable[..., object]:
+    """The command line in the language chosen."""
+    whole = in_language(typer.main.get_command(app))
     if chosen() != "en" or "typer.rich_utils" in sys.modules:  # which is loaded to draw help, and not before
         speak(import_module("typer.rich_utils"))
     return whole
 
 
+def in_language(command: C) -> C:
+    """A command, the help of it and of those below it in the language chosen."""
+    if chosen() != "en":
+        for each in _all(command):
+            each.help = printable(" ".join((each.help or "").partition("\n\n")[0].split()))
+            for parameter in each.params:
+                if getattr(parameter, "help", None):
+                    parameter.help = printable(parameter.help)
+            speak_of(each)
+    return command
+
+
 def _all(command: Any) -> Iterator[Any]:
-    """A command and those below it."""
+    """A command and those below it, as they are listed."""
     yield command
-    for each in getattr(command, "commands", {}).values():
-        yield from _all(each)
+    for name in getattr(command, "commands", ()):
+        yield from _all(command.get_command(None, name))
 
 
 def _taken(arguments: Sequence[str]) -> tuple[str | None, list[str]]:
