@@ -13,6 +13,7 @@ from pellucid.errors import MediaError
 from pellucid.media.clip import NOMINAL_RATE, Caps, Footage, Frames, StillError
 from pellucid.media.dicom import DicomFile, coloured, framed, in_colour, open_dicom
 from pellucid.media.magic import may_be_dicom
+from pellucid.media.tiles import in_tiles
 from pellucid.media.window import Window, chosen_window
 
 _LOOKED_AT = 8
@@ -29,9 +30,13 @@ class Cine(Footage):
     def __init__(self, source: str, window: str = "auto", caps: Caps | None = None) -> None:
         self.caps = caps = caps or Caps()
         self._file = file = open_dicom(source)
+        file.check(caps.pixels, frames=1)
         if file.frames < 2:
             raise StillError(f"{file.label} is a single picture; give a clip of several frames.")
-        file.check(caps.pixels, frames=1)
+        if in_tiles(file):
+            raise MediaError(
+                f"The frames of {file.label} are tiles of one picture, no clip: give it to a model of pictures."
+            )
         count, rows, columns = file.frames, int(file.number("Rows", 0)), int(file.number("Columns", 0))
         if count > caps.frames or count * rows * columns > caps.decoded:
             raise MediaError(f"{file.label} claims {count:,} frames of {columns} x {rows}, more than are allowed.")

@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from pellucid.errors import MediaError
 from pellucid.media.magic import is_dicom
 from pellucid.media.picture import MAX_BYTES, MAX_PIXELS, Picture, read_bytes
+from pellucid.media.tiles import in_tiles, whole
 from pellucid.media.window import Window, chosen_window
 
 _DEFLATED = "1.2.840.10008.1.2.1.99"
@@ -135,13 +136,13 @@ class DicomFile:
         return values
 
     def padded(self, stored: NDArray[Any]) -> NDArray[np.bool_] | None:
-        """Which stored numbers stand for "nothing was measured here"; None: none do."""
+        """Which stored numbers stand for "nothing was measured here", as what is no number does; None: none do."""
         first = self.tag("PixelPaddingValue", self.tag("FloatPixelPaddingValue"))
-        if first is None or not isinstance(first, int | float):
-            return None
-        last = self.tag("PixelPaddingRangeLimit", first)
-        low, high = sorted((float(first), float(last)))
-        mask: NDArray[np.bool_] = (stored >= low) & (stored <= high)
+        mask: NDArray[np.bool_] = ~np.isfinite(stored)
+        if isinstance(first, int | float):
+            last = self.tag("PixelPaddingRangeLimit", first)
+            low, high = sorted((float(first), float(last)))
+            mask |= (stored >= low) & (stored <= high)
         return mask if mask.any() else None
 
     def rescaled(self, stored: NDArray[Any]) -> NDArray[np.float32]:
@@ -195,18 +196,22 @@ def read_dicom(source: str | Path, window: str = "auto", data: bytes | None = No
         MediaError: no picture, damaged, or a window that makes no sense.
     """
     file = open_dicom(source, data)
-    file.check(frames=1)
-    notes = [] if file.frames == 1 else [f"The first of its {file.frames} frames is taken."]
+    slide = in_tiles(file)
+    if not slide:
+        file.check(frames=1)
+    notes = [] if file.frames == 1 or slide else [f"The first of its {file.frames} frames is taken."]
     address = file.source if window == "auto" or not file.source else f"window:{window}:{Path(file.source).absolute()}"
+    stored, lies = whole(file) if slide else (file.at(0).stored(), None)
     file = file.at(0)
-    stored = file.stored()
     if in_colour(file, stored):
         if window != "auto":
             raise MediaError(f"{file.label} is a picture in colour, which has no window: leave --window out.")
-        return Picture(coloured(file, stored), file.name, address, file.sha256, tuple(notes), medical=True)
+        return Picture(coloured(file, stored), file.name, address, file.sha256, tuple(notes), lies, medical=True)
     padded = file.padded(stored)
     chosen = chosen_window(file, window, file.rescaled(stored if padded is None else stored[~padded]))
     unit, seen = framed(file, stored, chosen)
+    if lies is not None:
+        seen, unit = lies if seen is None else seen & lies, np.where(lies, unit, np.float32(0))
     remarks = [f"{file.modality} shown in {chosen.words}."]
     if file.colours == "MONOCHROME1":
         remarks.append("Its tag says MONOCHROME1: it was turned over, once, so that bright is more.")
@@ -294,6 +299,10 @@ def unpacked(label: str) -> Iterator[None]:
             raise MediaError(
                 f"{label} is compressed in a way that nothing installed here can read: pip install pylibjpeg "
                 "pylibjpeg-libjpeg pylibjpeg-openjpeg pyjpegls, or decompress it."
+            ) from None
+        if "available plugins" in text:
+            raise MediaError(
+                f"{label} is damaged, or compressed in a way that what is installed here cannot unpack: decompress it."
             ) from None
         kind = type(error).__name__
         raise MediaError(f"{label} is damaged, cut short or no DICOM ({kind}): get or export it again.") from None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import gzip
-from hashlib import file_digest
+from hashlib import file_digest, sha256
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +37,8 @@ def read_nifti(path: Path, time: int | None = None) -> Volume:
         MediaError: no NIfTI, damaged, too large, without a place in space, or of values that are no numbers.
     """
     label = str(path)
+    if path.suffix.lower() == ".img" and path.with_suffix(".hdr").is_file():
+        path = path.with_suffix(".hdr")  # of a pair, which the header tells of
     if not is_nifti(path):
         raise MediaError(
             f"{label} is neither NIfTI nor DICOM: give a .nii or .nii.gz file, or a folder of DICOM slices."
@@ -48,11 +50,13 @@ def read_nifti(path: Path, time: int | None = None) -> Volume:
     try:
         image: Any = nibabel.load(path)
         header, shape = image.header, tuple(int(n) for n in image.shape)
-        kind = header.get_data_dtype()
+        kind = header.get_data_dtype() if hasattr(header, "get_sform") else None
     except Exception as error:
-        raise MediaError(f"{label} is damaged or cut short ({type(error).__name__}): get or export it again.") from None
+        raise _damaged(label, error) from None
     while len(shape) > 3 and shape[-1] == 1:
         shape = shape[:-1]
+    if kind is None:
+        raise MediaError(f"{label} holds {type(image).__name__}, no volume of voxels: convert it.")
     if kind.fields is not None or kind.kind not in "iuf":
         raise MediaError(f"{label} holds {_words(kind)}, not one number a voxel: convert it.")
     size = " x ".join(map(str, shape))
@@ -71,10 +75,9 @@ def read_nifti(path: Path, time: int | None = None) -> Volume:
         ]
         values = np.asarray(data, np.float32)
     except Exception as error:
-        raise MediaError(f"{label} is damaged or cut short ({type(error).__name__}): get or export it again.") from None
+        raise _damaged(label, error) from None
     seen = np.isfinite(values)
-    with path.open("rb") as file:
-        digest = file_digest(file, "sha256").hexdigest()
+    digest = _digest(sorted({path, *(Path(f.filename) for f in image.file_map.values() if f.filename)}))
     origin = {"kind": "nifti", "affine": which, "codes": codes(affine), "time": time}
     name = nifti_stem(path.name)
     source = str(path) if time is None else f"time:{time}:{path.absolute()}"
@@ -88,6 +91,22 @@ def read_nifti(path: Path, time: int | None = None) -> Volume:
         origin=origin,
         made_from=header,
     )
+
+
+def _damaged(label: str, error: Exception) -> MediaError:
+    """What reading raised, in one sentence."""
+    if isinstance(error, FileNotFoundError):
+        return MediaError(f"{label} is one of a pair of files, .hdr and .img: put the other beside it.")
+    return MediaError(f"{label} is damaged or cut short ({type(error).__name__}): get or export it again.")
+
+
+def _digest(files: list[Path]) -> str:
+    """The hash of a file; of a pair that of both hashes."""
+    found = []
+    for one in files:
+        with one.open("rb") as file:
+            found.append(file_digest(file, "sha256").hexdigest())
+    return found[0] if len(found) == 1 else sha256("".join(found).encode()).hexdigest()
 
 
 def _affine(header: Any, otherwise: Any, label: str) -> tuple[Any, str]:

@@ -20,6 +20,7 @@ from pellucid.media.dicom import DicomFile, identifiers, open_dicom, quiet
 from pellucid.media.inputs import natural
 from pellucid.media.magic import may_be_dicom
 from pellucid.media.orientation import checked, codes, from_lps, said, to_mm
+from pellucid.media.tiles import in_tiles
 from pellucid.media.volume import MAX_VOXELS, Volume
 
 T = TypeVar("T")
@@ -162,6 +163,15 @@ def _key(dataset: Any) -> str:
 def _slices(file: DicomFile) -> list[SeriesSlice]:
     """The slices in a file, with the positions of its own or of its functional groups."""
     file.check(MAX_VOXELS)
+    if in_tiles(file):
+        raise MediaError(
+            f"The frames of {file.label} are tiles of one picture, no volume: give it to a model of pictures."
+        )
+    if "MOSAIC" in [str(part).upper() for part in file.tag("ImageType") or []]:
+        raise MediaError(
+            f"{file.label} is a mosaic, all slices in one picture, and does not say where each lies: convert it, such "
+            "as with dcm2niix."
+        )
     if file.tag("PerFrameFunctionalGroupsSequence"):
         return [_slice(file.at(k), k) for k in range(file.frames)]
     if file.frames == 1:
