@@ -88,6 +88,18 @@ def shifted_masks(space):
     return GridMasks(values, space, "nearest", shifts), drawn
 
 
+def smooth_shifted_masks(space):
+    shifts = shifted_masks(space)[0].shifts
+    values = torch.rand(6, *(4 for _ in space), generator=generator())
+    mode = {1: "linear", 2: "bilinear", 3: "trilinear"}[len(space)]
+    large = interpolate(values[:, None], size=[4 * -(-s // 3) for s in space], mode=mode)[:, 0]
+    cut = [
+        mask[tuple(slice(int(d), int(d) + s) for d, s in zip(at, space, strict=True))]
+        for mask, at in zip(large, shifts, strict=True)
+    ]
+    return GridMasks(values, space, "linear", shifts), torch.stack(cut)
+
+
 def window_masks(space):
     size = tuple(max(1, s // 3) for s in space)
     starts = torch.stack([torch.randint(-1, s, (6,), generator=generator(3)) for s in space], 1)
@@ -120,6 +132,7 @@ KINDS = {
     "blocks": block_masks,
     "smooth": smooth_masks,
     "shifted": shifted_masks,
+    "smooth and shifted": smooth_shifted_masks,
     "windows": window_masks,
     "gaussians": gaussian_masks,
     "noisy": noisy_masks,

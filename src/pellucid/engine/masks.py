@@ -7,9 +7,11 @@ values, so a weighted sum of many masks is one matrix product on the small value
 from __future__ import annotations
 
 import hashlib
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Literal
 
 import torch
@@ -21,6 +23,7 @@ from pellucid.errors import MethodError
 from pellucid.registry import settings_of
 
 KEY = 16  # bytes of a mask's name
+_SHIFTS = 64  # of masks that are summed at a time
 _OF_EACH = ("values", "shifts")  # what the masks of one object do not share
 
 
@@ -149,39 +152,46 @@ class GridMasks(Masks):
     mode: Literal["nearest", "linear"] = "nearest"
     shifts: Tensor | None = None
 
-    def _drawn(self, values: Tensor) -> Tensor:
-        """`(m, *grid) -> (m, *size)`, with one cell more than the input's size on each axis where masks are shifted."""
-        grid = values.shape[1:]
-        size = list(self.space)
-        if self.shifts is not None:  # each cell spans ceil(space / (grid - 1)) pixels, so that one cell is to spare
-            size = [g * -(-s // max(1, g - 1)) for g, s in zip(grid, self.space, strict=True)]
-        linear = {1: "linear", 2: "bilinear", 3: "trilinear"}[len(grid)]
-        if self.mode == "nearest":
-            return interpolate(values[:, None].float(), size=size, mode="nearest-exact")[:, 0]
-        return interpolate(values[:, None].float(), size=size, mode=linear, align_corners=False)[:, 0]
+    @cached_property
+    def _whole(self) -> list[Tensor]:
+        """What each cell adds to each place, axis by axis: `(places, cells)`, since drawing is linear in the cells."""
+        mode, corners = ("nearest-exact", None) if self.mode == "nearest" else ("linear", False)
+        profiles = []
+        for cells, places in zip(self.values.shape[1:], self.space, strict=True):
+            # Where masks are shifted, each cell spans ceil(places / (cells - 1)) of them, so that one cell is to spare.
+            drawn = places if self.shifts is None else cells * -(-places // max(1, cells - 1))
+            each = torch.eye(cells, device=self.values.device)[None]
+            profiles.append(interpolate(each, size=drawn, mode=mode, align_corners=corners)[0].T.contiguous())
+        return profiles
+
+    def _profiles(self, shifts: Tensor | None) -> list[Tensor]:
+        """The same for masks at these shifts `(k, axes)`: `(k, places, cells)`, or `(1, places, cells)` for all."""
+        if shifts is None:
+            return [whole[None] for whole in self._whole]
+        at = [
+            shift[:, None] + torch.arange(n, device=shift.device) for shift, n in zip(shifts.T, self.space, strict=True)
+        ]
+        return [whole[rows] for whole, rows in zip(self._whole, at, strict=True)]
 
     def render(self, rows: slice | Tensor) -> Tensor:
         """Drawn, and shifted."""
-        drawn = self._drawn(self.values[rows])
-        if self.shifts is None:
-            return drawn[:, None]
-        cut = [_cut(mask, shift, self.space) for mask, shift in zip(drawn, self.shifts[rows].tolist(), strict=True)]
-        return torch.stack(cut)[:, None]
+        shifts = None if self.shifts is None else self.shifts[rows]
+        return _drawn(self.values[rows].float(), self._profiles(shifts))[:, None]
 
     def accumulate(self, weights: Tensor) -> Tensor:
-        """One product on the grid for each different shift, drawn once and cut."""
-        flat = self.values.float().flatten(1)
-        weights = weights.to(torch.float32)
-        grid = self.values.shape[1:]
+        """One product on the grid for each different shift; along the first axis these are drawn and summed at once."""
+        flat, weights, grid = self.values.float().flatten(1), weights.to(torch.float32), self.values.shape[1:]
         if self.shifts is None:
-            return self._drawn((weights.T @ flat).reshape(-1, *grid))
-        total = torch.zeros(weights.shape[1], *self.space, device=flat.device)
+            return _drawn((weights.T @ flat).reshape(-1, *grid), self._profiles(None))
         kinds, inverse = torch.unique(self.shifts, dim=0, return_inverse=True)
-        for k, shift in enumerate(kinds.tolist()):
-            same = inverse == k
-            drawn = self._drawn((weights[same].T @ flat[same]).reshape(-1, *grid))
-            total += torch.stack([_cut(d, shift, self.space) for d in drawn])
-        return total
+        total = torch.zeros(self.space[0], weights.shape[1] * math.prod(self.space[1:]), device=flat.device)
+        for some in torch.split(torch.arange(len(kinds), device=flat.device), _SHIFTS):
+            first, *others = self._profiles(kinds[some])
+            sums = torch.stack([weights[inverse == k].T @ flat[inverse == k] for k in some])  # (k, T, cells)
+            cells = sums.reshape(len(some), -1, *grid).permute(0, *range(3, 2 + len(grid)), 2, 1)
+            drawn = _drawn(cells.flatten(-2), others)  # (k, cells of the first axis * T, *other places)
+            total += first.transpose(0, 1).flatten(1) @ drawn.reshape(len(some) * grid[0], -1)
+        return total.reshape(self.space[0], -1, *self.space[1:]).transpose(0, 1).contiguous()
 
     def take(self, rows: Tensor) -> GridMasks:
         """The masks with these indices."""
@@ -195,8 +205,14 @@ class GridMasks(Masks):
         return super().distinct()
 
 
-def _cut(drawn: Tensor, shift: Sequence[int], space: Sequence[int]) -> Tensor:
-    return drawn[tuple(slice(a, a + s) for a, s in zip(shift, space, strict=True))]
+def _drawn(values: Tensor, profiles: Sequence[Tensor]) -> Tensor:
+    """`(m, *grid, ...) -> (m, ..., *space)`: one matrix product an axis, each of which then stands at the end."""
+    for profile in profiles:
+        values = values.movedim(1, -1)
+        kept = values.shape[1:-1]
+        rows = values.reshape(len(values), -1, values.shape[-1])
+        values = torch.matmul(rows, profile.transpose(1, 2)).reshape(len(values), *kept, -1)
+    return values
 
 
 def grid_labels(space: Sequence[int], grid: Sequence[int]) -> Tensor:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, ClassVar
 
 import torch
@@ -121,10 +122,16 @@ class Detections:
         if self.labels is not None:
             return (self.labels == labels[:, None]).float()
         vectors = vectors.to(self.classes)
-        lengths = self.classes.norm(dim=-1) * vectors.norm(dim=-1)[:, None]
+        lengths = self._lengths * vectors.norm(dim=-1)[:, None]
         products = torch.einsum("nkc,nc->nk", self.classes, vectors)
         cosines: Tensor = products / lengths.clamp(min=1e-12)
         return cosines
+
+    @cached_property
+    def _lengths(self) -> Tensor:
+        """Of each candidate's classes `(N, K)`, once for all boxes that are asked for."""
+        lengths: Tensor = self.classes.norm(dim=-1)
+        return lengths
 
     def answered(self) -> list[Answered]:
         """The boxes that the detector ends with, picture by picture."""

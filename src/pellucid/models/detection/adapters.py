@@ -37,7 +37,8 @@ class HeadDetector(Adapter):
         """Detections of pictures `(N, 3, h, w)`."""
         shown = HEADS[self.head].shown
         given = x.flip(1) if shown.startswith("bgr") else x
-        given = given * 255 if shown.endswith("255") else given
+        if shown.endswith("255"):
+            given = given * 255 if given is x else given.mul_(255)
         return HEADS[self.head].read(self.module(given), (x.shape[-2], x.shape[-1]))
 
 

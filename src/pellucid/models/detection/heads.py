@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -60,11 +61,19 @@ def yolox(output: Any, size: tuple[int, int]) -> Detections:
     strides = [(s, -(-size[0] // s), -(-size[1] // s)) for s in (8, 16, 32)]
     if raw.ndim != 3 or raw.shape[1] != sum(h * w for _, h, w in strides) or raw.shape[2] < 6:
         raise TargetError(_other("yolox", raw, f"(N, {sum(h * w for _, h, w in strides)}, 5 + classes)"))
-    cells = [(*grid(h, w, raw), torch.full((h * w,), float(s)).to(raw)) for s, h, w in strides]
-    x, y, stride = (torch.cat(each) for each in zip(*cells, strict=True))
-    centre = (raw[..., :2] + torch.stack([x, y], -1)) * stride[:, None]
-    half = raw[..., 2:4].exp() * stride[:, None] / 2
+    corner, stride = (each.to(raw) for each in _pyramid(tuple(strides)))
+    centre = (raw[..., :2] + corner) * stride
+    half = raw[..., 2:4].exp() * (stride / 2)
     return Detections(torch.cat([centre - half, centre + half], -1), raw[..., 5:], raw[..., 4])
+
+
+@lru_cache(maxsize=16)
+@torch.inference_mode(False)  # what is kept must serve gradients too
+def _pyramid(levels: tuple[tuple[int, int, int], ...]) -> tuple[Tensor, Tensor]:
+    """Of (stride, rows, columns): the column and row of each cell `(K, 2)`, and its stride `(K, 1)`."""
+    corners = [torch.stack(grid(h, w, torch.zeros(())), -1) for _, h, w in levels]
+    strides = [torch.full((h * w, 1), float(s)) for s, h, w in levels]
+    return torch.cat(corners), torch.cat(strides)
 
 
 @head("fastestdet", shown="bgr", fit="exact", side=352)
