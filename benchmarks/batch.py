@@ -140,7 +140,7 @@ def killing(size: Size, device: str) -> list[Section]:
     with tempfile.TemporaryDirectory() as home:
         folder = Path(home, "in")
         folder.mkdir()
-        photographs(kills.PICTURES, str(folder))
+        photographs(max(kills.PICTURES), str(folder))
         return [kills.section(kills.killed(Path(home), folder, size.kills), "Batch: kills")]
 
 

@@ -142,6 +142,6 @@ def killing(count: int) -> list[Section]:
     with tempfile.TemporaryDirectory() as home:
         folder = Path(home, "in")
         folder.mkdir()
-        photographs(kills.PICTURES, str(folder))
+        photographs(max(kills.PICTURES), str(folder))
         found = kills.killed(Path(home), folder, count, engine="ray")
     return [kills.section(found, "Batch: kills on Ray")]

@@ -24,13 +24,15 @@ from pellucid.runs.batch import BatchJob, retry_failed
 from pellucid.runs.manifest import Manifest
 
 ROOT = Path(__file__).resolve().parent.parent
-PICTURES = 400
+PICTURES = (400, 1100)
+"""Of a batch, in turn; the driver looks inputs up 1,024 at a time, so that the longer one takes two looks."""
 _WHILE_LOADING = 0.3  # of the kills
 
 
-def job(out: Path, folder: Path) -> BatchJob:
-    """Grad-CAM of a folder."""
-    return BatchJob.of(out, [asked()], Manifest.of([folder]), entry="benchmarks.tiny:slow", path=str(ROOT))
+def job(out: Path, folder: Path, pictures: int | None = None) -> BatchJob:
+    """Grad-CAM of a folder, or of so many of its pictures."""
+    manifest = Manifest.of([folder], pictures)
+    return BatchJob.of(out, [asked()], manifest, entry="benchmarks.tiny:slow", path=str(ROOT))
 
 
 @dataclass
@@ -43,6 +45,7 @@ class Tally:
         changed: shards that were finished, and are gone or have other bytes.
         left: files of no finished shard after the resume.
         aside: inputs that were set aside, since a worker was killed at them twice; `retry-failed` made their rows.
+        pictures: that have a row, of each batch.
     """
 
     killed: Counter[str] = field(default_factory=Counter)
@@ -52,6 +55,7 @@ class Tally:
     left: int = 0
     aside: int = 0
     batches: int = 0
+    pictures: list[int] = field(default_factory=list)
 
 
 def killed(home: Path, folder: Path, count: int, seed: int = 0, engine: str = "local") -> Tally:
@@ -59,7 +63,7 @@ def killed(home: Path, folder: Path, count: int, seed: int = 0, engine: str = "l
 
     Args:
         home: where the batches are.
-        folder: of `PICTURES` pictures.
+        folder: of as many pictures as the longest batch has.
         count: how often.
         seed: of the moments and the victims.
         engine: `local` or `ray`.
@@ -68,17 +72,19 @@ def killed(home: Path, folder: Path, count: int, seed: int = 0, engine: str = "l
     draw, found = random.Random(seed), Tally()
     with _drivers() as start:
         while sum(found.killed[v] for v in ("worker", "driver", "both")) < count:
-            out = home / str(found.batches)
+            out, pictures = home / str(found.batches), PICTURES[found.batches % len(PICTURES)]
             whole: dict[str, str] = {}
             driver = None
             done = False
             while not done and sum(found.killed[v] for v in ("worker", "driver", "both")) < count:
-                driver = driver if driver and _lives(driver) else start(out, folder, draw.choice([1, 2]), engine)
+                driver = (
+                    driver if driver and _lives(driver) else start(out, folder, pictures, draw.choice([1, 2]), engine)
+                )
                 early = draw.random() < _WHILE_LOADING
                 done = not _awaits(driver, out, 0 if early else len(_lines(out)) + 1)
                 time.sleep(draw.random() * (loading if early else 0.8))
                 if done or not _lives(driver):
-                    done = _finished(out)
+                    done = _finished(out, pictures)
                     continue
                 victim = draw.choice(["worker", "driver", "both"])
                 workers = _workers(driver, engine)
@@ -96,7 +102,7 @@ def killed(home: Path, folder: Path, count: int, seed: int = 0, engine: str = "l
             if driver and _lives(driver):
                 _kill(driver)
                 _gone([driver, *_workers(driver, engine)])
-            _examine(out, folder, whole, found)
+            _examine(job(out, folder, pictures), whole, found)
             found.batches += 1
     return found
 
@@ -104,10 +110,11 @@ def killed(home: Path, folder: Path, count: int, seed: int = 0, engine: str = "l
 def section(found: Tally, title: str) -> Section:
     """The table of it."""
     count = sum(found.killed[v] for v in ("worker", "driver", "both"))
+    sizes = ", ".join(f"{n:,}" for n in found.pictures)
     who = ", ".join(f"{found.killed[v]} of {v}" for v in ("worker", "driver", "both"))
     rows = [
         single("kills", count, unit="", note=f"{who}; {found.killed['loading']} before a run's first row"),
-        single("batches", found.batches, unit="", note=f"of {PICTURES} pictures, killed, resumed to the end"),
+        single("batches", found.batches, unit="", note=f"of {sizes} pictures, killed, resumed to the end"),
         single("inputs without a row", found.lost, unit="", limit=at_most(0)),
         single("rows that are there twice", found.twice, unit="", limit=at_most(0)),
         single("finished shards that are gone or have other bytes", found.changed, unit="", limit=at_most(0)),
@@ -120,18 +127,19 @@ def section(found: Tally, title: str) -> Section:
     return Section(title, about, rows)
 
 
-def _examine(out: Path, folder: Path, whole: dict[str, str], found: Tally) -> None:
+def _examine(batch: BatchJob, whole: dict[str, str], found: Tally) -> None:
     """Resume to the end, and count what is wrong."""
-    made = job(out, folder).run()
+    out, made = batch.folder, batch.run()
     assert made.complete, made.line
     now = _digests(out)
     found.changed += sum(now.get(name) != digest for name, digest in whole.items())
     if made.set_aside:
         found.aside += retry_failed(out)
-        made = job(out, folder).run()
+        made = batch.run()
     rows = pl.results(out).table(["id", "input", "status"]).to_pylist()
     times = Counter(row["input"] for row in rows if row["status"] == "done")
-    found.lost += PICTURES - len(times)
+    found.lost += batch.manifest.count() - len(times)
+    found.pictures.append(len(times))
     found.twice += len(rows) - len({row["id"] for row in rows}) + sum(n - 1 for n in times.values())
     journal = Journal(out)
     found.left += len({p.name for p in journal.shards.iterdir()} ^ {p.name for p in journal.paths()})
@@ -141,8 +149,8 @@ def _lines(out: Path) -> list[dict[str, object]]:
     return Journal(out).lines()
 
 
-def _finished(out: Path) -> bool:
-    return sum(int(str(line.get("inputs", 0))) for line in _lines(out)) >= PICTURES
+def _finished(out: Path, pictures: int) -> bool:
+    return sum(int(str(line.get("inputs", 0))) for line in _lines(out)) >= pictures
 
 
 def _digests(out: Path) -> dict[str, str]:
@@ -217,8 +225,8 @@ def _drivers() -> Iterator[object]:
         assert nursery.stdin is not None
         assert nursery.stdout is not None
 
-        def start(out: Path, folder: Path, workers: int, engine: str) -> int:
-            print(json.dumps([str(out), str(folder), workers, engine]), file=nursery.stdin, flush=True)
+        def start(out: Path, folder: Path, pictures: int, workers: int, engine: str) -> int:
+            print(json.dumps([str(out), str(folder), pictures, workers, engine]), file=nursery.stdin, flush=True)
             return int(nursery.stdout.readline())
 
         try:
@@ -230,13 +238,14 @@ def _drivers() -> Iterator[object]:
 def _nursery() -> None:
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     for line in sys.stdin:
-        out, folder, workers, engine = json.loads(line)
+        out, folder, pictures, workers, engine = json.loads(line)
         pid = os.fork()
         if not pid:
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
             os.dup2(2, 1)  # what it prints is no answer of the nursery
             try:
-                job(Path(out), Path(folder)).run(workers, engine=engine, **({"block": 16} if engine == "ray" else {}))
+                extra = {"block": 16} if engine == "ray" else {}
+                job(Path(out), Path(folder), pictures).run(workers, engine=engine, **extra)
             finally:
                 os._exit(0)
         print(pid, flush=True)
