@@ -103,12 +103,16 @@ def test_a_line_that_a_crash_cut_off_is_none(tmp_path):
 def test_shards_without_a_line_are_thrown_away_and_lost_ones_are_missed(tmp_path):
     journal = begun(tmp_path)
     journal.shards.mkdir()
-    for name in ("a", "b", ".c.parquet.1234.tmp"):
+    whole, other = "part-00112233445566aa.parquet", "merged-00112233445566bb.parquet"
+    for name in (whole, other, f".{other}.01234567.tmp", "somebody's.tar"):
         (journal.shards / name).write_bytes(b"rows")
-    journal.append({"shard": "a", "rows": 1})
+    (tmp_path / ".progress.json.01234567.tmp").write_bytes(b"{")
+    (tmp_path / "ray-inputs").mkdir()
+    journal.append({"shard": whole, "rows": 1})
     journal.clean()
-    assert [p.name for p in journal.shards.iterdir()] == ["a"]
-    (journal.shards / "a").unlink()
+    assert {p.name for p in journal.shards.iterdir()} == {whole, "somebody's.tar"}
+    assert {p.name for p in tmp_path.iterdir()} == {"batch.json", "journal.jsonl", "shards"}
+    (journal.shards / whole).unlink()
     with pytest.raises(StorageError, match="is gone, though the batch has finished it"):
         journal.paths()
 
@@ -138,6 +142,28 @@ def test_two_drivers_are_refused(tmp_path):
     with second.driving():
         pass
     assert not first.driven
+
+
+@pytest.mark.parametrize("name", ["shards", "journal.jsonl", "ray-inputs", "lock"])
+def test_a_folder_with_files_of_these_names_that_are_no_batch_s_is_left_as_it_is(tmp_path, name):
+    if name in ("shards", "ray-inputs"):
+        (tmp_path / name).mkdir()
+        mine = tmp_path / name / "0000.tar"
+    else:
+        mine = tmp_path / name
+    mine.write_text("mine")
+    with pytest.raises(StorageError, match=f"holds {name}, but no batch"), Journal(tmp_path).driving():
+        pass
+    assert mine.read_text() == "mine"
+    assert len(list(tmp_path.rglob("*"))) == (1 if mine.parent == tmp_path else 2)
+
+
+def test_a_journal_that_something_else_has_written_to_is_said(tmp_path):
+    journal = begun(tmp_path)
+    journal.append({"shard": "a", "rows": 1})
+    (tmp_path / "journal.jsonl").write_text("what?\n" + (tmp_path / "journal.jsonl").read_text())
+    with pytest.raises(StorageError, match=r"journal\.jsonl is damaged"):
+        journal.finished()
 
 
 def test_no_batch_is_said(tmp_path):

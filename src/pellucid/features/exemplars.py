@@ -7,7 +7,6 @@ Only the pictures chosen are run once more, for the unit's map in each and the c
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -26,6 +25,7 @@ from pellucid.features.receptive_field import Box, ReceptiveField, receptive_fie
 from pellucid.features.table import ScoreTable
 from pellucid.keep.artefact import strict
 from pellucid.keep.home import cache_folder
+from pellucid.keep.scratch import scratch
 from pellucid.media import Geometry, Origin
 from pellucid.models.layers import Layer
 from pellucid.models.model import VisionModel
@@ -157,7 +157,7 @@ def find_exemplars(
     with ExitStack() as stack:
         home = cache_folder("exemplars") if cache is True else Path(cache) if cache else None
         if home is None:
-            home = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="pellucid-")))
+            home = stack.enter_context(scratch())
         about = {
             "model": model.fingerprint(),
             "preprocess": strict(model.preprocess.as_dict()),

@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -17,6 +16,7 @@ import torch
 from torch import Tensor
 
 from pellucid.keep.files import write_bytes
+from pellucid.keep.scratch import scratch
 
 
 @dataclass
@@ -83,5 +83,5 @@ def ledger(folder: str | Path | None, about: dict[str, Any]) -> Iterator[Ledger]
     if folder is not None:
         yield Ledger(Path(folder), about)
         return
-    with TemporaryDirectory(prefix="pellucid-") as temporary:
-        yield Ledger(Path(temporary), about)
+    with scratch() as temporary:
+        yield Ledger(temporary, about)

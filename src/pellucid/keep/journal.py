@@ -4,6 +4,7 @@
     journal.jsonl   a line for each finished shard; what has no line was never finished
     shards/         the rows, in files that are never changed
     lock            held by the driver at work
+    ray-inputs/     what a cluster is given to do, while it works
 
 A line is written after its shard lies safely on disk. So after a crash at any point the lines and the shards that they
 name are whole, and a shard without a line is thrown away.
@@ -13,13 +14,22 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import shutil
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from pellucid.errors import StorageError
 from pellucid.keep.files import unwritable, write_text_durably
+from pellucid.keep.lock import taken
+
+_SHARD = re.compile(r"\.?(part|merged)-[0-9a-f]{16}\.parquet(\.[0-9a-f]{8}\.tmp)?")
+_HALF = re.compile(r"\.(batch|progress)\.json\.[0-9a-f]{8}\.tmp")
+
+
+HANDED_OUT = "ray-inputs"
 
 
 class Journal:
@@ -78,12 +88,21 @@ class Journal:
         return changed
 
     def lines(self) -> list[dict[str, Any]]:
-        """What was noted; a line that a crash cut off is none."""
+        """What was noted; a line that a crash cut off is none.
+
+        Raises:
+            StorageError: it was changed by something else.
+        """
         try:
             data = self._lines.read_bytes()
         except FileNotFoundError:
             return []
-        return [json.loads(line) for line in data[: data.rfind(b"\n") + 1].splitlines() if line.strip()]
+        try:
+            return [json.loads(line) for line in data[: data.rfind(b"\n") + 1].splitlines() if line.strip()]
+        except ValueError as error:
+            raise StorageError(
+                f"{self._lines} is damaged: put back the one that was written, or begin anew."
+            ) from error
 
     def append(self, line: Mapping[str, Any]) -> None:
         """Note something, so that it survives a power cut.
@@ -128,32 +147,43 @@ class Journal:
         return paths
 
     def clean(self) -> None:
-        """Throw away what a crash left: half lines, and shards without a line."""
+        """Throw away what a crash left: half lines, half files, and shards without a line. What has another name than
+        those that are given here stays, whosever it is."""
         if self._lines.exists():
             data = self._lines.read_bytes()
             if not data.endswith(b"\n") and data:
                 with open(self._lines, "rb+") as file:
                     file.truncate(data.rfind(b"\n") + 1)
         counted = {line["shard"] for line in self.finished()}
-        if self.shards.is_dir():
-            for path in self.shards.iterdir():
-                if path.name not in counted:
+        for folder, named in ((self.shards, _SHARD), (self.folder, _HALF)):
+            for path in folder.iterdir() if folder.is_dir() else ():
+                if named.fullmatch(path.name) and path.name not in counted:
                     path.unlink(missing_ok=True)
+        shutil.rmtree(self.folder / HANDED_OUT, ignore_errors=True)
 
     @contextmanager
     def driving(self) -> Iterator[None]:
         """Be the only one who writes.
 
         Raises:
-            StorageError: another driver is at work.
+            StorageError: another driver is at work, or the folder holds files of these names that are no batch's.
         """
+        if not self.exists:
+            others = [p.name for p in (self.shards, self._lines, self.folder / HANDED_OUT) if p.exists()]
+            with suppress(OSError):
+                held = (self.folder / "lock").read_bytes()
+                others += ["lock"] if held and not held.startswith(b"process ") else []
+            if others:
+                raise StorageError(
+                    f"{self.folder} holds {others[0]}, but no batch that it would belong to: choose another --out."
+                )
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             file = open(self.folder / "lock", "a+")  # noqa: SIM115 - held as long as the lock
         except OSError as error:
             raise unwritable(self.folder / "lock", error) from error
         with file:
-            if not _lock(file.fileno()):
+            if not taken(file.fileno()):
                 file.seek(0)
                 raise StorageError(
                     f"{self.folder} is being written to by another run ({file.read().strip() or 'unknown'}): wait for "
@@ -169,25 +199,9 @@ class Journal:
         """Whether a driver is at work."""
         try:
             with open(self.folder / "lock") as file:
-                return not _lock(file.fileno())
+                return not taken(file.fileno())
         except OSError:
             return False
-
-
-def _lock(descriptor: int) -> bool:
-    """Take the lock of an open file, which the system gives back when its process ends; False: someone has it."""
-    try:
-        if os.name == "nt":
-            import msvcrt
-
-            msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined,unused-ignore]
-        else:
-            import fcntl
-
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        return False
-    return True
 
 
 def _short(value: Any) -> str:

@@ -12,10 +12,9 @@ import json
 import os
 import secrets
 import shutil
-import tempfile
 import weakref
 from collections.abc import Generator, Iterator, Sequence
-from contextlib import closing, suppress
+from contextlib import ExitStack, closing, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -28,6 +27,7 @@ from torch import Tensor, nn
 from pellucid.engine import Capture, Cost, default_batch, find_layer
 from pellucid.errors import MediaError, ModelError
 from pellucid.keep.home import cache_folder
+from pellucid.keep.scratch import scratch
 from pellucid.media import Geometry, Pictures
 from pellucid.models.layers import best_layer
 from pellucid.models.model import VisionModel
@@ -138,34 +138,32 @@ def extract(
     layer = run.layer
     about = [_VERSION, weights, model.preprocess.as_dict(), layer, pool, digests, model.device.type, torch.__version__]
     key = _hash([*about, *model.declared.values()])
-    folder = home / key if home is not None else None
-    stored = _load(folder) if folder is not None else None
-    cost = Cost()
-    if stored is None:
-        if folder is not None:
+    with ExitStack() as stack:
+        folder = (stack.enter_context(scratch()) if home is None else home) / key
+        stored, cost = _load(folder), Cost()
+        if stored is None:
             shutil.rmtree(folder, ignore_errors=True)  # damaged, if there is anything
-        folder, cost = _store(run, folder)
-        stored = _load(folder)
-        assert stored is not None
-        if home is not None:
-            _prune(home, keep=folder)
-    values, outputs, meta = stored
-    features = Features(
-        values=values,
-        outputs=outputs,
-        layer=layer,
-        layout=meta["layout"],
-        pool=pool,
-        pictures=pictures,
-        digests=digests,
-        geometries=tuple(Geometry.from_dict(g) for g in meta["geometries"]),
-        key=key,
-        weights=weights,
-        cost=cost,
-        _folder=folder,
-    )
-    if home is None and folder is not None:
-        weakref.finalize(features, shutil.rmtree, folder, ignore_errors=True)
+            cost = _store(run, folder)
+            stored = _load(folder)
+            assert stored is not None
+            if home is not None:
+                _prune(home, keep=folder)
+        values, outputs, meta = stored
+        features = Features(
+            values=values,
+            outputs=outputs,
+            layer=layer,
+            layout=meta["layout"],
+            pool=pool,
+            pictures=pictures,
+            digests=digests,
+            geometries=tuple(Geometry.from_dict(g) for g in meta["geometries"]),
+            key=key,
+            weights=weights,
+            cost=cost,
+            _folder=folder,
+        )
+        weakref.finalize(features, stack.pop_all().close)
     return features
 
 
@@ -251,30 +249,23 @@ class _Run:
                 advance(len(x))
 
 
-def _store(run: _Run, folder: Path | None) -> tuple[Path, Cost]:
+def _store(run: _Run, folder: Path) -> Cost:
     """Run, writing into a folder of another name, which gets its own when all is there."""
-    if folder is None:
-        work = Path(tempfile.mkdtemp(prefix="pellucid-features-"))
-    else:
-        work = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}.tmp")
-        try:
-            work.mkdir(parents=True)
-        except OSError as error:
-            raise MediaError(
-                f"The cache {folder.parent} can't be written to ({error.strerror}): set PELLUCID_CACHE to a folder "
-                "that can, or to `off`."
-            ) from error
+    work = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}.tmp")
+    try:
+        work.mkdir(parents=True)
+    except OSError as error:
+        raise MediaError(
+            f"The cache {folder.parent} can't be written to ({error.strerror}): set PELLUCID_CACHE to a folder "
+            "that can, or to `off`."
+        ) from error
     try:
         _write(run, work)
-        if folder is not None:
-            with suppress(OSError):  # somebody else was quicker: theirs is the same
-                work.rename(folder)
-    except BaseException:
+        with suppress(OSError):  # somebody else was quicker: theirs is the same
+            work.rename(folder)
+    finally:
         shutil.rmtree(work, ignore_errors=True)
-        raise
-    if folder is not None:
-        shutil.rmtree(work, ignore_errors=True)
-    return folder or work, Cost(forwards=run.forwards)
+    return Cost(forwards=run.forwards)
 
 
 def _write(run: _Run, work: Path) -> None:

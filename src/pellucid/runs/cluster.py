@@ -1,6 +1,6 @@
 """The engine of many machines: Ray Data hands out inputs to actors that explain them. The only file that knows Ray.
 
-    todo/*.parquet -> read -> repartition -> map_batches(Explainer) -> the lines of finished shards -> journal
+    ray-inputs/*.parquet -> read -> repartition -> map_batches(Explainer) -> the lines of finished shards -> journal
 
 An actor writes its shard to the shared folder by itself and answers with the line of it. The driver notes the line in
 the same journal as the local engine's, so what is finished is finished, whatever becomes of Ray; a block that Ray runs
@@ -21,6 +21,7 @@ from typing import Any
 
 from pellucid.engine.heap import keep_freed_memory
 from pellucid.errors import ModelError, PellucidError, StorageError
+from pellucid.keep.journal import HANDED_OUT
 from pellucid.keep.shards import arrow
 from pellucid.runs.local import Chunk, written
 from pellucid.runs.manifest import Item
@@ -84,8 +85,7 @@ class Cluster:
         try:
             share = self.share(ray.cluster_resources())
             self.begun(ray.get(ray.remote(_fingerprint).options(**share).remote(self.order)))
-            todo = self.folder.parent / "todo"
-            shutil.rmtree(todo, ignore_errors=True)
+            todo = self.folder.with_name(HANDED_OUT)
             if _listed(chunks, todo, self.block):
                 for row in self._lines(ray, todo, share):
                     line = json.loads(row["line"])

@@ -5,13 +5,13 @@ from __future__ import annotations
 
 import hashlib
 import os
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from pellucid.errors import MediaError
+from pellucid.keep.scratch import scratch
 
 
 def is_remote(source: str) -> bool:
@@ -35,7 +35,7 @@ def fetched(source: str) -> Iterator[str]:
             data = file.read()
     except Exception as error:  # each store has errors of its own
         raise MediaError(f"{source} can't be fetched ({type(error).__name__}: {error}).") from error
-    with tempfile.TemporaryDirectory(prefix="pellucid-") as folder:
+    with scratch() as folder:
         path = Path(folder, os.path.basename(source) or hashlib.sha256(source.encode()).hexdigest()[:8])
         path.write_bytes(data)
         yield str(path)
