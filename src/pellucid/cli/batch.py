@@ -55,7 +55,9 @@ Engine = Annotated[str, typer.Option("--engine", callback=_engine, help="local, 
 def batch(
     inputs: Annotated[
         list[str],
-        typer.Argument(metavar="INPUT...", help="Folders (with all below), globs, a manifest: .parquet, .csv, COCO."),
+        typer.Argument(
+            metavar="INPUT...", help="Folders (with all below), globs, a manifest: .parquet, .csv, .tsv, COCO."
+        ),
     ],
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the rows.")],
     verb: Annotated[
@@ -80,6 +82,9 @@ def batch(
     per_frame: options.PerFrame = None,
     frames: options.Frames = None,
     redact: options.Redact = None,
+    root: Annotated[
+        str | None, typer.Option("--root", help="Where a manifest's paths start; default: its own folder.")
+    ] = None,
 ) -> None:
     """Explain all inputs that have no row yet."""
     from pellucid.models.sources import is_entry
@@ -95,7 +100,7 @@ def batch(
     if precision not in ("float16", "float32"):
         raise typer.BadParameter("float16 or float32", param_hint="--precision")
     spec |= {"precision": precision, "redact": None if redact is None else known_elsewhere(redact)}
-    _drive(BatchJob.of(out, asked, Manifest.of(inputs, limit), **spec), workers, as_json, engine)
+    _drive(BatchJob.of(out, asked, Manifest.of(inputs, limit, root), **spec), workers, as_json, engine)
 
 
 def _requests(verb: str, method: str, target: str, settings: list[str], **how: Any) -> list[Any]:

@@ -36,4 +36,5 @@ def address(source: str | os.PathLike[str]) -> str:
     Empty for what was made in memory, whose source is empty.
     """
     text = os.fspath(source)
-    return text if not text or scheme(text) else str(Path(text).expanduser().resolve())
+    nowhere = not text or "\0" in text  # no file's name holds a zero: whoever opens it says so
+    return text if nowhere or scheme(text) else str(Path(text).expanduser().resolve())

@@ -152,7 +152,7 @@ class BatchJob:
         if about.get("format") != FORMAT:
             raise StorageError(f"{folder} holds no batch of this format ({FORMAT}).")
         plan = WorkOrder(about["model"], tuple(about["requests"]), about["precision"], about.get("redact"))
-        return cls(Path(folder), Manifest(tuple(about["inputs"]), about["limit"]), plan)
+        return cls(Path(folder), _manifest(about), plan)
 
     def about(self, weights: str) -> dict[str, Any]:
         """What `batch.json` holds."""
@@ -165,6 +165,7 @@ class BatchJob:
             "redact": self.plan.redact,
             "inputs": list(self.manifest.given),
             "limit": self.manifest.limit,
+            "root": self.manifest.root,
             "manifest": self.manifest.digest(),
             "version": __version__,
         }
@@ -195,6 +196,8 @@ class BatchJob:
         with journal.driving():
             journal.clean()
             run = _Run(self, journal, tell)
+            if engine == "local" and not run.progress.shards:
+                self.manifest.first_found()
             common: dict[str, Any] = {
                 "count": workers,
                 "threads": max(1, (os.cpu_count() or 1) // workers),
@@ -257,13 +260,13 @@ class _Run:
             ids.add(named)
             stamped = [item.stamped() for item in fresh]
             known, stamps = self.known.find([item.key for item in stamped])
-            stale = [i.key for i, k, s in zip(stamped, known, stamps, strict=True) if k and s != i.stamp]
+            stale = [i.key for i, k, s in zip(stamped, known, stamps, strict=True) if k and i.stamp and s != i.stamp]
             if stale:
                 drop_rows(self.journal, stale)
                 self.progress.inputs -= len(stale)
                 self.progress.notes.append(f"{len(stale)} inputs have changed since their rows were made.")
             for item, k, s in zip(stamped, known, stamps, strict=True):
-                if k and s == item.stamp:
+                if k and (s == item.stamp or not item.stamp):  # a file that is gone, or out of reach, keeps its rows
                     continue
                 if item.key in self.tries:  # at which a worker died before: by itself, so that it takes nobody along
                     yield [item]
@@ -314,6 +317,10 @@ class _Run:
             self._size = int(min(max(self.progress.rate * _SOON, _CHUNK), 2 * self._size, _LARGEST))
 
 
+def _manifest(about: Mapping[str, Any]) -> Manifest:
+    return Manifest(tuple(about["inputs"]), about["limit"], about.get("root"))
+
+
 def status(folder: str | Path) -> Progress:
     """How far the batch of a folder is.
 
@@ -333,7 +340,7 @@ def status(folder: str | Path) -> Progress:
     for name in ("total", "seconds", "fresh", "repeated", "notes"):
         setattr(found, name, last.get(name, getattr(found, name)))
     if found.total is None:
-        found.total = Manifest(tuple(about["inputs"]), about["limit"]).count()
+        found.total = _manifest(about).count()
     return found
 
 
