@@ -330,6 +330,7 @@ def _modules(library: str, build: Callable[[str], Case], names: Sequence[str], s
 def _of_modules(size: Size, _device: str) -> Iterator[Section]:
     yield _modules("timm", _timm, TIMM, size)
     yield _modules("torchvision", _torchvision, TORCHVISION, size)
+    yield _modules("transformers", _transformers, tuple(TRANSFORMERS), size)
 
 
 TITLE = "Coverage of model families"

@@ -308,8 +308,9 @@ class Propagation:
         self.notes: Any = (
             WeakIdKeyDictionary()
         )  # answer -> (its version, what a rule wants to know when it is read again)
+        self.padded: Any = WeakIdKeyDictionary()  # answer -> (its version, what makes ones, and 0 where padded)
         self.first_seen = False  # a layer with weights was met
-        self.ways_back = 0  # how many rules have led back in this backward pass
+        self.layers_back = 0  # how many layers with weights have led back in this backward pass, by rules that count
         self.inputs: list[Any] = []  # of a reference pass: what each rule was given, in order
         self.reference: Iterator[Any] | None = None
         self.branched = False  # the pass and its reference are not of the same functions
@@ -441,7 +442,6 @@ class Propagation:
 
         def accounted(g: Tensor) -> Sequence[Tensor]:
             found = back(g)
-            self.ways_back += 1
             if keeps or not self.accounts:
                 return found
             given = sum(carried(x, h) for x, h in zip(sources, found, strict=True))
@@ -458,7 +458,7 @@ class Propagation:
 
     def begin(self) -> None:
         """A backward pass of another score begins."""
-        self.absorbed, self.ways_back = torch.zeros((), dtype=torch.float64), 0
+        self.absorbed, self.layers_back = torch.zeros((), dtype=torch.float64), 0
 
     def said(self) -> list[str]:
         """A note on what has no rule."""

@@ -22,6 +22,7 @@ from pellucid.engine.rules.layers import (
 from pellucid.engine.rules.pointwise import GATES, POINTWISE, Pass
 from pellucid.engine.rules.products import (
     NORMS,
+    PADS,
     PRODUCTS,
     SUMS,
     Attention,
@@ -31,6 +32,7 @@ from pellucid.engine.rules.products import (
     Normalised,
     Offset,
     Opened,
+    Padded,
     Shared,
     Stop,
 )
@@ -60,6 +62,7 @@ def everything_else() -> dict[str, Rule]:
         **dict.fromkeys(RECTIFIERS, Rectified()),
         **dict.fromkeys(PRODUCTS, Shared()),
         **dict.fromkeys(SUMS, Offset()),
+        **dict.fromkeys(PADS, Padded()),
         **dict.fromkeys(NORMS, Normalised()),
         **dict.fromkeys(("glu", "baddbmm", "addcmul", "normalize"), Opened()),
         "div": Denominator(),

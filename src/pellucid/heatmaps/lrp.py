@@ -7,9 +7,11 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from pellucid.engine.backward import RuleTable, carrier
-from pellucid.engine.rules.layers import Affine, AffineRule, Epsilon, Gamma, Transposed, ZPlus
-from pellucid.engine.rules.products import Expansion
+from pellucid.engine.backward import Rule, RuleTable, carrier
+from pellucid.engine.rules.layers import Affine, AffineRule, BatchNormalised, Epsilon, Gamma, Transposed, ZPlus
+from pellucid.engine.rules.pointwise import Pass
+from pellucid.engine.rules.products import NORMS, Expansion
+from pellucid.engine.rules.winners import MEANS, Excited, Winners
 from pellucid.errors import MethodError
 from pellucid.heatmaps.base import method
 from pellucid.heatmaps.composites import COMPOSITES, Strengths, table
@@ -141,8 +143,10 @@ class Excitation(ZPlus):
     ) -> Tensor:
         """The winners without any bias; in the first layer led back through, those of the dual unit taken off."""
         found = AffineRule.shared(self, layer, weight, None, y, R, transposed)  # `y` holds the bias: term by term
-        if self.contrastive and not layer.call.run.ways_back:
+        run = layer.call.run
+        if self.contrastive and not run.layers_back:
             found = found - AffineRule.shared(self, layer, -weight, None, y, R, transposed)
+        run.layers_back += 1
         return found
 
 
@@ -154,10 +158,11 @@ class Excitation(ZPlus):
     paper="Zhang et al. 2016, arXiv:1608.00507, eq. 7, 10",
 )
 @dataclass(frozen=True, kw_only=True)
-class ExcitationBackprop(RuleMethod):
+class ExcitationBackprop(RelevanceMethod):
     """`P_j = sum_k P_k x_j w_jk+ / sum_i x_i w_ik+`: the chance that a winner's winner's ... winner is this value.
 
-    Starts with 1 at the target. Biases win nothing, so the probabilities of one target sum to 1.
+    Starts with 1 at the target. Biases and what normalisations shift win nothing. So the chances of one target sum to
+    1, less those that end at constants, such as a class token: the fact `absorbed`.
 
     Args:
         strict: refuse a network with a function that has no rule, instead of following its gradient with a note.
@@ -172,14 +177,27 @@ class ExcitationBackprop(RuleMethod):
         return self.contrastive
 
     def rules(self) -> RuleTable:
-        """Winners at every layer with weights."""
-        return table(Excitation(contrastive=self.contrastive), Excitation(contrastive=self.contrastive))
+        """Winners at every layer with weights and every sum; what a normalisation shifts wins nothing."""
+        layers = table(Excitation(contrastive=self.contrastive), Excitation(contrastive=self.contrastive))
+        others: dict[str, Rule] = dict.fromkeys(NORMS, Pass())
+        others |= {**dict.fromkeys(("add", "sub", "rsub"), Winners()), **dict.fromkeys((*MEANS, "matmul"), Excited())}
+        return layers.with_rules(batch_norm=BatchNormalised(Pass()), **others)
 
     def combine(self, x: Tensor, g: Tensor, score: Tensor) -> Tensor:
         """Relevance led back from a score is that score times the probability."""
         return carrier(x) * g / carrier(score)
 
     def facts(self, led: Led, k: int, values: Tensor) -> dict[str, list[float]]:
-        """How far the probabilities are from their sum, 1, or 0 for the contrast."""
-        whole = 0.0 if self.contrastive else 1.0
-        return {"conservation_gap": (values.double().flatten(1).sum(1) - whole).abs().tolist()}
+        """How far the chances in the map and those that end elsewhere, `absorbed`, are from 1 together."""
+        return super().facts(led, k, values * led.scores[k].to(values).reshape(-1, *[1] * (values.ndim - 1)))
+
+    def said(self, facts: dict[str, list[float]]) -> list[str]:
+        """That chances are lost, or end elsewhere, if so; those of the contrast do by intent."""
+        ended = facts["absorbed"][0]
+        if self.contrastive or ended <= _LOST:
+            return super().said(facts)
+        return [
+            *super().said(facts),
+            f"{ended:.1%} of the chances end outside of the picture: at constants such as a class token, or at units "
+            "that nothing excites.",
+        ]

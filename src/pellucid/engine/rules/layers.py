@@ -62,6 +62,12 @@ class Affine:
         """Whether the input alone depends on the picture."""
         return call.live() == [1 if call.name == "addmm" else 0]
 
+    @property
+    def ones(self) -> Tensor:
+        """In the place of each value of the input a 1; a 0 where the network padded zeros on in a call of its own."""
+        known = self.call.run.padded.get(self.x)
+        return torch.ones_like(self.x) if known is None or known[0] != self.x._version else known[1]()
+
     def run(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         """The layer with another input and other weights, the same but for rounding."""
         if self.depthwise:  # torch runs such a layer several times as fast on rows of channels
@@ -167,7 +173,7 @@ class AffineRule(Rule):
         """
         x = layer.x.detach()
         found = torch.zeros_like(x)
-        for share, epsilon, terms in self.groups(x, weight, bias, y):
+        for share, epsilon, terms in self.groups(layer, weight, bias, y):
             given = share * R
             if not bool(given.any()):
                 continue
@@ -181,7 +187,7 @@ class AffineRule(Rule):
 
     @abstractmethod
     def groups(
-        self, x: Tensor, w: Tensor, b: Tensor | None, y: Tensor
+        self, layer: Affine, w: Tensor, b: Tensor | None, y: Tensor
     ) -> Iterator[tuple[Tensor | float, float, Sequence[Term]]]:
         """Groups of terms, each with the share of the relevance that it is given, and its stabiliser."""
 
@@ -260,10 +266,10 @@ class Epsilon(AffineRule):
         return plain(sent)[0]
 
     def groups(
-        self, x: Tensor, w: Tensor, b: Tensor | None, y: Tensor
+        self, layer: Affine, w: Tensor, b: Tensor | None, y: Tensor
     ) -> Iterator[tuple[Tensor | float, float, Sequence[Term]]]:
         """All of it at once."""
-        yield 1.0, self.epsilon, [(x, w, b)]
+        yield 1.0, self.epsilon, [(layer.x.detach(), w, b)]
 
 
 @dataclass(frozen=True)
@@ -287,9 +293,10 @@ class Gamma(AffineRule):
         return super().shared(layer, weight, bias, y, R, transposed)
 
     def groups(
-        self, x: Tensor, w: Tensor, b: Tensor | None, y: Tensor
+        self, layer: Affine, w: Tensor, b: Tensor | None, y: Tensor
     ) -> Iterator[tuple[Tensor | float, float, Sequence[Term]]]:
         """Units that are positive, and units that are negative."""
+        x = layer.x.detach()
         up, down = w + self.gamma * w.clamp(min=0), w + self.gamma * w.clamp(max=0)
         b_up, b_down = (None if b is None else b + self.gamma * b.clamp(**k) for k in ({"min": 0}, {"max": 0}))
         yield (y > 0).to(y), self.epsilon, signs(x, up, down, b_up)
@@ -322,9 +329,10 @@ class AlphaBeta(AffineRule):
         return super().shared(layer, weight, bias, y, R, transposed)
 
     def groups(
-        self, x: Tensor, w: Tensor, b: Tensor | None, y: Tensor
+        self, layer: Affine, w: Tensor, b: Tensor | None, y: Tensor
     ) -> Iterator[tuple[Tensor | float, float, Sequence[Term]]]:
         """What excites, and what inhibits."""
+        x = layer.x.detach()
         up, down = w.clamp(min=0), w.clamp(max=0)
         yield self.alpha, self.epsilon, signs(x, up, down, _part(b, min=0))
         if self.beta:
@@ -346,10 +354,10 @@ class WSquare(AffineRule):
     epsilon: float = 1e-9
 
     def groups(
-        self, x: Tensor, w: Tensor, b: Tensor | None, y: Tensor
+        self, layer: Affine, w: Tensor, b: Tensor | None, y: Tensor
     ) -> Iterator[tuple[Tensor | float, float, Sequence[Term]]]:
         """Squared weights of ones."""
-        yield 1.0, self.epsilon, [(torch.ones_like(x), w.square(), None)]
+        yield 1.0, self.epsilon, [(layer.ones, w.square(), None)]
 
 
 @dataclass(frozen=True)
@@ -364,18 +372,18 @@ class Flat(AffineRule):
         """All channels read and are read alike, so one of each says all."""
         if layer.call.name not in CONVOLUTIONS or layer.call.argument(6, "groups", 1) != 1:
             return super().shared(layer, weight, bias, y, R, transposed)
-        x, channels = layer.x.detach(), 1 - weight.ndim
-        leaf = torch.ones_like(x.narrow(channels, 0, 1)).requires_grad_()
+        channels = 1 - weight.ndim
+        leaf = layer.ones.narrow(channels, 0, 1).clone().requires_grad_()
         z = layer.run(leaf, torch.ones_like(weight[:1, :1]), None)
-        sent = R.sum(channels, keepdim=True) / stable(z.detach() * x.shape[channels], self.epsilon)
+        sent = R.sum(channels, keepdim=True) / stable(z.detach() * layer.x.shape[channels], self.epsilon)
         (h,) = torch.autograd.grad(z, leaf, sent)
-        return h / carrier(layer.x)
+        return h * leaf.detach() / carrier(layer.x)
 
     def groups(
-        self, x: Tensor, w: Tensor, b: Tensor | None, y: Tensor
+        self, layer: Affine, w: Tensor, b: Tensor | None, y: Tensor
     ) -> Iterator[tuple[Tensor | float, float, Sequence[Term]]]:
         """Ones of ones."""
-        yield 1.0, self.epsilon, [(torch.ones_like(x), torch.ones_like(w), None)]
+        yield 1.0, self.epsilon, [(layer.ones, torch.ones_like(w), None)]
 
 
 @dataclass(frozen=True)
@@ -388,11 +396,14 @@ class ZBox(AffineRule):
     epsilon: float = 1e-6
 
     def groups(
-        self, x: Tensor, w: Tensor, b: Tensor | None, y: Tensor
+        self, layer: Affine, w: Tensor, b: Tensor | None, y: Tensor
     ) -> Iterator[tuple[Tensor | float, float, Sequence[Term]]]:
-        """What the input is above the darkest, and below the brightest."""
+        """What the input is above the darkest, and below the brightest; what is padded on is no part of it."""
+        x, ones = layer.x.detach(), layer.ones
         dims = tuple(range(2, x.ndim)) or (1,)
-        low, high = x.amin(dims, keepdim=True).expand_as(x), x.amax(dims, keepdim=True).expand_as(x)
+        inside = ones > 0
+        low = x.where(inside, torch.inf).amin(dims, keepdim=True) * ones
+        high = x.where(inside, -torch.inf).amax(dims, keepdim=True) * ones
         down, up = _part(b, min=0), _part(b, max=0)
         yield (
             1.0,
@@ -407,7 +418,13 @@ class ZBox(AffineRule):
 
 @dataclass(frozen=True)
 class BatchNormalised(Rule):
-    """A batch normalisation in evaluation mode: one layer with what feeds it, else its own plain scale."""
+    """A batch normalisation in evaluation mode: one layer with what feeds it, else its own plain scale.
+
+    Attributes:
+        alone: the rule of one that no layer feeds, in place of the plain scale.
+    """
+
+    alone: Rule | None = None
 
     def __call__(self, call: Call) -> Any:
         """The normalisation's answer; None where it takes its statistics from the batch."""
@@ -422,6 +439,8 @@ class BatchNormalised(Rule):
         if known is not None and known[0] == x._version:
             _, layer, rule, back = known
             return rule.normalised(layer, call, scale, shift, back)
+        if self.alone is not None:
+            return self.alone(call)
         with torch.no_grad():
             y = call.answer()
         factor = scale.reshape(-1, *[1] * (x.ndim - 2))

@@ -11,11 +11,13 @@ from torch import Tensor
 from torch.utils._pytree import tree_leaves, tree_map
 
 from pellucid.engine.attention import attended, proven
-from pellucid.engine.backward import Call, Rule
+from pellucid.engine.backward import Call, Rule, carrier
 from pellucid.engine.rules.pointwise import Pass
 
 PRODUCTS = ("mul", "matmul", "einsum", "outer", "dot")
-SUMS = ("add", "sub", "rsub", "cat", "stack", "pad", "constant_pad_nd")  # what is padded may be ones
+LISTS = ("cat", "stack")
+SUMS = ("add", "sub", "rsub", *LISTS)
+PADS = ("pad", "constant_pad_nd")
 NORMS = ("layer_norm", "native_layer_norm", "group_norm", "rms_norm", "instance_norm")
 
 
@@ -174,7 +176,38 @@ class Offset(Rule):
         if constant is None:
             return None
         answer = call.answer()
+        if call.name in LISTS and call.args:  # a constant stands beside the rest: one of 0 carries relevance too
+            constant = carrier(answer) * _constants(call)
         answer.register_hook(lambda g: run.absorb((constant.double() * g).sum()))
+        return answer
+
+
+def _constants(call: Call) -> Tensor:
+    """1 where a list holds what does not depend on the picture, 0 elsewhere."""
+    with torch.no_grad():
+        marked = [(torch.zeros_like if call.run.is_live(t) else torch.ones_like)(t) for t in call.args[0]]
+        found: Tensor = call.answer(marked, *call.args[1:])
+    return found
+
+
+@dataclass(frozen=True)
+class Padded(Offset):
+    """Zeros padded on are no part of the picture, as those that a convolution pads by itself are none.
+
+    A rule that shares alike among all that it reads leaves them out. Other values are constants, as in a sum.
+    """
+
+    def __call__(self, call: Call) -> Any:
+        """The plain answer, noted as padded; None where what is put on is the picture's own (a mirror)."""
+        value = call.argument(3 if call.name == "pad" else 2, "value")
+        if call.live() != [0] or (call.name == "pad" and call.argument(2, "mode", "constant") != "constant"):
+            return None
+        if value:
+            return super().__call__(call)
+        y, back = call.pulled([0])
+        answer = call.rerouted(y, [0], back)
+        like = call.args[0].detach()
+        call.run.padded[answer] = (answer._version, lambda: call.answer(torch.ones_like(like), *call.args[1:]))
         return answer
 
 
