@@ -24,11 +24,12 @@ def _table(name):
     return json.loads((Path(highdicom.__file__).parent / "_standard" / f"{name}.json").read_text())
 
 
-def missing(dataset, refers=True):
+def missing(dataset, refers=True, lies=True):
     """Attributes of type 1 and 2 of the object's mandatory modules that it lacks, by their paths.
 
     Sequences that are there are looked into, item by item. Of a report's content (whose attributes depend on each
-    item's type of value) only its document is judged. `refers`: whether it must say which pictures it was made from.
+    item's type of value) only its document is judged. `refers`: whether it must say which pictures it was made from;
+    `lies`: whether these lie in the patient, so that it must say where.
     """
     modules, attributes = _table("iod_module_map"), _table("module_attribute_map")
     iod = _table("sop_class_iod_map")[str(dataset.SOPClassUID)]
@@ -41,10 +42,10 @@ def missing(dataset, refers=True):
             for item in _items(dataset, path):
                 if attribute["type"] in ("1", "2") and not _holds(item, keyword, attribute["type"]):
                     found.append("/".join([module, *path, keyword]))
-    return found + _macros(dataset, iod, refers)
+    return found + _macros(dataset, iod, refers, lies)
 
 
-def _macros(dataset, iod, refers):
+def _macros(dataset, iod, refers, lies):
     """Functional groups that are missing: each is in the shared groups, or in those of every frame, and not in both."""
     wanted = next((names for kind, names in MACROS.items() if iod.startswith(kind)), ())
     shared = dataset.get(GROUPS[0], [])
@@ -55,6 +56,7 @@ def _macros(dataset, iod, refers):
         name
         for name in wanted
         if (refers or name != "DerivationImageSequence")
+        and (lies or not name.startswith("Plane"))
         and any(name in group for group in shared) == all(name in group for group in frames)
     ]
 

@@ -26,7 +26,7 @@ from studio.conftest import KEPT, ORIGIN
 ELSEWHERE = {
     "explain": {
         "guarantee", "calibration",  # learned from a folder of pictures
-        "keep-identifiers",  # of DICOM files that only the command line writes
+        "dicom", "keep-identifiers",  # of DICOM files that only the command line writes
         "truth",  # of a folder
         "redact",  # a file of boxes, for what is sent away; the studio shows what its visitor has uploaded
     },

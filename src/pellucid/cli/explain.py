@@ -66,6 +66,7 @@ def explain(
     runtime: options.Runtime = "auto",
     precision: options.Precision = "f32",
     per_slice: options.PerSlice = None,
+    dicom: options.Dicom = "auto",
     keep_identifiers: options.KeepIdentifiers = False,
     truth: options.Truth = None,
     redact: options.Redact = None,
@@ -134,7 +135,7 @@ def explain(
                 continue
             if measured:
                 _measure(found)
-            saved = [str(path) for path in found.save_panel(out, taken, keep_identifiers=keep_identifiers)]
+            saved = list(map(str, found.save_panel(out, taken, dicom=dicom, keep_identifiers=keep_identifiers)))
             report["results"] += _entries(found, saved, located)
             if not as_json:
                 tell(found, saved, measured=check is not None or not vision.medium.moving)

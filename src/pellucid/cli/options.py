@@ -93,6 +93,16 @@ KeepIdentifiers = Annotated[
     ),
 ]
 
+Dicom = Annotated[
+    str,
+    typer.Option(
+        "--dicom",
+        metavar="auto|own|none|SERIES",
+        help="DICOM objects: of DICOM; of NIfTI too, in a study of their own; none; or over the SERIES it was made of.",
+        show_default=True,
+    ),
+]
+
 Out = Annotated[Path, typer.Option("--out", "-o", help="Folder for pictures, pages, tables, values and records.")]
 Seed = Annotated[int, typer.Option("--seed", help="Of whatever is random.")]
 Settings = Annotated[

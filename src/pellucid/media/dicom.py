@@ -123,6 +123,11 @@ class DicomFile:
                 f"between 1 and {max_pixels:,}: check the file."
             )
 
+    def header(self) -> DicomFile:
+        """The same without its pixels: what of it is kept beside a picture."""
+        with quiet():
+            return replace(self, dataset=self.dataset[: (0x7FE0, 0)])
+
     def stored(self, frame: int | None = 0) -> NDArray[Any]:
         """Stored numbers of one frame `(H, W)` or `(H, W, 3)` (colours as RGB), or of all frames (None).
 
@@ -203,10 +208,13 @@ def read_dicom(source: str | Path, window: str = "auto", data: bytes | None = No
     address = file.source if window == "auto" or not file.source else f"window:{window}:{Path(file.source).absolute()}"
     stored, lies = whole(file) if slide else (file.at(0).stored(), None)
     file = file.at(0)
+    header = None if slide else file.header()  # a slide's tiles are no picture of the size of the whole
     if in_colour(file, stored):
         if window != "auto":
             raise MediaError(f"{file.label} is a picture in colour, which has no window: leave --window out.")
-        return Picture(coloured(file, stored), file.name, address, file.sha256, tuple(notes), lies, medical=True)
+        return Picture(
+            coloured(file, stored), file.name, address, file.sha256, tuple(notes), lies, medical=True, made_from=header
+        )
     padded = file.padded(stored)
     chosen = chosen_window(file, window, file.rescaled(stored if padded is None else stored[~padded]))
     unit, seen = framed(file, stored, chosen)
@@ -218,7 +226,8 @@ def read_dicom(source: str | Path, window: str = "auto", data: bytes | None = No
     if padded is not None:
         remarks.append(f"Padding, {padded.mean():.1%} of the picture, is black for the model and counts as not seen.")
     pixels = np.repeat(unit[..., None], 3, axis=-1)
-    return Picture(pixels, file.name, address, file.sha256, tuple(notes), seen, tuple(remarks), medical=True)
+    told = tuple(notes), seen, tuple(remarks)
+    return Picture(pixels, file.name, address, file.sha256, *told, medical=True, made_from=header)
 
 
 def in_colour(file: DicomFile, stored: NDArray[Any]) -> bool:

@@ -67,9 +67,18 @@ def made_uid(*parts: str) -> str:
 
 
 def parametric_map(values: NDArray[Any], volume: Volume, wording: Wording) -> bytes:
-    """A Parametric Map of values `(I, J, K)`, each number as it is (single precision; NaN where nothing was seen)."""
+    """A Parametric Map of values `(I, J, K)`, each number as it is (single precision; NaN where nothing was seen).
+
+    Raises:
+        MediaError: the source does not say where it lies.
+    """
     hd = _highdicom()
     frames, sources, places = _laid_out(values, volume, wording)
+    if places is None:
+        raise MediaError(
+            "A Parametric Map lies in the patient, and this picture does not say where it does (a projection): write a "
+            "segmentation, or take the values of heatmap()."
+        )
     finite = frames[np.isfinite(frames)]
     low, high = (float(finite.min()), float(finite.max())) if finite.size else (0.0, 1.0)
     mapping = hd.pm.RealWorldValueMapping(
@@ -213,8 +222,8 @@ def _burned(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 def _laid_out(
     values: NDArray[Any], volume: Volume, wording: Wording
-) -> tuple[NDArray[np.float32], list[Any], list[Any]]:
-    """The map slice by slice, the data sets that it refers to, and where each slice lies."""
+) -> tuple[NDArray[np.float32], list[Any], list[Any] | None]:
+    """The map slice by slice, the data sets that it refers to, and where each slice lies (None: nowhere)."""
     hd = _highdicom()
     if tuple(values.shape) != volume.size:
         raise MediaError(f"A map of {tuple(values.shape)} is not on the volume's grid {volume.size}.")
@@ -227,6 +236,8 @@ def _laid_out(
     else:
         frames = np.ascontiguousarray(values, np.float32)
         sources = [_source(s, wording) for s in stack]
+    if "ImagePositionPatient" not in sources[0]:
+        return frames, sources, None
     positions = [hd.PlanePositionSequence("PATIENT", list(s.ImagePositionPatient)) for s in sources]
     return frames, sources, positions
 
@@ -238,10 +249,14 @@ def _source(one: SeriesSlice, wording: Wording) -> Any:
     found, true = Dataset(), one.file.dataset
     found.SOPClassUID, found.Modality = true.SOPClassUID, one.file.modality
     found.Rows, found.Columns = one.size
-    found.ImageOrientationPatient = one.file.tag("ImageOrientationPatient")
-    found.ImagePositionPatient, found.PixelSpacing = _short(one.corner), one.file.tag("PixelSpacing")
     found.SliceThickness = one.file.tag("SliceThickness", 1.0)
     _identified(found, true, wording)
+    if one.placed:
+        found.ImageOrientationPatient = one.file.tag("ImageOrientationPatient")
+        found.ImagePositionPatient, found.PixelSpacing = _short(one.corner), one.file.tag("PixelSpacing")
+    else:
+        found.PixelSpacing = one.file.tag("PixelSpacing", one.file.tag("ImagerPixelSpacing", [1.0, 1.0]))
+        del found.FrameOfReferenceUID
     if one.frame is not None:
         found.SOPClassUID, found.SOPInstanceUID = _PICTURE, _frame_uid(found.SOPInstanceUID, one.frame)
     return found
@@ -389,7 +404,7 @@ def _dated() -> Iterator[None]:
     except (ValueError, TypeError, AttributeError, KeyError) as error:
         raise MediaError(
             f"The source's headers do not let a DICOM object be written ({type(error).__name__}; its slices may be of "
-            "several studies or frames of reference): use the NIfTI file."
+            "several studies or frames of reference): use the other files."
         ) from None
 
 

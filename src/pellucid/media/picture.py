@@ -7,8 +7,9 @@ import re
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,6 +40,7 @@ class Picture:
         seen: (H, W), false where nothing was measured (the padding of a medical picture); None: all of it was.
         remarks: how it was made ready to be looked at, where there was a choice.
         medical: whether it is one of a patient, beside whose map a reliability card belongs.
+        made_from: the DICOM file's header, after which results are written; never printed or saved.
     """
 
     pixels: Pixels
@@ -49,6 +51,7 @@ class Picture:
     seen: NDArray[np.bool_] | None = None
     remarks: tuple[str, ...] = ()
     medical: bool = False
+    made_from: Any = field(default=None, repr=False)
 
     @property
     def size(self) -> tuple[int, int]:

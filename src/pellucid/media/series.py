@@ -37,7 +37,7 @@ class SeriesSlice:
         file: it is in.
         frame: of the file; None for a file of one picture. `file` then is as that frame says.
         corner, rows, columns: the centre of its first voxel, and the steps down a column and along a row, in DICOM's
-            millimetres.
+            millimetres; NaN of a picture that lies nowhere.
     """
 
     file: DicomFile
@@ -45,6 +45,11 @@ class SeriesSlice:
     corner: NDArray[np.float64]
     rows: NDArray[np.float64]
     columns: NDArray[np.float64]
+
+    @property
+    def placed(self) -> bool:
+        """Whether it says where it lies in the patient: a projection does not."""
+        return bool(np.isfinite(self.corner).all())
 
     @property
     def normal(self) -> NDArray[np.float64]:
@@ -101,6 +106,25 @@ def read_series(path: Path, number: int | None = None) -> Volume:
         volume = _volume(stack, opened, [*others, *notes], label)
     address = str(path) if number is None else f"series:{number}:{path.absolute()}"
     return volume if private else replace(volume, source=address)
+
+
+def alone(file: DicomFile, sha256: str) -> Volume:
+    """A single picture as a volume of one slice without values: what is written over it needs its headers alone."""
+    frame = None if file.frames == 1 else 0
+    try:
+        one = _slice(file, frame)
+    except MediaError:
+        nowhere = np.full(3, np.nan)
+        one = SeriesSlice(file, frame, nowhere, nowhere, nowhere)
+    return Volume(
+        values=np.zeros((1, *one.size), np.float32),
+        affine=np.eye(4),
+        name=file.name,
+        source="",
+        sha256=sha256,
+        origin={"kind": "dicom", "modality": file.modality},
+        made_from=(one,),
+    )
 
 
 def _chosen(folder: Path, number: int | None) -> tuple[list[DicomFile], list[str]]:

@@ -9,10 +9,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pellucid.media.orientation import Affine, Turn, codes, spacing, turned, turned_affine
+from pellucid.media.orientation import Affine, Turn, codes, spacing, turn_to, turned, turned_affine
 
 MAX_VOXELS = 600_000_000
 """The largest volume read, in voxels; checked from the header."""
+
+
+_SAME = 0.1  # of a voxel: by how much one grid may lie beside another
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,6 +71,13 @@ class Volume:
         seen = None if self.seen is None else turned(self.seen, turn)
         affine = turned_affine(self.affine, self.size, turn)
         return replace(self, values=turned(self.values, turn), seen=seen, affine=affine)
+
+    def along(self, affine: Affine, size: tuple[int, ...]) -> Volume | None:
+        """The same volume on another grid that differs by turned axes alone; None where it lies elsewhere."""
+        there = self.turned(turn_to(self.affine, codes(affine)))
+        corners = np.array([[*np.array(c) * there.size, 1.0] for c in np.ndindex(2, 2, 2)])
+        beside = np.abs((np.linalg.inv(affine) @ (there.affine - affine) @ corners.T)[:3])
+        return there if there.size == tuple(size) and float(beside.max()) <= _SAME else None
 
     def windowed(self, window: tuple[float, float]) -> Volume:
         """The same volume, drawn in another window (centre, width)."""

@@ -82,6 +82,49 @@ class Heatmap(Explained):
         Heatmaps([self]).redact(boxes)
         return self
 
+    def dicom(
+        self,
+        kind: str = "parametric-map",
+        *,
+        keep_identifiers: bool = False,
+        like: str | Path | Volume | None = None,
+    ) -> bytes:
+        """The map of a volume, or of a DICOM picture, as a DICOM object.
+
+        Args:
+            kind: `parametric-map` (each value as it is), `segmentation` (the share of the strongest value), `labelmap`
+                (where it is at least half of that), `capture` (the figure), or `report` (the figures measured by
+                `check`, `reliability`: a structured report, TID 1500).
+            keep_identifiers: patient, study and references of the source, so that a viewer lays the map over it. Else
+                names are empty and identifiers are replaced, the same each time.
+            like: the DICOM series that a NIfTI volume was made of: the object refers to it and lies on its grid.
+
+        Raises:
+            MediaError: highdicom is missing, the volume is sheared, the series is on another grid, the picture was no
+                DICOM, or there is no such kind.
+        """
+        from pellucid.media import read_volume
+        from pellucid.results.viewers import dicom_object
+
+        series = None if like is None else read_volume(like)
+        return dicom_object(self, kind, keep_identifiers=keep_identifiers, like=series)
+
+    def measured(self) -> dict[str, float]:
+        """The figures of `check` and `reliability`, those that were measured, by name."""
+        from pellucid.results.viewers import measured
+
+        return measured(self)
+
+    def viewed(self, study: str = "auto", *, keep_identifiers: bool = False) -> dict[str, bytes]:
+        """What viewers open, by the endings of files: DICOM objects of what came as DICOM (see `Heatmaps.save`)."""
+        from pellucid.results.viewers import dicom_objects
+
+        try:
+            return dicom_objects(self, study, keep_identifiers=keep_identifiers)
+        except MediaError as error:  # the rest is written nevertheless
+            self.notes.append(str(error))
+            return {}
+
     def figure(self) -> Figure:
         """The picture beside its overlay, as a matplotlib figure."""
         return Heatmaps([self]).figure()
@@ -90,9 +133,12 @@ class Heatmap(Explained):
         """Show the figure: in the notebook, or in the system's picture viewer."""
         Heatmaps([self]).show()
 
-    def save(self, folder: str | Path) -> list[Path]:
-        """Write the values (.npz), the record (.json) and the figure (.png) into `folder`; returns the files."""
-        return Heatmaps([self]).save(folder)
+    def save(self, folder: str | Path, *, dicom: str = "auto", keep_identifiers: bool = False) -> list[Path]:
+        """Write the values (.npz), the record (.json) and the figure (.png) into `folder`; returns the files.
+
+        Of what came as DICOM and of volumes, what viewers open too (see `Heatmaps.save`).
+        """
+        return Heatmaps([self]).save(folder, dicom=dicom, keep_identifiers=keep_identifiers)
 
     def on_page(self, file: str = "") -> Card:
         """The explanation as a part of a page."""
@@ -180,69 +226,12 @@ class VolumeHeatmap(Heatmap):
 
         return nifti_bytes(self.heatmap()[0].numpy(), self.volume)
 
-    def dicom(self, kind: str = "parametric-map", *, keep_identifiers: bool = False) -> bytes:
-        """The map as a DICOM object.
-
-        Args:
-            kind: `parametric-map` (each value as it is), `segmentation` (the share of the strongest value), `labelmap`
-                (where it is at least half of that), `capture` (the figure), or `report` (the figures measured by
-                `check`, `reliability`: a structured report, TID 1500).
-            keep_identifiers: patient, study and references of the source, so that a viewer lays the map over it. Else
-                names are empty and identifiers are replaced, the same each time.
-
-        Raises:
-            MediaError: highdicom is missing, the volume is sheared, or there is no such kind.
-        """
-        from pellucid.media import dicom_writing as writing
-
-        about = self.record
-        key = f"{about.input['sha256']} {about.model['weights']} {about.method} {about.target} {about.run.get('seed')}"
-        wording = writing.Wording(self.method, self.target, about.model["name"], key, keep_identifiers)
-        values = self.heatmap()[0].numpy()
-        if kind == "capture":
-            return writing.secondary_capture(self._drawn(), self.volume, wording)
-        if kind == "parametric-map":
-            return writing.parametric_map(values, self.volume, wording)
-        if kind in ("segmentation", "labelmap"):
-            return writing.segmentation(
-                values, self.volume, wording, "labelmap" if kind == "labelmap" else "fractional"
-            )
-        if kind == "report":
-            return writing.structured_report(self.measured(), self.volume, wording)
-        raise MediaError(f"There is no object {kind!r}: parametric-map, segmentation, labelmap, capture or report.")
-
-    def measured(self) -> dict[str, float]:
-        """The figures of `check` and `reliability`, those that were measured, by name."""
-        found = dict(self.card.numbers()) if self.card is not None else {}
-        if (q := self.quality) is not None:
-            areas = {"insertion": q.insertion, "deletion": q.deletion}
-            found |= {name: curve.auc for name, curve in areas.items() if curve is not None}
-            figures = {"sanity": q.sanity, "agreement": q.agreement, "completeness gap": q.completeness_gap}
-            found |= {name: value for name, value in figures.items() if value is not None}
-        return found
-
-    def _drawn(self) -> NDArray[np.uint8]:
-        from io import BytesIO
-
-        from PIL import Image
-
-        return np.asarray(Image.open(BytesIO(Heatmaps([self]).png())).convert("RGB"))
-
-    def exported(self, folder: Path, stem: str, *, keep_identifiers: bool = False) -> list[Path]:
-        """Write what viewers open: a sheet of slices, NIfTI, and of a DICOM series DICOM objects."""
+    def viewed(self, study: str = "auto", *, keep_identifiers: bool = False) -> dict[str, bytes]:
+        """What viewers open, by the endings of files: a sheet of slices, NIfTI, DICOM objects."""
         from pellucid.render.save import figure_png
 
         files = {".slices.png": figure_png(self.slices()), ".nii.gz": self.nifti()}
-        if self.record.input.get("kind") == "dicom" and isinstance(self.picture, Volume):
-            kinds = {"parametric-map": "pm", "segmentation": "seg", "labelmap": "labelmap", "capture": "sc"}
-            if self.measured():
-                kinds["report"] = "sr"
-            try:
-                for kind, ending in kinds.items():
-                    files[f".{ending}.dcm"] = self.dicom(kind, keep_identifiers=keep_identifiers)
-            except MediaError as error:  # the rest is written nevertheless
-                self.notes.append(str(error))
-        return [storage.write_bytes(folder / f"{stem}{ending}", data) for ending, data in files.items()]
+        return files | super().viewed(study, keep_identifiers=keep_identifiers)
 
     def slices(self) -> Figure:
         """Slices from the lowest to the highest that the model saw, each under the map."""
@@ -315,17 +304,36 @@ class Heatmaps(list[Heatmap], Result):
         for group in self.by_picture():
             Result.show(group)
 
-    def save(self, folder: str | Path) -> list[Path]:
-        """Write each explanation's values and record, and each picture's panel, into `folder`; returns the files."""
+    def save(self, folder: str | Path, *, dicom: str = "auto", keep_identifiers: bool = False) -> list[Path]:
+        """Write each explanation's values and record, and each picture's panel, into `folder`; returns the files.
+
+        Of volumes NIfTI and a sheet of slices too, and DICOM objects of volumes and pictures.
+
+        Args:
+            folder: made where it is missing.
+            dicom: `auto`: of what came as DICOM; `own`: of any volume, in a study of its own; `none`; or the DICOM
+                series that a NIfTI volume was made of, which the objects then lie over.
+            keep_identifiers: see `Heatmap.dicom`.
+        """
         taken = names_of_inputs(folder, [e.record.input["source"] for e in self])
-        return [file for group in self.by_picture() for file in group.save_panel(Path(folder), taken)]
+        panels = (
+            group.save_panel(Path(folder), taken, dicom=dicom, keep_identifiers=keep_identifiers)
+            for group in self.by_picture()
+        )
+        return [file for files in panels for file in files]
 
     def save_panel(
-        self, folder: Path, taken: set[str], *, keep_identifiers: bool = False, stem: str | None = None
+        self,
+        folder: Path,
+        taken: set[str],
+        *,
+        dicom: str = "auto",
+        keep_identifiers: bool = False,
+        stem: str | None = None,
     ) -> list[Path]:
         """`save` for the explanations of one picture, under a name that is not in `taken`; the panel comes last.
 
-        `keep_identifiers` is of DICOM objects (see `VolumeHeatmap.dicom`); `stem` is that name, where it is known.
+        `stem` is that name, where it is known.
         """
         stem = unused(slug(self[0].name), taken) if stem is None else stem
         files: list[Path] = []
@@ -334,8 +342,10 @@ class Heatmaps(list[Heatmap], Result):
                 files += storage.save(e, folder / f"{stem}.{name}")
                 if isinstance(e, VideoHeatmap) and e.kind == "map" and e.picture is not None:
                     files.append(storage.write_bytes(folder / f"{stem}.{name}.webm", e.video()))
-                if isinstance(e, VolumeHeatmap) and e.kind == "map":
-                    files += e.exported(folder, f"{stem}.{name}", keep_identifiers=keep_identifiers)
+                for ending, data in (
+                    e.viewed(dicom, keep_identifiers=keep_identifiers) if e.kind == "map" else {}
+                ).items():
+                    files.append(storage.write_bytes(folder / f"{stem}.{name}{ending}", data))
             return [*files, storage.write_bytes(folder / f"{stem}.png", self.png())]
 
     def on_page(self, file: str = "") -> Card:

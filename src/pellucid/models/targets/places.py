@@ -15,11 +15,10 @@ from pellucid.errors import AbsentError, MediaError, TargetError
 from pellucid.media import Volume
 from pellucid.media.geometry import Geometry
 from pellucid.media.magic import is_nifti_name
-from pellucid.media.orientation import codes, turn_to, turned
+from pellucid.media.orientation import turned
 from pellucid.media.volumes import read_volume
 
 _ON = 0.5  # whole numbers are the centres of pixels
-_SAME = 0.1  # of a voxel: by how much a mask may lie beside its volume
 
 
 def shares(at: Sequence[float], size: Sequence[int], *, mm: bool) -> tuple[float, ...]:
@@ -128,9 +127,7 @@ def laid_over(mask: Volume, geometry: Geometry, file: str) -> Tensor:
     if not geometry.affine:
         return torch.from_numpy(mask.values)
     affine = np.vstack([np.asarray(geometry.affine, np.float64), [0, 0, 0, 1]])
-    there = mask.turned(turn_to(mask.affine, codes(affine)))
-    corners = np.array([[*np.array(c) * there.size, 1.0] for c in np.ndindex(2, 2, 2)])
-    beside = np.abs((np.linalg.inv(affine) @ (there.affine - affine) @ corners.T)[:3])
-    if there.size != tuple(geometry.source_size) or beside.max() > _SAME:
+    there = mask.along(affine, tuple(geometry.source_size))
+    if there is None:
         raise AbsentError(f"The true mask {file} is not on the volume's grid: resample it to that.")
     return torch.from_numpy(np.ascontiguousarray(there.values))
