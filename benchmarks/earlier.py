@@ -1,6 +1,6 @@
 """The suite that holds this build beside an earlier one: the calls of the suites for heat maps and perturbation.
 
-Two processes stay open, one for each build, and run each call in turns; processor time decides.
+Two processes are open, one for each build, and run each call in turns; processor time decides.
 """
 
 from __future__ import annotations
@@ -10,7 +10,8 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -22,20 +23,21 @@ from benchmarks.timing import Spread
 
 GROUPS = (
     "cams ResNet-50", "cams ViT-B/16", "paths", "verbs", "samples", "tails", "overhead ResNet-50",
-    "overhead ViT-B/16", "tokens", "windows",
+    "overhead ViT-B/16", "overhead narrow ViT", "tokens", "windows",
 )  # fmt: skip
 _LIMIT = 1.03
-_LEAST, _MOST = 3, 25  # pairs of a call
+_LEAST, _MOST = 3, 25  # pairs of a call in a pair of processes
+_OPENINGS, _SHORT = 4, 1.0  # pairs of processes, for calls of fewer seconds
 
 
 @dataclass(frozen=True)
 class Size:
-    """Seconds of the processor for each call, both builds together."""
+    """Seconds of the processor for each call, both builds together, in all processes."""
 
     seconds: float
 
 
-FULL, QUICK = Size(60.0), Size(3.0)
+FULL, QUICK = Size(60.0), Size(6.0)
 
 
 class _Build:
@@ -68,35 +70,61 @@ class _Build:
         self._process.wait()
 
 
-def _row(builds: tuple[_Build, _Build], group: str, call: str, seconds: float) -> Row:
+Builds = tuple[_Build, _Build]
+Pairs = list[list[dict[str, float]]]
+
+
+def _pairs(builds: Builds, group: str, call: str, seconds: float) -> Pairs:
+    """What a call takes before and now, in turns."""
     first = sum(build.ask(group=group, call=call, warmup=1)["cpu"] for build in builds)
     pairs = []
     for k in range(max(_LEAST, min(_MOST, int(seconds / first)))):
         order = builds if k % 2 else builds[::-1]
         taken = [build.ask(group=group, call=call, warmup=0) for build in order]
         pairs.append(taken if k % 2 else taken[::-1])
+    return pairs
+
+
+def _row(call: str, openings: Sequence[Pairs]) -> Row:
+    pairs = [pair for opening in openings for pair in opening]
     wall, cpu = (Spread.of([now[clock] / before[clock] for before, now in pairs]) for clock in ("wall", "cpu"))
-    least = [min(each[i]["cpu"] for each in pairs) for i in (0, 1)]
-    note = f"least: {least[1]:.3g} s beside {least[0]:.3g} s, {least[1] / least[0]:.3g} x"
+    least = [[min(pair[i]["cpu"] for pair in opening) for opening in openings] for i in (0, 1)]
+    before, now = map(min, least)
+    note = f"least: {now:.3g} s beside {before:.3g} s, {now / before:.3g} x"
+    if len(openings) > 1:
+        told = [f"{a:.3g} to {b:.3g} s" for a, b in ((min(each), max(each)) for each in least)]
+        note += f"; of {len(openings)} processes {told[1]} beside {told[0]}"
     return Row(f"{call} : before", wall, limit=at_most(_LIMIT), cpu=cpu, note=note)
 
 
-def _group(group: str, size: Size, _device: str) -> Iterator[Section]:
+@contextmanager
+def _opened() -> Iterator[Builds]:
+    """A process of the earlier build and one of this, each with a cache of its own."""
     trees = earlier_source().parent, Path(__file__).resolve().parents[1]
     with tempfile.TemporaryDirectory() as one, tempfile.TemporaryDirectory() as other:
         builds = _Build(trees[0], one), _Build(trees[1], other)
         try:
-            calls, now = (build.ask(group=group, call=None) for build in builds)
-            rows = [_row(builds, group, call, size.seconds) for call in calls if call in now]
+            yield builds
         finally:
             for build in builds:
                 build.close()
+
+
+def _group(group: str, size: Size, _device: str) -> Iterator[Section]:
+    taken: dict[str, list[Pairs]] = {}
+    for opening in range(_OPENINGS):
+        with _opened() as builds:
+            calls, now = (build.ask(group=group, call=None) for build in builds)
+            for call in calls:
+                if call in now and (opening == 0 or taken[call][0][0][0]["cpu"] < _SHORT):
+                    taken.setdefault(call, []).append(_pairs(builds, group, call, size.seconds / _OPENINGS))
     about = (
-        f"This build beside that of commit {COMMIT} ({BEFORE} names its worktree), processor time, pairs in turns. The "
-        "least of each is told beside: of calls of a fraction of a second, what the allocator does with a heap of "
-        "another size changes more than three in a hundred."
+        f"This build beside that of commit {COMMIT} ({BEFORE} names its worktree), processor time, pairs in turns. A "
+        "process finds its memory where it happens to lie, which alone changes a call by more than three in a hundred: "
+        f"calls of less than {_SHORT:.0f} s are timed in {_OPENINGS} processes of each build. The least of each is "
+        "told beside."
     )
-    yield Section(f"Beside the earlier build: {group}", about, rows)
+    yield Section(f"Beside the earlier build: {group}", about, [_row(call, pairs) for call, pairs in taken.items()])
 
 
 TITLE = "Beside an earlier build"

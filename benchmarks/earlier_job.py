@@ -12,7 +12,9 @@ import tempfile
 import warnings
 from collections.abc import Callable
 
+import timm
 import torch
+from torch import nn
 
 import pellucid as pl
 from benchmarks import black_box, channels, folder, overhead, rivals, score_cam
@@ -40,7 +42,18 @@ def _overhead(model: str) -> Calls:
     x = inputs_of("cat", vision)
     convolutional = model == "ResNet-50"
     module = score_cam.Subset(vision.module, 128).eval() if convolutional else vision.module
-    methods = overhead.contestants(24, tuple(x.shape[2:]), "chosen" if convolutional else None)
+    return _methods(module, x, "chosen" if convolutional else None)
+
+
+def _narrow() -> Calls:
+    """ViT-B/16 a sixteenth as wide: what a method adds to its passes weighs much more."""
+    torch.manual_seed(0)
+    module = timm.create_model("vit_base_patch16_224", embed_dim=48, num_heads=12).eval()
+    return _methods(module, torch.randn(1, 3, 224, 224), None)
+
+
+def _methods(module: nn.Module, x: torch.Tensor, narrow: str | None) -> Calls:
+    methods = overhead.contestants(24, tuple(x.shape[2:]), narrow)
     return {name: lambda m=method: m.explain(module, x, [0]) for name, method in methods.items()}
 
 
@@ -104,6 +117,7 @@ GROUPS: dict[str, Callable[[], Calls]] = {
     "tails": _tails,
     "overhead ResNet-50": lambda: _overhead("ResNet-50"),
     "overhead ViT-B/16": lambda: _overhead("ViT-B/16"),
+    "overhead narrow ViT": _narrow,
     "tokens": _tokens,
     "windows": _windows,
 }

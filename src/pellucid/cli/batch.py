@@ -12,7 +12,7 @@ from typer.core import TyperGroup
 
 from pellucid.cli import options
 from pellucid.cli.console import say
-from pellucid.language import printable
+from pellucid.language import counted, printable
 
 if TYPE_CHECKING:
     from pellucid.runs.batch import BatchJob, Progress
@@ -166,7 +166,7 @@ def merge(
     """Put many small files of rows together into few."""
     from pellucid.runs.batch import merge
 
-    say(f"{merge(folder, rows)} files")
+    say(counted(merge(folder, rows), "file"))
 
 
 @app.command("export")
@@ -179,7 +179,7 @@ def export(
     """Write the rows of a batch, or some of them, into one file."""
     from pellucid.runs.export import export
 
-    say(f"{export(folder, file, where=where, maps=maps)} rows: {file}")
+    say(f"{counted(export(folder, file, where=where, maps=maps), 'row')}: {file}")
 
 
 def _drive(batch: BatchJob, workers: int, as_json: bool, engine: str) -> None:

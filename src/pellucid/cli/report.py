@@ -9,6 +9,7 @@ import typer
 
 from pellucid.cli import options
 from pellucid.cli.console import say
+from pellucid.language import counted
 
 
 def report(
@@ -45,4 +46,4 @@ def report(
     for refused in made.refused:
         say(f"pellucid: {refused}", aside=True)
     size = told["bytes"] / 1e6
-    say(f"{out}: 1 result, {size:.1f} MB" if made.count == 1 else f"{out}: {made.count} results, {size:.1f} MB")
+    say(f"{out}: {counted(made.count, 'result')}, {size:.1f} MB")

@@ -11,6 +11,7 @@ from pellucid.evaluation.banks.maps import BothEnds
 from pellucid.evaluation.banks.redrawn import RedrawingBank
 from pellucid.evaluation.competitors import Competitor
 from pellucid.evaluation.metrics.registry import Metric
+from pellucid.language import counted
 
 DEFAULT_BASELINE = "blur"
 
@@ -72,12 +73,13 @@ class Schedule:
         """The cost in a line."""
         each = self.forwards(space)
         text = (
-            f"{len(self.competitors)} methods, {len(self.metrics)} metrics: {self.shared(space)} passes an input for "
-            f"all methods together and {self.own(space)} for each, {each} in all"
+            f"{counted(len(self.competitors), 'method')}, {counted(len(self.metrics), 'metric')}: "
+            f"{counted(self.shared(space), 'pass')} an input for all methods together and "
+            f"{self.own(space)} for each, {each} in all"
         )
         text += f"; {each * samples} for {samples} inputs" if samples and samples > 1 else ""
         many = 1 + self.redrawn
-        return f"{text}; besides, each method draws {many} {'map' if many == 1 else 'maps'} an input."
+        return f"{text}; besides, each method draws {counted(many, 'map')} an input."
 
     def same_ground(self) -> list[str]:
         """A warning for each method that hides things behind the baseline that metrics use too."""

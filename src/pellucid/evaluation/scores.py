@@ -190,4 +190,5 @@ def _recommended(found: Recommendation, samples: Sequence[str]) -> Iterator[str]
             yield f"Above {anchor} by {t.difference:+.3g} ({t.low:+.3g} to {t.high:+.3g}, p = {t.p:.2g})."
     if found.failures:
         named = ", ".join(samples[n] for n in found.failures[:6]) + (", ..." if len(found.failures) > 6 else "")
-        yield f"It fails on {len(found.failures)} of {len(samples)} inputs, where an anchor does as well: {named}."
+        count, of = len(found.failures), len(samples)
+        yield f"It fails on {count} of {of} input{_s(of)}, where an anchor does as well: {named}."

@@ -77,6 +77,9 @@ _WORDS = (
     "{0} deviations", "standing: {0}", "forced choice: {0}",
     "most for {0}", "{0} x {1} cells", "{0} × {1} cells", "{0} × {1} cells, {2} channels",
     "peak at {0}", "No such file or directory", "Permission denied", "Is a directory", "Not a directory",
+    "1 input", "1 row", "{0} rows", "1 concept", "{0} concepts", "1 pass", "1 map", "{0} maps",
+    "1 method", "{0} methods", "1 metric", "{0} metrics", "1 backward", "1 file", "1 result", "{0} passes",
+    "{0} rows done", "1 row done", "{0} failed", "{0} kB a row", "{0} results",
     "± 95 % interval", "start state", "steps", "through", "truth", "minimal", "proven", "tried", "module", "usual",
 )  # fmt: skip
 _OF_A_BATCH = ("resume", "retry_failed", "status", "merge", "export")

@@ -64,9 +64,7 @@ def draw(bank: Bank, title: str, *, top: int = 12, pictures: int = 6) -> Figure:
 def _top(sheet: Sheet, bank: Bank, title: str, at: Column, shown: int) -> float:
     """The title, the figures that stand for the whole beside their random counterparts, the notes; where they end."""
     y = head(sheet, title, "", at, at.width)
-    about = (
-        f"{len(bank)} concepts by {bank.dictionary.name} in {bank.count} pictures, layer {bank.layer} ({bank.layout})"
-    )
+    about = what(bank)
     if shown < len(bank):
         about += f"; the {shown} most important are shown"
     y += sheet.line(about, at.x, y, TEXT, colour=QUIET, width=at.width)
@@ -81,7 +79,8 @@ def _top(sheet: Sheet, bank: Bank, title: str, at: Column, shown: int) -> float:
 def what(bank: Bank) -> str:
     """How many concepts, how they were found, and where."""
     where = f"layer {bank.layer} ({bank.layout})"
-    return f"{len(bank)} concepts by {bank.dictionary.name} in {bank.count} pictures, {where}"
+    several = "" if len(bank) == 1 else "s"
+    return f"{len(bank)} concept{several} by {bank.dictionary.name} in {bank.count} pictures, {where}"
 
 
 def summary(bank: Bank) -> list[str]:

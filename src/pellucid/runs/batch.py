@@ -19,6 +19,7 @@ from pellucid.keep.files import write_text_durably
 from pellucid.keep.journal import Journal
 from pellucid.keep.key import Keys, KeySet, number
 from pellucid.keep.shards import arrow, read_columns, write_shard
+from pellucid.language import counted
 from pellucid.progress import duration
 from pellucid.runs.cluster import Cluster
 from pellucid.runs.local import Chunk, Pool
@@ -99,15 +100,18 @@ class Progress:
     @property
     def line(self) -> str:
         """In a line."""
-        of = f" of {self.total}" if self.total is not None else ""
-        text = f"{self.inputs}{of} inputs, {self.done} rows done, {self.failed} failed"
+        inputs = counted(self.inputs, "input")
+        if self.total is not None:
+            inputs = f"{self.inputs} of 1 input" if self.total == 1 else f"{self.inputs} of {self.total} inputs"
+        text = f"{inputs}, {counted(self.done, 'row')} done, {self.failed} failed"
         if self.set_aside:
             text += f" ({self.set_aside} set aside)"
         if self.fresh:
             text += f", {self.rate:.1f} inputs/s" if self.rate >= 0.1 else f", {60 * self.rate:.1f} inputs/min"
         if self.running and self.remaining is not None:
             text += f", {duration(self.remaining)} left"
-        return text + f", {self.passes} passes, {self.bytes / max(self.done + self.failed, 1) / 1000:.1f} kB a row"
+        size = self.bytes / max(self.done + self.failed, 1) / 1000
+        return text + f", {counted(self.passes, 'pass')}, {size:.1f} kB a row"
 
 
 @dataclass(frozen=True)

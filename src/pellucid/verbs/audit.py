@@ -22,6 +22,7 @@ from pellucid.audit.samples import arrays, build, reread
 from pellucid.engine.trace import interruptible
 from pellucid.errors import DataError, MediaError, ModelError, StorageError
 from pellucid.keep.artefact import Artefact
+from pellucid.language import counted
 from pellucid.media import VOLUME, Pictures, PictureSet, read_folder
 from pellucid.models.model import VisionModel
 from pellucid.results.audit import FORMAT, Audit
@@ -95,9 +96,9 @@ def audit(
     notes = [*settled.reading.notes, *known.notes]
     notes += [] if samples.known.any() else [_NO_LABELS]
     notes += [_FEW] if 0 < samples.known.sum() < 100 else []
-    notes += (
-        [f"{len(samples.failed)} pictures could not be used; the first: {samples.failed[0]}"] if samples.failed else []
-    )
+    if samples.failed:
+        lost = counted(len(samples.failed), "picture")
+        notes.append(f"{lost} could not be used; the first: {samples.failed[0]}")
     about = {
         **opening(pictures),
         "name": looked.name,

@@ -21,6 +21,7 @@ from pellucid.importance.exchange import Kept, exchange
 from pellucid.importance.gather import Gathered, by_place, difference, gather, gather_notes
 from pellucid.importance.ledger import Ledger, Row, ledger
 from pellucid.importance.result import INTERVAL
+from pellucid.language import counted
 from pellucid.media import Geometry, Picture, address, scheme
 from pellucid.media.pictures import collect
 from pellucid.media.redaction import coarse
@@ -235,7 +236,7 @@ def _answer(run: _Run, inputs: Any, weights: str, how: dict[str, Any]) -> Import
     layer = measured_layer(model, x, run.asked.players, asked)
     notes = [_PLACED.format(run.asked.players.kind.capitalize())] if run.placed else []
     notes += [_FEW] if min(s.count for s in shares) < 10 else []
-    notes += [f"{len(run.failed)} pictures could not be used."] if run.failed else []
+    notes += [f"{counted(len(run.failed), 'picture')} could not be used."] if run.failed else []
     notes += [_UNSHOWN.format(len(run.unshown))] if run.unshown else []
     notes += gather_notes(run.row(p).notes for p in positions)
     given = _given(inputs)

@@ -11,7 +11,7 @@ import numpy as np
 from pellucid.concepts.bank import Bank, Group
 from pellucid.explanation import Record
 from pellucid.render.concept_tiles import exemplars
-from pellucid.render.concepts import facts, summary
+from pellucid.render.concepts import facts, summary, what
 from pellucid.render.pages.card import Card
 from pellucid.render.pages.page import paragraph, picture, spoken
 from pellucid.render.pages.provenance import drawer
@@ -31,9 +31,7 @@ def concept_card(bank: Bank, title: str, *, record: Record | None = None, file: 
         top: concepts shown, at most.
     """
     ranking = bank.ranking()[:top]
-    about = (
-        f"{len(bank)} concepts by {bank.dictionary.name} in {bank.count} pictures, layer {bank.layer} ({bank.layout})"
-    )
+    about = what(bank)
     lines = [about, *summary(bank)] + ([f"the {top} most important are shown"] if len(bank) > top else [])
     parts = [paragraph(line) for line in lines] + [paragraph(note, warn=True) for note in bank.notes]
     hint, find = spoken("a class, a name, a number"), spoken("find a concept")

@@ -7,6 +7,7 @@ from html import escape
 from typing import Any
 
 from pellucid.explanation import Explanation, Prediction
+from pellucid.language import counted
 from pellucid.render.figure import caption
 from pellucid.render.pages import texts
 from pellucid.render.pages.card import Card
@@ -70,7 +71,7 @@ def _trusted(e: Explanation, file: str) -> str:
     rows: dict[str, Any] = {
         "values": f"{number(float(e.attribution.min()))} to {number(float(e.attribution.max()))}, as they are",
         **{name.replace("_", " "): number(float(value)) for name, value in e.facts.items()},
-        "passes": ", ".join(f"{e.record.run.get(way, 'unknown')} {way}" for way in ("forwards", "backwards")),
+        "passes": ", ".join(counted(e.record.run[f"{way}s"], way) for way in ("forward", "backward")),
     }
     ranking = ""
     if e.kind == "channels":

@@ -1,0 +1,14 @@
+"""Numbers of things, in words."""
+
+from __future__ import annotations
+
+
+def counted(count: int, thing: str) -> str:
+    """`1 forward`, `2 forwards`, `1 pass`, `0 passes`.
+
+    Args:
+        count: how many.
+        thing: the word for one of them.
+    """
+    ending = "" if count == 1 else "es" if thing.endswith("s") else "s"
+    return f"{count} {thing}{ending}"
