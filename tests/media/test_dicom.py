@@ -10,8 +10,9 @@ import pytest
 import pellucid as pl
 from helpers import dicom as made
 from pellucid.errors import MediaError
-from pellucid.media import expand, read_image
+from pellucid.media import expand, read_image, read_volume
 from pellucid.media.dicom import open_dicom
+from pellucid.media.footage import open_clip
 
 pydicom = pytest.importorskip("pydicom")
 ROWS = np.arange(64, dtype=np.int16).reshape(8, 8)
@@ -209,6 +210,11 @@ def test_every_file_of_the_library_is_read_or_refused_in_a_sentence(caplog, recw
     files = sorted((Path(pydicom.data.__file__).parent / "test_files").glob("*.dcm"))
     read, refused = 0, []
     for path in files:
+        for whole in (read_volume, open_clip):
+            try:
+                whole(path)
+            except MediaError as error:
+                refused.append(str(error))
         try:
             picture = read_image(path)
         except MediaError as error:

@@ -223,6 +223,7 @@ def test_a_run_writes_all_of_it_and_nothing_of_the_patient(folder, tmp_path):
     report = opened(e.dicom("report"))
     assert report.Modality == "SR"
     assert {f.name.rpartition("grad-cam")[2] for f in e.save(tmp_path / "told")} >= {".sr.dcm"}
+    (tmp_path / "told" / "page.html").write_text(e.html())
     assert made.leaks(tmp_path / "told") == []
 
 

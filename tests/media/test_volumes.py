@@ -9,6 +9,7 @@ import pellucid as pl
 from helpers import dicom as made
 from helpers.volumes import ALL, nifti, oblique, place, rigid, series
 from pellucid.errors import MediaError, ModelError
+from pellucid.heatmaps import get_method
 from pellucid.media import CLIP, PICTURE, VOLUME, Geometry, Volume, medium_of, read_volume
 from pellucid.media.orientation import codes, from_lps, said, spacing, to_mm, turn_to
 from pellucid.media.volumes import volumes_in
@@ -131,10 +132,19 @@ def lesion():
     return Volume(values, affine, "lesion", "", "", unit=""), to_mm(affine, (13, 7, 16))
 
 
+FAMILIES = {
+    "class activation": ["grad-cam", "layer-cam"],
+    "gradients": ["saliency", "input-x-gradient", "integrated-gradients", "lrp"],
+    "masks": ["occlusion", "rise"],
+    "supervoxels": [get_method(name, segments="supervoxels") for name in ("lime", "kernel-shap", "shapley")],
+    "regions": ["sufficient"],
+}
+
+
 @pytest.mark.parametrize(
-    "method", ["grad-cam", "layer-cam", "input-x-gradient", "occlusion", "rise", "kernel-shap", "integrated-gradients"]
+    "method", [m for methods in FAMILIES.values() for m in methods], ids=lambda m: getattr(m, "name", m)
 )
-def test_a_planted_lesion_is_found_by_each_family(method, tmp_path):
+def test_a_planted_lesion_is_found_by_each_family(method):
     volume, mm = lesion()
     net = Small().eval()
     with torch.no_grad():
