@@ -9,9 +9,10 @@ from torch import nn
 
 import pellucid as pl
 from helpers import dicom as made
-from pellucid.errors import MediaError
+from pellucid.errors import MediaError, ModelError
 from pellucid.media import CLIP, VOLUME, Caps, Plan, open_clip, read_image
 from pellucid.media.clip import StillError
+from pellucid.verbs.beside_truth import task_beside
 
 pydicom = pytest.importorskip("pydicom")
 FRAMES = np.stack([np.full((8, 10), 40 * k, np.int16) for k in range(5)])
@@ -114,3 +115,20 @@ def test_a_clip_is_explained_and_names_nobody(tmp_path, capsys):
     print(e)
     said = capsys.readouterr()
     assert not any(s in (said.out + said.err).lower() for s in made.SECRETS)
+
+
+def test_a_map_of_a_clip_is_laid_beside_a_mask_of_each_frame(tmp_path):
+    """In Python; on the command line the cure is said."""
+    plain = pl.Preprocess(input_size=(8, 10), mean=(0,) * 3, std=(1,) * 3)
+    model = pl.wrap(Motion().eval(), frames=5, transform=plain)
+    path = clip(tmp_path / "a.dcm", FrameTime=50)
+    e = pl.explain(model, path, "saliency")
+    heat = e.heatmap()[0]
+    peak = np.unravel_index(int(heat.argmax()), heat.shape)
+    mask = np.zeros(heat.shape, bool)
+    mask[peak] = True
+    found = e.reliability(mask).localisation
+    assert (found.hit, found.dice, found.distance) == (True, 1, 0)
+    assert found.mass == pytest.approx(float(heat[peak] / heat.clamp(min=0).sum()))
+    with pytest.raises(ModelError, match=r"in Python e\.reliability\(mask\) lays a map beside a mask \(T, H, W\)"):
+        task_beside(model, [path])

@@ -139,5 +139,5 @@ def test_a_mask_elsewhere_and_a_folder_without_one_say_so(tmp_path, monkeypatch)
     told, rows, _ = asked.ran([head], tmp_path / "small.nii.gz", "--target", "lit")
     assert not rows
     assert "is not on the volume's grid: resample it to that." in told["failed"][0]["error"]
-    with pytest.raises(MediaError, match="give a NIfTI file, or a folder of them"):
+    with pytest.raises(MediaError, match="give a NIfTI file or a DICOM Segmentation"):
         VolumeTruth(tmp_path / "out")

@@ -12,7 +12,7 @@ import numpy as np
 from pellucid.errors import MediaError
 from pellucid.media.clip import NOMINAL_RATE, Caps, Footage, Frames, StillError
 from pellucid.media.dicom import DicomFile, coloured, framed, in_colour, open_dicom
-from pellucid.media.magic import may_be_dicom
+from pellucid.media.magic import is_dicom_file
 from pellucid.media.tiles import in_tiles
 from pellucid.media.window import Window, chosen_window
 
@@ -90,12 +90,7 @@ class Cine(Footage):
 
 def cine_in(path: Path) -> bool:
     """Whether a file is DICOM of several frames."""
-    try:
-        with path.open("rb") as file:
-            head = file.read(132)
-    except OSError:
-        return False
-    if not may_be_dicom(path, head):
+    if not is_dicom_file(path):
         return False
     try:
         return open_dicom(path).frames > 1

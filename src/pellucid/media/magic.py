@@ -29,3 +29,12 @@ def is_dicom(data: bytes) -> bool:
 def may_be_dicom(path: Path, data: bytes) -> bool:
     """Whether a file is DICOM, or is called so and begins as DICOM without its preamble does."""
     return is_dicom(data) or (path.suffix.lower() in DICOM_ENDINGS and data[:2] in _NO_PREAMBLE)
+
+
+def is_dicom_file(path: Path) -> bool:
+    """`may_be_dicom` of a file on disk; false where it can't be read."""
+    try:
+        with path.open("rb") as file:
+            return may_be_dicom(path, file.read(132))
+    except OSError:
+        return False

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from pellucid.errors import MediaError
 from pellucid.media.dicom import DicomFile, identifiers, open_dicom, quiet
 from pellucid.media.inputs import natural
-from pellucid.media.magic import may_be_dicom
+from pellucid.media.magic import is_dicom_file
 from pellucid.media.orientation import checked, codes, from_lps, said, to_mm
 from pellucid.media.tiles import in_tiles
 from pellucid.media.volume import MAX_VOXELS, Volume
@@ -74,7 +74,9 @@ class SeriesSlice:
 def files_of(folder: Path) -> list[Path]:
     """The DICOM files in a folder, or where it has none in the folders below it."""
     for pattern in ("*", "*/*", "*/*/*"):
-        found = [p for p in sorted(folder.glob(pattern), key=lambda p: natural(p.name)) if p.is_file() and _begins(p)]
+        found = [
+            p for p in sorted(folder.glob(pattern), key=lambda p: natural(p.name)) if p.is_file() and is_dicom_file(p)
+        ]
         if found:
             return found
     return []
@@ -112,7 +114,7 @@ def alone(file: DicomFile, sha256: str) -> Volume:
     """A single picture as a volume of one slice without values: what is written over it needs its headers alone."""
     frame = None if file.frames == 1 else 0
     try:
-        one = _slice(file, frame)
+        one = slice_of(file, frame)
     except MediaError:
         nowhere = np.full(3, np.nan)
         one = SeriesSlice(file, frame, nowhere, nowhere, nowhere)
@@ -156,14 +158,6 @@ def _ordered(groups: dict[str, list[T]]) -> dict[str, list[T]]:
     return dict(sorted(groups.items(), key=lambda item: (-len(item[1]), item[0])))
 
 
-def _begins(path: Path) -> bool:
-    try:
-        with path.open("rb") as file:
-            return may_be_dicom(path, file.read(132))
-    except OSError:
-        return False
-
-
 def _series(path: Path) -> str:
     """The series that a file belongs to; empty for what is no picture, or a scout picture of the others."""
     import pydicom
@@ -197,18 +191,23 @@ def _slices(file: DicomFile) -> list[SeriesSlice]:
             "as with dcm2niix."
         )
     if file.tag("PerFrameFunctionalGroupsSequence"):
-        return [_slice(file.at(k), k) for k in range(file.frames)]
+        return [slice_of(file.at(k), k) for k in range(file.frames)]
     if file.frames == 1:
-        return [_slice(file, None)]
+        return [slice_of(file, None)]
     offsets = file.tag("GridFrameOffsetVector")  # of radiotherapy's doses: from the first slice, along the normal
     if offsets is None or len(offsets) != file.frames:
         raise MediaError(f"{file.label} holds {file.frames} frames without a place in space: it is a clip, no volume.")
-    first = _slice(file, None)
+    first = slice_of(file, None)
     apart = [float(offset) - float(offsets[0]) for offset in offsets]
     return [replace(first, frame=k, corner=first.corner + first.normal * apart[k]) for k in range(file.frames)]
 
 
-def _slice(file: DicomFile, frame: int | None) -> SeriesSlice:
+def slice_of(file: DicomFile, frame: int | None) -> SeriesSlice:
+    """A file of one picture, or a frame of a file which is as that frame says, with where it lies.
+
+    Raises:
+        MediaError: it does not say where it lies.
+    """
     wanted = ("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing")
     position, orientation, pixels = (file.tag(keyword) for keyword in wanted)
     if position is None or orientation is None or pixels is None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from pellucid.errors import MediaError
 from pellucid.media.address import scheme, windowed
-from pellucid.media.magic import is_nifti_name, may_be_dicom
+from pellucid.media.magic import is_dicom_file, is_nifti_name
 from pellucid.media.nifti import read_nifti
 from pellucid.media.series import read_series, series_in
 from pellucid.media.volume import Volume
@@ -44,7 +44,7 @@ def _read(text: str) -> Volume:
     path = Path(inner if chosen else text).expanduser()
     if not path.exists():
         raise MediaError(f"There is no file or folder {path}; check the path.")
-    if path.is_dir() or chosen == "series" or _is_dicom_file(path):
+    if path.is_dir() or chosen == "series" or is_dicom_file(path):
         return read_series(path, int(number) if chosen == "series" else None)
     return read_nifti(path, int(number) if chosen == "time" else None)
 
@@ -106,11 +106,3 @@ def _in_window(volume: Volume, asked: str) -> Volume:
     inner = volume.source if not volume.source or scheme(volume.source) else str(Path(volume.source).absolute())
     source = f"window:{asked}:{inner}" if inner else ""
     return replace(volume, window=found.ends, source=source)
-
-
-def _is_dicom_file(path: Path) -> bool:
-    try:
-        with path.open("rb") as file:
-            return may_be_dicom(path, file.read(132))
-    except OSError:
-        return False

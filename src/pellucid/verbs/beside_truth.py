@@ -73,7 +73,10 @@ def task_beside(model: VisionModel, inputs: Input | Sequence[Input]) -> Task:
         ModelError: it is one of clips.
     """
     if model.medium.moving:
-        raise ModelError(f"{model.name or 'The model'} takes clips, and the truth is told of pictures and volumes.")
+        raise ModelError(
+            f"{model.name or 'The model'} takes clips, and --truth is told of pictures and volumes: in Python "
+            "e.reliability(mask) lays a map beside a mask (T, H, W), one of each frame that was shown."
+        )
     if model.task is None:
         for _, item in prepared(model, inputs):
             if not isinstance(item, PellucidError):
