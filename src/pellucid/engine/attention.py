@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import inspect
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -36,11 +37,8 @@ class Attentions:
     weights: list[Tensor] = field(default_factory=list)
 
 
-class _Reader:
-    """Computes attentions with their weights written out, and keeps these."""
-
-    def __init__(self, found: Attentions) -> None:
-        self._found = found
+class Reader(ABC):
+    """Base: what answers in the place of attention, and learns of its weights."""
 
     @property
     def table(self) -> dict[Function, Replacement]:
@@ -54,19 +52,23 @@ class _Reader:
         out: Tensor = function(*args, **kwargs)
         # Attention is a softmax over keys of a (heads, queries, keys) array; class probabilities have fewer axes.
         if out.ndim == 4 and _axis(args, kwargs) in (-1, 3):
-            self._found.weights.append(out)
+            self.keep(out)
         return out
 
     def _scaled_dot_product(self, *args: Any, **kwargs: Any) -> Tensor:
-        with torch.no_grad():
-            fused = nn.functional.scaled_dot_product_attention(*args, **kwargs)
-        out, weights = attended(*args, **kwargs)
-        self._keep(weights)
-        return proven(out, fused)
+        given = _SCALED.bind(*args, **kwargs)
+        given.apply_defaults()
+        query, key, value, mask, *_ = given.arguments.values()
+        options = dict(list(given.arguments.items())[4:])
+        return self.attend(query, key, value, mask, **options)
 
-    def _keep(self, weights: Tensor) -> None:
-        if weights.ndim == 4:
-            self._found.weights.append(weights)
+    @abstractmethod
+    def attend(self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, **options: Any) -> Tensor:
+        """Scaled dot-product attention, over any number of axes."""
+
+    @abstractmethod
+    def keep(self, weights: Tensor) -> None:
+        """Weights that are written out, over any number of axes, are what the network computes with."""
 
     def _multi_head(self, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor | None]:
         """Torch's own function, but what it says of its weights is what its answer is computed from."""
@@ -77,14 +79,37 @@ class _Reader:
         a = SimpleNamespace(**given.arguments)
         batched = a.query.ndim == 3
         q, k, v = _projected(a, batched)
-        out, weights = attended(q, k, v, _mask(a, q, k))
-        self._keep(weights)
+        if a.need_weights:
+            out, weights = attended(q, k, v, _mask(a, q, k))
+            self.keep(weights)
+        else:
+            out = self.attend(q, k, v, _mask(a, q, k))
         out = nn.functional.linear(out.permute(2, 0, 1, 3).flatten(2), a.out_proj_weight, a.out_proj_bias)
         out = proven(out if batched else out.squeeze(1), fused)
         if not a.need_weights:
             return out, None
         shown = weights.mean(1) if a.average_attn_weights else weights
         return out, shown if batched else shown.squeeze(0)
+
+
+class _Reader(Reader):
+    """Computes attentions with their weights written out, and keeps these."""
+
+    def __init__(self, found: Attentions) -> None:
+        self._found = found
+
+    def attend(self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, **options: Any) -> Tensor:
+        """Written out, and compared with torch's own."""
+        with torch.no_grad():
+            fused = nn.functional.scaled_dot_product_attention(query, key, value, mask, **options)
+        out, weights = attended(query, key, value, mask, **options)
+        self.keep(weights)
+        return proven(out, fused)
+
+    def keep(self, weights: Tensor) -> None:
+        """In the order of execution."""
+        if weights.ndim == 4:
+            self._found.weights.append(weights)
 
 
 def attended(
@@ -118,6 +143,7 @@ def attended(
     return weights @ value, weights
 
 
+_SCALED = inspect.signature(attended)
 _MULTI_HEAD = inspect.signature(nn.functional.multi_head_attention_forward)
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import takewhile
 from typing import Any, ClassVar, Literal
@@ -19,8 +19,16 @@ from torch import Tensor
 
 from pellucid.engine import Capture, Cost
 from pellucid.engine.attention import reading_attention
+from pellucid.engine.attention_back import attention_back
 from pellucid.errors import MethodError
-from pellucid.heatmaps.attention_slopes import NO_ATTENTION, of_several, one_by_one, read_slopes
+from pellucid.heatmaps.attention_slopes import (
+    NO_ATTENTION,
+    NO_GRADIENT,
+    of_several,
+    of_several_sizes,
+    one_by_one,
+    scored,
+)
 from pellucid.heatmaps.base import METHODS, Attribution, Method, method
 from pellucid.models.layers import _noise_like
 from pellucid.models.layouts import readings
@@ -155,9 +163,9 @@ def attention_weights(job: Job, inputs: Tensor) -> list[Tensor]:
     return of_several(found.weights)
 
 
-def poolings(weights: Sequence[Tensor]) -> int:
-    """How many attentions at the end are of few queries over more tokens."""
-    few = (w.shape[-2] < w.shape[-1] for w in reversed(weights))
+def pooling_sizes(sizes: Sequence[Sequence[int]]) -> int:
+    """How many attentions at the end are of few queries over more tokens, of the sizes of all."""
+    few = (s[-2] < s[-1] for s in reversed(sizes))
     return sum(1 for _ in takewhile(bool, few))
 
 
@@ -194,56 +202,75 @@ def pooled(tokens: TokenGrid, last: Sequence[Tensor], keep: float, take: float) 
     return found
 
 
-def flow_back(tokens: TokenGrid, steps: Sequence[Tensor], keep: float, take: float, start: str | Tensor) -> Tensor:
-    """Relevance of the output led back through all attentions, `r <- keep r + take r A`, onto the grid.
+class Flow:
+    """Relevance of the output on its way back through all attentions, `r <- keep r + take r A`, onto the grid.
 
     Args:
         tokens: how the attentions read.
-        steps: each attention's matrix `(side by side, L, L)`, in the order of execution.
         keep: what stays where it is (the residual branch).
         take: what moves.
         start: `class` (the first prefix token), `mean` (all tokens of the grid alike), or what each token of a joint
             attention is worth, `(prefix + cells,)`.
+        like: a tensor of the type and device to compute in.
     """
-    frames = tokens.grid[0] if tokens.kind != "joint" else 1
-    places = math.prod(tokens.grid) // frames
-    like = steps[0]
-    first = isinstance(start, str) and start == "class"
-    # (prefix tokens, tokens of the grid); for the factorised kind, each frame has prefix tokens of its own.
-    heads = like.new_zeros(frames if tokens.kind == "factorised" else 1, tokens.prefix)
-    cells = like.new_zeros(frames, places)
-    summary = like.new_zeros(tokens.time_prefix + frames)  # whole frames, factorised only
-    if tokens.kind == "factorised":
-        summary[0 if tokens.time_prefix and first else slice(tokens.time_prefix, None)] = 1.0
-        summary = summary / summary.sum()
-    elif isinstance(start, Tensor):
-        heads[0], cells[0] = start[: tokens.prefix], start[tokens.prefix :]
-    elif first:
-        heads[:, 0] = 1.0
-    else:
-        cells += 1.0 / cells.numel()
-    descended = tokens.kind != "factorised"
-    for together, matrix in zip(reversed(tokens.together), reversed(steps), strict=True):
-        if tokens.kind == "factorised" and together == "time":
-            summary = keep * summary + take * summary @ matrix[0]
-            continue
-        if not descended:  # a frame's summary is its class token, or the mean of its places
-            per_frame = summary[tokens.time_prefix :, None]
-            if tokens.prefix:
-                heads[:, :1] = per_frame
-            else:
-                cells = (per_frame / places).expand(-1, places).clone()
-            descended = True
-        if together == "time":  # each place by itself; prefix tokens take no part
-            cells = keep * cells + take * torch.einsum("ts,stu->us", cells, matrix)
+
+    def __init__(self, tokens: TokenGrid, keep: float, take: float, start: str | Tensor, like: Tensor) -> None:
+        self.tokens, self.keep, self.take = tokens, keep, take
+        frames = tokens.grid[0] if tokens.kind != "joint" else 1
+        places = math.prod(tokens.grid) // frames
+        first = isinstance(start, str) and start == "class"
+        # (prefix tokens, tokens of the grid); for the factorised kind, each frame has prefix tokens of its own.
+        self.heads = like.new_zeros(frames if tokens.kind == "factorised" else 1, tokens.prefix)
+        self.cells = like.new_zeros(frames, places)
+        self.summary = like.new_zeros(tokens.time_prefix + frames)  # whole frames, factorised only
+        if tokens.kind == "factorised":
+            self.summary[0 if tokens.time_prefix and first else slice(tokens.time_prefix, None)] = 1.0
+            self.summary = self.summary / self.summary.sum()
+        elif isinstance(start, Tensor):
+            self.heads[0], self.cells[0] = start[: tokens.prefix], start[tokens.prefix :]
+        elif first:
+            self.heads[:, 0] = 1.0
         else:
-            shared = heads if tokens.kind == "factorised" else heads.expand(frames, -1) / frames
-            every = torch.cat([shared, cells], 1)
-            every = keep * every + take * torch.einsum("fl,flm->fm", every, matrix)
-            heads, cells = every[:, : tokens.prefix], every[:, tokens.prefix :]
-            if tokens.kind != "factorised":
-                heads = heads.sum(0, keepdim=True)
-    return cells.reshape(tokens.grid)
+            self.cells += 1.0 / self.cells.numel()
+        self._descended = tokens.kind != "factorised"
+        self._left = list(tokens.together)
+
+    def back(self, matrix: Tensor) -> None:
+        """Through the last attention that is left, `(side by side, L, L)`."""
+        tokens, together, keep, take = self.tokens, self._left.pop(), self.keep, self.take
+        frames, places = self.cells.shape
+        if tokens.kind == "factorised" and together == "time":
+            self.summary = keep * self.summary + take * self.summary @ matrix[0]
+            return
+        if not self._descended:  # a frame's summary is its class token, or the mean of its places
+            per_frame = self.summary[tokens.time_prefix :, None]
+            if tokens.prefix:
+                self.heads[:, :1] = per_frame
+            else:
+                self.cells = (per_frame / places).expand(-1, places).clone()
+            self._descended = True
+        if together == "time":  # each place by itself; prefix tokens take no part
+            self.cells = keep * self.cells + take * torch.einsum("ts,stu->us", self.cells, matrix)
+            return
+        shared = self.heads if tokens.kind == "factorised" else self.heads.expand(frames, -1) / frames
+        every = torch.cat([shared, self.cells], 1)
+        every = keep * every + take * torch.einsum("fl,flm->fm", every, matrix)
+        self.heads, self.cells = every[:, : tokens.prefix], every[:, tokens.prefix :]
+        if tokens.kind != "factorised":
+            self.heads = self.heads.sum(0, keepdim=True)
+
+    @property
+    def map(self) -> Tensor:
+        """`(*grid)`."""
+        return self.cells.reshape(self.tokens.grid)
+
+
+def flow_back(tokens: TokenGrid, steps: Sequence[Tensor], keep: float, take: float, start: str | Tensor) -> Tensor:
+    """The map of a `Flow` through attentions `(side by side, L, L)`, in the order of execution."""
+    flow = Flow(tokens, keep, take, start, steps[0])
+    for matrix in reversed(steps):
+        flow.back(matrix)
+    return flow.map
 
 
 class AttentionMethod(Method):
@@ -270,15 +297,23 @@ class AttentionMethod(Method):
         Raises:
             MethodError: they are over no grid of tokens.
         """
-        if not steps:
+        tokens, count = self.grid_of(job, [s.shape for s in steps])
+        return tokens, list(steps[:count]), list(steps[count:])
+
+    def grid_of(self, job: Job, sizes: Sequence[Sequence[int]]) -> tuple[TokenGrid, int]:
+        """How the tokens of one input read, and how many of its attentions are among them; the others are poolings.
+
+        `sizes` are `(side by side, ..., queries, keys)`, in the order of execution; raises as `parted`.
+        """
+        if not sizes:
             raise MethodError(NO_ATTENTION)
-        among, last = list(steps[: len(steps) - poolings(steps)]), list(steps[len(steps) - poolings(steps) :])
-        if any(a.shape[-2] != a.shape[-1] for a in among) or any(len(a) != 1 for a in last):
+        count = len(sizes) - pooling_sizes(sizes)
+        if any(s[-2] != s[-1] for s in sizes[:count]) or any(s[0] != 1 for s in sizes[count:]):
             raise MethodError(
                 "Some attentions of this network are between tokens of two kinds (pooled keys, windows that look "
                 "around): use grad-cam or occlusion."
             )
-        return token_grid(job, [(len(a), a.shape[-1]) for a in among]), among, last
+        return token_grid(job, [(s[0], s[-1]) for s in sizes[:count]]), count
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -300,12 +335,12 @@ class RolloutMethod(AttentionMethod):
             start = pooled(tokens, [a[0] for a in last], self.keep, self.take)
         return flow_back(tokens, among, self.keep, self.take, start).float(), tokens.span
 
-    def said(self, steps: Sequence[Tensor]) -> list[str]:
+    def said(self, sizes: Sequence[Sequence[int]]) -> list[str]:
         """A note on an attention pooling at the end."""
-        count = poolings(steps)
+        count = pooling_sizes(sizes)
         if not count or self.start != "auto":
             return []
-        queries, keys = steps[-count].shape[-2:]
+        queries, keys = sizes[-count][-2:]
         asked = "one query" if queries == 1 else f"{queries} queries"
         return [f"The map starts from the attention pooling at the end of the network: {asked} over {keys} tokens."]
 
@@ -351,7 +386,7 @@ class AttentionRollout(RolloutMethod):
             steps = [w.mean(1) for w in attention_weights(one, one.inputs)]
             values, span = self._map(one, steps)
             maps.append(values)
-        found = Attribution(torch.stack(maps), notes=self.said(steps), cost=Cost(forwards=len(maps)), span=span)
+        found = Attribution(torch.stack(maps), notes=self.said(_sizes(steps)), cost=Cost(forwards=len(maps)), span=span)
         return [found for _ in job.targets]
 
 
@@ -378,16 +413,80 @@ class AttentionRelevance(RolloutMethod):
     def roll(self, job: Job) -> list[Attribution]:
         """One forward an input, one backward a target."""
         maps: list[list[Tensor]] = [[] for _ in job.targets]
-        steps: list[Tensor] = []
-        span: Intervals = ()
+        walk = None
         cost = Cost(len(job.inputs), len(job.inputs) * len(job.targets))
         for one in one_by_one(job):
-            read = read_slopes(one)
-            for k, slopes in enumerate(read.gradients):
-                steps = [(g * w).relu().mean(1) for g, w in zip(slopes, read.weights, strict=True)]
-                values, span = self._map(one, steps)
-                maps[k].append(values)
-        return [relevance_of(torch.stack(m), self.said(steps), cost, span) for m in maps]
+            with Capture(one.module, watch=one.watch, input_gradient=True) as capture:
+                with attention_back() as back:
+                    _, scores = capture.scored(one.inputs, scored(one.targets))
+                sizes = of_several_sizes(back.sizes)
+                grid = self.grid_of(one, list(sizes.values()))
+                for k, s in enumerate(scores):
+                    walk = _Walk(self, grid, sizes)
+                    back.met = walk.met
+                    capture.gradients([s], last=k == len(scores) - 1)
+                    maps[k].append(walk.map())
+        assert walk is not None
+        notes, span = self.said(list(walk.sizes.values())), walk.tokens.span
+        return [relevance_of(torch.stack(m), notes, cost, span) for m in maps]
+
+
+class _Walk:
+    """One target's relevance on its way back through attentions as they come by, from the last; none is kept.
+
+    Args:
+        method: what begins where; grid: see `AttentionMethod.grid_of`.
+        sizes: of the attentions that count, by their numbers in the order of execution.
+    """
+
+    def __init__(self, method: RolloutMethod, grid: tuple[TokenGrid, int], sizes: Mapping[int, Sequence[int]]) -> None:
+        self.method, self.sizes = method, sizes
+        self.tokens, self._among = grid
+        self._left = list(sizes)  # the last comes by first
+        self._early: dict[int, Tensor] = {}  # what came before its turn: of blocks side by side
+        self._last: list[Tensor] = []
+        self._flow: Flow | None = None
+        self._seen = False
+
+    def met(self, place: int, weights: Tensor, gradient: Tensor) -> None:
+        """`A = mean over heads of relu(dy/dA A)` of an attention that comes by."""
+        if place not in self.sizes:
+            return
+        self._seen = True
+        self._early[place] = (gradient * weights).relu().mean(1)
+        while self._left and self._left[-1] in self._early:
+            self._back(self._early.pop(self._left.pop()))
+
+    def _back(self, matrix: Tensor) -> None:
+        if len(self._left) >= self._among:
+            self._last.insert(0, matrix[0])
+            return
+        if self._flow is None:
+            method = self.method
+            start: str | Tensor = method.begin(self.tokens)
+            if self._last and method.start == "auto":
+                start = pooled(self.tokens, self._last, method.keep, method.take)
+            self._flow = Flow(self.tokens, method.keep, method.take, start, matrix)
+        self._flow.back(matrix)
+
+    def map(self) -> Tensor:
+        """What reached the grid; an attention that did not come by has no gradient.
+
+        Raises:
+            MethodError: none came by.
+        """
+        if not self._seen:
+            raise MethodError(NO_GRADIENT)
+        while self._left:
+            place = self._left.pop()
+            side, queries, keys = self.sizes[place][0], *self.sizes[place][-2:]
+            self._back(self._early.pop(place) if place in self._early else torch.zeros(side, queries, keys))
+        assert self._flow is not None
+        return self._flow.map.float()
+
+
+def _sizes(weights: Sequence[Tensor]) -> list[torch.Size]:
+    return [w.shape for w in weights]
 
 
 METHODS.alias("generic-attention", of="attention-relevance")

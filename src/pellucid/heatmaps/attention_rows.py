@@ -141,7 +141,8 @@ class RawAttention(RowsMethod):
         heads = torch.stack(maps)
         values = heads.mean(1) if self.head is None else heads[:, self.head]
         cost = Cost(forwards=len(maps))
-        found = Attribution(values, notes=self.said(steps), extras={"heads": heads}, cost=cost, span=span)
+        notes = self.said([w.shape for w in steps])
+        found = Attribution(values, notes=notes, extras={"heads": heads}, cost=cost, span=span)
         return [found for _ in job.targets]
 
 
@@ -195,7 +196,7 @@ class FeedbackMethod(RowsMethod):
             span = rows.tokens.span
         count = len(job.inputs) * (1 + self.steps)
         cost = Cost(count + len(job.inputs), count * len(job.targets))
-        return [relevance_of(torch.stack(m), self.said(read.weights), cost, span) for m in maps]
+        return [relevance_of(torch.stack(m), self.said([w.shape for w in read.weights]), cost, span) for m in maps]
 
 
 def _frozen(job: Job) -> Job:

@@ -53,6 +53,11 @@ def of_several(weights: Sequence[Tensor]) -> list[Tensor]:
     return [w for w in weights if w.shape[-1] > 1]
 
 
+def of_several_sizes(sizes: Sequence[Sequence[int]]) -> dict[int, Sequence[int]]:
+    """The same of the sizes of attentions, by their numbers in the order of execution."""
+    return {k: size for k, size in enumerate(sizes) if size[-1] > 1}
+
+
 def scored(targets: Sequence[Target]) -> Callable[[Any, Mapping[str, Tensor]], list[Tensor]]:
     """The scores of targets, as a `Capture` asks for them."""
     return lambda output, watched: [t.score(output, watched) for t in targets]

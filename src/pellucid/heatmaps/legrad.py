@@ -9,13 +9,13 @@ import torch
 from torch import Tensor, nn
 
 from pellucid.engine import Capture, Cost
-from pellucid.engine.attention import Attentions, reading_attention
+from pellucid.engine.attention_back import AttentionsBack, attention_back
 from pellucid.engine.hooks import Hooks
 from pellucid.engine.leaves import first_tensor, replace_first_tensor
 from pellucid.errors import MethodError
 from pellucid.heatmaps.attention import AttentionMethod, relevance_of
 from pellucid.heatmaps.attention_rows import AttentionRows
-from pellucid.heatmaps.attention_slopes import NO_GRADIENT, of_several, one_by_one
+from pellucid.heatmaps.attention_slopes import NO_GRADIENT, of_several_sizes, one_by_one
 from pellucid.heatmaps.base import Attribution, method
 from pellucid.models.spans import Intervals
 from pellucid.scoring.job import Job
@@ -27,12 +27,13 @@ _SAME = 1e-3  # of the score: what the head may say otherwise of the last layer'
 class _Layers:
     """The blocks of a transformer in one pass: cut apart in front of each, and all handed to the head as a batch."""
 
-    def __init__(self, module: nn.Module, first_block: str, found: Attentions) -> None:
+    def __init__(self, module: nn.Module, first_block: str, found: AttentionsBack) -> None:
         parent = module.get_submodule(first_block.rpartition(".")[0])
         self.blocks = list(parent.children())
         self._found = found
         self.attended: list[int] = []  # how many attentions had run behind each block
-        self._tokens: list[Tensor] = []
+        self.cuts: list[Tensor] = []  # the tokens in front of each block
+        self.tokens: list[Tensor] = []  # and behind
 
     def watch(self, hooks: Hooks) -> None:
         """Cut and hand over."""
@@ -44,17 +45,43 @@ class _Layers:
         tokens = first_tensor((args, kwargs))
         if tokens is None:
             raise MethodError("A block of this network is given no tokens: use attention-relevance.")
-        return replace_first_tensor((args, kwargs), tokens.detach().requires_grad_())
+        self.cuts.append(tokens.detach().requires_grad_())
+        return replace_first_tensor((args, kwargs), self.cuts[-1])
 
     def _hand_over(self, _module: nn.Module, _args: tuple[Any, ...], output: Any) -> Any:
         tokens = first_tensor(output)
         if tokens is None:
             raise MethodError("A block of this network answers no tokens: use attention-relevance.")
-        self._tokens.append(tokens)
-        self.attended.append(len(of_several(self._found.weights)))
-        if len(self._tokens) < len(self.blocks):
+        self.tokens.append(tokens)
+        self.attended.append(len(of_several_sizes(self._found.sizes)))
+        if len(self.tokens) < len(self.blocks):
             return None
-        return replace_first_tensor(output, torch.cat(self._tokens))
+        return replace_first_tensor(output, torch.cat(self.tokens))
+
+
+class _Gains:
+    """What each layer gains, `mean over heads and queries of relu(ds_l / dA_l)`, as its attention comes by."""
+
+    def __init__(self, rows: AttentionRows, places: list[int]) -> None:
+        self._rows, self._places = rows, places
+        self._found: dict[int, Tensor] = {}
+
+    def met(self, place: int, weights: Tensor, gradient: Tensor) -> None:
+        """Of an attention between tokens `(1, tokens)`; a pooling has all layers as its batch."""
+        if place in self._places:
+            self._found[place] = self._rows.all_of(gradient.clamp(min=0).mean(1)).mean(1)
+
+    def taken(self) -> Tensor:
+        """`(layers, tokens)` of the score that was led back, 0 where no gradient came by; the next begins.
+
+        Raises:
+            MethodError: none came by.
+        """
+        found, self._found = self._found, {}
+        if not found:
+            raise MethodError(NO_GRADIENT)
+        nothing = torch.zeros_like(next(iter(found.values())))
+        return torch.cat([found.get(place, nothing) for place in self._places])
 
 
 @method(
@@ -93,42 +120,39 @@ class LeGrad(AttentionMethod):
 
     def _layers(self, one: Job) -> tuple[AttentionRows, list[Tensor]]:
         """How the tokens of one input read, and for each target what each layer gains, `(layers, tokens)`."""
-        with Capture(one.module) as capture, torch.no_grad(), reading_attention() as read:
+        with Capture(one.module) as capture, torch.no_grad(), attention_back() as back:
             output = capture.forward(one.inputs)
             targets = [t.freeze(output) for t in one.targets]
             plain = [t.score(output, {}) for t in targets]
-        tokens, among, last = self.parted(one, of_several(read.weights))
+        sizes = list(of_several_sizes(back.sizes).values())
+        tokens, count = self.grid_of(one, sizes)
+        last = len(sizes) - count
         rows = AttentionRows(tokens, "mean")
         entry = next((e for e in entries(one.module, one.inputs)), None)
-        if entry is None or tokens.kind != "joint" or len(last) > 1:
+        if entry is None or tokens.kind != "joint" or last > 1:
             raise MethodError(
                 "legrad needs a row of blocks with joint attention over all tokens, and at most one attention pooling "
                 "behind them: use attention-relevance."
             )
-        with Capture(one.module, input_gradient=True, edited=True) as capture, reading_attention() as read:
-            layers = _Layers(capture.module, entry.block, read)
-            if not 0 <= self.first < len(layers.blocks):
-                raise MethodError(f"The network has {len(layers.blocks)} layers, and first is {self.first}.")
-            with Hooks() as hooks:
+        with Capture(one.module, input_gradient=True, edited=True) as capture:
+            with attention_back() as back, Hooks() as hooks:
+                layers = _Layers(capture.module, entry.block, back)
+                if not 0 <= self.first < len(layers.blocks):
+                    raise MethodError(f"The network has {len(layers.blocks)} layers, and first is {self.first}.")
                 layers.watch(hooks)
                 output = capture.forward(one.inputs)
             row = torch.zeros(len(layers.blocks), dtype=torch.long)
             with torch.enable_grad():
                 scores = [t.select(row).score(output, {}) for t in targets]
             self._prove(scores, plain, layers)
-            attended = of_several(read.weights)
-            asked = attended[len(among) :] if last else attended[: len(among)]
-            slopes = [torch.autograd.grad(s.sum(), asked, retain_graph=True, allow_unused=True) for s in scores]
-        found = []
-        for per_target in slopes:
-            if all(g is None for g in per_target):
-                raise MethodError(NO_GRADIENT)
-            gained = [
-                torch.zeros_like(a) if g is None else g.clamp(min=0) for g, a in zip(per_target, asked, strict=True)
-            ]
-            # A pooling has all layers as its batch; of attentions between tokens each is its layer's own.
-            every = rows.all_of(torch.cat(gained).mean(1)).mean(1)
-            found.append(every[self.first :])
+            places = list(of_several_sizes(back.sizes))
+            gains = _Gains(rows, places[count:] if last else places[:count])
+            back.met = gains.met
+            found = []
+            leaves = layers.tokens if last else layers.cuts  # a pooling's gain is the head's, others are a layer's own
+            for s in scores:
+                torch.autograd.grad(s.sum(), leaves, retain_graph=True, allow_unused=True)
+                found.append(gains.taken()[self.first :])
         return rows, found
 
     def _prove(self, scores: list[Tensor], plain: list[Tensor], layers: _Layers) -> None:

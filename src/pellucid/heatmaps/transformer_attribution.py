@@ -83,7 +83,7 @@ class TransformerAttribution(RolloutMethod):
                 steps = [(g * r).relu().mean(1) for g, r in zip(slopes, relevances[k], strict=True)]
                 values, span = self._map(one, steps)
                 maps[k].append(values)
-        return [relevance_of(torch.stack(m), [*notes, *self.said(steps)], cost, span) for m in maps]
+        return [relevance_of(torch.stack(m), [*notes, *self.said([w.shape for w in steps])], cost, span) for m in maps]
 
     def _relevances(self, one: Job, weights: list[Tensor]) -> tuple[list[list[Tensor]], list[str]]:
         """Relevance of each attention, as `weights`, for each target; the score has a relevance of 1."""
