@@ -43,7 +43,7 @@ def _child(work: Work, name: str, answer: Connection) -> None:
         answer.send({"failed": f"{type(error).__name__}: {str(error).splitlines()[0][:160]}"})
 
 
-def _alone(work: Work, name: str, seconds: int) -> dict[str, Any]:
+def alone(work: Work, name: str, seconds: int) -> dict[str, Any]:
     """`work` in a process of its own, a fork of this one."""
     context = multiprocessing.get_context("fork")
     here, there = context.Pipe(duplex=False)
@@ -79,7 +79,7 @@ def each(library: str, work: Work, names: Sequence[str], size: Size) -> Iterator
     for name in names if size.models is None else names[: size.models]:
         found = known.get(name)
         if found is None:
-            found = {"library": library, "model": name, "source": source, **_alone(work, name, size.seconds)}
+            found = {"library": library, "model": name, "source": source, **alone(work, name, size.seconds)}
             line = json.dumps(found)
             print(line, flush=True)
             if size.rows:

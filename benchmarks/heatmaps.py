@@ -40,6 +40,7 @@ def _cams(size: Size, device: str) -> Iterator[Section]:
 
 def _paths(size: Size, device: str) -> Iterator[Section]:
     yield paths.accuracy(size.reference, size.path_repeats, device)
+    yield memory.attention()
     yield memory.path(50, 400, size.children, device)
 
 

@@ -12,13 +12,16 @@ import resource
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import torch
 
 from benchmarks import rivals
-from benchmarks.report import Row, Section, at_most
+from benchmarks.apart import alone
+from benchmarks.report import Row, Section, at_most, single
 from benchmarks.timing import Spread
+from pellucid.heatmaps import get_method
 
 _MB = 1 << 20
 _PROCESS = "benchmarks.contestants"
@@ -101,6 +104,51 @@ def grad_cam(batch: int, repeats: int, device: str) -> Section:
         "layer."
     )
     return Section("Peak memory of Grad-CAM", about, rows)
+
+
+_ATTENTION = ("generic-attention", "legrad", "transformer-attribution")
+
+
+def attention() -> Section:
+    """Peak memory of methods on attention where the maps of all layers would be most of it."""
+    import timm
+
+    torch.manual_seed(0)
+    side, depth, heads = 512, 12, 3
+    net = timm.create_model("deit_tiny_patch16_224", img_size=side).eval().requires_grad_(False)
+    x = torch.randn(1, 3, side, side)
+
+    def plain() -> object:
+        leaf = x.clone().requires_grad_()
+        return torch.autograd.grad(net(leaf)[:, 1].sum(), leaf)
+
+    calls: dict[str, Callable[[], object]] = {
+        name: partial(get_method(name).explain, net, x, [1]) for name in _ATTENTION
+    }
+    calls["forward + backward"] = plain
+
+    def work(name: str) -> dict[str, float]:
+        calls[name]()  # the grid of tokens is found once
+        return {"peak": growth(calls[name], "cpu") / _MB}
+
+    found = {name: alone(work, name, 600)["peak"] for name in calls}
+    whole = depth * heads * ((side // 16) ** 2 + 1) ** 2 * 4 / _MB
+    base = found["forward + backward"]
+    rows = [
+        single(
+            f"{name}, above forward + backward : all attentions",
+            (found[name] - base) / whole,
+            limit=at_most(1) if name in _ATTENTION[:2] else None,
+        )
+        for name in _ATTENTION
+    ]
+    rows += [single(name, peak, " MB") for name, peak in found.items()]
+    rows.append(single("the attentions of all layers, once", whole, " MB"))
+    about = (
+        f"DeiT-tiny at {side} pixels, one picture, each call in a process of its own, the second call. The first two "
+        "write out one attention at a time; transformer-attribution keeps all of them, with gradients."
+    )
+    return Section("Peak memory of attention methods", about, rows)
 
 
 def path(few: int, many: int, repeats: int, device: str) -> Section:

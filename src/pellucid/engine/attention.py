@@ -37,7 +37,7 @@ class Attentions:
     weights: list[Tensor] = field(default_factory=list)
 
 
-class Reader(ABC):
+class AttentionReader(ABC):
     """Base: what answers in the place of attention, and learns of its weights."""
 
     @property
@@ -92,7 +92,7 @@ class Reader(ABC):
         return out, shown if batched else shown.squeeze(0)
 
 
-class _Reader(Reader):
+class _Reader(AttentionReader):
     """Computes attentions with their weights written out, and keeps these."""
 
     def __init__(self, found: Attentions) -> None:

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pellucid.engine.attention import Reader, attended, proven
+from pellucid.engine.attention import AttentionReader, attended, proven
 from pellucid.engine.functions import Functions
 
 Met = Callable[[int, Tensor, Tensor], None]
@@ -54,8 +54,9 @@ class _WrittenOutLater(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> tuple[Any, ...]:
         *given, out = ctx.saved_tensors
         with torch.enable_grad():
-            leaves = [None if t is None else t.detach().requires_grad_(t.is_floating_point()) for t in given]
-            again, weights = attended(*leaves, **ctx.options)
+            leaves: list[Any] = [None if t is None else t.detach().requires_grad_(t.is_floating_point()) for t in given]
+            query, key, value, mask = leaves
+            again, weights = attended(query, key, value, mask, **ctx.options)
         proven(again, out)
         asked = [leaf for leaf in leaves if leaf is not None and leaf.requires_grad]
         slope, *sent = torch.autograd.grad(again, [weights, *asked], grads[0])
@@ -64,7 +65,7 @@ class _WrittenOutLater(torch.autograd.Function):
         return (None, None, None, *(next(back) if t is not None and t.requires_grad else None for t in leaves))
 
 
-class _ReaderBack(Reader):
+class _ReaderBack(AttentionReader):
     """Notes the size of each attention, and what tells of it on the way back."""
 
     def __init__(self, found: AttentionsBack) -> None:
@@ -78,7 +79,7 @@ class _ReaderBack(Reader):
             return nn.functional.scaled_dot_product_attention(query, key, value, mask, **options)
         self._found.sizes.append(size)
         place = len(self._found.sizes) - 1
-        answer: Tensor = _WrittenOutLater.apply(self._found, place, options, query, key, value, mask)  # type: ignore[no-untyped-call]
+        answer: Tensor = _WrittenOutLater.apply(self._found, place, options, query, key, value, mask)
         return answer
 
     def keep(self, weights: Tensor) -> None:
