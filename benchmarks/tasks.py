@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from benchmarks import detectors, people, segmenters
+from benchmarks import detection_cost, detectors, people, segmenters
 from benchmarks.report import Section
 
 
@@ -13,21 +13,24 @@ from benchmarks.report import Section
 class Size:
     """How much work to spend."""
 
-    pictures: int
+    pictures: int  # of a detector
+    few: int  # of these, for what takes thousands of masks
     streets: int
-    masks: tuple[int, ...]
     matches: int
+    masks: int  # of what is timed
 
 
-FULL = Size(pictures=85, streets=2, masks=(250, 1000, 5000), matches=40)
-QUICK = Size(pictures=3, streets=1, masks=(250,), matches=6)
+FULL = Size(pictures=85, few=85, streets=2, matches=40, masks=5000)
+QUICK = Size(pictures=8, few=2, streets=1, matches=40, masks=192)
 
 
 def _boxes(size: Size, _device: str) -> Iterator[Section]:
-    contenders = [detectors.Contender("d-rise", masks) for masks in size.masks]
-    contenders.append(detectors.Contender("rise", size.masks[0]))
-    for name in ("FastestDet", "YOLOX-nano"):
-        yield detectors.boxes(name, contenders, size.pictures)
+    for name in detectors.DETECTORS:
+        yield detectors.boxes(name, size.pictures, size.few)
+
+
+def _cost(size: Size, _device: str) -> Iterator[Section]:
+    yield detection_cost.cost(size.masks)
 
 
 def _regions(size: Size, _device: str) -> Iterator[Section]:
@@ -41,6 +44,7 @@ def _pairs(size: Size, _device: str) -> Iterator[Section]:
 TITLE = "Boxes, regions, pairs"
 SECTIONS: dict[str, Callable[[Size, str], Iterator[Section]]] = {
     "boxes": _boxes,
+    "cost": _cost,
     "regions": _regions,
     "pairs": _pairs,
 }

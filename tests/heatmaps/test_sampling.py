@@ -5,6 +5,8 @@ import pytest
 import torch
 from torch import nn
 
+import pellucid as pl
+from helpers.detectors import Squares, scene
 from pellucid.engine.masks import GridMasks
 from pellucid.errors import MethodError
 from pellucid.heatmaps.adaptive import AISE, GaussianMasks
@@ -267,9 +269,9 @@ def test_aise_spends_its_windows_near_the_object():
     asked = []
 
     class Recorder(AISE):
-        def _worth(self, scorer, centres, width, target):
+        def _worth(self, scorer, centres, *rest):
             asked.append(centres)
-            return super()._worth(scorer, centres, width, target)
+            return super()._worth(scorer, centres, *rest)
 
     def share(method):
         asked.clear()
@@ -278,6 +280,27 @@ def test_aise_spends_its_windows_near_the_object():
         return ((later - torch.tensor([23.0, 9.0]) / 32).norm(dim=1) < 0.25).double().mean()
 
     assert share(adaptive) > 1.5 * share(spread)
+
+
+def test_aise_of_a_box_looks_around_it():
+    """In the planted scene, the pixels of each square alone carry its box."""
+    model, x = pl.wrap(Squares(), task="boxes"), scene()
+    red, blue = pl.explain(model, x, AISE(samples=40, widths=(0.2,)), ["box:0", "box:1"])
+    for e, (left, top) in zip((red, blue), ((8, 16), (24, 0)), strict=True):
+        values = e.map()[0]
+        peak = divmod(int(values.argmax()), values.shape[1])
+        assert (top <= peak[0] < top + 8, left <= peak[1] < left + 8) == (True, True)
+        far = torch.ones_like(values, dtype=torch.bool)
+        far[max(0, top - 8) : top + 16, max(0, left - 8) : left + 16] = False
+        assert values[far].abs().max() < 0.1 * values.max()
+        assert e.attribution.isfinite().all()
+
+
+def test_gaussian_masks_of_a_frame_are_those_of_that_part():
+    values = torch.tensor([[0.5, 0.25, 0.1, 0]])
+    part = GaussianMasks(values, (20, 30), ((0.5, 0.5), (0.0, 1 / 3))).render(slice(None))[0, 0]
+    whole = GaussianMasks(values, (10, 10)).render(slice(None))[0, 0]
+    assert torch.allclose(part[10:, :10], whole, atol=1e-6)
 
 
 def test_gaussian_masks():
