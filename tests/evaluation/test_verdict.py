@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -88,6 +90,8 @@ def test_small_probabilities_are_not_rounded_away():
     assert "insertion 0.00413 vs random 0.00387 +- 0.00010;" in judge(insertion=rare, deletion=rare).line
     still = Curve(0.5, 0.5, 0.0, [], [], [])
     assert "insertion 0.50 vs random 0.50 +- 0.00;" in judge(insertion=still, deletion=still).line
+    tiny = replace(still, auc=0.00041, random_mean=0.00037)
+    assert "insertion 0.00041 vs random 0.00037 +- 0.00000;" in judge(insertion=tiny, deletion=tiny).line
 
 
 def test_without_curves():

@@ -4,7 +4,6 @@ import tracemalloc
 import warnings
 import zlib
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from hashlib import sha256
 from pathlib import Path
 
@@ -257,7 +256,7 @@ def test_a_truncated_picture_is_refused(tmp_path, kind, share):
 
 
 def test_hostile_bytes_never_escape_as_anything_else(tmp_path):
-    path = tmp_path / "x.img"
+    path, read, refused = tmp_path / "x.img", 0, 0
     for kind in ("PNG", "JPEG", "WEBP", "TIFF", "GIF", "BMP"):
         data = np.frombuffer(encoded(kind), np.uint8)
         for _ in range(30):
@@ -267,8 +266,17 @@ def test_hostile_bytes_never_escape_as_anything_else(tmp_path):
             path.write_bytes(hurt.tobytes())
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
-                with suppress(MediaError):
-                    read_image(path, max_pixels=10**6)
+                try:
+                    pixels = read_image(path, max_pixels=10**6).pixels
+                except MediaError as error:
+                    refused += 1
+                    assert "x.img" in str(error)
+                else:
+                    read += 1
+                    assert pixels.shape[2] == 3
+                    assert pixels.shape[0] * pixels.shape[1] <= 10**6
+    assert read + refused == 180
+    assert min(read, refused) > 10
 
 
 def test_what_is_no_picture_is_said_with_a_cure(tmp_path, monkeypatch):

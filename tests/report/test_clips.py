@@ -79,11 +79,13 @@ def test_the_ground_is_the_frame_of_the_video(page_of, opened):
         page.wait_for_function("document.querySelector('video').readyState >= 2")
         for index, green in ((0, 0), (5, 200), (0, 0)):  # a frame that never comes is the timeout of the wait
             page.locator("[data-control=index]").fill(str(index))
-            page.wait_for_function(
+            found = page.wait_for_function(
                 "green => { const c = document.querySelector('canvas.pv-ground');"
-                " return Math.abs(c.getContext('2d').getImageData(3, 3, 1, 1).data[1] - green) <= 12 }",
+                " const there = c.getContext('2d').getImageData(3, 3, 1, 1).data[1];"
+                " return Math.abs(there - green) <= 12 ? [there] : null }",
                 arg=green,
             )
+            assert found.json_value()[0] == pytest.approx(green, abs=12)
 
 
 def test_a_volume_is_cut_in_three_planes(page_of, opened):

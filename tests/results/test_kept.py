@@ -57,6 +57,7 @@ def test_what_is_learned_again_is_the_same_or_said_to_be_another():
     from pellucid.verbs.distill import RELEARNED
 
     found = pl.verify(Path(__file__).with_name("kept") / f"{LEARNED}.json")
+    assert found.status in ("same", "within tolerance", "different")
     if found.status == "different":
         said = RELEARNED.split("{}")[1].split("{")[0]
         assert len(found.reasons) == 1

@@ -128,10 +128,11 @@ def test_a_long_job_tells_its_progress_and_is_cancelled(visit):
         page.locator("progress[value]").wait_for()
         page.click("text=Cancel")
         page.locator(".state:text-is('cancelled')").wait_for()
+        assert page.locator("progress[value]").count() == 0
         page.goto(page.url.split("/results")[0])
         page.select_option("[name=sample]", "cat")
         asked(page, "grad-cam")
-        framed(page)
+        assert framed(page).locator(".pv-stage").count() == 1
 
 
 def test_two_visitors_see_their_own(visit):

@@ -89,9 +89,12 @@ def _chance(p: float) -> str:
 
 
 def _against_random(curve: Curve) -> str:
-    """The areas to two decimals, or to as many as the spread needs: rare classes have small probabilities."""
-    small = 0 < curve.random_std < 0.01
-    digits = math.ceil(-math.log10(curve.random_std)) if small else 2
+    """The areas to two decimals, or to as many as the spread needs: rare classes have small probabilities.
+
+    Where random masks do not differ at all, two digits of the areas themselves are told.
+    """
+    scale = curve.random_std or max(abs(curve.auc), abs(curve.random_mean)) / 10
+    digits = math.ceil(-math.log10(scale)) if 0 < scale < 0.01 else 2
     return f"{curve.auc:.{digits}f} vs random {curve.random_mean:.{digits}f} +- {curve.random_std:.{digits}f}"
 
 
