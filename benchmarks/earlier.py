@@ -27,17 +27,18 @@ GROUPS = (
 )  # fmt: skip
 _LIMIT = 1.03
 _LEAST, _MOST = 3, 25  # pairs of a call in a pair of processes
-_OPENINGS, _SHORT = 4, 1.0  # pairs of processes, for calls of fewer seconds
+_SHORT = 1.0  # seconds of a call that is timed in several processes
 
 
 @dataclass(frozen=True)
 class Size:
-    """Seconds of the processor for each call, both builds together, in all processes."""
+    """Seconds of the processor for each call, both builds together, in all its pairs of processes."""
 
     seconds: float
+    openings: int
 
 
-FULL, QUICK = Size(60.0), Size(6.0)
+FULL, QUICK = Size(60.0, 4), Size(6.0, 2)
 
 
 class _Build:
@@ -112,19 +113,19 @@ def _opened() -> Iterator[Builds]:
 
 def _group(group: str, size: Size, _device: str) -> Iterator[Section]:
     taken: dict[str, list[Pairs]] = {}
-    for opening in range(_OPENINGS):
+    about = (
+        f"This build beside that of commit {COMMIT} ({BEFORE} names its worktree), processor time, pairs in turns. A "
+        "process finds its memory where it happens to lie, which alone changes a call by more than three in a hundred: "
+        f"calls of less than {_SHORT:.0f} s are timed in {size.openings} processes of each build. The least of each is "
+        "told beside."
+    )
+    for opening in range(size.openings):
         with _opened() as builds:
             calls, now = (build.ask(group=group, call=None) for build in builds)
             for call in calls:
                 if call in now and (opening == 0 or taken[call][0][0][0]["cpu"] < _SHORT):
-                    taken.setdefault(call, []).append(_pairs(builds, group, call, size.seconds / _OPENINGS))
-    about = (
-        f"This build beside that of commit {COMMIT} ({BEFORE} names its worktree), processor time, pairs in turns. A "
-        "process finds its memory where it happens to lie, which alone changes a call by more than three in a hundred: "
-        f"calls of less than {_SHORT:.0f} s are timed in {_OPENINGS} processes of each build. The least of each is "
-        "told beside."
-    )
-    yield Section(f"Beside the earlier build: {group}", about, [_row(call, pairs) for call, pairs in taken.items()])
+                    taken.setdefault(call, []).append(_pairs(builds, group, call, size.seconds / size.openings))
+        yield Section(f"Beside the earlier build: {group}", about, [_row(call, pairs) for call, pairs in taken.items()])
 
 
 TITLE = "Beside an earlier build"

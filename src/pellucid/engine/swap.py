@@ -6,12 +6,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from types import TracebackType
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from pellucid.engine.attached import Attached
 from pellucid.engine.capture import Capture, Cost, find_layer
 from pellucid.engine.hooks import Hooks
 from pellucid.engine.leaves import first_tensor, replace_first_tensor
@@ -21,7 +21,7 @@ Edit = Callable[[Tensor], Tensor]
 """The layer's activation of a batch -> what stands in its place, of the same shape."""
 
 
-class Swap:
+class Swap(Attached):
     """A context in which `swap(inputs, edit)` is the model's output with `edit(activation)` at the layer.
 
     A layer that runs several times in a pass is changed where it runs last, which is where it is read.
@@ -38,20 +38,9 @@ class Swap:
         self._runs = self._last = 0
         self._hooks, self._running = Hooks(), False
 
-    def __enter__(self) -> Swap:
-        self._capture.__enter__()
-        try:
-            self._hooks.behind(find_layer(self._capture.module, self.layer), self._hook)
-        except BaseException as error:
-            self.__exit__(type(error), error, error.__traceback__)
-            raise
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._hooks.close()
-        self._capture.__exit__(kind, error, trace)
+    def attach(self) -> None:
+        """Listen to the layer."""
+        self._hooks.behind(find_layer(self._capture.module, self.layer), self._hook)
 
     def __call__(self, inputs: Tensor, edit: Edit | None = None) -> Any:
         """The model's output, changed or (with no `edit`) as it is; no graph."""

@@ -12,12 +12,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from types import TracebackType
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from pellucid.engine.attached import Attached
 from pellucid.engine.batching import adaptive_batches, default_batch, is_out_of_memory
 from pellucid.engine.capture import Capture, Cost, Runs, find_layer
 from pellucid.engine.differences import Differences
@@ -45,7 +45,7 @@ _WAYS = (
 _PROVEN_BY = 63  # changes that the unchanged activation is carried along with
 
 
-class Tail:
+class Tail(Attached):
     """Scores of one input whose activation at `layer` is changed in many ways; a context, like `Scorer`.
 
     Args:
@@ -92,32 +92,24 @@ class Tail:
         self._several, self._turns = runs, list[Tensor]()  # unless those are read as one
         self._hooks, self._running = Hooks(), False
 
-    def __enter__(self) -> Tail:
-        self._capture.__enter__()
-        try:
-            target = find_layer(self._capture.module, self.layer)
-            self._hooks.behind(target, self._hook, first=True)  # before it is watched
-            self._prefix = Prefix(self._capture.module, self.layer, self._capture.watch)
-            with self._prefix:
-                self.plain = self._run(None, 1)[0]
-            if not hasattr(self, "activation"):
-                raise LayerError(f"Layer {self.layer!r} never ran in the forward pass; name a layer that does.")
-            self._twin = self._prefix.twin()
-            if self._twin is None:
-                self._ways = [(played, repeated) for played, repeated in _WAYS if not played]
-            if batch_size(self._capture.module):  # one change at a time, each in a pass of its own
-                self._ways, self._proven = [(False, False)], True
-        except BaseException as error:
-            self.__exit__(type(error), error, error.__traceback__)
-            raise
-        return self
+    def attach(self) -> None:
+        """Note the plain pass, and what of it can be played back."""
+        target = find_layer(self._capture.module, self.layer)
+        self._hooks.behind(target, self._hook, first=True)  # before it is watched
+        self._prefix = Prefix(self._capture.module, self.layer, self._capture.watch)
+        with self._prefix:
+            self.plain = self._run(None, 1)[0]
+        if not hasattr(self, "activation"):
+            raise LayerError(f"Layer {self.layer!r} never ran in the forward pass; name a layer that does.")
+        self._twin = self._prefix.twin()
+        if self._twin is None:
+            self._ways = [(played, repeated) for played, repeated in _WAYS if not played]
+        if batch_size(self._capture.module):  # one change at a time, each in a pass of its own
+            self._ways, self._proven = [(False, False)], True
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._hooks.close()
+    def detach(self) -> None:
+        """What runs short goes."""
         self._twin = self._differences = None
-        self._capture.__exit__(kind, error, trace)
 
     @property
     def way(self) -> tuple[bool, bool]:

@@ -44,4 +44,5 @@ __all__ = [
 ]
 
 FEATURES.extend("pellucid.players")
+ESTIMATORS.extend("pellucid.estimators")
 called_as_verb(__name__)

@@ -88,7 +88,29 @@ class Players(ABC):
         return {name: plain_setting(getattr(self, name)) for name in settings_of(self)}
 
 
-class Cut(Players):
+class Deferred(Players):
+    """Base of players that stand for others, which show once the job is there: what is left to a kind is `standing`."""
+
+    @abstractmethod
+    def standing(self, job: Job) -> Players:
+        """The players that these are in a job."""
+
+    @contextmanager
+    def game(self, job: Job) -> Iterator[Game]:
+        """Theirs."""
+        with self.standing(job).game(job) as game:
+            yield game
+
+    def first_order(self, job: Job) -> Tensor:
+        """Theirs."""
+        return self.standing(job).first_order(job)
+
+    def conducted(self, job: Job, along: Callable[[str | None, Tensor], Path]) -> tuple[Tensor, Path]:
+        """Theirs."""
+        return self.standing(job).conducted(job, along)
+
+
+class Cut(Deferred):
     """Base of players that are cut anew for each input: what is left to a kind is `fitted`."""
 
     comparable = False
@@ -97,22 +119,9 @@ class Cut(Players):
     def fitted(self, x: Tensor, geometry: Geometry) -> Players:
         """The players of one input."""
 
-    def _of(self, job: Job) -> Players:
+    def standing(self, job: Job) -> Players:
+        """Cut on the input as it is."""
         return self.fitted(job.inputs[0].detach(), Geometry.identity(job.space))
-
-    @contextmanager
-    def game(self, job: Job) -> Iterator[Game]:
-        """Cut on the input as it is, then play."""
-        with self._of(job).game(job) as game:
-            yield game
-
-    def first_order(self, job: Job) -> Tensor:
-        """Cut on the input as it is, then as they are."""
-        return self._of(job).first_order(job)
-
-    def conducted(self, job: Job, along: Callable[[str | None, Tensor], Path]) -> tuple[Tensor, Path]:
-        """Cut on the input as it is, then as they are."""
-        return self._of(job).conducted(job, along)
 
 
 def summed_by(labels: Tensor, products: Tensor, count: int) -> Tensor:

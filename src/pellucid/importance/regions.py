@@ -14,7 +14,7 @@ from pellucid.engine import Capture
 from pellucid.engine.baselines import make_baseline
 from pellucid.engine.masks import grid_labels
 from pellucid.errors import MethodError
-from pellucid.importance.game import Cut, Game, Players, place_names, summed_by
+from pellucid.importance.game import Cut, Deferred, Game, Players, place_names, summed_by
 from pellucid.importance.path import Path
 from pellucid.media.geometry import Geometry
 from pellucid.media.segments import SEGMENTATIONS
@@ -149,7 +149,7 @@ class Superpixels(Cut):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Patches(Players):
+class Patches(Deferred):
     """The patches of a vision transformer, or even blocks of a network without patches.
 
     Args:
@@ -167,7 +167,8 @@ class Patches(Players):
         if self.count is not None and self.count < 2:
             raise MethodError(f"Nothing can be told apart with {self.count} patch: give a count of at least 2.")
 
-    def _of(self, job: Job) -> Regions:
+    def standing(self, job: Job) -> Regions:
+        """The regions that they are."""
         found = entries(job.module, job.inputs) if self.count is None else ()
         if found:
             cells, labels = found[0].layout.grid, found[0].labels(job.space)
@@ -178,20 +179,6 @@ class Patches(Players):
             labels = grid_labels(job.space, cells)
         names = tuple(place_names(cells))
         return Regions(labels=labels, names=names, noun="patch", baseline=self.baseline, seed=self.seed)
-
-    @contextmanager
-    def game(self, job: Job) -> Iterator[Game]:
-        """As regions."""
-        with self._of(job).game(job) as game:
-            yield game
-
-    def first_order(self, job: Job) -> Tensor:
-        """As regions."""
-        return self._of(job).first_order(job)
-
-    def conducted(self, job: Job, along: Callable[[str | None, Tensor], Path]) -> tuple[Tensor, Path]:
-        """As regions."""
-        return self._of(job).conducted(job, along)
 
     def donated(self, donor: Tensor) -> Patches:
         """The same patch of another picture shows where one is out."""

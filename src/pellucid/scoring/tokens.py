@@ -20,12 +20,12 @@ import math
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from types import TracebackType
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
 
+from pellucid.engine.attached import Attached
 from pellucid.engine.batching import adaptive_batches, default_batch, is_out_of_memory
 from pellucid.engine.capture import Capture, Cost, find_layer, unwrap
 from pellucid.engine.hooks import End, Hooks
@@ -85,7 +85,7 @@ class Entry:
         return inside.reshape(len(places), *split).permute(order).reshape(len(places), self.layout.cells, -1)
 
 
-class TokenScorer(MaskScorer):
+class TokenScorer(Attached, MaskScorer):
     """Scores of inputs of which only some patches are shown to the blocks; a context, like `Scorer`.
 
     Masks are drawn over the patches. Those over the input's own places do as well, where each patch is hidden as a
@@ -142,23 +142,17 @@ class TokenScorer(MaskScorer):
         """Cells along each space axis."""
         return self.layout.grid
 
-    def __enter__(self) -> TokenScorer:
-        self._capture = Capture(self.module, watch=self.watch, edited=True)
-        self._hooks = Hooks()
-        self._capture.__enter__()
-        try:
-            self._hooks.before(find_layer(self.module, self.entry.block), self._hook)
-        except BaseException as error:
-            self._capture.__exit__(type(error), error, error.__traceback__)
-            raise
-        return self
+    def __enter__(self) -> Self:
+        self._capture, self._hooks = Capture(self.module, watch=self.watch, edited=True), Hooks()
+        return super().__enter__()
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._hooks.close()
+    def attach(self) -> None:
+        """Listen to the first block."""
+        self._hooks.before(find_layer(self.module, self.entry.block), self._hook)
+
+    def detach(self) -> None:
+        """No tokens are left out any more."""
         self._select = None
-        self._capture.__exit__(kind, error, trace)
 
     def __call__(self, masks: Masks | Sequence[Masks] | Tensor, label: str = "dropped tokens") -> Tensor:
         """Scores `(N, M, targets)`, double precision; each different set of tokens is scored once.

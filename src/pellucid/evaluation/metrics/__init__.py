@@ -3,6 +3,7 @@
 from pellucid.evaluation.metrics import across, alone, beside_oracle, located, masked, ranked, redrawn, timed
 from pellucid.evaluation.metrics.registry import CATEGORIES, METRICS, Metric, MetricFacts, as_metrics, metric
 
+METRICS.extend("pellucid.metrics")
 METRICS.order(lambda m: CATEGORIES.index(m.category))
 
 __all__ = [
