@@ -73,6 +73,13 @@ def test_a_report_shows_the_worst_rows_and_is_verified_from_itself(batch, tmp_pa
     made = report([batch], worst=2, home=tmp_path)
     assert (made.count, made.refused, made.shrunk) == (2, [], [])
     file = made.save(tmp_path / "page.html")
+    counts = pl.results(batch).verdicts()
+    assert sum(counts.values()) == len(pl.results(batch)) == 7
+    assert counts["failed"] == 1
+    for name in counts:
+        assert (name == "failed") or counts[name] == len(pl.results(batch).where(f"verdict = '{name}'"))
+    told = ", ".join(f"{count} {name}" for name, count in counts.items())
+    assert f"2 of 7 rows, the worst first. Verdicts of all: {told}." in made.text
     for row in worst:
         assert f"{row['name']}.grad-cam.{row['id'][:8]}" in made.text
         assert pl.results(batch).sample(row["id"]).quality.line in made.text

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from html import escape
@@ -16,6 +17,7 @@ from pellucid import storage
 from pellucid._version import __version__
 from pellucid.errors import PellucidError, StorageError
 from pellucid.keep.journal import Journal
+from pellucid.language import translated
 from pellucid.render.pages import texts
 from pellucid.render.pages.card import Card
 from pellucid.render.pages.heatmaps import heatmap_card
@@ -129,6 +131,20 @@ def result_files(given: Iterable[str | Path], worst: int = WORST) -> list[Kept]:
     return list(found.values())
 
 
+def _of_batches(kept: Sequence[Kept], home: str | Path | None) -> list[str]:
+    """Of which rows those that are shown are the worst."""
+    shown = Counter(k.rows for k in kept if isinstance(k, KeptRow))
+    return [
+        texts.BATCH.format(
+            batch=_named(rows.folder, home),
+            shown=count,
+            count=len(rows),
+            verdicts=", ".join(f"{n} {translated(name)}" for name, n in rows.verdicts().items()),
+        )
+        for rows, count in shown.items()
+    ]
+
+
 def _inside(files: Iterable[Path]) -> list[Path]:
     """Those that have their arrays beside them."""
     return [p for p in sorted(files) if p.with_name(f"{p.name[:-5]}.npz").exists()]
@@ -170,7 +186,7 @@ def report(
         kept += _kept(group, number, full)
         made.shrunk += [] if full else [i.file for i in group]
     _slim(kept, 1e6 * limit - sum(c.size for c in cards) - _PAGE)
-    lines = [texts.REPORT.format(count=len(paths), version=__version__)]
+    lines = [texts.REPORT.format(count=len(paths), version=__version__), *_of_batches(paths, home)]
     heading = title or (cards[0].title if len(cards) == 1 else f"Report of {len(paths)} results")
     made.text = with_data(report_page(heading, cards, lines), kept)
     return made

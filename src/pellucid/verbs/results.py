@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -122,6 +123,15 @@ class Rows:
         table = table.append_column("rank", ranks)
         order = [("rank", "ascending"), ("p_value", "descending"), ("probability", "ascending"), ("id", "ascending")]
         return list(table.sort_by(order).slice(0, count).drop_columns(["rank"]).to_pylist())
+
+    def verdicts(self) -> dict[str, int]:
+        """How many rows have each verdict, the worst first; then how many are `not measured`, and `failed`."""
+        table, pa = self.table(["status", "verdict"]), arrow()
+        done = table.filter(pa.compute.equal(table.column("status"), "done"))
+        found = Counter(done.column("verdict").to_pylist())
+        counts = {name: found[name] for name in VERDICTS}
+        counts |= {"not measured": found[None], "failed": table.num_rows - done.num_rows}
+        return {name: count for name, count in counts.items() if count}
 
     def inputs(self) -> list[str]:
         """What was explained, each input once, by name: files, samples, addresses in a store."""

@@ -17,6 +17,7 @@ REPORT = (
     "Results: {count}. Made by Pellucid {version}; nothing in this page is fetched. `pellucid verify` of this file "
     "computes its numbers again."
 )
+BATCH = "Of the batch {batch}, {shown} of {count} rows, the worst first. Verdicts of all: {verdicts}."
 THUMBNAIL = "To keep the page below {limit} MB, this input is shown as a picture: its raw values are in {file}."
 UNDRAWN = "A result of format {format} has no page: let what opens it return a pellucid.results.base.Result."
 
