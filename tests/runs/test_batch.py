@@ -196,7 +196,10 @@ def test_the_command_looks_after_a_batch(finished, capsys):
     told = json.loads(capsys.readouterr().out)
     assert (told["inputs"], told["failed"], told["complete"], told["running"]) == (21, 1, True, False)
     assert main(["batch", "status", str(finished / "out")]) == 0
-    assert capsys.readouterr().out.startswith("21 of 21 inputs, 20 rows done, 1 failed")
+    shown = capsys.readouterr().out
+    assert shown.startswith("21 of 21 inputs, 20 rows done, 1 failed")
+    assert f"  failed: {told['error']}" in shown
+    assert told["error"] == next(row["error"] for row in all_rows(finished / "out") if row["error"])
     assert main(["batch", "status", str(finished / "in")]) == 1
     assert "holds no batch" in capsys.readouterr().err
     assert main(["batch", str(finished / "in"), "--out", "x", "--verb", "dance"]) == 1

@@ -1,8 +1,10 @@
 """What may happen around a batch: a full disk, an edited manifest, files with other times, changing models."""
 
 import os
+import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -10,6 +12,7 @@ import pytest
 from pellucid.errors import StorageError
 from pellucid.keep.journal import Journal
 from pellucid.runs.batch import _Run
+from pellucid.runs.local import written
 from runs.test_batch import all_rows, digests, job, names, pictures
 from runs.test_of_batch import begun, done
 
@@ -61,6 +64,54 @@ def test_a_shard_that_does_not_fit_ends_the_run_in_a_sentence_and_a_resume_makes
     assert job(out, folder).run().complete
     assert names(all_rows(out)) == [f"{k:04d}.png" for k in range(40)]
     assert set(digests(out)) == {path.name for path in (out / "shards").iterdir()}
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A disk of 64 kB, and what makes it larger; only the system's administrator has one."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(folder)]
+    if not shutil.which("mount") or subprocess.run(mount, capture_output=True).returncode:
+        pytest.skip("no disk can be mounted here")
+    try:
+        yield folder, lambda: subprocess.run(["mount", "-o", "remount,size=4m", str(folder)], check=True)
+    finally:
+        subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+@pytest.mark.slow
+def test_a_disk_that_is_full_loses_nothing_and_a_larger_one_goes_on(small_disk, tmp_path):
+    disk, enlarge = small_disk
+    folder = pictures(tmp_path / "in", 12)
+    plan = job(disk / "out", folder)
+    work, journal = begun(plan)
+    items = [item.stamped() for item in plan.manifest]
+
+    def make(items):
+        for item in items:
+            journal.append(written(journal.shards, work.rows([item])))
+
+    with pytest.raises(StorageError, match=r"Cannot write .*No space left on device; what is finished is kept"):
+        make(items)
+    finished = digests(disk / "out")
+    assert 0 < len(finished) < 12
+    assert {path.name for path in journal.shards.iterdir()} == set(finished)
+    enlarge()
+    for chunk in run_of(plan).chunks():
+        make(chunk)
+    assert names(all_rows(disk / "out")) == [f"{k:04d}.png" for k in range(12)]
+    assert finished.items() <= digests(disk / "out").items()
+
+
+def test_a_clock_that_is_put_back_leaves_rate_and_rest_as_they_are(tmp_path, monkeypatch):
+    run = run_of(job(tmp_path / "out", pictures(tmp_path / "in", 4)))
+    run._begun, run.progress.fresh, run.progress.inputs = 100.0, 2, 2
+    with monkeypatch.context() as clock:
+        clock.setattr(time, "monotonic", lambda: 110.0)
+        clock.setattr(time, "time", lambda: -1e9)
+        run.tell(now=True)
+    assert (run.progress.seconds, run.progress.remaining) == (10.0, 10.0)
 
 
 def test_an_edited_manifest_is_said_and_read_anew(tmp_path):

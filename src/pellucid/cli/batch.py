@@ -153,10 +153,10 @@ def status(folder: Folder, as_json: options.Json = False) -> None:
     from pellucid.runs.batch import status
 
     found = status(folder)
-    print(json.dumps(found.as_dict(), indent=2) if as_json else found.line)
-    if not as_json:
-        for note in found.notes:
-            say(f"  note: {note}")
+    if as_json:
+        print(json.dumps(found.as_dict(), indent=2))
+    else:
+        _told(found)
 
 
 @app.command("merge")
@@ -182,6 +182,15 @@ def export(
     say(f"{counted(export(folder, file, where=where, maps=maps), 'row')}: {file}")
 
 
+def _told(found: Progress) -> None:
+    """How far it is, with what must be known."""
+    say(found.line)
+    for note in found.notes:
+        say(f"  note: {note}")
+    if found.error:
+        say(f"  failed: {found.error}")
+
+
 def _drive(batch: BatchJob, workers: int, as_json: bool, engine: str) -> None:
     """Run, with a line now and then; exit code 1 where rows failed, 130 where it was stopped."""
     terminal = sys.stderr.isatty()
@@ -196,9 +205,7 @@ def _drive(batch: BatchJob, workers: int, as_json: bool, engine: str) -> None:
     if as_json:
         print(json.dumps(found.as_dict(), indent=2))
     else:
-        say(found.line)
-        for note in found.notes:
-            say(f"  note: {note}")
+        _told(found)
         say(f"  rows: {batch.folder}")
     if not found.complete:
         say(f"pellucid: stopped; `pellucid batch resume {batch.folder}` goes on.", aside=True)

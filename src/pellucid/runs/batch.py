@@ -47,6 +47,7 @@ class Progress:
         seconds: of this run; `fresh`: inputs finished in it.
         repeated: inputs that a manifest names again, left out.
         notes: what a reader must know.
+        error: what one of the failed rows says.
         running: whether a driver is at work.
     """
 
@@ -62,6 +63,7 @@ class Progress:
     fresh: int = 0
     repeated: int = 0
     notes: list[str] = field(default_factory=list)
+    error: str | None = None
     running: bool = False
 
     def count(self, line: Mapping[str, Any]) -> None:
@@ -73,6 +75,7 @@ class Progress:
         self.inputs += line.get("inputs", 0)
         self.passes += line.get("passes", 0)
         self.bytes += line["bytes"]
+        self.error = line.get("error") or self.error
 
     @property
     def rate(self) -> float:
@@ -411,8 +414,11 @@ def _replace(journal: Journal, names: list[str], table: Any) -> None:
     passes = sum(v or 0 for name in ("forwards", "backwards") for v in table.column(name).to_pylist())
     failed, aside = sum(s != "done" for s in status), sum(s == "quarantined" for s in status)
     inputs = arrow().compute.count_distinct(table.column("key")).as_py()
+    errors = [error for error in table.column("error").to_pylist() if error]
     journal.append(
-        line | {"drops": names, "failed": failed, "set_aside": aside, "passes": round(passes), "inputs": inputs}
+        line
+        | {"drops": names, "failed": failed, "set_aside": aside, "passes": round(passes), "inputs": inputs}
+        | {"error": errors[0] if errors else None}
     )
 
 
