@@ -3,11 +3,13 @@
 import http.server
 import threading
 from typing import ClassVar
+from urllib.parse import quote
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from pellucid.runs import remote
 from pellucid.runs.manifest import Item
 from pellucid.runs.work import Work, WorkOrder
 from runs.test_work import ENTRY, asked
@@ -50,6 +52,7 @@ class Store(http.server.BaseHTTPRequestHandler):
 @pytest.fixture
 def store(monkeypatch):
     monkeypatch.setattr(Store, "objects", {})
+    remote._store.cache_clear()  # whose server is gone
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Store)
     thread = threading.Thread(target=server.serve_forever)
     thread.start()
@@ -70,10 +73,14 @@ def test_rows_of_an_s3_server_are_those_of_the_files(store, tmp_path):
     file = tmp_path / "0.png"
     Image.fromarray(np.random.default_rng(0).integers(0, 256, (40, 32, 3)).astype(np.uint8)).save(file)
     store["/bucket/some/0.png"] = file.read_bytes()
+    odd = "a b/100%/ü+%20&#1.png"
+    store[f"/bucket/{quote(odd)}"] = file.read_bytes()
     work = Work(WorkOrder(ENTRY, tuple(r.as_dict() for r in asked("grad-cam"))))
-    items = [Item(source) for source in ("s3://bucket/some/0.png", "s3://bucket/none.png", str(file))]
+    sources = ("s3://bucket/some/0.png", f"s3://bucket/{odd}", "s3://bucket/none.png", str(file))
+    items = [Item(source) for source in sources]
     rows = {row["input"]: row for row in work.rows(items)}
-    there, gone, here = (rows[item.source] for item in items)
+    there, strange, gone, here = (rows[item.source] for item in items)
+    assert (strange["status"], strange["sha256"]) == ("done", here["sha256"])
     assert (there["status"], there["sha256"], there["map"]) == ("done", here["sha256"], here["map"])
     assert gone["status"] == "failed"
     assert "s3://bucket/none.png can't be fetched" in gone["error"]

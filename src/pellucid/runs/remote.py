@@ -5,13 +5,17 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from pellucid.errors import MediaError
 from pellucid.keep.scratch import scratch
+
+_SETTINGS = re.compile(r"\?\w+=")
 
 
 def is_remote(source: str) -> bool:
@@ -45,10 +49,26 @@ def _opened(fsspec: Any, source: str) -> Any:
     try:
         return fsspec.open(source, "rb")
     except ImportError as error:
-        from pyarrow import fs
-
         try:
-            files, path = fs.FileSystem.from_uri(source)
+            return _streamed(source)
         except ValueError:  # not of pyarrow's stores: what fsspec wants is what is missing
             raise error from None
+
+
+def _streamed(source: str) -> Any:
+    """By pyarrow, which takes the name of a bucket from an address, and the name of an object as it is written there:
+    with blanks, percent signs and whatever else it has."""
+    scheme, _, rest = source.partition("://")
+    if _SETTINGS.search(source):  # of the store, such as `?endpoint_override=...`
+        files, path = _store(source)
         return files.open_input_stream(path)
+    files, _ = _store(f"{scheme}://{rest.partition('/')[0]}")
+    return files.open_input_stream(rest)
+
+
+@cache
+def _store(address: str) -> tuple[Any, str]:
+    from pyarrow import fs
+
+    found: tuple[Any, str] = fs.FileSystem.from_uri(address)
+    return found
