@@ -10,7 +10,7 @@ from helpers import dicom as made
 from helpers.volumes import ALL, nifti, oblique, place, rigid, series
 from pellucid.errors import MediaError, ModelError
 from pellucid.heatmaps import get_method
-from pellucid.media import CLIP, PICTURE, VOLUME, Geometry, Volume, medium_of, read_volume
+from pellucid.media import CLIP, PICTURE, VOLUME, VOLUMES, Geometry, Volume, expand, medium_of, read_volume
 from pellucid.media.orientation import codes, from_lps, said, spacing, to_mm, turn_to
 from pellucid.media.volumes import volumes_in
 from pellucid.models.volume_preprocess import input_affine
@@ -256,6 +256,8 @@ def test_a_window_of_a_volume_is_a_part_of_its_address(tmp_path):
     assert (plain.window, lung.window) == ((40, 400), (-600, 1500))
     assert read_volume(lung.source).window == (-600, 1500)
     assert volumes_in(f"window:lung:{folder}") == [f"window:lung:{folder}"]
+    moment = "window:10,20:time:3:a.nii"  # windows of what is no file are handed on as they are
+    assert expand([moment], clips=None, schemes=VOLUMES) == volumes_in(moment) == [moment]
     path = nifti(tmp_path / "a.nii", np.zeros((3, 4, 5), np.int16), rigid((0, 0, 0)))
     assert read_volume(f"window:10,20:{path}").window == (10, 20)
     with pytest.raises(MediaError, match="not in Hounsfield units"):

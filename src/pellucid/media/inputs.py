@@ -84,7 +84,7 @@ def listed(inputs: Sequence[str | Path], wanted: Wanted, schemes: Collection[str
     sources: dict[str, str] = {}  # real path -> what to show, so that a.jpg and ./a.jpg are one picture
     for item in inputs:
         text = os.fspath(item)
-        generated = scheme(text) in schemes
+        generated = scheme(windowed(text)[1]) in schemes
         for source in [text] if generated else _expand(text, wanted):
             sources.setdefault(address(source), source)
     return list(sources.values())

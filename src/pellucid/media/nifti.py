@@ -66,7 +66,7 @@ def read_nifti(path: Path, time: int | None = None) -> Volume:
         raise MediaError(f"{label} claims {size} voxels, more than {MAX_VOXELS:,}: shrink it.")
     if len(shape) == 4 and (time is None or time >= shape[3]):
         raise MediaError(
-            f"{label} holds {shape[3]} moments: choose one, time:0:{path.name} to time:{shape[3] - 1}:{path.name}."
+            f"{label} holds {shape[3]} moments: choose one, time:0:{label} to time:{shape[3] - 1}:{label}."
         )
     affine, which = _affine(header, image.affine, label)
     try:
