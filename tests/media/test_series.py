@@ -61,6 +61,7 @@ def test_copies_scouts_and_strays_are_left_out_and_said(tmp_path):
     place(folder / "copy.dcm", [-20, -30, 50])
     place(folder / "stray.dcm", [0, 0, 0], [0, 1, 0, 0, 0, -1])
     place(folder / "scout.dcm", [0, 0, 0], SeriesInstanceUID="1.2.9", ImageType=["ORIGINAL", "PRIMARY", "LOCALIZER"])
+    place(folder / "mask.dcm", [0, 0, 0], SeriesInstanceUID="1.2.10", Modality="SEG")
     (folder / "notes.txt").write_text("not DICOM")
     found = read_volume(folder)
     assert found.size[0] == 6

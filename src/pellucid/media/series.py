@@ -159,10 +159,10 @@ def _ordered(groups: dict[str, list[T]]) -> dict[str, list[T]]:
 
 
 def _series(path: Path) -> str:
-    """The series that a file belongs to; empty for what is no picture, or a scout picture of the others."""
+    """The series that a file belongs to; empty for what is no picture, a scout picture or a mask of the others."""
     import pydicom
 
-    wanted = ["SeriesInstanceUID", "PatientID", "Rows", "ImageType", "SOPClassUID"]
+    wanted = ["SeriesInstanceUID", "PatientID", "Rows", "ImageType", "SOPClassUID", "Modality"]
     try:
         with quiet():
             head = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=wanted, force=True)
@@ -173,7 +173,7 @@ def _series(path: Path) -> str:
 
 def _key(dataset: Any) -> str:
     kind = [str(part).upper() for part in dataset.get("ImageType") or []]
-    if not dataset.get("Rows") or "LOCALIZER" in kind:
+    if not dataset.get("Rows") or "LOCALIZER" in kind or dataset.get("Modality") == "SEG":
         return ""
     return f"{dataset.get('PatientID')}\0{dataset.get('SeriesInstanceUID')}"
 
