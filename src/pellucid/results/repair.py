@@ -93,11 +93,10 @@ class Repair(Brief, Result):
         return self.comparison.on_page(file)
 
     def save(self, folder: str | Path) -> list[Path]:
-        """Write the comparison (see `Comparison.save`), the groups (.csv) and the page of the repair into `folder`."""
+        """Write the groups (.csv) and the comparison into `folder`, whose page comes last (see `Comparison.save`)."""
         from pellucid.keep.files import comma_separated, write_bytes
 
         home = Path(folder)
-        groups, page = home / "repair.csv", home / "repair.html"
+        groups = home / "repair.csv"
         write_bytes(groups, comma_separated(self.table()).encode())
-        write_bytes(page, self.html().encode())
-        return [*self.files, *self.comparison.save(home), groups, page]
+        return [*self.files, groups, *self.comparison.save(home)]
