@@ -19,6 +19,7 @@ from pellucid.errors import AbsentError, MethodError, ModelError, PellucidError,
 from pellucid.heatmaps import get_method
 from pellucid.models.detections import Detections, overlaps, padded
 from pellucid.models.targets import BoxTarget, as_target
+from pellucid.models.targets.boxes import Asked, why_none
 from pellucid.testing import check_target
 
 RED_BOX, BLUE_BOX = (8.0, 16.0, 16.0, 24.0), (24.0, 0.0, 34.0, 8.0)
@@ -94,6 +95,15 @@ def test_a_box_that_moves_keeps_its_overlap():
     assert scored("box:blue/iou", moved) == pytest.approx(10 / 12)
     assert scored("box:blue", moved) == pytest.approx(SURE["blue"] * 10 / 12)
     assert scored("box:blue/right", moved) == 36
+
+
+def test_a_score_just_below_the_threshold_is_told_from_it():
+    class Answer:
+        boxes = torch.zeros(0, 4)
+
+    found = Detections(torch.tensor([[[0.0, 0, 8, 8]]]), torch.tensor([[[0.2968]]]))
+    asked = Asked((0.0, 0.0, 8.0, 8.0), 0, answered=False)
+    assert why_none(found, Answer(), 0, asked, ["red"]).endswith("scores 0.297; boxes are answered from 0.3 on.")
 
 
 def test_no_box_at_a_place_says_why():

@@ -267,6 +267,12 @@ def _shown(at: Place) -> str:
     return ",".join(f"{v:g}" for v in at)
 
 
+def _apart(score: float, threshold: float) -> str:
+    """A score with two digits, or as many as it takes to tell it from the threshold."""
+    digits = (f"{score:.{n}g}" for n in range(2, 8))
+    return next((text for text in digits if score == threshold or text != f"{threshold:g}"), f"{score:g}")
+
+
 def why_none(found: Detections, answered: Answered, n: int, asked: Asked, labels: Labels) -> str:
     """Why the detector ends with no box at a place of sample n: no candidate, too little, another class, suppressed."""
     wanted, name = torch.full((len(found),), asked.label, device=found.boxes.device), label_of(asked.label, labels)
@@ -276,7 +282,7 @@ def why_none(found: Detections, answered: Answered, n: int, asked: Asked, labels
     if float(near[k]) < _FAR:
         return f"No box of {name} here: no candidate lies there at all."
     said = f"No box of {name} here: the best candidate overlaps the place by {float(near[k]):.0%}"
-    said += f" and scores {float(sure[k]):.2g}"
+    said += f" and scores {_apart(float(sure[k]), found.threshold)}"
     if found.labels is None and (other := int(found.classes[n, k].argmax())) != asked.label:
         rival = float(found.confidence(torch.full_like(wanted, other))[n, k])
         said += f", but {rival:.2g} for {label_of(other, labels)}"
