@@ -7,7 +7,7 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto --maxprocesses 4 
 STAMP := $(VENV)/.installed
 DEV_STAMP := $(VENV)/.installed-dev
 
-.PHONY: demo test test-slow test-all lint bench clean
+.PHONY: demo test test-slow test-ray test-all lint bench clean
 
 demo: $(STAMP)
 	$(BIN)/pellucid explain sample:cat --method auto,grad-cam,hires-cam --check --out pellucid-out/demo
@@ -19,6 +19,11 @@ test: $(DEV_STAMP)
 
 test-slow: $(DEV_STAMP)
 	$(PYTEST) -m slow
+
+# On clusters of this machine; not in CI, see docs/architecture.md.
+test-ray: $(DEV_STAMP)
+	$(BIN)/python -m pip install --quiet -e ".[ray]"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q tests/runs/test_cluster.py tests/runs/test_cluster_nodes.py
 
 test-all: $(DEV_STAMP)
 	$(PYTEST)
