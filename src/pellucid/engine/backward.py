@@ -65,7 +65,8 @@ LINEAR = words("""
 """What is linear and without a bias: gradient times input is each summand's own share."""
 
 PLAIN = MOVES | SELECTING | LINEAR
-_KEEP_GATES = MOVES | {"add", "sub", "rsub", "mul", "div", "neg"}  # one less a gate is the gate of the other side
+# One less a gate is the gate of the other side; a spread stays one over its mean, as in response normalisation.
+_KEEP_GATES = MOVES | {"add", "sub", "rsub", "mul", "div", "neg", "mean", "sum", "sqrt", "pow"}
 
 _OPERATORS = {
     "iadd": "add", "radd": "add", "isub": "sub", "imul": "mul", "rmul": "mul", "itruediv": "div", "truediv": "div",
@@ -87,6 +88,21 @@ def name_of(function: Function) -> tuple[str, bool]:
     written = name.endswith("_")
     name = name.removesuffix("_").removeprefix("_")
     return _OPERATORS.get(name, name), written
+
+
+def _spelled(
+    function: Function, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> tuple[Function, tuple[Any, ...], dict[str, Any]]:
+    """A call in the one spelling that rules know: `x.where(on, other)` is `torch.where(on, x, other)`, and
+    `x[off] = 0`, with a mask of the shape of `x`, is `x.masked_fill_(off, 0)`."""
+    if function is Tensor.where and len(args) == 3:
+        return torch.where, (args[1], args[0], args[2]), kwargs
+    if function is Tensor.__setitem__:
+        x, off, value = args
+        masked = isinstance(off, Tensor) and off.dtype == torch.bool and off.shape == x.shape
+        if masked and isinstance(value, int | float):
+            return Tensor.masked_fill_, args, kwargs
+    return function, args, kwargs
 
 
 @cache
@@ -116,7 +132,14 @@ def _without_writing(
     return None if found is None else (found, args, kwargs)
 
 
-_OPENED = frozenset({nn.functional.multi_head_attention_forward, nn.functional.normalize, nn.functional.softsign})
+_OPENED = frozenset(
+    {
+        nn.functional.multi_head_attention_forward,
+        nn.functional.normalize,
+        nn.functional.softsign,
+        nn.functional.local_response_norm,
+    }
+)
 _BLIND = dict.fromkeys(
     ("has_torch_function", "has_torch_function_unary", "has_torch_function_variadic"), lambda *_a, **_k: False
 )
@@ -367,6 +390,7 @@ class Propagation:
         if function in _OPENED and name_of(function)[0] not in self.table.rules:
             with self.inside():
                 return _opened(function)(*args, **kwargs)
+        function, args, kwargs = _spelled(function, args, kwargs)
         name, _ = name_of(function)
         if name in RECURRENT and name not in self.table.rules:
             with self.inside():

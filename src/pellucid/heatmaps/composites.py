@@ -24,6 +24,7 @@ from pellucid.engine.rules.products import (
     NORMS,
     PADS,
     PRODUCTS,
+    SPREADS,
     SUMS,
     Attention,
     Denominator,
@@ -34,6 +35,7 @@ from pellucid.engine.rules.products import (
     Opened,
     Padded,
     Shared,
+    Spread,
     Stop,
 )
 from pellucid.engine.rules.rectifiers import RECTIFIERS, Rectified
@@ -68,7 +70,8 @@ def everything_else() -> dict[str, Rule]:
         "div": Denominator(),
         "batch_norm": BatchNormalised(),
         "softmax": Stop(),
-        "log_softmax": Expansion(),
+        **dict.fromkeys(("log_softmax", "logsumexp"), Expansion()),
+        **dict.fromkeys(SPREADS, Spread()),
         "scaled_dot_product_attention": Attention(),
     }
 

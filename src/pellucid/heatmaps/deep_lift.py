@@ -18,16 +18,19 @@ from pellucid.engine.rules.differences import (
     Expanded,
     Halved,
     LogSoftmaxDifference,
+    LogSumDifference,
     MaxPoolDifference,
+    MostDifference,
     Noted,
     NotedNorm,
     Rescale,
     RevealCancel,
     SoftmaxDifference,
+    Switched,
 )
 from pellucid.engine.rules.layers import CONVOLUTIONS, DENSE
 from pellucid.engine.rules.pointwise import ACTIVATIONS, POINTWISE
-from pellucid.engine.rules.products import PRODUCTS, Attention, Opened
+from pellucid.engine.rules.products import PRODUCTS, SPREADS, Attention, Opened
 from pellucid.engine.rules.rectifiers import RECTIFIERS
 from pellucid.errors import MethodError
 from pellucid.heatmaps.base import Attribution, Method, method
@@ -37,6 +40,7 @@ from pellucid.scoring.job import Job
 from pellucid.scoring.masked import freeze
 
 RULES = ("rescale", "reveal-cancel")
+_BENDS = {*ACTIVATIONS, *RECTIFIERS}
 _MISSED = 0.01  # of the change of score: a gap above it is said
 
 
@@ -44,16 +48,20 @@ def difference_rules(rule: str = "rescale") -> RuleTable:
     """Secants for functions of one value, means for products; what else bends is written out in these."""
     rules: dict[str, Rule] = {
         **dict.fromkeys((*POINTWISE, *RECTIFIERS, "rsqrt", "reciprocal"), Rescale()),
+        **dict.fromkeys(("where", "masked_fill"), Switched()),
         **dict.fromkeys(PRODUCTS, Halved()),
         **dict.fromkeys(MAX_POOLS, MaxPoolDifference()),
         **dict.fromkeys(("layer_norm", "group_norm", "instance_norm", "rms_norm", "normalize", "div"), Expanded()),
+        **dict.fromkeys(SPREADS, Expanded()),
+        **dict.fromkeys(("amax", "amin"), MostDifference()),
+        "logsumexp": LogSumDifference(),
         **dict.fromkeys(("glu", "baddbmm", "addcmul"), Opened()),
         "softmax": SoftmaxDifference(),
         "log_softmax": LogSoftmaxDifference(),
         "scaled_dot_product_attention": Attention(),
     }
     if rule == "reveal-cancel":
-        rules |= dict.fromkeys((*ACTIVATIONS, *RECTIFIERS), RevealCancel())
+        rules |= {name: RevealCancel() for name, rule in rules.items() if type(rule) is Rescale and name in _BENDS}
         rules |= {**dict.fromkeys((*CONVOLUTIONS, *DENSE), Noted()), "batch_norm": NotedNorm()}
     linear = {*CONVOLUTIONS, *DENSE, "batch_norm"}
     return RuleTable(rules, plain=(PLAIN - SELECTING) | linear)

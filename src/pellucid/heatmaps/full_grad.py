@@ -16,7 +16,7 @@ from pellucid.engine.backward import PLAIN, Propagation, RuleTable
 from pellucid.engine.rules.intercepts import Bend, Bias, Constant, Degree, Kept, Shift
 from pellucid.engine.rules.layers import CONVOLUTIONS, DENSE
 from pellucid.engine.rules.pointwise import GATES, POINTWISE
-from pellucid.engine.rules.products import NORMS, PADS, PRODUCTS, SUMS, Attention, Opened, Stop
+from pellucid.engine.rules.products import NORMS, PADS, PRODUCTS, SPREADS, SUMS, Attention, Opened, Spread, Stop
 from pellucid.engine.rules.rectifiers import RECTIFIERS
 from pellucid.heatmaps.attention_slopes import one_by_one, scored
 from pellucid.heatmaps.base import Attribution, Method, method
@@ -34,7 +34,7 @@ def gradient_rules(keep: Kept) -> RuleTable:
         {
             **dict.fromkeys((*POINTWISE, *GATES, *RECTIFIERS, *NORMS, "rsqrt", "reciprocal"), Bend(keep)),
             **dict.fromkeys(("softmax", "log_softmax", "logsumexp"), Bend(keep)),
-            **dict.fromkeys(("normalize", "cumprod", "prod", "norm", "var", "std"), Bend(keep)),
+            **dict.fromkeys(("normalize", "cumprod", "prod", *SPREADS), Bend(keep)),
             **dict.fromkeys((*CONVOLUTIONS, *DENSE), Bias(keep)),
             **dict.fromkeys((*SUMS, *PADS, "batch_norm"), Constant(keep)),
             **dict.fromkeys((*PRODUCTS, "div"), Degree(keep)),
@@ -56,7 +56,8 @@ def libra_rules(keep: Kept) -> RuleTable:
             **dict.fromkeys((*SUMS, *PADS, "batch_norm"), Constant(keep)),
             **{name: Shift(keep, rules[name]) for name in NORMS},
             "softmax": Stop(Bend(keep)),
-            "log_softmax": Bend(keep),
+            **dict.fromkeys(("log_softmax", "logsumexp"), Bend(keep)),
+            **dict.fromkeys(SPREADS, Spread(Bend(keep))),
         },
         plain=PLAIN,
     )

@@ -17,6 +17,7 @@ from torch.nn import functional
 
 from pellucid.engine.backward import Call, Rule
 from pellucid.engine.rules.layers import Affine, straight_line
+from pellucid.engine.rules.products import SPREADS
 from pellucid.engine.rules.rectifiers import RECTIFIERS, follows
 
 _SAME = 1e-4  # of the larger value: a smaller difference has no slope of its own, the gradient's is taken
@@ -34,11 +35,12 @@ class DifferenceRule(Rule):
         live, run = call.live(), call.run
         if not live or not self.fits(call, live):
             return None
+        places = self.noted(call, live)
         if run.reference is None:
-            run.inputs.append((call.name, [call.args[k].detach().clone() for k in live]))
+            run.inputs.append((call.name, [call.args[k].detach().clone() for k in places]))
             return call.answer()
         name, before = next(run.reference, ("", []))
-        if name != call.name or [t.shape for t in before] != [call.args[k].shape for k in live]:
+        if name != call.name or [t.shape for t in before] != [call.args[k].shape for k in places]:
             run.branched = True
             return None
         return self.led(call, live, before)
@@ -47,9 +49,13 @@ class DifferenceRule(Rule):
         """Whether the rule is for such a call."""
         return True
 
+    def noted(self, call: Call, live: Sequence[int]) -> Sequence[int]:
+        """The places of what the reference pass notes: of all that depends on the input."""
+        return live
+
     @abstractmethod
     def led(self, call: Call, live: Sequence[int], before: Sequence[Tensor]) -> Any:
-        """The answer, led back; `before` is what the arguments at `live` were in the reference pass."""
+        """The answer, led back; `before` is what the arguments at `noted` were in the reference pass."""
 
 
 def _apart(x: Tensor, before: Tensor) -> tuple[Tensor, Tensor]:
@@ -71,7 +77,8 @@ class Rescale(DifferenceRule):
         """The secant."""
         (place,) = live
         given = list(call.args)
-        given[place] = before[0]
+        for noted, old in zip(self.noted(call, live), before, strict=True):
+            given[noted] = old
         with torch.no_grad():
             reference = call.answer(*given)
         x = call.args[place].detach()
@@ -79,6 +86,36 @@ class Rescale(DifferenceRule):
         apart, away = _apart(x, before[0])
         secant = (y - reference) / away
         return call.rerouted(y, live, lambda g: (torch.where(apart, g * secant, back(g)[0]),))
+
+
+@dataclass(frozen=True)
+class Switched(Rescale):
+    """What a mask, made of the values themselves, lets through: a function of one value, as a rectifier is.
+
+    Masks that are the same in both passes are constants. Nothing tells from which value a mask was made; where it was
+    another, the gap says so.
+    """
+
+    def fits(self, call: Call, live: Sequence[int]) -> bool:
+        """A signal, and masks of its shape."""
+        return len(live) == 1 and len(self.noted(call, live)) > 1
+
+    def noted(self, call: Call, live: Sequence[int]) -> Sequence[int]:
+        """The signal, and the masks: made of its values, they have its shape, and no graph."""
+        x = call.args[live[0]]
+        masks = [
+            k
+            for k, a in enumerate(call.args)
+            if k != live[0] and isinstance(a, Tensor) and a.shape == x.shape and not a.requires_grad
+        ]
+        return [live[0], *masks]
+
+    def led(self, call: Call, live: Sequence[int], before: Sequence[Tensor]) -> Any:
+        """The secant; of masks that are the same, the plain gradient."""
+        masks = self.noted(call, live)[1:]
+        if all(torch.equal(call.args[k], old) for k, old in zip(masks, before[1:], strict=True)):
+            return call.answer()
+        return super().led(call, live, before)
 
 
 @dataclass(frozen=True)
@@ -165,6 +202,10 @@ class NotedNorm(Rule):
 @dataclass(frozen=True)
 class Halved(DifferenceRule):
     """`d(ab) = da (b + b') / 2 + db (a + a') / 2`: a product's way back at the mean of its factors."""
+
+    def __call__(self, call: Call) -> Any:
+        """Of a signal and a mask, as `Switched`."""
+        return Switched()(call) if len(call.live()) == 1 else super().__call__(call)
 
     def fits(self, call: Call, live: Sequence[int]) -> bool:
         """Products of two factors."""
@@ -270,6 +311,54 @@ class MaxPoolDifference(DifferenceRule):
 
 
 @dataclass(frozen=True)
+class LogSumDifference(DifferenceRule):
+    """The exact change of a log-sum, shared by a mean of the old and new softmax."""
+
+    def led(self, call: Call, live: Sequence[int], before: Sequence[Tensor]) -> Any:
+        """The log-sum over one axis, led back."""
+        dim, keep = call.argument(1, "dim"), bool(call.argument(2, "keepdim", False))
+        dim = dim[0] if isinstance(dim, list | tuple) and len(dim) == 1 else dim
+        if not isinstance(dim, int):
+            return None
+        with torch.no_grad():
+            y = call.answer()
+            _, weights = _log_sum(call.args[0].detach(), before[0], dim)
+        return call.rerouted(y, [0], lambda g: ((g if keep else g.unsqueeze(dim)) * weights,))
+
+
+@dataclass(frozen=True)
+class MostDifference(DifferenceRule):
+    """`dy` of the largest (or least) value along axes goes to the winner, as in a pooling with one window."""
+
+    def led(self, call: Call, live: Sequence[int], before: Sequence[Tensor]) -> Any:
+        """The values, led back."""
+        x, old = call.args[0].detach(), before[0]
+        dim = call.argument(1, "dim", ())
+        dims = [d % x.ndim for d in (dim if isinstance(dim, list | tuple) else (dim,))] or list(range(x.ndim))
+        rest = [d for d in range(x.ndim) if d not in dims]
+        sign = -1.0 if call.name == "amin" else 1.0
+
+        def rows(t: Tensor) -> Tensor:
+            return t.permute(*rest, *dims).flatten(len(rest))
+
+        with torch.no_grad():
+            y = call.answer()
+            away = rows(x - old)
+            (top, mine), (was, its) = ((sign * rows(t)).max(-1) for t in (x, old))
+            winner = torch.where(top > was, mine, its)[..., None]
+            step, own = (sign * (top - was))[..., None], away.gather(-1, winner)
+            same = (mine == its)[..., None].to(step)
+            share = torch.where(own != 0, step / torch.where(own != 0, own, 1.0), same)
+        order = [*rest, *dims]
+
+        def back(g: Tensor) -> tuple[Tensor]:
+            sent = torch.zeros_like(away).scatter_(-1, winner, g.reshape(step.shape) * share)
+            return (sent.reshape([x.shape[d] for d in order]).permute([order.index(d) for d in range(x.ndim)]),)
+
+        return call.rerouted(y, [0], back)
+
+
+@dataclass(frozen=True)
 class Expanded(Rule):
     """Normalisations and quotients, written out in functions that have rules of their own."""
 
@@ -279,6 +368,8 @@ class Expanded(Rule):
         with call.run.inside():
             if call.name in ("div", "rsub"):
                 return x * call.args[1].reciprocal() if 1 in call.live() else None
+            if call.name in SPREADS:
+                return _spread(call)
             if call.name == "normalize":
                 p, dim = call.argument(1, "p", 2.0), call.argument(2, "dim", 1)
                 if p != 2.0:
@@ -306,6 +397,31 @@ class Expanded(Rule):
                     found = _standard(x, dims, call.argument(4, "eps", 1e-5))
             found = found if weight is None else found * weight
             return found if bias is None else found + bias
+
+
+def _spread(call: Call) -> Tensor | None:
+    """A length or a variance in sums of squares; None where these do not give the function's own answer."""
+    x, y = call.args[0], call.answer(call.args[0].detach(), *call.args[1:])
+    named = "axis" if call.name.startswith("linalg") else "dim"
+    place = 2 if "norm" in call.name else 1
+    dims = call.argument(place, "dim", call.kwargs.get(named))
+    dims = tuple(range(x.ndim)) if dims is None else (dims,) if isinstance(dims, int) else tuple(dims)
+    count = 1
+    for d in dims:
+        count *= x.shape[d]
+    if "norm" in call.name:
+        with torch.no_grad():
+            near = x.detach().square().sum(dims).sqrt()
+        if not torch.allclose(near.reshape(y.shape), y, rtol=1e-4) if near.numel() == y.numel() else True:
+            return None
+        return (x.square().sum(dims) + 1e-24).sqrt().reshape(y.shape)
+    squares = (x - x.mean(dims, keepdim=True)).square().sum(dims)
+    for free in (1, 0):
+        found = squares / max(count - free, 1)
+        found = found if call.name == "var" else (found + 1e-24).sqrt()
+        if found.numel() == y.numel() and torch.allclose(found.detach().reshape(y.shape), y, rtol=1e-4):
+            return found.reshape(y.shape)
+    return None
 
 
 def _standard(x: Tensor, dims: tuple[int, ...], eps: float) -> Tensor:

@@ -18,6 +18,7 @@ PRODUCTS = ("mul", "matmul", "einsum", "outer", "dot")
 LISTS = ("cat", "stack")
 SUMS = ("add", "sub", "rsub", *LISTS)
 PADS = ("pad", "constant_pad_nd")
+SPREADS = ("norm", "linalg_norm", "linalg_vector_norm", "var", "std")
 NORMS = ("layer_norm", "native_layer_norm", "group_norm", "rms_norm", "instance_norm")
 
 
@@ -81,6 +82,23 @@ class Shared(Rule):
             return call.answer(*held)
         y, back = call.pulled(live)
         return call.rerouted(y, live, lambda g: [h / len(live) for h in back(g)])
+
+
+@dataclass(frozen=True)
+class Spread(Rule):
+    """How far values lie apart, or how long they are: in a product, or below a line, it takes nothing.
+
+    Attributes:
+        otherwise: where it is itself a signal. A length is its gradient times its input.
+    """
+
+    otherwise: Rule = Expansion()
+
+    def __call__(self, call: Call) -> Any:
+        """The answer, marked as a gate; None where there are several."""
+        if call.live() != [0]:
+            return None
+        return call.run.mark(self.otherwise(call), gate=True)
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,8 @@ RECTIFIERS = (
     "min", "fmax", "fmin",
 )  # fmt: skip
 """Names of functions that are, or may be, rectifiers."""
+MASKED = ("masked_fill", "mul")
+"""Names of functions that a rectifier may be written with, and that mostly are something else."""
 
 
 def follows(call: Call) -> tuple[int, Tensor] | None:
@@ -47,9 +49,24 @@ def follows(call: Call) -> tuple[int, Tensor] | None:
         if not isinstance(other, Tensor):
             return None
         return live[0], x > other if name in ("maximum", "fmax", "max") else x < other
+    if name == "masked_fill" and live == [0] and call.args[2] == 0:
+        return _of_its_sign(0, x, call.args[1].logical_not())
+    if name == "mul" and len(call.args) == 2 and isinstance(call.args[1 - live[0]], Tensor):
+        return _of_its_sign(live[0], x, call.args[1 - live[0]])
     if name == "where" and live[0] > 0 and len(call.args) == 3:
         return live[0], (call.args[0] if live[0] == 1 else ~call.args[0]).expand_as(call.answer())
     return None
+
+
+def _of_its_sign(place: int, x: Tensor, mask: Tensor) -> tuple[int, Tensor] | None:
+    """What is kept by a mask of ones where it is above 0 is rectified; by any other mask it is not."""
+    if mask.shape != x.shape or mask.requires_grad:
+        return None
+    on = x > 0
+    kept = mask if mask.dtype == torch.bool else mask == 1
+    if bool((kept ^ on).logical_and_(x != 0).any()) or bool((mask.to(x) != kept.to(x)).any()):
+        return None
+    return place, on
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,113 @@
+"""A rectifier, a spread or a maximum in spellings that no layer of torch has: the accounts close, maps are the same."""
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional
+
+from helpers.nets import noise, seeded
+from pellucid.heatmaps import get_method
+
+
+def by_index(x):
+    x = x.clone()
+    x[x < 0] = 0
+    return x
+
+
+RECTIFIED = {
+    "torch.where": lambda x: torch.where(x > 0, x, 0.0),
+    "the other way round": lambda x: torch.where(x <= 0, torch.zeros_like(x), x),
+    "Tensor.where": lambda x: x.where(x > 0, 0.0),
+    "times a mask": lambda x: x * (x > 0),
+    "times a mask of numbers": lambda x: (x > 0).float() * x,
+    "masked_fill": lambda x: x.masked_fill(x < 0, 0.0),
+    "masked_fill_": lambda x: x.clone().masked_fill_(x <= 0, 0),
+    "by index": by_index,
+}
+
+
+class Net(nn.Module):
+    def __init__(self, between, around=torch.nn.functional.gelu):
+        super().__init__()
+        self.a, self.b, self.fc = nn.Conv2d(3, 6, 3, padding=1), nn.Conv2d(6, 6, 3, padding=1), nn.Linear(6, 4)
+        self.between, self.around = between, around
+
+    def forward(self, x):
+        return self.fc(self.around(self.b(self.between(self.a(x)))).mean((2, 3)))
+
+
+def pair(function):
+    """The function's network, and one with the same weights and `relu`."""
+    nets = [seeded(lambda f=f: Net(f, f)).eval() for f in (function, functional.relu)]
+    return *nets, noise(2, 3, 8, 8)
+
+
+METHODS = ["deep-lift", "guided-backprop", "deconvnet", "lrp", "full-grad"]
+
+
+@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("spelling", RECTIFIED)
+def test_a_rectifier_is_one_however_it_is_written(spelling, name):
+    net, plain, x = pair(RECTIFIED[spelling])
+    found, expected = (get_method(name).attribute(n, x, 1) for n in (net, plain))
+    torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-5 * float(expected.abs().max()))
+
+
+@pytest.mark.parametrize("name", ["deep-lift", "guided-backprop", "lrp"])
+def test_a_mask_that_is_no_rectifiers_is_a_constant(name):
+    """A mask of its own, the same for any input: only what it lets through is led back."""
+    kept = noise(2, 6, 8, 8, seed=4) > 0
+    net, x = seeded(lambda: Net(lambda v: v * kept)).eval(), noise(2, 3, 8, 8)
+    other = seeded(lambda: Net(lambda v: v.masked_fill(~kept, 0.0))).eval()
+    if name == "guided-backprop":
+        other = seeded(lambda: Net(lambda v: v * kept, functional.relu)).eval()
+        net = seeded(lambda: Net(lambda v: v - v * ~kept, functional.relu)).eval()
+    found, expected = (get_method(name).attribute(n, x, 1) for n in (net, other))
+    torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-5 * float(expected.abs().max()))
+
+
+def response_normalised(x):
+    length = x.norm(dim=(2, 3), keepdim=True)
+    return x + x * (length / (length.mean(1, keepdim=True) + 1e-6))
+
+
+SPREAD = {
+    "response": response_normalised,
+    "vector_norm": lambda x: x / torch.linalg.vector_norm(x, dim=1, keepdim=True),
+    "std": lambda x: (x - x.mean(1, keepdim=True)) / x.std(1, keepdim=True),
+    "var": lambda x: (x - x.mean((2, 3), keepdim=True)) * (x.var((2, 3), keepdim=True, correction=0) + 1e-3).rsqrt(),
+    "local response": lambda x: functional.local_response_norm(x, 3, alpha=1.0),
+    "log of a sum": lambda x: x - torch.logsumexp(x, 1, keepdim=True),
+    "largest": lambda x: x * torch.sigmoid(x.amax((2, 3), keepdim=True)),
+    "least": lambda x: x - x.amin(1, keepdim=True),
+}
+
+
+@pytest.mark.parametrize("name", ["lrp", "attn-lrp", "deep-lift", "full-grad", "libra-gradients"])
+@pytest.mark.parametrize("function", SPREAD)
+def test_spreads_and_extremes_have_rules(function, name):
+    net, x = seeded(lambda: Net(SPREAD[function])).eval(), noise(1, 3, 8, 8)
+    settings = {"baseline": "blur"} if name == "deep-lift" else {}
+    (found,) = get_method(name, **settings).explain(net, x, [1])
+    assert not any("There is no rule" in note for note in found.notes)
+    (gap,) = (found.facts[k] for k in ("conservation_gap", "completeness_gap") if k in found.facts)
+    assert max(gap) < 1e-3
+
+
+@pytest.mark.parametrize("function", ["vector_norm", "std", "var"])
+def test_of_a_spread_the_signal_takes_all(function):
+    """With the spread held fixed by hand, `lrp` says the same."""
+    x = noise(1, 3, 8, 8)
+    held = {
+        "vector_norm": lambda v: v / torch.linalg.vector_norm(v, dim=1, keepdim=True).detach(),
+        "std": lambda v: (v - v.mean(1, keepdim=True)) / v.std(1, keepdim=True).detach(),
+        "var": lambda v: (
+            (v - v.mean((2, 3), keepdim=True)) * (v.var((2, 3), keepdim=True, correction=0) + 1e-3).rsqrt().detach()
+        ),
+    }[function]
+    found, expected = (
+        get_method("lrp", composite="epsilon").attribute(seeded(lambda f=f: Net(f)).eval(), x, 1)
+        for f in (SPREAD[function], held)
+    )
+    torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-5 * float(expected.abs().max()))
