@@ -111,3 +111,32 @@ def test_of_a_spread_the_signal_takes_all(function):
         for f in (SPREAD[function], held)
     )
     torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-5 * float(expected.abs().max()))
+
+
+class Cosine(nn.Module):
+    """Attention by angles over tokens of which some are zeros, as windows are padded."""
+
+    def __init__(self, divided):
+        super().__init__()
+        self.embed, self.qkv, self.fc = nn.Conv2d(3, 6, 4, 4), nn.Linear(6, 18, bias=False), nn.Linear(6, 3)
+        self.divided = divided
+
+    def unit(self, x):
+        if self.divided:
+            return x / x.norm(dim=-1, keepdim=True).clamp_min(1e-12)
+        return functional.normalize(x, dim=-1)
+
+    def forward(self, x):
+        x = functional.pad(self.embed(x).flatten(2).mT, (0, 0, 0, 2))
+        q, k, v = self.qkv(x).chunk(3, -1)
+        a = (self.unit(q) @ self.unit(k).mT * 5 + torch.eye(x.shape[1])).softmax(-1)
+        return self.fc((x + a @ v).mean(1))
+
+
+@pytest.mark.parametrize("name", ["lrp", "attn-lrp"])
+@pytest.mark.parametrize("divided", [True, False])
+def test_vectors_of_zeros_that_are_normalised_make_no_relevance(divided, name):
+    net, x = seeded(lambda: Cosine(divided)).eval(), noise(1, 3, 8, 8)
+    (found,) = get_method(name).explain(net, x, [1])
+    assert max(found.facts["conservation_gap"]) < 1e-4
+    assert found.notes == []

@@ -106,10 +106,19 @@ class Denominator(Rule):
     """Of a quotient the numerator takes all."""
 
     def __call__(self, call: Call) -> Any:
-        """The quotient, its denominator held fixed; None where that does not depend on the picture."""
-        if len(call.args) < 2 or 1 not in call.live():
+        """The quotient, its denominator held fixed; None where that does not depend on the picture.
+
+        A vector of zeros over its length, which is kept from 0 by almost nothing, takes no more than it is given.
+        """
+        live = call.live()
+        if len(call.args) < 2 or 1 not in live:
             return None
-        return call.answer(call.args[0], call.args[1].detach(), *call.args[2:])
+        with torch.no_grad():
+            value = call.answer()
+        x = call.args[0]
+        if live != [0, 1] or value.shape != x.shape:
+            return call.answer(x, call.args[1].detach(), *call.args[2:])
+        return call.rerouted(value, [0], lambda g: (carrier(value).div(carrier(x)).mul_(g),), keeps=True)
 
 
 @dataclass(frozen=True)
@@ -283,6 +292,8 @@ class Opened(Rule):
 
     def __call__(self, call: Call) -> Any:
         """The formula, each part with its own rule."""
+        if call.name == "normalize":
+            return Pass()(call)  # a vector of zeros takes no more than it is given, though 1 / eps is its slope
         with call.run.inside():
             if call.name == "glu":
                 signal, gate = call.args[0].chunk(2, call.argument(1, "dim", -1))
@@ -291,9 +302,4 @@ class Opened(Rule):
                 return call.args[0] + torch.bmm(*call.args[1:3])
             if call.name == "addcmul":
                 return call.args[0] + call.args[1] * call.args[2] * call.kwargs.get("value", 1)
-            if call.name == "normalize":
-                x, p, dim = call.args[0], call.argument(1, "p", 2.0), call.argument(2, "dim", 1)
-                with torch.no_grad():
-                    size = x.norm(p, dim, True).clamp_min(call.argument(3, "eps", 1e-12))
-                return x / size
         return None
