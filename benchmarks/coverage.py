@@ -280,6 +280,7 @@ def _of_methods(size: Size, _device: str) -> Iterator[Section]:
     yield method_coverage.section(tuple(method_coverage.NETWORKS)[: size.models])
 
 
+_NOTHING = 1e-9  # a score that small is of no use to tell whether an account closes
 _SIDE = 128  # of inputs to which every method is shown, where a model takes them
 
 
@@ -301,6 +302,8 @@ def _small(library: str, build: Callable[[str], Case], name: str) -> Case:
     try:
         with torch.no_grad():
             case.target(case.net(case.inputs))
+            case.net.train()(case.inputs)  # a second head may need more
+        case.net.eval()
     except Exception:  # whatever a network makes of a size that it was not made for
         return build(name)
     return case
@@ -309,6 +312,10 @@ def _small(library: str, build: Callable[[str], Case], name: str) -> Case:
 def judge(case: Case) -> dict[str, Any]:
     """What is said of each method of `RULED` on one model."""
     net, x = _lively(case.net, case.inputs), case.inputs[:1]
+    with torch.no_grad():
+        score = float(case.target(net(x)).abs())
+    if score < _NOTHING:
+        raise ValueError(f"a score of {score:.0e}: these random weights let nothing through")
     verdicts = [method_coverage.judged(m, net, x, case.target) for m in method_coverage.RULED]
     return {"verdicts": [[v.method, v.state, v.why] for v in verdicts]}
 

@@ -26,6 +26,7 @@ _STEPS = 6400  # gradients, where those that are usual do not reach it
 _LEAKY = ("lstm-lrp",)  # what biases take is not accounted for
 _FROM_BLACK = ("deep-lift", "integrated-gradients")
 _ROUNDING = 1e-5  # of the sizes of all shares together: where they cancel to little, single precision shows
+_CANCELLED = 0.05  # of the score: beyond that shares have cancelled to nothing that could be trusted
 _EXACT = 1e-3  # of the score, or of the map's largest value
 _NO_RULE = re.compile(r"There is no rule for (.*?): what leads")
 
@@ -255,7 +256,7 @@ def judged(name: str, net: nn.Module, x: Tensor, score: Callable[[Any], Tensor] 
         return _integrated(max(gaps), net, x, score)
     if gaps:
         rounding = _ROUNDING * float(found.values.double().abs().sum()) / _explained(name, net, x, score)
-        closed = max(gaps) <= max(_EXACT, rounding)
+        closed = max(gaps) <= max(_EXACT, min(rounding, _CANCELLED))
         return Verdict(name, "proven" if closed else "open", f"{max(gaps):.0e}")
     if name in ("saliency", "input-x-gradient"):
         leaf = x.clone().requires_grad_()

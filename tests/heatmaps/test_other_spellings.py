@@ -6,6 +6,7 @@ from torch import nn
 from torch.nn import functional
 
 from helpers.nets import noise, seeded
+from pellucid.errors import MethodError
 from pellucid.heatmaps import get_method
 
 
@@ -111,6 +112,14 @@ def test_of_a_spread_the_signal_takes_all(function):
         for f in (SPREAD[function], held)
     )
     torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-5 * float(expected.abs().max()))
+
+
+def test_differences_that_grow_from_a_spread_of_nothing_are_refused_while_they_are_still_numbers():
+    """From black, without biases, the reference's spread is 0: what is divided by it grows without bound."""
+    net = seeded(lambda: Net(lambda v: functional.layer_norm(v, v.shape[1:], eps=1e-20))).eval()
+    nn.init.zeros_(net.a.bias)
+    with pytest.raises(MethodError, match=r"grow beyond all numbers.*baseline=uniform or blur"):
+        get_method("deep-lift").attribute(net, noise(1, 3, 8, 8), 1)
 
 
 class Cosine(nn.Module):

@@ -41,6 +41,7 @@ from pellucid.scoring.masked import freeze
 
 RULES = ("rescale", "reveal-cancel")
 _BENDS = {*ACTIVATIONS, *RECTIFIERS}
+_GROWN = 1e7  # of the change: where shares are so large, not one digit of their sum is right in single precision
 _MISSED = 0.01  # of the change of score: a gap above it is said
 
 
@@ -133,7 +134,8 @@ class DifferenceMethod(Method):
         return [away * g.float() for g in slopes], changes, run.said()
 
     def _attribution(self, values: Tensor, change: Tensor, notes: list[str], cost: Cost) -> Attribution:
-        if not values.isfinite().all():
+        sizes = values.double().abs().flatten(1).sum(1).cpu()
+        if not bool((sizes <= _GROWN * change.abs().clamp(min=1.0)).all()):  # also where one is not a number
             raise MethodError(
                 "Differences from this reference grow beyond all numbers: through normalisations, a reference without "
                 "any spread (black) makes them steep. Use baseline=uniform or blur, or integrated-gradients."

@@ -401,7 +401,8 @@ class Expanded(Rule):
 
 def _spread(call: Call) -> Tensor | None:
     """A length or a variance in sums of squares; None where these do not give the function's own answer."""
-    x, y = call.args[0], call.answer(call.args[0].detach(), *call.args[1:])
+    x: Tensor = call.args[0]
+    y: Tensor = call.answer(x.detach(), *call.args[1:])
     named = "axis" if call.name.startswith("linalg") else "dim"
     place = 2 if "norm" in call.name else 1
     dims = call.argument(place, "dim", call.kwargs.get(named))
