@@ -58,7 +58,7 @@ def test_a_folder_and_a_broken_picture_in_it(importance, tmp_path):
     again = importance("in", *QUICK, "--out", "out")
     assert again.code == 1
     assert "broken.png" in again.err
-    assert "1 pictures could not be used" in again.out
+    assert "1 picture could not be used" in again.out
     assert {k: v for k, v in tree(tmp_path / "out").items() if "work" in str(k)} == before  # nothing measured twice
 
 
