@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -113,9 +114,12 @@ def _measured(
         drawn = draw_all([competitors[k] for k in todo], sample.model, sample.x, sample.target, sample, ahead)
         candidates = _candidates(todo, drawn, fresh, competitors, shape)
         with Inquiry(sample, schedule.forwards(sample.space, len(todo)), known) as inquiry:
-            for bank, metrics in schedule.banks.items():
+            banks = schedule.banks
+            put_together = {read for bank in banks for read in bank.reads}
+            for bank, metrics in banks.items():
                 if candidates:
-                    _read(bank, metrics, inquiry, candidates, fresh)
+                    answers = _read(bank, metrics, inquiry, candidates, fresh)
+                    inquiry.answered |= {bank: answers} if bank in put_together else {}
             forwards = inquiry.forwards
         rows |= fresh
         if saved is not None:
@@ -151,7 +155,7 @@ def _read(
     inquiry: Inquiry,
     candidates: dict[int, Candidate],
     rows: dict[int, MethodRow],
-) -> None:
+) -> list[Any]:
     """One bank's answers, and what its metrics read from them; a failure is said, and the rest goes on."""
     try:
         answers = bank.answers(inquiry, list(candidates.values()))
@@ -161,12 +165,13 @@ def _read(
         answers = [error] * len(candidates)
     for k, answer in zip(candidates, answers, strict=True):
         if isinstance(answer, Exception):
-            rows[k].said.append(f"{', '.join(m.name for m in metrics)}: {answer}")
+            rows[k].said += [f"{', '.join(m.name for m in metrics)}: {answer}"] if metrics else []
             continue
         if isinstance(bank, RankCurves) and isinstance(answer, RankedScores) and bank.unit == "pixels":
             rows[k].curves = rows[k].curves or [answer.morf.tolist(), answer.lerf.tolist()]
         for m in metrics if answer is not None else ():
             rows[k].values[m.name] = float(m.measure(answer))
+    return answers
 
 
 def shown_shape(space: Sequence[int]) -> tuple[int, ...]:

@@ -91,12 +91,14 @@ class Inquiry:
         sample: what is asked about.
         forwards: passes that masked inputs took so far.
         expected: passes that will be asked for altogether, as far as that is known beforehand.
+        answered: what banks have answered that others put together, one for each candidate.
         known: scores of coalitions of segments that were asked for before, by baseline; those found are added.
     """
 
     def __init__(self, sample: Sample, expected: int = 0, known: dict[str, Memory] | None = None) -> None:
         self.sample, self.expected = sample, expected
         self.known = {} if known is None else known
+        self.answered: dict[Any, list[Any]] = {}
         self._scorers: dict[str, MaskScorer] = {}
         self._ends: dict[str, Tensor] = {}
         self._stack = ExitStack()

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pellucid.engine.baselines import is_baseline
 from pellucid.evaluation.banks.base import AnswerBank
 from pellucid.evaluation.banks.maps import BothEnds
-from pellucid.evaluation.banks.redrawn import RedrawingBank
 from pellucid.evaluation.competitors import Competitor
 from pellucid.evaluation.metrics.registry import Metric
 from pellucid.language import counted
@@ -38,12 +37,14 @@ class Schedule:
     @property
     def banks(self) -> dict[AnswerBank, tuple[Metric, ...]]:
         """Each bank once, with the metrics that read it; those that draw maps anew first, so that no masks are under
-        way while they borrow the model.
+        way while they borrow the model, and those that put others together last.
         """
         found: dict[AnswerBank, list[Metric]] = {}
         for m in self.metrics:
+            for read in m.bank.reads:
+                found.setdefault(read, [])
             found.setdefault(m.bank, []).append(m)
-        first = sorted(found, key=lambda bank: not isinstance(bank, RedrawingBank))
+        first = sorted(found, key=lambda bank: (bool(bank.reads), not bank.redrawn()))
         return {bank: tuple(found[bank]) for bank in first}
 
     def shared(self, space: Sequence[int]) -> int:

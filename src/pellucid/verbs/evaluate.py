@@ -18,7 +18,9 @@ from pellucid.engine.baselines import refuse_unknown
 from pellucid.errors import MediaError, MethodError, PellucidError, StorageError
 from pellucid.evaluation.adapters import ADAPTERS
 from pellucid.evaluation.anchors import ANCHORS
+from pellucid.evaluation.banks.maps import TruthMask
 from pellucid.evaluation.banks.oracle import ORACLE
+from pellucid.evaluation.banks.parts import SceneOracle
 from pellucid.evaluation.competitors import Competitor, class_of, competitor
 from pellucid.evaluation.forecast import Forecast
 from pellucid.evaluation.measure import measure, read_across
@@ -104,11 +106,14 @@ def evaluate(
     loaded = as_model(model)
     (asked,) = as_targets(target)
     competitors = _competitors(with_contenders(_named(methods, seed), loaded, inputs, asked), quick)
-    oracle = any(c.name == ORACLE for c in competitors)
-    chosen = as_metrics(metrics, masks=masks is not None, clips=loaded.medium.moving, oracle=oracle)
+    known = {
+        "oracle": any(c.name == ORACLE for c in competitors),
+        "parts": any(isinstance(c, SceneOracle) for c in competitors),
+    }
+    chosen = as_metrics(metrics, masks=masks is not None, clips=loaded.medium.moving, **known)
     schedule = Schedule.of(chosen, competitors, baseline)
     truth = None if masks is None else TruthSource(masks)
-    if truth is None and any(m.category == "localisation" and not m.bank.oracle for m in chosen):
+    if truth is None and any(m.category == "localisation" and isinstance(m.bank, TruthMask) for m in chosen):
         raise MethodError("Localisation is measured against the truth: give masks, or leave these metrics out.")
     weights = loaded.fingerprint()
     opened_inputs = _Opened(loaded, inputs, asked, truth, seed)

@@ -11,14 +11,16 @@ from torch import Tensor
 from pellucid.errors import MediaError, MethodError
 from pellucid.evaluation.anchors import Painted
 from pellucid.evaluation.banks.oracle import ORACLE
-from pellucid.evaluation.suites import pictures
+from pellucid.evaluation.banks.parts import SceneOracle
+from pellucid.evaluation.suites import pictures, scenes
 from pellucid.media import generated
 from pellucid.models.sources import load, wrap
 from pellucid.results.scoreboard import Scoreboard
 from pellucid.verbs.evaluate import evaluate
 
-SUITES = (*pictures.SUITES, *generated.SUITES)
-"""Of pictures, then of clips."""
+SCENE = "scene"
+SUITES = (*pictures.SUITES, SCENE, *generated.SUITES)
+"""Of pictures, of scenes, then of clips."""
 
 
 def evaluate_suite(
@@ -35,8 +37,8 @@ def evaluate_suite(
 
     Args:
         name: of the suite (see `pellucid.evaluation.suites.pictures` and `pellucid.media.generated`).
-        methods: by name; the oracle joins them: of pictures what each place adds by algebra, of clips where the
-            evidence is painted.
+        methods: by name; the oracle joins them: of pictures what each place adds by algebra, of scenes what each part
+            adds by drawing all coalitions of parts, of clips where the evidence is painted.
         metrics: as `evaluate` takes them; localisation is against the truth.
         count: pictures or clips.
         baseline: what shows where something is hidden; None: `blur`, and `time-mean` for clips, which hides what moves.
@@ -53,6 +55,8 @@ def evaluate_suite(
         raise MethodError("The oracle is measured in any case: leave it out.")
     if name in generated.SUITES:
         return _on_clips(name, names, metrics, count, baseline=baseline or "time-mean", seed=seed, **how)
+    if name == SCENE:
+        return _on_scenes(names, metrics, count, baseline=baseline or "blur", seed=seed, **how)
     if name not in pictures.SUITES:
         raise MediaError(f"There is no suite {name!r}: choose {', '.join(SUITES)}, or mosaic with inputs of your own.")
     net, batch = pictures.draw(name, count, seed)
@@ -65,6 +69,16 @@ def evaluate_suite(
     given: dict[str, Any] = {ORACLE: truth, **dict.fromkeys(names)}
     how |= {"baseline": baseline or "blur", "seed": seed}
     return evaluate(model, batch.pictures, given, metrics, target=1, masks=list(batch.masks.numpy()), **how)
+
+
+def _on_scenes(names: Sequence[str], metrics: str | Sequence[str], count: int, **how: Any) -> Scoreboard:
+    drawn, net = scenes.scenes(count, how["seed"]), scenes.SceneDetectors().eval()
+    twin = scenes.SceneDetectors(heeds=False).eval()
+    oracle = SceneOracle(ORACLE, drawn, lambda x: net(x)[:, 1], twin)
+    masks = [scene.spread(oracle.of(scene.whole[None])[1]).numpy() > 0 for scene in drawn]
+    given: dict[str, Any] = {ORACLE: oracle, **dict.fromkeys(names)}
+    model = wrap(net, labels=("otherwise", SCENE))
+    return evaluate(model, torch.stack([s.whole for s in drawn]), given, metrics, target=1, masks=masks, **how)
 
 
 def _on_clips(name: str, names: Sequence[str], metrics: str | Sequence[str], count: int, **how: Any) -> Scoreboard:

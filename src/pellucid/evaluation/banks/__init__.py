@@ -4,6 +4,7 @@ from pellucid.evaluation.banks.base import AnswerBank
 from pellucid.evaluation.banks.curves import RankCurves, RankedScores
 from pellucid.evaluation.banks.groups import GroupEffects, RankGroups, ShownAlone, SoftMask
 from pellucid.evaluation.banks.maps import BothEnds, MapAlone, MapAndScores, MapAndTruth, MapValues, TruthMask, TubeMask
+from pellucid.evaluation.banks.parts import BesideParts, PartSums, SceneOracle
 from pellucid.evaluation.banks.redrawn import (
     CascadedMaps,
     MovedInputs,
@@ -18,6 +19,7 @@ from pellucid.evaluation.banks.subsets import RandomSubsets, SubsetEffects
 
 __all__ = [
     "AnswerBank",
+    "BesideParts",
     "BothEnds",
     "CascadedMaps",
     "GroupEffects",
@@ -30,10 +32,12 @@ __all__ = [
     "NearbyMaps",
     "NoisyInputs",
     "OtherClass",
+    "PartSums",
     "RandomSubsets",
     "RankCurves",
     "RankGroups",
     "RankedScores",
+    "SceneOracle",
     "ShownAlone",
     "ShuffledWeights",
     "SoftMask",

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from pellucid.engine import unwrap
 from pellucid.engine.masks import GridMasks
-from pellucid.evaluation.banks.base import refuse_stills
+from pellucid.evaluation.banks.base import AnswerBank, refuse_stills
+from pellucid.evaluation.banks.curves import RankCurves, RankedScores
 from pellucid.evaluation.banks.groups import soft_masks
 from pellucid.evaluation.banks.redrawn import RedrawingBank, TwoMaps
 from pellucid.evaluation.competitors import Competitor, Drawer, Drawing, draw_all
@@ -67,6 +68,29 @@ class MaskedMaps(RedrawingBank):
             d if isinstance(d, Exception) else MapOfItself(m, soft_masks(d.maps())[0], plain, row)
             for d, m, row in zip(drawn, masks, shown, strict=True)
         ]
+
+
+@dataclass(frozen=True, eq=False)
+class ItselfAndCurves:
+    """A map beside the map of what it holds, and what is left of the scores as its places are imputed."""
+
+    itself: MapOfItself
+    curves: RankedScores
+
+
+@dataclass(frozen=True)
+class ItselfAndImputed(AnswerBank):
+    """What two other banks answer, put together: nothing is asked besides."""
+
+    name: ClassVar[str] = "the map of what the map holds, and rank curves"
+    reads: ClassVar[tuple[AnswerBank, ...]] = (MaskedMaps(), RankCurves("noisy-linear", steps=10))
+
+    baseline: str = "zero"
+
+    def answers(self, inquiry: Inquiry, candidates: Sequence[Candidate]) -> list[Any]:
+        """Where one of them failed, its failure."""
+        pairs = zip(*(inquiry.answered[bank] for bank in self.reads), strict=True)
+        return [next((a for a in pair if isinstance(a, Exception)), None) or ItselfAndCurves(*pair) for pair in pairs]
 
 
 class _Shifted(nn.Module):

@@ -31,7 +31,9 @@ class AnswerBank(ABC):
 
     name: ClassVar[str]
     oracle: ClassVar[bool] = False  # of suites alone, whose truth is a map that is measured beside the others
+    parts: ClassVar[bool] = False  # of scenes alone, whose parts are known
     across: ClassVar[bool] = False  # read when all samples are there
+    reads: ClassVar[tuple[AnswerBank, ...]] = ()  # other banks, whose answers it puts together: it asks nothing itself
     ends: ClassVar[int] = 0  # 1: the input as it is counts too; 2: and nothing of it
 
     def shared(self, space: Sequence[int]) -> int:

@@ -1,6 +1,6 @@
 """Metrics by what they read: importing the room enters all of them in `METRICS`."""
 
-from pellucid.evaluation.metrics import across, alone, beside_oracle, located, masked, ranked, redrawn, timed
+from pellucid.evaluation.metrics import across, alone, beside_oracle, located, masked, of_parts, ranked, redrawn, timed
 from pellucid.evaluation.metrics.registry import CATEGORIES, METRICS, Metric, MetricFacts, as_metrics, metric
 
 METRICS.extend("pellucid.metrics")
@@ -18,6 +18,7 @@ __all__ = [
     "located",
     "masked",
     "metric",
+    "of_parts",
     "ranked",
     "redrawn",
     "timed",

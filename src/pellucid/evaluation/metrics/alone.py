@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from pellucid.evaluation.banks.maps import BothEnds, MapAlone, MapAndScores, MapValues
 from pellucid.evaluation.metrics.registry import metric
+from pellucid.numerics.spanning import spanning_length
 
 MAP, ENDS = MapAlone(), BothEnds()
 _NO_MERIT = "A virtue only of a map that is faithful: one bright pixel is the best of all."
@@ -61,6 +63,22 @@ def effective_complexity(found: MapValues) -> float:
     """Share of the pixels whose absolute relevance is above a hundredth of the largest."""
     size = found.values.abs()
     return float((size > 0.01 * size.max()).double().mean()) if float(size.max()) > 0 else math.nan
+
+
+@metric("mst-c", "complexity", "higher", MAP, paper="Mesgari et al. 2026, arXiv:2603.29491",
+        traps=f"{_NO_MERIT} Of the fifth of greatest absolute values, however small they are.")  # fmt: skip
+def mst_c(found: MapValues) -> float:
+    """Compactness of the top fifth of places: their number over the length of their spanning tree and their spread."""
+    size = found.values.abs().numpy()
+    if not size.max() > 0:
+        return math.nan
+    places = np.argwhere(size >= np.percentile(size, 80)).astype(np.float64)
+    if len(places) < 2:
+        return math.nan
+    diagonal = float(np.linalg.norm(size.shape))
+    length, volume = spanning_length(places)
+    spread = volume ** (1 / size.ndim) if volume > 0 else diagonal
+    return 100 * diagonal / spread * len(places) / length
 
 
 @metric("completeness-gap", "axioms", "lower", ENDS, paper="Sundararajan et al. 2017, arXiv:1703.01365", usual=True,

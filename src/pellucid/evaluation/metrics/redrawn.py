@@ -7,7 +7,15 @@ import math
 import torch
 from torch import Tensor
 
-from pellucid.evaluation.banks.altered import MapOfItself, MaskedMaps, ReversedClip, ShiftedScale
+from pellucid.evaluation.banks.altered import (
+    ItselfAndCurves,
+    ItselfAndImputed,
+    MapOfItself,
+    MaskedMaps,
+    ReversedClip,
+    ShiftedScale,
+)
+from pellucid.evaluation.banks.patched import AdversarialPatch, PatchedMap
 from pellucid.evaluation.banks.redrawn import (
     CascadedMaps,
     MovedInputs,
@@ -20,6 +28,7 @@ from pellucid.evaluation.banks.redrawn import (
     TwoMaps,
 )
 from pellucid.evaluation.metrics.alone import map_entropy
+from pellucid.evaluation.metrics.ranked import road
 from pellucid.evaluation.metrics.registry import metric
 from pellucid.evaluation.sample import PROBABILITY
 from pellucid.numerics.ranks import pearson, rank_correlation
@@ -126,8 +135,22 @@ def adcc(found: MapOfItself) -> float:
     plain, shown = float(found.plain[PROBABILITY]), float(found.shown[PROBABILITY])
     if plain <= 0:
         return math.nan
-    parts = (coherency(found), 1 - float(found.mask.double().mean()), 1 - max(0.0, plain - shown) / plain)
-    return 3 / sum(1 / p for p in parts) if all(p > 0 for p in parts) else 0.0
+    return _harmonic(coherency(found), 1 - float(found.mask.double().mean()), 1 - max(0.0, plain - shown) / plain)
+
+
+def _harmonic(*parts: float) -> float:
+    """The harmonic mean; 0 where a part is 0 or less, NaN where one is not known."""
+    if any(math.isnan(p) for p in parts):
+        return math.nan
+    return len(parts) / sum(1 / p for p in parts) if all(p > 0 for p in parts) else 0.0
+
+
+@metric("arcc", "faithfulness", "higher", ItselfAndImputed(), paper="arXiv:2605.14641, as pytorch-grad-cam has it",
+        traps="A third of it says how small a map is, and a third whether it repeats itself.")  # fmt: skip
+def arcc(found: ItselfAndCurves) -> float:
+    """As adcc, with twice road, from 0 to 1, in the place of 1 less the average drop."""
+    size = float(found.itself.mask.double().mean())
+    return _harmonic(coherency(found.itself), 1 - size, min(1.0, 2 * road(found.curves)))
 
 
 @metric("flip-equivariance", "robustness", "higher", MOVED, paper="Crabbé & van der Schaar 2023, arXiv:2304.06715",
@@ -176,3 +199,15 @@ def emprt(found: CascadedMaps) -> float:
 def random_logit(found: TwoClasses) -> float:
     """Rank correlation of the map with that for another class, drawn at random."""
     return float(rank_correlation(found.plain, found.other))
+
+
+@metric("impact-coverage", "localisation", "higher", AdversarialPatch(), paper="Lin et al. 2019, arXiv:1910.07387",
+        traps="The patch is made for this model and looks like nothing; of a class drawn at random.")  # fmt: skip
+def impact_coverage(found: PatchedMap) -> float:
+    """Overlap of a patch that decides the answer with as many greatest values of the map of that answer."""
+    inside, heat = found.patch, found.values
+    count = int(inside.sum())
+    edge = heat.sort(descending=True).values[count - 1]
+    above, level = heat > edge, heat == edge
+    hits = float(inside[above].sum()) + (count - int(above.sum())) * float(inside[level].double().mean())
+    return hits / (2 * count - hits)

@@ -90,7 +90,12 @@ def metric(
 
 
 def as_metrics(
-    given: str | Metric | Iterable[str | Metric], *, masks: bool = False, clips: bool = False, oracle: bool = False
+    given: str | Metric | Iterable[str | Metric],
+    *,
+    masks: bool = False,
+    clips: bool = False,
+    oracle: bool = False,
+    parts: bool = False,
 ) -> list[Metric]:
     """Metrics by name or category, `default`, `all`, as objects, or a mixture; each once.
 
@@ -99,6 +104,7 @@ def as_metrics(
         masks: whether the truth is known, so that `default` and `all` mean localisation too.
         clips: whether inputs are clips, so that groups hold what is of clips alone too.
         oracle: whether the oracle of a suite is among the methods, so that groups hold what compares maps with it.
+        parts: whether it is the oracle of scenes, so that groups hold what is read from parts.
 
     Raises:
         MethodError: there is no such metric.
@@ -110,14 +116,15 @@ def as_metrics(
             found[item.name] = item
             continue
         for word in (w.strip() for w in item.split(",")):
-            found |= {m.name: m for m in _named(word, masks, clips, oracle)}
+            found |= {m.name: m for m in _named(word, masks, clips, oracle, parts)}
     if not found:
         raise MethodError("There is no metric: name one, such as srg.")
     return sorted(found.values(), key=lambda m: CATEGORIES.index(m.category))
 
 
-def _named(word: str, masks: bool, clips: bool, oracle: bool) -> list[Metric]:
+def _named(word: str, masks: bool, clips: bool, oracle: bool, parts: bool) -> list[Metric]:
     able = [m for m in METRICS.values() if (clips or not m.clips) and (oracle or not m.bank.oracle)]
+    able = [m for m in able if parts or not m.bank.parts]
     if word == "default":
         return [m for m in able if m.usual and (masks or m.category != "localisation")]
     if word == "all":
