@@ -98,6 +98,7 @@ def test_the_oracle_of_parts_is_on_top_and_blind_maps_know_nothing():
     assert means["oracle"]["part-correlation"] == pytest.approx(1)
     assert means["oracle"]["part-distraction"] < 1e-4
     assert board.order[0] == board.methods.index("oracle")
+    assert board.recommended.name == "input-x-gradient", "the truth itself is no method to take"
     for blind in ("random order", "edges"):
         assert means[blind]["part-correlation"] < 0.5
         assert means[blind]["part-distraction"] > 0.25

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from pellucid.evaluation.banks.oracle import ORACLE
 from pellucid.evaluation.metrics.registry import MetricFacts
 from pellucid.evaluation.verdict import SHOWS_MODEL
 from pellucid.numerics.agreement import PairedTest, krippendorff, mean_interval, paired_test, sample_ranks
@@ -138,7 +139,7 @@ def recommend(
     order = [names.index(s.name) for s in ranking(values, metrics, names, blind).standings if not math.isnan(s.rank)]
     able, why = [], []
     for c in order:
-        if blind[c]:
+        if blind[c] or names[c] == ORACLE:  # the truth itself is no method that anyone could take
             continue
         if (sentence := _ruled_out(values[c], metrics, names[c])) is not None:
             why.append(sentence)

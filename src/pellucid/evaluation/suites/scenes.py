@@ -23,7 +23,7 @@ _GAIN, _OFFSET, _AGAINST = 0.8, 3.0, 0.6
 
 
 @dataclass(frozen=True)
-class Part:
+class ScenePart:
     """A disc or a ring of one colour.
 
     Attributes:
@@ -42,12 +42,12 @@ class Part:
 
 
 PARTS = (
-    Part("ring", _RED, 6.0, spread=18.0, inner=4.0),
-    Part("body", _BROWN, 12.0),
-    Part("head", _GREEN, 5.0, spread=13.0),
-    Part("tail", _GREEN, 4.0, spread=13.0),
-    Part("wing", _BLUE, 5.0, spread=9.0),
-    Part("foot", _MARK, 4.0, spread=13.0),
+    ScenePart("ring", _RED, 6.0, spread=18.0, inner=4.0),
+    ScenePart("body", _BROWN, 12.0),
+    ScenePart("head", _GREEN, 5.0, spread=13.0),
+    ScenePart("tail", _GREEN, 4.0, spread=13.0),
+    ScenePart("wing", _BLUE, 5.0, spread=9.0),
+    ScenePart("foot", _MARK, 4.0, spread=13.0),
 )
 """From back to front. Ring and body say nothing, and have the most edges."""
 USELESS, CONTESTED = 0, 4
@@ -144,7 +144,7 @@ def _scene(generator: torch.Generator) -> Scene:
     return Scene(ground, torch.stack([_shape(part, body, generator) for part in PARTS]))
 
 
-def _shape(part: Part, body: Tensor, generator: torch.Generator) -> Tensor:
+def _shape(part: ScenePart, body: Tensor, generator: torch.Generator) -> Tensor:
     """A part's places: on a circle about the body's centre, at the part's distance."""
     angle = torch.rand(1, generator=generator) * 2 * torch.pi
     at = body + part.spread * torch.cat([angle.sin(), angle.cos()])
