@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import lru_cache
 from math import prod
 from typing import Any
 
@@ -102,24 +103,13 @@ class Geometry:
         peak can't fall between two pixels. A pixel counts as seen when its centre lies in the box, and in the reach of
         the grid's cells. ``values`` should be finite.
         """
-        spans = zip(self._grid(values), self.turned_size, self.box, self.input_size, strict=True)
-        matrices = []
-        for axis, (cells, pixels, (start, stop), size) in enumerate(spans):
-            centres = _centres(pixels)
-            at = (centres - start) / (stop - start)
-            matrix = self._weights(axis, at, cells, (stop - start) / size)
-            matrix[(centres < start) | (centres >= stop)] = float("nan")
-            if self.reach:
-                matrix[(at * size < self.reach[axis][0]) | (at * size >= self.reach[axis][1])] = float("nan")
-            matrices.append(matrix)
-        return self._unturned(_separable(values, matrices))
+        return self._unturned(_separable(values, _onto_source(self, self._grid(values))))
 
     def to_input(self, values: Tensor) -> Tensor:
         """Spread a map (..., *grid) over the model's input: float32 (..., *input_size), so too, but without NaN."""
-        spans = zip(self._grid(values), self.input_size, strict=True)
-        return _separable(values, [self._weights(k, _centres(n) / n, cells, 1.0) for k, (cells, n) in enumerate(spans)])
+        return _separable(values, _onto_input(self, self._grid(values)))
 
-    def _weights(self, axis: int, at: Tensor, cells: int, scale: float) -> Tensor:
+    def weights(self, axis: int, at: Tensor, cells: int, scale: float) -> Tensor:
         """Weights of the cells at fractions ``at`` of the input, whose pixels are ``scale`` source pixels long."""
         size = self.input_size[axis]
         low, high = self.span[axis] if self.span else (0.0, float(size))
@@ -216,6 +206,38 @@ class Geometry:
 _RARE = ("span", "reach", "turn", "affine")  # left out of records where they are empty
 
 
+@lru_cache(maxsize=16)  # maps of one evaluation come on a few grids
+@torch.inference_mode(False)
+def _onto_source(geometry: Geometry, grid: tuple[int, ...]) -> tuple[Tensor | None, ...]:
+    """A matrix (pixels, cells) for each axis; see `Geometry.to_source`."""
+    spans = zip(grid, geometry.turned_size, geometry.box, geometry.input_size, strict=True)
+    matrices = []
+    for axis, (cells, pixels, (start, stop), size) in enumerate(spans):
+        centres = _centres(pixels)
+        at = (centres - start) / (stop - start)
+        matrix = geometry.weights(axis, at, cells, (stop - start) / size)
+        matrix[(centres < start) | (centres >= stop)] = float("nan")
+        if geometry.reach:
+            low, high = geometry.reach[axis]
+            matrix[(at * size < low) | (at * size >= high)] = float("nan")
+        matrices.append(_unless_own(matrix))
+    return tuple(matrices)
+
+
+@lru_cache(maxsize=16)
+@torch.inference_mode(False)
+def _onto_input(geometry: Geometry, grid: tuple[int, ...]) -> tuple[Tensor | None, ...]:
+    """A matrix (size, cells) for each axis; see `Geometry.to_input`."""
+    spans = enumerate(zip(grid, geometry.input_size, strict=True))
+    return tuple(_unless_own(geometry.weights(k, _centres(n) / n, cells, 1.0)) for k, (cells, n) in spans)
+
+
+def _unless_own(matrix: Tensor) -> Tensor | None:
+    """In single precision; None where each place is its own."""
+    own = matrix.shape[0] == matrix.shape[1] and bool(((matrix - torch.eye(len(matrix))).abs() < _EXACT).all())
+    return None if own else matrix.to(torch.float32)
+
+
 _EXACT = 1e-9  # of a weight: what single precision does not see
 
 
@@ -233,13 +255,11 @@ def _linear(at: Tensor, cells: int, step: float) -> Tensor:
     return weights / weights.sum(1, keepdim=True).clamp(min=1e-12)
 
 
-def _separable(values: Tensor, matrices: Sequence[Tensor]) -> Tensor:
-    """Apply one matrix (out, in) to each of the last axes of ``values``."""
+def _separable(values: Tensor, matrices: Sequence[Tensor | None]) -> Tensor:
+    """Apply one matrix (out, in) to each of the last axes of ``values``; None leaves an axis as it is."""
     with torch.autocast(values.device.type, enabled=False):  # a half-precision product would band the map
         out = values.to(torch.float32)
         for axis, matrix in enumerate(matrices, start=-len(matrices)):
-            if matrix.shape[0] == matrix.shape[1] and bool(((matrix - torch.eye(len(matrix))).abs() < _EXACT).all()):
-                continue  # each place is its own
-            rows = matrix.to(out.device, torch.float32)
-            out = (out.movedim(axis, -1) @ rows.T).movedim(-1, axis)
+            if matrix is not None:
+                out = (out.movedim(axis, -1) @ matrix.to(out.device).T).movedim(-1, axis)
     return out.contiguous()

@@ -201,7 +201,7 @@ def random_logit(found: TwoClasses) -> float:
     return float(rank_correlation(found.plain, found.other))
 
 
-@metric("impact-coverage", "localisation", "higher", AdversarialPatch(), paper="Lin et al. 2019, arXiv:1910.07387",
+@metric("impact-coverage", "faithfulness", "higher", AdversarialPatch(), paper="Lin et al. 2019, arXiv:1910.07387",
         traps="The patch is made for this model and looks like nothing; of a class drawn at random.")  # fmt: skip
 def impact_coverage(found: PatchedMap) -> float:
     """Overlap of a patch that decides the answer with as many greatest values of the map of that answer."""

@@ -1,0 +1,207 @@
+"""`python -m benchmarks.leaderboard [NETWORK ...]`: docs/leaderboard.md, which methods to trust on which network.
+
+Finished inputs are kept in `--keep`, so a run that was cut goes on where it stopped. Networks that are not named keep
+what the page says of them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from math import isfinite
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+import pellucid as pl
+from benchmarks.pointing import boxed_pictures, data_folder, zoo_of
+from pellucid.results.scoreboard import Scoreboard
+
+PAGE = Path(__file__).resolve().parent.parent / "docs" / "leaderboard.md"
+
+CLASSIC = "grad-cam,layer-cam,integrated-gradients,expected-gradients,rise,lime,attn-lrp"
+OF_ATTENTION = (
+    "grad-cam,layer-cam,eigen-cam,saliency,input-x-gradient,smooth-grad,integrated-gradients,expected-gradients,"
+    "occlusion,attn-lrp,attention-rollout,attention-relevance,transformer-attribution"
+)
+CHEAP = "grad-cam,hires-cam,layer-cam,eigen-cam,saliency,input-x-gradient,deep-lift"
+
+
+@dataclass(frozen=True)
+class Entrant:
+    """A network with its pictures.
+
+    Attributes:
+        about: the network and the pictures, in words.
+        methods: that are measured.
+        metrics: likewise.
+        open: `count -> (model, pictures, further settings of evaluate)`.
+        count: of the pictures.
+        quick: whether methods run in their cheaper versions.
+    """
+
+    about: str
+    methods: str
+    metrics: str
+    open: Callable[[int], tuple[Any, Any, dict[str, Any]]]
+    count: int
+    quick: bool
+
+
+def _vit(count: int) -> tuple[Any, Any, dict[str, Any]]:
+    folder = data_folder()
+    with zoo_of(folder) as zoo:
+        module, info = zoo.vit_cifar()
+    with np.load(folder / "images" / "cifar10_test_500.npz") as stored:
+        pictures = torch.as_tensor(stored["x"])
+    upright = pictures if pictures.shape[1] == 3 else pictures.permute(0, 3, 1, 2)
+    mean, std = (torch.tensor(info[name])[:, None, None] for name in ("mean", "std"))
+    x = (upright[::25][:count].float() / 255 - mean) / std
+    return pl.wrap(module, labels=info["labels"], scores="softmax", name="CIFAR ViT"), x, {}
+
+
+def _embedded(_count: int) -> tuple[Any, Any, dict[str, Any]]:
+    return pl.load(), "samples:", {}
+
+
+def _resnet(count: int) -> tuple[Any, Any, dict[str, Any]]:
+    folder = data_folder()
+    with zoo_of(folder) as zoo:
+        module, info = zoo.resnet50()
+        labels = zoo.imagenet_labels()
+    size = (info["size"], info["size"])
+    transform = pl.Preprocess(input_size=size, resize=info["resize"], fit="cover", mean=info["mean"], std=info["std"])
+    pictures = boxed_pictures(folder, 24)[:count]
+    model = pl.wrap(module, transform=transform, labels=labels, name="ResNet-50")
+    return model, [p.path for p in pictures], {"masks": [p.box for p in pictures]}
+
+
+ENTRANTS: dict[str, Entrant] = {
+    "CIFAR ViT": Entrant(
+        "A small vision transformer (6 blocks, 73.7 % right) on pictures of the CIFAR-10 test set, 32 x 32",
+        OF_ATTENTION,
+        "default,mprt-last",
+        _vit,
+        12,
+        quick=True,
+    ),
+    "EfficientNet-Lite0": Entrant(
+        "The embedded default on the photographs of `samples:`", CLASSIC, "default", _embedded, 23, quick=True
+    ),
+    "ResNet-50": Entrant(
+        "ResNet-50 on ImageNet pictures with a box around the object",
+        CHEAP,
+        "srg,sensitivity-n,single-deletion,faithfulness-correlation,relevance-mass,mask-auc,mprt-last",
+        _resnet,
+        6,
+        quick=True,
+    ),
+}
+
+_HEAD = """# Leaderboard
+
+Which explanation to believe depends on the network, so this is measured on {count}. `python -m benchmarks.leaderboard`
+wrote this page; `pellucid evaluate` says the same of your own model and pictures (see [evaluate](evaluate.md)). A
+method deserves trust where it ranks above both anchors, random order and an edge detector that never saw the model;
+`srg` is 0 for a random order. Ranks are means over faithfulness (and localisation, where boxes are known), 1 the best;
+behind ± is half of a 95 % interval over the pictures.
+"""
+_SHOWN = ("srg", "sensitivity-n", "single-deletion", "road", "relevance-mass", "mprt-last")
+_PART = re.compile(r"^## ([^\n]+)\n(.*?)(?=^## |\Z)", re.M | re.S)
+_TRUST = "What it says"
+_ABOVE, _BELOW = "Above both anchors", "Not above both, so not to be trusted here"
+
+
+def part(entrant: Entrant, board: Scoreboard) -> str:
+    """What is said of one network."""
+    names = [m.name for m in board.metrics]
+    shown = [n for n in _SHOWN if n in names]
+    cheaper = ", methods in their cheaper versions (`--quick`)" if entrant.quick else ""
+    lines = [f"{entrant.about}: {len(board.samples)} of them, the top class{cheaper}.", ""]
+    arrows = [f"{n} {'↑' if board.metrics[names.index(n)].better == 'higher' else '↓'}" for n in shown]
+    lines += [_row(["method", "mean rank", *arrows, "forwards", "backwards"]), _row(["---"] * (4 + len(shown)))]
+    for standing in board.rank().standings:
+        c = board.methods.index(standing.name)
+        if not isfinite(standing.rank):
+            continue
+        cells = [_cell(*board.interval(c, names.index(n))) for n in shown]
+        price = [f"{v:.0f}" for v in board.price_of(standing.name)[:2]]
+        lines.append(
+            _row([f"*{standing.name}*" if standing.blind else standing.name, f"{standing.rank:.2f}", *cells, *price])
+        )
+    lines += ["", *[f"- {line}" for line in board.lines()]]
+    ranked = {s.name: s.rank for s in board.rank().standings if isfinite(s.rank)}
+    anchors = min(ranked[m] for m, blind in zip(board.methods, board.blind, strict=True) if blind)
+    below = [
+        m for m, blind in zip(board.methods, board.blind, strict=True) if not blind and not ranked.get(m, 99) < anchors
+    ]
+    lines.append(f"- Above both anchors: {', '.join(m for m in ranked if ranked[m] < anchors)}.")
+    lines.append(f"- Not above both, so not to be trusted here: {', '.join(below) or 'none'}.")
+    return "\n".join(lines)
+
+
+def _cell(mean: float, half: float) -> str:
+    return "" if not isfinite(mean) else f"{mean:.2f} ± {half:.2f}" if isfinite(half) else f"{mean:.2f}"
+
+
+def _row(cells: list[str]) -> str:
+    return "| " + " | ".join(cells) + " |"
+
+
+def page(parts: dict[str, str]) -> str:
+    """The page, with what all networks have in common first."""
+    ordered = [name for name in ENTRANTS if name in parts]
+    sets = {name: (_named(parts[name], _ABOVE), _named(parts[name], _BELOW)) for name in ordered}
+    lines = [
+        f"On the {n}: {_list(above)} above both anchors; {_list(below)} not." for n, (above, below) in sets.items()
+    ]
+    everywhere = set.intersection(*({*above, *below} for above, below in sets.values()))
+    shared = [m for side in sets[ordered[0]] for m in side if m in everywhere]
+    always = [m for m in shared if all(m in above for above, _ in sets.values())]
+    never = [m for m in shared if all(m in below for _, below in sets.values())]
+    if len(ordered) > 1:
+        lines.append(f"Of those measured on every network, always above both: {_list(always)}; never: {_list(never)}.")
+    count = "one network" if len(ordered) == 1 else f"{len(ordered)} networks"
+    trust = "\n".join(f"- {line}" for line in lines)
+    body = "".join(f"\n## {name}\n\n{parts[name].strip()}\n" for name in ordered)
+    return f"{_HEAD.format(count=count)}\n## {_TRUST}\n\n{trust}\n{body}"
+
+
+def _named(text: str, begin: str) -> list[str]:
+    found = re.search(rf"^- {begin}[^:]*: (.*)\.$", text, re.M)
+    return [] if found is None or found[1] == "none" else found[1].split(", ")
+
+
+def _list(names: list[str]) -> str:
+    return ", ".join(names) or "none"
+
+
+def main() -> int:
+    """Measure the networks that were named, and write the page."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.leaderboard", description="Write docs/leaderboard.md.")
+    parser.add_argument("networks", nargs="*", metavar="NETWORK", help=f"only these of {', '.join(ENTRANTS)}")
+    parser.add_argument("--count", type=int, default=0, help="pictures of each network")
+    parser.add_argument("--keep", default="pellucid-out/leaderboard", help="folder for what is finished")
+    parser.add_argument("--page", default=str(PAGE))
+    options = parser.parse_args()
+    if unknown := [n for n in options.networks if n not in ENTRANTS]:
+        parser.error(f"there is no network {unknown[0]!r}; there are {', '.join(ENTRANTS)}")
+    torch.set_num_threads(1)
+    file = Path(options.page)
+    old = dict(_PART.findall(file.read_text(encoding="utf-8"))) if file.is_file() else {}
+    parts = {name: text for name, text in old.items() if name in ENTRANTS}
+    for name in options.networks or ENTRANTS:
+        entrant = ENTRANTS[name]
+        model, pictures, how = entrant.open(options.count or entrant.count)
+        how |= {"quick": entrant.quick, "keep": Path(options.keep) / name.replace(" ", "-"), "say": print}
+        parts[name] = part(entrant, pl.evaluate(model, pictures, entrant.methods, entrant.metrics, **how))
+        file.write_text(page(parts), encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
