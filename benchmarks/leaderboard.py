@@ -90,7 +90,12 @@ ENTRANTS: dict[str, Entrant] = {
         quick=True,
     ),
     "EfficientNet-Lite0": Entrant(
-        "The embedded default on the photographs of `samples:`", CLASSIC, "default", _embedded, 23, quick=True
+        "The embedded default on the pictures of `samples:`, many of which show nothing that it has a class for",
+        CLASSIC,
+        "default",
+        _embedded,
+        23,
+        quick=True,
     ),
     "ResNet-50": Entrant(
         "ResNet-50 on ImageNet pictures with a box around the object",
