@@ -13,7 +13,7 @@ from pellucid.language.speech import translated
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
 CHINESE = DOCS / "zh"
-ENGLISH_ONLY = {"architecture", "benchmarks", "command-line", "extend", "leaderboard", "security"}  # for those who build on it
+ENGLISH_ONLY = {"architecture", "benchmarks", "command-line", "extend", "leaderboard", "security"}  # for builders
 CHINESE_ONLY = {"from-the-question", "methods", "terms"}
 PAGES = sorted({page.stem for page in CHINESE.glob("*.md")} - CHINESE_ONLY)
 
