@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 from pellucid.engine.baselines import is_baseline
 from pellucid.evaluation.banks.base import AnswerBank
@@ -34,7 +35,7 @@ class Schedule:
         """Of metrics, those that leave their baseline open on this one."""
         return cls(tuple(m.on(baseline) for m in metrics), tuple(competitors))
 
-    @property
+    @cached_property
     def banks(self) -> dict[AnswerBank, tuple[Metric, ...]]:
         """Each bank once, with the metrics that read it; those that draw maps anew first, so that no masks are under
         way while they borrow the model, and those that put others together last.
