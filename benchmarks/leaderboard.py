@@ -102,7 +102,7 @@ ENTRANTS: dict[str, Entrant] = {
         CHEAP,
         "srg,sensitivity-n,single-deletion,faithfulness-correlation,relevance-mass,mask-auc,mprt-last",
         _resnet,
-        6,
+        3,
         quick=True,
     ),
 }
@@ -118,6 +118,7 @@ behind ± is half of a 95 % interval over the pictures.
 _SHOWN = ("srg", "sensitivity-n", "single-deletion", "road", "relevance-mass", "mprt-last")
 _PART = re.compile(r"^## ([^\n]+)\n(.*?)(?=^## |\Z)", re.M | re.S)
 _TRUST = "What it says"
+_SURE = 7  # pictures, from which on a rank test can be
 _ABOVE, _BELOW = "Above both anchors", "Not above both, so not to be trusted here"
 
 
@@ -139,13 +140,13 @@ def part(entrant: Entrant, board: Scoreboard) -> str:
             _row([f"*{standing.name}*" if standing.blind else standing.name, f"{standing.rank:.2f}", *cells, *price])
         )
     lines += ["", *[f"- {line}" for line in board.lines()]]
-    ranked = {s.name: s.rank for s in board.rank().standings if isfinite(s.rank)}
-    anchors = min(ranked[m] for m, blind in zip(board.methods, board.blind, strict=True) if blind)
-    below = [
-        m for m, blind in zip(board.methods, board.blind, strict=True) if not blind and not ranked.get(m, 99) < anchors
-    ]
-    lines.append(f"- Above both anchors: {', '.join(m for m in ranked if ranked[m] < anchors)}.")
-    lines.append(f"- Not above both, so not to be trusted here: {', '.join(below) or 'none'}.")
+    standings = [s for s in board.rank().standings if isfinite(s.rank)]
+    anchors = min(s.rank for s in standings if s.blind)
+    if len(board.samples) < _SURE:
+        lines.append(f"- {len(board.samples)} pictures are too few to be sure of any difference.")
+    for what, wanted in ((_ABOVE, True), (_BELOW, False)):
+        found = [s.name for s in standings if not s.blind and (s.rank < anchors) is wanted]
+        lines.append(f"- {what}: {_list(found)}.")
     return "\n".join(lines)
 
 
@@ -162,18 +163,24 @@ def page(parts: dict[str, str]) -> str:
     ordered = [name for name in ENTRANTS if name in parts]
     sets = {name: (_named(parts[name], _ABOVE), _named(parts[name], _BELOW)) for name in ordered}
     lines = [
-        f"On the {n}: {_list(above)} above both anchors; {_list(below)} not." for n, (above, below) in sets.items()
+        f"On the {n}: {_list(high)} above both anchors; {_list(low)} not.{_doubt(parts[n])}"
+        for n, (high, low) in sets.items()
     ]
-    everywhere = set.intersection(*({*above, *below} for above, below in sets.values()))
-    shared = [m for side in sets[ordered[0]] for m in side if m in everywhere]
-    always = [m for m in shared if all(m in above for above, _ in sets.values())]
-    never = [m for m in shared if all(m in below for _, below in sets.values())]
-    if len(ordered) > 1:
-        lines.append(f"Of those measured on every network, always above both: {_list(always)}; never: {_list(never)}.")
+    above = [m for high, _ in sets.values() for m in high]
+    measured = [m for high, low in sets.values() for m in (*high, *low)]
+    several = [m for m in dict.fromkeys(measured) if measured.count(m) > 1]
+    if several:
+        told = [f"{m} {above.count(m)} of {measured.count(m)}" for m in several]
+        lines.append(f"On how many of the networks where they were measured methods are above both: {_list(told)}.")
     count = "one network" if len(ordered) == 1 else f"{len(ordered)} networks"
     trust = "\n".join(f"- {line}" for line in lines)
     body = "".join(f"\n## {name}\n\n{parts[name].strip()}\n" for name in ordered)
     return f"{_HEAD.format(count=count)}\n## {_TRUST}\n\n{trust}\n{body}"
+
+
+def _doubt(text: str) -> str:
+    found = re.search(r"^- (\d+ pictures are too few[^\n]*)$", text, re.M)
+    return f" {found[1]}" if found else ""
 
 
 def _named(text: str, begin: str) -> list[str]:

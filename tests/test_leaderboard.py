@@ -21,6 +21,7 @@ def test_a_part_says_who_beats_both_anchors():
     text = part(ENTRANTS["ResNet-50"], board)
     assert "- Above both anchors: input-x-gradient." in text
     assert "- Not above both, so not to be trusted here: none." in text
+    assert "3 pictures are too few to be sure" in text
     rows = [line.split(" | ")[0] for line in text.splitlines() if line.startswith("| ")]
     assert rows[2] == "| input-x-gradient"
     assert {"| *edges*", "| *random order*"} == set(rows[3:])
@@ -30,7 +31,7 @@ def test_the_page_says_what_networks_have_in_common():
     said = "- Above both anchors: {}.\n- Not above both, so not to be trusted here: {}."
     one, other = said.format("a, b", "c"), said.format("a", "b, c, d")
     text = page({"ResNet-50": other, "CIFAR ViT": one})
-    assert "always above both: a; never: c." in text
+    assert "above both: a 2 of 2, b 1 of 2, c 0 of 2." in text
     assert text.index("## CIFAR ViT") < text.index("## ResNet-50")
     assert "2 networks" in text
-    assert "Of those measured" not in page({"CIFAR ViT": said.format("none", "c")})
+    assert "On how many" not in page({"CIFAR ViT": said.format("none", "c")})
