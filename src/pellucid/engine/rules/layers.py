@@ -274,7 +274,11 @@ class Epsilon(AffineRule):
 
 @dataclass(frozen=True)
 class Gamma(AffineRule):
-    """As epsilon, with `w + gamma w+` for what speaks for a unit's sign (Montavon et al. 2019, table 10.1)."""
+    """As epsilon, with `w + gamma w+` (Montavon et al. 2019, table 10.1) for positive inputs of positive units.
+
+    For inputs and units of either sign it is what speaks for a unit's sign that counts `1 + gamma` times (Andeol et al.
+    2021), biases too: of zennit its `Gamma`, of autolrp its `gamma`, and not its `gamma_montavon`.
+    """
 
     gamma: float = 0.25
     epsilon: float = 1e-6
