@@ -108,7 +108,7 @@ def test_the_cost_is_said_before_and_the_time_after_the_first_that_took_some(mod
     told, times = [], iter([0.0, 0.1, 30.1, 60.1])
     forecast = Forecast(told.append, schedule, 10, kept=True, clock=lambda: next(times))
     forecast.begin((8, 8))
-    assert "2 methods, 1 metrics" in told[0]
+    assert "2 methods, 1 metric:" in told[0]
     assert any("rise takes 1 forward a mask" in line for line in told)
     said = len(told)
     forecast.advance()  # found finished

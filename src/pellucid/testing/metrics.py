@@ -57,11 +57,13 @@ def check_metric(metric: str | Metric) -> None:
 
     Raises:
         AssertionError: which promise is broken.
-        MethodError: there is no such metric, or it reads clips, all samples together, or an oracle's map.
+        MethodError: there is no such metric, or it reads what the contract's model has not: clips, all samples
+            together, an oracle's map, parts of a scene, a patch that decides.
     """
     asked = METRICS.find(metric) if isinstance(metric, str) else metric
-    if asked.clips or asked.bank.across or asked.bank.oracle:
-        raise MethodError(f"{asked.name} reads clips, all samples together or an oracle's map: check it on your own.")
+    if asked.clips or asked.bank.across or asked.bank.oracle or asked.bank.parts or asked.bank.swayed:
+        read = "clips, all samples together, an oracle's map, parts of a scene or a patch that decides"
+        raise MethodError(f"{asked.name} reads {read}: check it on your own.")
     assert asked.category in CATEGORIES, f"There is no category {asked.category!r}: {', '.join(CATEGORIES)}."
     assert asked.better in ("higher", "lower"), f"Better is 'higher' or 'lower', not {asked.better!r}."
     assert asked.about, "It has no definition: give its function a docstring, whose first line is one."
@@ -102,7 +104,9 @@ def _read(metric: Metric, sample: Sample, maps: list[Tensor]) -> list[float]:
 
         drawn.append(Candidate(Foreign(f"map {k}", draw), values, values, True, sample.over))
     with Inquiry(sample) as inquiry:
-        answers = metric.on("zero").bank.answers(inquiry, drawn)
+        bank = metric.on("zero").bank
+        inquiry.answered = {read: read.answers(inquiry, drawn) for read in bank.reads}
+        answers = bank.answers(inquiry, drawn)
     assert len(answers) == len(maps), f"{len(answers)} answers to {len(maps)} maps."
     found = []
     for answer in answers:

@@ -32,6 +32,7 @@ class AnswerBank(ABC):
     name: ClassVar[str]
     oracle: ClassVar[bool] = False  # of suites alone, whose truth is a map that is measured beside the others
     parts: ClassVar[bool] = False  # of scenes alone, whose parts are known
+    swayed: ClassVar[bool] = False  # of models alone that a part of the input can bring to another answer
     across: ClassVar[bool] = False  # read when all samples are there
     reads: ClassVar[tuple[AnswerBank, ...]] = ()  # other banks, whose answers it puts together: it asks nothing itself
     ends: ClassVar[int] = 0  # 1: the input as it is counts too; 2: and nothing of it

@@ -36,6 +36,7 @@ class AdversarialPatch(RedrawingBank):
     """
 
     name: ClassVar[str] = "a patch that decides"
+    swayed: ClassVar[bool] = True
 
     share: float = 0.3
     steps: int = 40

@@ -145,7 +145,7 @@ def _harmonic(*parts: float) -> float:
     return len(parts) / sum(1 / p for p in parts) if all(p > 0 for p in parts) else 0.0
 
 
-@metric("arcc", "faithfulness", "higher", ItselfAndImputed(), paper="arXiv:2605.14641, as pytorch-grad-cam has it",
+@metric("arcc", "robustness", "higher", ItselfAndImputed(), paper="arXiv:2605.14641, as pytorch-grad-cam has it",
         traps="A third of it says how small a map is, and a third whether it repeats itself.")  # fmt: skip
 def arcc(found: ItselfAndCurves) -> float:
     """As adcc, with twice road, from 0 to 1, in the place of 1 less the average drop."""
