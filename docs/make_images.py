@@ -32,6 +32,7 @@ from pellucid.heatmaps import (
     LayerCAM,
     NecessaryRegion,
     SufficientRegion,
+    get_method,
 )
 from pellucid.render import figure_png
 
@@ -185,6 +186,22 @@ def relevance(model: pl.VisionModel) -> pl.Heatmaps:
     )
 
 
+def paths(model: pl.VisionModel) -> pl.Heatmaps:
+    """Integrals on paths that leave the straight line, or weigh it otherwise."""
+    return pl.explain(model, "sample:rocket", method="blur-ig,guided-ig,idgi,integrated-decision-gradients,agi,xrai")
+
+
+def shares(model: pl.VisionModel) -> pl.Heatmaps:
+    """More ways to share the score out by rules."""
+    return pl.explain(model, "sample:rocket", "attn-lrp,cp-lrp,libra-gradients,full-grad,excitation-backprop,crp")
+
+
+def layer_paths(model: pl.VisionModel) -> pl.Heatmaps:
+    """Integrals at a layer in the middle, as the input goes from the baseline to the picture."""
+    names = ("conductance", "internal-influence", "layer-integrated-gradients")
+    return pl.explain(model, "sample:rocket", method=[get_method(name, layer="blocks.4") for name in names])
+
+
 def every_method(model: pl.VisionModel) -> pl.Heatmaps:
     """All white-box methods that suit, on one sheet."""
     return pl.explain(model, "sample:cat", method=pl.advise(model).methods())
@@ -193,6 +210,12 @@ def every_method(model: pl.VisionModel) -> pl.Heatmaps:
 def newer_cams(model: pl.VisionModel) -> pl.Heatmaps:
     """Class activation maps since 2019."""
     methods = "fem,kpca-cam,shapley-cam,smooth-grad-cam++,integrated-grad-cam,relevance-cam"
+    return pl.explain(model, "sample:motorcycle", method=methods)
+
+
+def more_cams(model: pl.VisionModel) -> pl.Heatmaps:
+    """Class activation maps by eigenvectors, cell by cell, against neighbours, and at several layers."""
+    methods = "eigen-cam,eigen-grad-cam,grad-cam-elementwise,finer-cam,refine-cam,multi-scale-cam"
     return pl.explain(model, "sample:motorcycle", method=methods)
 
 
@@ -298,9 +321,9 @@ def video_overlay(_model: pl.VisionModel) -> pl.VideoHeatmap:
 PICTURES: dict[str, Callable[[pl.VisionModel], Drawn]] = {
     f.__name__: f
     for f in (
-        coffee, boxes, pair, enough, ways, cams, gradients, rectified, smoothed, relevance, newer_cams, every_method,
-        channels, depth, contrast, superpixels, local_tree, importance_channels, importance_folder, units, espresso,
-        layers, stages, atlas, concepts, tree, why, video_motion, brain,
+        coffee, boxes, pair, enough, ways, cams, gradients, rectified, smoothed, relevance, shares, paths, layer_paths,
+        newer_cams, more_cams, every_method, channels, depth, contrast, superpixels, local_tree, importance_channels,
+        importance_folder, units, espresso, layers, stages, atlas, concepts, tree, why, video_motion, brain,
     )
 }  # fmt: skip
 

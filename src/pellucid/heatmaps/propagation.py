@@ -69,10 +69,12 @@ def require_action(run: Propagation, name: str) -> None:
         MethodError: none of the rules of the method called `name` acted.
     """
     if run.table.rules and not run.acted:
+        named = ", ".join(f"`{function}`" for function, _ in run.unknown.most_common())
+        met = f" It calls {named}, for which there is no rule." if named else ""
         raise MethodError(
             f"None of the rules of {name} acted: the network calls none of the functions that they are for (or "
             "hides them, in a script or a trace), so the map would be the plain gradient. Use saliency, "
-            "input-x-gradient or integrated-gradients."
+            f"input-x-gradient or integrated-gradients.{met}"
         )
 
 
