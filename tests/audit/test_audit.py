@@ -10,6 +10,7 @@ import pellucid as pl
 from helpers.audits import saved, table
 from pellucid.audit.review import duplicates, mislabelled, review
 from pellucid.audit.samples import arrays, build
+from pellucid.audit.truth import class_numbers, shortcomings
 from pellucid.cli import main
 from pellucid.errors import DataError, MediaError, ModelError
 
@@ -134,6 +135,41 @@ def test_without_labels_it_is_reduced_and_says_so(marked, tmp_path):
     assert not any("answers are right" in line for line in found.lines())
 
 
+def test_files_of_a_table_that_are_not_there_are_named_and_the_rest_goes_on(marked, tmp_path):
+    data = world("mark", 6)
+    saved(data, tmp_path, labelled=False)
+    rows = [f"{i}.png,{data.classes[k]}" for i, k in enumerate(data.labels)]
+    (tmp_path / "labels.csv").write_text("\n".join(["file,class", *rows, f"gone.png,{data.classes[0]}"]))
+    found = pl.audit(marked, tmp_path)
+    assert found.samples.known.sum() == 6
+    assert "1 picture could not be used" in found.notes[-1]
+    assert "gone.png" in found.notes[-1]
+    (tmp_path / "labels.csv").write_text("file,class\ngone.png,disc\n")
+    with pytest.raises(MediaError, match="which is not there"):
+        pl.audit(marked, tmp_path)
+
+
+def test_classes_that_model_or_pictures_lack_are_said(marked):
+    data = world("mark", 9)
+    data.classes = (data.classes[0], data.classes[1], "zebra")
+    found = pl.audit(marked, data)
+    assert found.samples.known.sum() == 6
+    assert any("no class of the name zebra: 3 pictures" in n for n in found.notes)
+    assert any("1 of the model's 3 classes have no picture here" in n for n in found.notes)
+
+
+def test_classes_are_met_by_name_number_or_order_and_never_by_a_guess(marked):
+    data = world("mark", 9)
+    for names, numbers in ((data.classes, [0, 1, 2]), (("0", "2", "1"), [0, 2, 1]), (("a", "b", "c"), [0, 1, 2])):
+        data.classes = names
+        assert class_numbers(marked, data, 3) == numbers
+    (told,) = shortcomings(marked, data, data.labels, [], CLASSES)
+    assert f"`a` as `{CLASSES[0]}`" in told
+    data.classes = ("a", "b")
+    with pytest.raises(ModelError, match="none of the model's"):
+        class_numbers(marked, data, 3)
+
+
 def test_given_columns_make_slices(marked):
     """All pictures of one site are labelled wrong."""
     data = world("mark", 240, told=1.0)
@@ -171,6 +207,7 @@ def test_one_class_is_no_wrong_reason(marked):
     found = pl.audit(marked, data)
     assert not found.wrong_reasons
     assert any("Too few pictures" in line for line in found.lines())
+    assert any("All pictures are of one class" in n for n in found.notes)
 
 
 def test_the_command(tmp_path, capsys):

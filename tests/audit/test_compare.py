@@ -72,8 +72,10 @@ def test_classes_are_mapped_by_name_or_refused():
     np.testing.assert_array_equal(swapped.scores, second.scores[:, ::-1])
     np.testing.assert_array_equal(swapped.truth, 1 - second.truth)
     assert aligned(second, ["a", "b"], ["a", "b"]) is second
-    with pytest.raises(DataError, match="other classes"):
+    with pytest.raises(DataError, match="other classes .the second has no b."):
         aligned(second, ["a", "b"], ["a", "c"])
+    with pytest.raises(DataError, match="the second has more"):
+        aligned(second, ["a"], ["a", "b"])
 
 
 def test_the_verb_reads_writes_and_verifies(clean, tmp_path):
@@ -91,6 +93,15 @@ def test_the_verb_reads_writes_and_verifies(clean, tmp_path):
     renamed = pl.wrap(marked.module, transform=marked.preprocess, labels=["one", *CLASSES[1:]])
     with pytest.raises(DataError, match="other classes"):
         pl.compare(clean, renamed, data)
+
+
+def test_broken_files_are_named_and_the_rest_is_compared(clean, tmp_path):
+    folder = saved(world(None, 6), tmp_path)
+    (folder / CLASSES[0] / "bad.png").write_bytes(b"no picture")
+    found = pl.compare(clean, clean, folder)
+    assert len(found.first) == 6
+    assert "1 picture could not be used" in found.notes[-1]
+    assert "bad.png" in found.notes[-1]
 
 
 @pytest.mark.slow

@@ -120,8 +120,9 @@ def aligned(second: SampleTable, first_labels: Sequence[str], second_labels: Seq
     order = [names.get(name.casefold(), -1) for name in first_labels]
     if min(order) < 0 or len(first_labels) != len(second_labels):
         missing = [name for name, k in zip(first_labels, order, strict=True) if k < 0]
+        which = f"the second has no {', '.join(missing[:3])}" if missing else "the second has more"
         raise DataError(
-            f"The two models have other classes ({', '.join(missing[:3]) or 'their number'} differs): compare models "
+            f"The two models have other classes ({which}): compare models "
             "of the same labels, or name them alike with labels=."
         )
     back = np.argsort(order)

@@ -17,8 +17,9 @@ from PIL import Image
 from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool2d
 
+from pellucid.audit.truth import class_numbers
 from pellucid.engine import Capture, leave_no_trace, unwrap
-from pellucid.errors import MediaError, ModelError, PellucidError
+from pellucid.errors import MediaError, PellucidError
 from pellucid.heatmaps.activations import choose_layer
 from pellucid.keep.artefact import strict
 from pellucid.keep.files import write_bytes
@@ -129,24 +130,11 @@ def build(
             batches += [found] if found is not None else []
             advance(len(some))
     rows = {name: np.concatenate([b[name] for b in batches]) for name in ("positions", *_ROWS)}
-    truth = _truth(reader.model, pictures, rows["positions"], rows["scores"].shape[1])
+    numbers = np.array(class_numbers(reader.model, pictures, rows["scores"].shape[1]) or [-1])
+    truth = numbers[
+        pictures.labels[rows["positions"]] if len(pictures.labels) else np.zeros(len(rows["positions"]), int)
+    ]
     return reader.model, SampleTable(truth=truth, layer=reader.layer.name, failed=tuple(reader.failed), **rows)
-
-
-def _truth(model: VisionModel, pictures: Pictures, positions: NDArray[np.int64], classes: int) -> NDArray[np.int64]:
-    """The folder's classes as the model numbers them: by name, else by number where there are as many."""
-    if not len(pictures.labels):
-        return np.full(len(positions), -1)
-    names = {str(label).casefold(): k for k, label in enumerate(model.labels or ())}
-    known = [names.get(name.casefold(), -1) for name in pictures.classes]
-    if max(known) < 0:
-        if len(pictures.classes) > classes:
-            raise ModelError(
-                f"The folder's classes ({', '.join(pictures.classes[:3])}, ...) are none of the model's: give the "
-                "model's names with --labels, in its order, and name the folders after them."
-            )
-        known = list(range(len(pictures.classes)))
-    return np.array([known[int(pictures.labels[p])] for p in positions])
 
 
 class _Reader:

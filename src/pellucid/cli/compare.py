@@ -51,6 +51,8 @@ def compare(
                 "files": saved,
             }
         )
+        failed = dict.fromkeys([*found.first.failed, *found.second.failed])
+        report["failed"] += [{"error": sentence} for sentence in failed]
         if not as_json:
             console.tell(f"{found.caption}, {len(found.first)} pictures", found)
             say(f"  page: {saved[-1]}")

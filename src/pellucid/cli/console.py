@@ -97,7 +97,7 @@ def report(wanted: bool, out: Path | None = None, *folders: str) -> Iterator[dic
             from pellucid.media import read_folder
 
             for folder in folders:
-                read_folder(folder)
+                read_folder(folder, absent=True)
         if out is not None:
             from pellucid.keep.files import check_writable
 

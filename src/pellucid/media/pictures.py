@@ -137,12 +137,15 @@ class ClipSet(PictureSet):
         return CLIP.open(self.sources[index])
 
 
-def read_folder(source: str | Path | Sequence[str | Path], medium: Medium = PICTURE) -> PictureSet:
+def read_folder(
+    source: str | Path | Sequence[str | Path], medium: Medium = PICTURE, *, absent: bool = False
+) -> PictureSet:
     """The pictures behind a folder, a glob, ``sample:*``, ``digits:``, or a list of these. Nothing is opened.
 
     A folder whose sub-folders hold pictures is labelled: each sub-folder is a class. So is one with a table
     ``labels.csv``, whose first column is the file and whose column ``class`` or ``label`` (else the second one) is the
-    class. Anything else is not labelled. Of clips (`medium`) it is the same.
+    class. Anything else is not labelled. Of clips (`medium`) it is the same. With `absent` a table may list files that
+    are not there, as long as some are: those are refused when they are read.
 
     Raises:
         MediaError: nothing there, or labels that contradict each other.
@@ -159,7 +162,7 @@ def read_folder(source: str | Path | Sequence[str | Path], medium: Medium = PICT
     if not path.is_dir():
         return held(text, tuple(medium.expand([source])), _NONE)
     if (path / TABLE).is_file():
-        return _from_table(path, held)
+        return _from_table(path, held, absent)
     inside = [p for p in path.iterdir() if p.is_dir() and not p.name.startswith(".")]
     inside.sort(key=lambda p: natural(p.name))
     groups = {p.name: files for p in inside if (files := _held_in(p, medium))}
@@ -184,7 +187,7 @@ def _held_in(folder: Path, medium: Medium) -> list[str]:
     return [str(p) for p in sorted(names, key=lambda p: natural(p.name))]
 
 
-def _from_table(folder: Path, held: type[PictureSet]) -> PictureSet:
+def _from_table(folder: Path, held: type[PictureSet], absent: bool) -> PictureSet:
     table = folder / TABLE
     try:
         with table.open(newline="", encoding="utf-8-sig") as file:
@@ -201,8 +204,9 @@ def _from_table(folder: Path, held: type[PictureSet]) -> PictureSet:
     files = [str(folder / row[0]) for row in entries]
     if repeated := [f for f, count in Counter(files).items() if count > 1]:
         raise MediaError(f"{table} lists {repeated[0]} more than once: keep one row for each picture.")
-    if missing := next((f for f in files if not os.path.isfile(f)), None):
-        raise MediaError(f"{table} lists {missing}, which is not there: check the first column.")
+    missing = [f for f in files if not os.path.isfile(f)]
+    if missing and not (absent and len(missing) < len(files)):
+        raise MediaError(f"{table} lists {missing[0]}, which is not there: check the first column.")
     classes = sorted({row[column] for row in entries}, key=natural)
     labels = np.array([classes.index(row[column]) for row in entries], np.int64)
     return held(folder.name, tuple(files), labels, tuple(classes))

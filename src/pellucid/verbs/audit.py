@@ -19,10 +19,10 @@ from pellucid.audit.groups import Likeness
 from pellucid.audit.metadata import Metadata, read_metadata
 from pellucid.audit.review import review
 from pellucid.audit.samples import arrays, build, reread
+from pellucid.audit.truth import shortcomings
 from pellucid.engine.trace import interruptible
 from pellucid.errors import DataError, MediaError, ModelError, StorageError
 from pellucid.keep.artefact import Artefact
-from pellucid.language import counted
 from pellucid.media import VOLUME, Pictures, PictureSet, read_folder
 from pellucid.models.model import VisionModel
 from pellucid.results.audit import FORMAT, Audit
@@ -85,7 +85,11 @@ def audit(
         raise ModelError(
             f"An audit looks at pictures or clips, and {loaded.name} takes volumes: audit it slice by slice."
         )
-    looked = read_folder(pictures, loaded.medium) if isinstance(pictures, str | Path | list | tuple) else pictures
+    looked = (
+        read_folder(pictures, loaded.medium, absent=True)
+        if isinstance(pictures, str | Path | list | tuple)
+        else pictures
+    )
     known = _known(given, looked, pictures)
     begun, weights = time.perf_counter(), loaded.fingerprint()
     settled, samples = build(loaded, looked, layer, Path(keep) if keep is not None else None)
@@ -96,9 +100,7 @@ def audit(
     notes = [*settled.reading.notes, *known.notes]
     notes += [] if samples.known.any() else [_NO_LABELS]
     notes += [_FEW] if 0 < samples.known.sum() < 100 else []
-    if samples.failed:
-        lost = counted(len(samples.failed), "picture")
-        notes.append(f"{lost} could not be used; the first: {samples.failed[0]}")
+    notes += shortcomings(settled, looked, samples.truth, samples.failed, labels)
     about = {
         **opening(pictures),
         "name": looked.name,
@@ -148,7 +150,11 @@ def recompute(artefact: Artefact, model: ModelLike | None, given: Any) -> Again:
     about = stored.record
     pictures = reopened(about, given)
     loaded = reloaded(about, model, pictures, told)
-    looked = read_folder(pictures, loaded.medium) if isinstance(pictures, str | Path | list | tuple) else pictures
+    looked = (
+        read_folder(pictures, loaded.medium, absent=True)
+        if isinstance(pictures, str | Path | list | tuple)
+        else pictures
+    )
     try:
         _, samples = build(loaded, looked, about.run["layer"])
     except MediaError as error:

@@ -14,6 +14,7 @@ from pellucid.audit import paired
 from pellucid.audit.columns import describe
 from pellucid.audit.review import review
 from pellucid.audit.samples import SampleTable, arrays, build
+from pellucid.audit.truth import shortcomings
 from pellucid.engine.trace import interruptible
 from pellucid.errors import DataError
 from pellucid.keep.artefact import Artefact
@@ -62,7 +63,9 @@ def compare(
         PellucidError: one sentence with the cure; the models have other classes.
     """
     models = [as_model(first), as_model(second)]
-    looked = read_folder(pictures, models[0].medium) if isinstance(pictures, str | Path | list | tuple) else pictures
+    looked = pictures
+    if isinstance(pictures, str | Path | list | tuple):
+        looked = read_folder(pictures, models[0].medium, absent=True)
     home = Path(keep) if keep is not None else None
     settled, tables = zip(*(build(m, looked, None, home) for m in models), strict=True)
     names = [[m.label(k) for k in range(t.scores.shape[1])] for m, t in zip(settled, tables, strict=True)]
@@ -71,6 +74,8 @@ def compare(
     sure = tuple(review(t, bounded=bounded, seed=seed).calibration for t in (before, now))
     found = paired.compare(before, now, describe(before, names[0], seed=seed), (sure[0], sure[1]), seed)
     notes = [] if before.known.any() else ["Nothing is known of the true classes: give sub-folders or a labels.csv."]
+    failed = list(dict.fromkeys(sentence for table in tables for sentence in table.failed))
+    notes += shortcomings(settled[0], looked, before.truth, failed, names[0])
     digests = [looked.digest(int(i)) for i in before.positions]
     about = {
         **opening(pictures),

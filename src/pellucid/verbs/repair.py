@@ -19,6 +19,7 @@ from pellucid.audit.groups import Likeness
 from pellucid.audit.proof import ProvenGroup
 from pellucid.audit.samples import SampleTable, build, reread
 from pellucid.audit.slices import SURE, distinct
+from pellucid.audit.truth import unusable
 from pellucid.engine.trace import interruptible
 from pellucid.errors import DataError, ModelError
 from pellucid.keep.files import write_bytes
@@ -64,7 +65,7 @@ def repair(
     loaded, home = as_model(model), Path(out)
     if loaded.medium is not PICTURE:
         raise ModelError(f"A repair exchanges parts of pictures, and {loaded.name} takes none: audit it instead.")
-    looked = read_folder(pictures)
+    looked = read_folder(pictures, absent=True)
     if not len(looked.labels):
         raise DataError("A repair needs the true classes: give a folder with sub-folders of classes, or a labels.csv.")
     teaching, proving = _halves(looked, seed)
@@ -97,8 +98,9 @@ def repair(
     again.name = f"{settled.name}, repaired"
     compared = compare(settled, again, str(files[2].parent), keep=kept, seed=seed)
     groups = _groups(settled, again, proving, compared.first, every, labels, seed)
+    notes = [*unusable(samples.failed), *compared.notes]
     found_reasons, found_slices = [r.line for r in reasons], [w.line for w in weak]
-    return Repair(again, last, strength, found_reasons, found_slices, groups, compared, files, compared.notes)
+    return Repair(again, last, strength, found_reasons, found_slices, groups, compared, files, notes)
 
 
 def _halves(looked: PictureSet, seed: int) -> tuple[PictureSet, PictureSet]:
