@@ -63,9 +63,11 @@ def compare(
         PellucidError: one sentence with the cure; the models have other classes.
     """
     models = [as_model(first), as_model(second)]
-    looked = pictures
-    if isinstance(pictures, str | Path | list | tuple):
-        looked = read_folder(pictures, models[0].medium, absent=True)
+    looked = (
+        read_folder(pictures, models[0].medium, absent=True)
+        if isinstance(pictures, str | Path | list | tuple)
+        else pictures
+    )
     home = Path(keep) if keep is not None else None
     settled, tables = zip(*(build(m, looked, None, home) for m in models), strict=True)
     names = [[m.label(k) for k in range(t.scores.shape[1])] for m, t in zip(settled, tables, strict=True)]
