@@ -6,6 +6,7 @@ import dataclasses
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -181,6 +182,13 @@ class Record:
     run: dict[str, Any]
     software: dict[str, str]
     created: str = ""
+
+    @property
+    def model_name(self) -> str:
+        """The model's name for a heading; of one out of a file its name alone, whatever folder the file lies in."""
+        name = str(self.model.get("name") or "model")
+        kind, colon, path = name.partition(":")
+        return f"{kind}:{Path(path).name}" if colon and (Path(path).is_absolute() or path[:1] in ("~", ".")) else name
 
 
 @dataclass(frozen=True)

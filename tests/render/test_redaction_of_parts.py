@@ -149,7 +149,7 @@ def batch(tmp_path, monkeypatch):
 
 
 class _Complete:
-    line, notes, complete, failed = "", (), True, 0
+    line, notes, complete, failed, error = "", (), True, 0, ""
 
 
 def done(job):

@@ -1,6 +1,7 @@
 """Pairs: cosines of embeddings in closed form, targets that name another picture, labels and values by name."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,9 +10,12 @@ from PIL import Image
 from torch import nn
 
 import pellucid as pl
+from helpers.sheets import illegible, texts
 from pellucid.errors import MediaError, MethodError, TargetError
+from pellucid.explanation import Record
 from pellucid.heatmaps import get_method
 from pellucid.models.targets import PairTarget, as_target
+from pellucid.render import panel
 
 
 class Halves(nn.Module):
@@ -129,3 +133,31 @@ def test_labels_and_values_by_name():
     assert float(e.explained.probability(net(x), {})) == 2.0
     with pytest.raises(TargetError, match="no class 'speeed'; did you mean 'speed'"):
         pl.explain(measured, x[0], "saliency", "value:speeed")
+
+
+def test_a_sheet_says_the_whole_question_and_which_picture_has_which_part(shown):
+    a, b, c = shown
+    names = [x.with_stem(f"{x.stem} in the yard behind the house") for x in (b, c)]
+    for old, new in zip((b, c), names, strict=True):
+        old.rename(new)
+    found = pl.explain(model(), a, "occlusion", f"rank:{names[0]}>{names[1]}")
+    said = " ".join(texts(panel([found])))
+    assert f"liker to {names[0].stem} than to {names[1].stem}" in said
+    assert illegible(panel([found])) == []
+    asked = "liker to a street at night than to one by day"
+    assert asked in " ".join(texts(panel([replace(found, target=asked)])))
+    assert f"and {names[0].stem}" in " ".join(texts(panel([pl.explain(model(), a, "occlusion", f"pair:{names[0]}")])))
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("onnx:/data/nets/yolox_nano.onnx", "onnx:yolox_nano.onnx"),
+        ("hf:./nets/vit", "hf:vit"),
+        ("hf:google/vit-base", "hf:google/vit-base"),
+        ("timm:resnet18", "timm:resnet18"),
+        ("", "model"),
+    ],
+)
+def test_a_heading_names_the_file_of_a_model_and_no_folder(name, said):
+    assert Record({"name": name}, {}, {}, None, {}, {}).model_name == said

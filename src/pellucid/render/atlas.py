@@ -20,7 +20,7 @@ def atlas_sheet(atlas: DrawnAtlas) -> Figure:
     """Two grids of the same cells; places that hold too few vectors are left blank."""
     sheet = Sheet(2 * _MARGIN + 2 * _SIDE + _GAP)
     wide = sheet.width - 2 * _MARGIN
-    model = str(atlas.record.model.get("name") or "model")
+    model = atlas.record.model_name
     y = _MARGIN + sheet.line(
         f"activation atlas of {atlas.layer}, {model}", _MARGIN, _MARGIN, _HEAD, bold=True, width=wide
     )

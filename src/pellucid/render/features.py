@@ -76,7 +76,7 @@ def feature_sheet(units: Sequence[UnitPicture], about: str) -> Figure:
 
 
 def _head(sheet: Sheet, units: Sequence[UnitPicture], about: str) -> float:
-    model = str(units[0].record.model.get("name") or "model")
+    model = units[0].record.model_name
     layers = list(dict.fromkeys(u.layer for u in units if u.layer))
     several = f"{len(units)} units of {layers[0]}" if layers else f"{len(units)} units"
     what = several if len(units) > 1 else units[0].objective

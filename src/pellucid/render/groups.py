@@ -50,7 +50,7 @@ def _section(sheet: Sheet, answer: Answer, share: Share, most: int, x: float, y:
 def _about(sheet: Sheet, answer: Answer, y: float) -> float:
     """What was measured on what, and how the figure reads; where it ends."""
     y = head(sheet, answer.name, "", Column(MARGIN, y, _SIDE, (1.0, 1.0)), _SIDE)
-    y += sheet.line(str(answer.record.model.get("name") or "model"), MARGIN, y, TITLE, bold=True, width=_SIDE)
+    y += sheet.line(answer.record.model_name, MARGIN, y, TITLE, bold=True, width=_SIDE)
     what = f"{answer.features} by {answer.by}" + (f", layer {answer.layer}" if answer.layer else "")
     y += sheet.paragraph(f"{what}, for {answer.target}", MARGIN, y, _SIDE, TEXT, colour=QUIET)
     y += 0.12

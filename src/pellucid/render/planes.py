@@ -135,7 +135,7 @@ def panel_of_volumes(explanations: Sequence[Explanation], width: float) -> Figur
     sheet = Sheet(width)
     cell = Column(MARGIN, MARGIN, _SIDE, (_SIDE, _SIDE))
     y = head(sheet, first.name, "", cell, cell.width)
-    y += sheet.line(str(first.record.model.get("name") or "model"), cell.x, y, TITLE, bold=True, width=cell.width)
+    y += sheet.line(first.record.model_name, cell.x, y, TITLE, bold=True, width=cell.width)
     for text in _told(first):
         y += sheet.line(text, cell.x, y, TEXT, colour=QUIET, width=cell.width)
     bottom = bars(sheet, first, {e.target for e in explanations}, cell.down(y + 0.1))

@@ -64,7 +64,7 @@ class ConceptTests(Brief, Sequence[Tested], Result):
         """The effects as bars, beside what had to be exceeded."""
         from pellucid.render.tcav import draw
 
-        return draw(self.tests, self.layer, self.level, str(self.record.model["name"]))
+        return draw(self.tests, self.layer, self.level, self.record.model_name)
 
     @property
     def caption(self) -> str:

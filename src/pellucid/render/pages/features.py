@@ -19,7 +19,7 @@ from pellucid.render.paper.rgb import rgb
 def feature_card(units: Sequence[UnitPicture], about: str, file: str = "") -> Card:
     """The card of some units, in the order given."""
     title = units[0].objective if len(units) == 1 else f"{len(units)} units"
-    name = str(units[0].record.model.get("name") or "model")
+    name = units[0].record.model_name
     verdicts = list(dict.fromkeys(u.quality.verdict for u in units))
     parts = [paragraph(about), paragraph(_READ), f'<div class="units">{"".join(map(_unit, units))}</div>']
     return Card(

@@ -53,7 +53,7 @@ def figure_card(
         folded(texts.VALUES, rows_table(rows)) if rows else "",
         drawer(record, file) if record is not None else "",
     ]
-    return Card(title, (record.model.get("name") or "") if record else "", "".join(parts))
+    return Card(title, record.model_name if record else "", "".join(parts))
 
 
 def rows_table(rows: Sequence[Mapping[str, Any]], most: int = _ROWS) -> str:

@@ -66,12 +66,17 @@ def _share(p: Prediction) -> float:
     return p.probability if p.probability == p.probability else 0.0
 
 
+def _passes(e: Explanation, way: str) -> str:
+    count = e.record.run.get(f"{way}s")
+    return f"unknown {way}s" if count is None else counted(count, way)
+
+
 def _trusted(e: Explanation, file: str) -> str:
     where = f", layer {e.layer}" if e.layer else ""
     rows: dict[str, Any] = {
         "values": f"{number(float(e.attribution.min()))} to {number(float(e.attribution.max()))}, as they are",
         **{name.replace("_", " "): number(float(value)) for name, value in e.facts.items()},
-        "passes": ", ".join(counted(e.record.run[f"{way}s"], way) for way in ("forward", "backward")),
+        "passes": ", ".join(_passes(e, way) for way in ("forward", "backward")),
     }
     ranking = ""
     if e.kind == "channels":

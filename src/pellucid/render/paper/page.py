@@ -25,10 +25,10 @@ from pellucid.render.paper.sheet import (
     TRACK,
     Column,
     Sheet,
-    ellipsised,
     leading,
     plain,
     text_width,
+    wrapped,
 )
 from pellucid.render.paper.tiles import TEXT, TITLE, tile
 
@@ -77,15 +77,17 @@ def _section(sheet: Sheet, target: str, group: Sequence[Explanation], at: Column
 
 
 def head(sheet: Sheet, text: str, aside: str, at: Column, width: float) -> float:
-    """A heading over a rule; where what follows begins."""
+    """A heading over a rule, on up to three lines where the question is long; where what follows begins."""
     kept = min(text_width(aside, TITLE) + 0.08, width / 2) if aside else 0
-    shown = ellipsised(plain(text), width - kept, _HEAD, bold=True)
-    sheet.line(shown, at.x, at.y, _HEAD, bold=True)
+    lines = wrapped(plain(text), width - kept, _HEAD, rows=3, bold=True)
+    for number, words in enumerate(lines):
+        sheet.line(words, at.x, at.y + number * leading(_HEAD), _HEAD, bold=True)
+    last = at.y + (len(lines) - 1) * leading(_HEAD)
     if aside:
-        after = at.x + text_width(shown, _HEAD, bold=True) + 0.08
-        lower = at.y + 0.8 * (leading(_HEAD) - leading(TITLE))
+        after = at.x + text_width(lines[-1], _HEAD, bold=True) + 0.08
+        lower = last + 0.8 * (leading(_HEAD) - leading(TITLE))
         sheet.line(aside, after, lower, TITLE, colour=QUIET, width=at.x + width - after)
-    y = at.y + leading(_HEAD) + 0.04
+    y = last + leading(_HEAD) + 0.04
     sheet.box(at.x, y, width, 0.014, colour=INK)
     return y + 0.11
 
@@ -94,8 +96,7 @@ def _side(sheet: Sheet, first: Explanation, sections: Sections, at: Column) -> f
     """The original, what the model says of it, and what the hatch means; where it ends."""
     shown = [e for _, group in sections for e in group]
     y = side(sheet, first, {e.target for e in shown}, [e.geometry for e in shown], at, asked_boxes(shown))
-    met = dict.fromkeys(other for e in shown for other in e.others)
-    return others_beside(sheet, list(met), at.down(y))
+    return others_beside(sheet, shown, at.down(y))
 
 
 def side(
@@ -108,7 +109,7 @@ def side(
 ) -> float:
     """The original, what the model says of it (explained targets in bold), what the hatch means; where it ends."""
     y = head(sheet, first.name, "", at, at.width)
-    y += sheet.line(str(first.record.model.get("name") or "model"), at.x, y, TITLE, bold=True, width=at.width)
+    y += sheet.line(first.record.model_name, at.x, y, TITLE, bold=True, width=at.width)
     y += sheet.line(_size(first), at.x, y, TEXT, colour=QUIET, width=at.width) + 0.05
     size = display_geometry(first.geometry)[0].source_size[-2:]
     width, height = at.fit(size)

@@ -24,16 +24,22 @@ _APART = 0.16  # inches between the two pictures
 _THIN, _THICK, _DOT = 0.7, 2.0, 0.055  # points of the weakest and the strongest match, inches
 
 
-def others_beside(sheet: Sheet, others: Sequence[Picture], at: Column) -> float:
-    """The pictures that are compared with, each under its name; where they end."""
-    y = at.y
-    for other in {o.sha256: o for o in others}.values():
+def others_beside(sheet: Sheet, shown: Sequence[Explanation], at: Column) -> float:
+    """The pictures that are compared with, each under its part in the question and its name; where they end."""
+    y, met = at.y, {o.sha256: (part, o) for e in shown for part, o in zip(_parts(e), e.others, strict=True)}
+    for part, other in met.values():
         y += 0.08
-        y += 0.03 + sheet.line(f"and {other.name}", at.x, y, _TEXT, bold=True, width=at.width)
+        y += 0.03 + sheet.heading(part, at.x, y, at.width, _TEXT)
         width, height = at.fit(other.size)
         sheet.image(_pixels(other, _shown(other.size)), at.x, y, width, height)
         y += height + 0.05
     return y
+
+
+def _parts(e: Explanation) -> list[str]:
+    """What each picture that is compared with is in the question: one of a pair, or the two of a rank."""
+    names = [other.name for other in e.others]
+    return [f"liker to {names[0]}", f"than to {names[1]}"] if len(names) == 2 else [f"and {name}" for name in names]
 
 
 def other_display(e: Explanation, shown: Display) -> Display | None:
