@@ -1,5 +1,6 @@
 """Folders for the time being: gone afterwards, and swept away after a kill."""
 
+import os
 import signal
 import subprocess
 import sys
@@ -44,9 +45,19 @@ def test_a_killed_process_is_swept_up_after_and_nobody_else(above):
             module._sweep.cache_clear()
             with scratch():
                 assert theirs.is_dir()
+            old = theirs.parent / module._ALIVE
+            os.utime(old, (0, 0))
+            module._sweep.cache_clear()
+            with scratch():
+                assert theirs.is_dir(), "it is at work, however long ago it began"
             child.send_signal(signal.SIGKILL)
             child.wait()
             assert (theirs / "values").exists()
+            os.utime(old)
+            module._sweep.cache_clear()
+            with scratch():
+                assert theirs.is_dir(), "so young that it may not be locked yet"
+            os.utime(old, (0, 0))
             module._sweep.cache_clear()
             with scratch():
                 assert not theirs.parent.exists()

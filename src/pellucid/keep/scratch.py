@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import cache
@@ -17,6 +18,7 @@ from pathlib import Path
 from pellucid.keep.lock import taken
 
 _PREFIX, _ALIVE = "pellucid-scratch-", ".alive"
+_NEW = 60  # seconds in which a folder may not be locked yet; Windows renames no open file, which would need none
 
 
 @contextmanager
@@ -26,9 +28,8 @@ def scratch() -> Iterator[Path]:
     _sweep(above)
     home = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=above))
     try:
-        with open(home / ".new", "w") as lock:
+        with open(home / _ALIVE, "w") as lock:
             taken(lock.fileno())
-            os.rename(home / ".new", home / _ALIVE)  # which nobody sees unlocked
             (home / "files").mkdir()
             yield home / "files"
     finally:
@@ -43,5 +44,5 @@ def _sweep(above: str) -> None:
             if (hasattr(os, "getuid") and home.lstat().st_uid != os.getuid()) or home.is_symlink():
                 continue
             with open(home / _ALIVE, "r+") as lock:
-                if taken(lock.fileno()):
+                if time.time() - os.fstat(lock.fileno()).st_mtime > _NEW and taken(lock.fileno()):
                     shutil.rmtree(home, ignore_errors=True)
