@@ -86,6 +86,11 @@ def test_evaluate_measures(folder):
     assert row["verdict"] == alone.quality.verdict
     assert row["insertion"] == pytest.approx(alone.quality.insertion.auc, abs=1e-5)
     assert REQUESTS[row["format"]].opened(artefact_of(row)).quality.verdict == row["verdict"]
+    (plain,) = (stored(r) for r in work(asked("grad-cam")).rows([Item(str(folder / "0.png"))]))
+    assert row["forwards"] == plain["forwards"] + alone.session.passes, (
+        "the pictures that its check has masked count too"
+    )
+    assert alone.session.passes > 100
 
 
 def test_importance_has_rows_too(folder):

@@ -212,6 +212,7 @@ class Work:
         for (item, opened), (_, results) in zip(ready, found, strict=True):
             if requests[0].check:
                 results.check()
+            masked = sum({id(e.session): e.session.passes for e in results if e.session}.values()) / len(results)
             self._hidden(results)
             each = len(results) // len(targets)
             expanded = each != len(methods)  # once for each pathway of a model that has several
@@ -225,6 +226,7 @@ class Work:
                 rows.append(self._row(item, request, opened.source["sha256"], e, turn=turn))
                 for passes in ("forwards", "backwards"):  # of the record, where they are those of the whole batch
                     rows[-1][passes] /= len(ready)
+                rows[-1]["forwards"] += masked  # of the check, which all maps of a picture share
         return rows
 
     def _in_windows(self, item: Item) -> list[Row]:
