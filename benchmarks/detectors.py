@@ -8,6 +8,7 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from time import process_time
 from typing import Any
@@ -31,7 +32,6 @@ PICTURES = Path("detection") / "voc_cartucho"
 _YOLOX = Path("weights") / "yolox_nano" / "yolox_nano.onnx"
 
 
-@method("bell", family="perturbation", needs="outputs, a box", cost="none", paper="what knows nothing but the box")
 @dataclass(frozen=True, kw_only=True)
 class Bell(PerturbationMethod):
     """A Gaussian over the box that is answered, of half its size: what any map that must lie there begins with."""
@@ -48,6 +48,13 @@ class Bell(PerturbationMethod):
                 found.append(torch.exp(-2 * (y[:, None] + x)))
             maps.append(Attribution(torch.stack(found), cost=Cost(forwards=len(job.inputs))))
         return maps
+
+
+@cache
+def bell() -> Bell:
+    """Registered once it is asked for, since it is no method of the package."""
+    about = {"needs": "outputs, a box", "cost": "none", "paper": "what knows nothing but the box"}
+    return method("bell", family="perturbation", **about)(Bell)()
 
 
 @dataclass(frozen=True)
@@ -72,7 +79,7 @@ def contenders(windows: int) -> list[Contender]:
     quick = get_method("aise", samples=windows, widths=(0.2,), baseline="blur")
     return [
         Contender(f"aise, {windows} masks a box", quick, ours=True),
-        Contender("a bell over the box, no mask", Bell()),
+        Contender("a bell over the box, no mask", bell()),
         *(
             Contender(f"d-rise, {n:,} masks a picture", get_method("d-rise", samples=n), dear=n > 250)
             for n in (250, 1000, 5000)

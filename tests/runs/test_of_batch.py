@@ -47,9 +47,9 @@ def measured(out, folder, method="grad-cam"):
 def batch(tmp_path_factory):
     """Pictures of two classes, explained and measured, one of which is none."""
     home = tmp_path_factory.mktemp("of-batch")
-    for k, name in enumerate(("cats", "dogs")):
+    for k, name in enumerate(("one", "two")):
         pictures(home / "in" / name, 3, seed=k)
-    (home / "in" / "dogs" / "broken.png").write_bytes(b"no picture")
+    (home / "in" / "two" / "broken.png").write_bytes(b"no picture")
     return done(measured(home / "out", home / "in"))
 
 
@@ -109,7 +109,7 @@ def test_evaluate_takes_inputs_model_methods_and_target(batch, tmp_path, capsys)
     assert main(["evaluate", str(batch), "--metrics", "sparseness", "-o", str(out), "--json"]) == 0
     (told,) = json.loads(capsys.readouterr().out)["results"]
     assert told["inputs"] == [f"{k:04d}" for k in range(3)] * 2
-    files = [str(batch.parent / "in" / folder / f"{k:04d}.png") for folder in ("cats", "dogs") for k in range(3)]
+    files = [str(batch.parent / "in" / folder / f"{k:04d}.png") for folder in ("one", "two") for k in range(3)]
     alone = pl.evaluate(small(), files, "grad-cam", "sparseness", target="top")
     again = pl.read(next(out.glob("*.json")))
     assert again.methods == alone.methods

@@ -179,3 +179,19 @@ def test_the_command_line_says_what_is_missing_in_the_clip(video, tmp_path):
     assert "so there is no box 7" in nothing.output
     wrong = asked(video, "--target", "box:blue", "--out", tmp_path / "out", "--check")
     assert "does not go with --check" in str(wrong.exception)
+
+
+def test_the_frames_of_an_animation_are_explained_where_they_are_asked_for(tmp_path, monkeypatch):
+    monkeypatch.setattr(options, "load_model", lambda *_, **__: planted())
+    first, *others = (Image.fromarray(pixels) for pixels in frames())
+    first.save(tmp_path / "moves.png", save_all=True, append_images=others, duration=500)
+    first.save(tmp_path / "still.png")
+    ask = ("--target", "box:blue", "--out", tmp_path / "out", "--json")
+    (result,) = json.loads(asked(tmp_path / "moves.png", *ask).stdout)["results"]
+    assert [frame["time"] for frame in result["frames"]] == [0.0, 0.5, 1.0, 1.5]
+    (alone,) = json.loads(CliRunner().invoke(app, ["explain", str(tmp_path / "moves.png"), *map(str, ask)]).stdout)[
+        "results"
+    ]
+    assert "frames" not in alone, "without --frames it is the picture that it begins with"
+    nothing = asked(tmp_path / "still.png", *ask)
+    assert "leave out --frames" in str(nothing.exception)

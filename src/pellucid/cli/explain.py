@@ -14,7 +14,7 @@ from pellucid.cli import console, options
 from pellucid.cli.all_methods import best_of_a_pass, explained_one_by_one, methods_that_suit, named_methods
 from pellucid.cli.beside_truth import boxes_first, end_of_truth
 from pellucid.cli.console import say
-from pellucid.cli.film import films_first
+from pellucid.cli.film import films_among, films_first
 from pellucid.cli.stages import stage_by_stage, stages_alone
 
 if TYPE_CHECKING:
@@ -104,8 +104,17 @@ def explain(
             "--guarantee": guarantee,
             "--check": check,
         }
-        one = partial(explain_film, vision, method=methods, target=targets, frames=frames, seed=seed)
-        files = films_first(vision, vision.medium.expand(inputs), one, beside, redact, out, report, quiet=as_json)
+        files = vision.medium.expand(inputs)
+        files = films_first(
+            films_among(vision, files, sampled=frames is not None),
+            files,
+            partial(explain_film, vision, method=methods, target=targets, frames=frames, seed=seed),
+            beside,
+            redact,
+            out,
+            report,
+            quiet=as_json,
+        )
         if stages:
             stages_alone({"--method all": every, "--truth": truth, "--redact": redact, "--guarantee": guarantee})
             stage_by_stage(vision, files, methods, targets, layer, out, report, quiet=as_json)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def films_first(
-    vision: VisionModel,
+    films: Sequence[str],
     files: Sequence[str],
     explained: Callable[[str], Film],
     beside: Mapping[str, object],
@@ -29,7 +29,7 @@ def films_first(
     """Explain the videos among the inputs, save their videos, values and tables, and tell of them.
 
     Args:
-        vision: the model; of one that does not say where, nothing is explained.
+        films: see `films_among`.
         files: all inputs.
         explained: what explains one clip.
         beside: options that do not go with such videos, by name, and what was given.
@@ -46,7 +46,6 @@ def films_first(
     from pellucid.errors import AbsentError, DataError, MediaError, MethodError
     from pellucid.verbs.film import hidden_in
 
-    films = _among(vision, files)
     wrong = first_given(beside)
     if films and wrong is not None:
         raise MethodError(f"A video that is explained frame by frame does not go with {wrong}: leave that out.")
@@ -65,20 +64,33 @@ def films_first(
     return [file for file in files if file not in films]
 
 
-def _among(vision: VisionModel, files: Sequence[str]) -> list[str]:
-    """The videos that a model explains frame by frame."""
-    from pellucid.errors import MediaError
+def films_among(vision: VisionModel, files: Sequence[str], *, sampled: bool) -> list[str]:
+    """The videos that a model explains frame by frame; of one that does not say where, none.
+
+    Args:
+        vision: the model.
+        files: all inputs.
+        sampled: it was said which frames are taken, so animations are videos too; else they are their first picture.
+
+    Raises:
+        MethodError: frames were asked for of what has none.
+    """
+    from pellucid.errors import MediaError, MethodError
     from pellucid.media import PICTURE
-    from pellucid.media.footage import is_video
+    from pellucid.media.footage import is_animation, is_video
     from pellucid.verbs.film import says_where
 
+    if vision.medium is not PICTURE:
+        return []
     films: list[str] = []
-    for file in files if vision.medium is PICTURE else []:
+    for file in files:
         try:
-            if is_video(file) and says_where(vision, file) is not None:
+            if (is_video(file) or (sampled and is_animation(file))) and says_where(vision, file) is not None:
                 films.append(file)
         except MediaError:  # what is wrong with it is said where it is opened
             continue
+    if sampled and not films:
+        raise MethodError("No input is a video or an animation, so there are no frames to choose: leave out --frames.")
     return films
 
 

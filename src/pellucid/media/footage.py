@@ -84,6 +84,19 @@ def is_video(source: str | os.PathLike[str]) -> bool:
     return path.suffix.lower() in VIDEOS or kind.startswith(_MOVING) or kind[4:8] == b"ftyp" or kind[8:12] == b"AVI "
 
 
+def is_animation(source: str | os.PathLike[str]) -> bool:
+    """Whether a path names one picture file of several frames: GIF, WebP, PNG.
+
+    Raises:
+        MediaError: it is broken, or too large.
+    """
+    path = Path(source).expanduser()
+    try:
+        return path.is_file() and isinstance(open_clip(path), Animation)
+    except StillError:
+        return False
+
+
 def _magic(path: Path) -> bytes:
     try:
         with path.open("rb") as file:

@@ -79,7 +79,7 @@ def _section(sheet: Sheet, target: str, group: Sequence[Explanation], at: Column
 def head(sheet: Sheet, text: str, aside: str, at: Column, width: float) -> float:
     """A heading over a rule, on up to three lines where the question is long; where what follows begins."""
     kept = min(text_width(aside, TITLE) + 0.08, width / 2) if aside else 0
-    lines = wrapped(plain(text), width - kept, _HEAD, rows=3, bold=True)
+    lines = wrapped(plain(text), width - kept, _HEAD, rows=3, bold=True) or [""]  # a label may be a blank
     for number, words in enumerate(lines):
         sheet.line(words, at.x, at.y + number * leading(_HEAD), _HEAD, bold=True)
     last = at.y + (len(lines) - 1) * leading(_HEAD)
