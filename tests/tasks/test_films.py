@@ -2,6 +2,7 @@
 
 import csv
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,10 +14,11 @@ from typer.testing import CliRunner
 import pellucid as pl
 from helpers.detectors import DIM, RED, Squares
 from pellucid.cli import app, options
-from pellucid.errors import DataError, ModelError, TargetError
+from pellucid.errors import DataError, MediaError, ModelError, TargetError
 from pellucid.media.writing import encode
 from pellucid.render.film import film_frames
 from pellucid.verbs.film import hidden_in
+from pellucid.verbs.records import source_of
 
 PLACES = (0, 8, 16)  # the left edge of the red square, frame by frame
 PLAIN = pl.Preprocess(input_size=(32, 32), resize=(32, 32), mean=(0, 0, 0), std=(1, 1, 1), interpolation="box")
@@ -195,3 +197,15 @@ def test_the_frames_of_an_animation_are_explained_where_they_are_asked_for(tmp_p
     assert "frames" not in alone, "without --frames it is the picture that it begins with"
     nothing = asked(tmp_path / "still.png", *ask)
     assert "leave out --frames" in str(nothing.exception)
+
+
+def test_a_frame_is_shown_and_computed_again_from_its_record_alone(film, tmp_path, monkeypatch):
+    (file,) = (f for f in film.save(tmp_path / "out", set()) if f.name == "0001.occlusion.box-red.json")
+    monkeypatch.chdir(tmp_path)
+    np.testing.assert_array_equal(pl.read(file).picture.pixels, frames()[1])
+    assert pl.verify(file, model=planted()).status == "same"
+    about = json.loads(file.read_text())
+    about["record"]["input"]["clip"] = str(tmp_path / "moved")
+    assert about["record"]["input"]["time"] == film.frames[1].time
+    with pytest.raises(MediaError, match="moved"):
+        source_of(replace(pl.read(file).record, input=about["record"]["input"]))

@@ -33,7 +33,7 @@ from pellucid.scoring.job import prepare
 from pellucid.verbs.auto import settled, with_candidates
 from pellucid.verbs.choices import as_methods, as_targets
 from pellucid.verbs.inputs import Input, ModelLike, as_model, prepared, unsampled
-from pellucid.verbs.records import parameters, record, recorded_target, reloaded
+from pellucid.verbs.records import parameters, record, recorded_target, reloaded, source_of
 from pellucid.verbs.request import REQUESTS, Again, Maker, Request
 from pellucid.verbs.windows import explain_windows
 
@@ -414,7 +414,7 @@ def explained_again(
     about = storage.explanation(artefact).record
     asked = ExplainRequest.of(about, recorded_target(about, target))
     loaded = reloaded(about, model, inputs, reasons)
-    again = explained(loaded, about.input["source"] if inputs is None else inputs, asked)
+    again = explained(loaded, source_of(about) if inputs is None else inputs, asked)
     if not isinstance(again, Heatmap):
         raise StorageError("An explanation is of one picture or clip: give pl.verify(file, inputs=...) just that one.")
     if again.record.input["sha256"] != about.input["sha256"]:

@@ -9,7 +9,7 @@ from pathlib import Path
 from pellucid.errors import AbsentError, DataError, ModelError, PellucidError
 from pellucid.explanation import Prediction
 from pellucid.heatmaps import Method
-from pellucid.media import PICTURE, Clip, Picture, Plan, open_clip
+from pellucid.media import PICTURE, Clip, Picture, Plan, address, open_clip
 from pellucid.models.model import VisionModel
 from pellucid.models.targets import TargetLike
 from pellucid.results.film import Film, FilmFrame
@@ -79,7 +79,7 @@ def explain_film(
         if isinstance(found, PellucidError):
             raise found
         for e in found:
-            e.record.input |= {"clip": clip.source, "time": time}
+            e.record.input |= {"clip": clip.source and address(clip.source), "time": time}
         done.append(FilmFrame(time, picture, found[0].prediction, found))
     return Film(clip.name, clip.source, done)
 

@@ -17,7 +17,7 @@ from pellucid.registry import settings_of
 from pellucid.results import Heatmap
 from pellucid.verbs.explain import explain_each, sampled
 from pellucid.verbs.inputs import Input, ModelLike
-from pellucid.verbs.records import parameters, recorded_target, reloaded
+from pellucid.verbs.records import parameters, recorded_target, reloaded, source_of
 from pellucid.verbs.verify import read
 
 _PROOF = 4  # masks that are asked again, to tell whether a function is the one that was explained
@@ -100,8 +100,8 @@ def _with_budget(e: Heatmap, method: Method, budget: dict[str, Any]) -> Method:
 
 def _picture(e: Heatmap) -> Any:
     """What was explained, as `explain` takes it; None if it was only in memory."""
-    if e.record.input["source"]:
-        return e.record.input["source"]
+    if found := source_of(e.record):
+        return found
     if e.session is not None and e.record.input["name"] == "tensor":
         return e.session.x
     return e.picture

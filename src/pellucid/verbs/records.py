@@ -16,7 +16,7 @@ from pellucid import storage
 from pellucid._version import __version__
 from pellucid.errors import StorageError
 from pellucid.explanation import Record
-from pellucid.media import address
+from pellucid.media import Picture, address, open_clip
 from pellucid.models import sources
 from pellucid.models.model import VisionModel
 from pellucid.models.reading import Reading
@@ -95,12 +95,26 @@ def reloaded(record: Record, model: ModelLike | None, inputs: Any, reasons: list
         raise StorageError(
             f"The model {record.model['name']!r} was wrapped: give it with pl.verify(file, model=...) or --model."
         )
-    if inputs is None and not record.input["source"]:
+    if inputs is None and not (record.input["source"] or record.input.get("clip")):
         raise StorageError("The picture was only in memory: give it with pl.verify(file, inputs=...).")
     loaded = as_model(model) if model is not None else sources.load(**record.model["source"])
     if loaded.fingerprint() != record.model["weights"]:
         reasons.append("the model's weights are not those of the record")
     return _as_read(loaded, record, reasons)
+
+
+def source_of(record: Record) -> str | Picture:
+    """What opens a record's input: its file; of a frame of a film that very frame; empty for what was in memory.
+
+    Raises:
+        MediaError: the film's clip cannot be opened.
+    """
+    about = record.input
+    if about["source"] or not about.get("clip"):
+        return str(about["source"])
+    footage = open_clip(about["clip"])
+    nearest = min(range(len(footage.times)), key=lambda k: abs(footage.times[k] - about["time"]))
+    return replace(footage.pick([nearest]).picture(0), source="")
 
 
 def _as_read(model: VisionModel, record: Record, reasons: list[str]) -> VisionModel:

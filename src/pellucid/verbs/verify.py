@@ -19,6 +19,7 @@ from pellucid.media import VOLUME, Clip, Picture, Volume, open_clip, read_image,
 from pellucid.models.targets import TargetLike
 from pellucid.verbs.inputs import Input, ModelLike
 from pellucid.verbs.kinds import REQUESTS
+from pellucid.verbs.records import source_of
 from pellucid.verbs.request import Again
 
 
@@ -126,8 +127,8 @@ def opened(stored: storage.Artefact) -> Any:
     result = REQUESTS[stored.format].opened(stored)
     if not hasattr(result, "geometry"):  # of no single picture
         return result
-    source = result.record.input["source"]
-    if source and result.geometry.known and "pictures" not in result.record.input:
+    about = result.record.input
+    if (about["source"] or about.get("clip")) and result.geometry.known and "pictures" not in about:
         try:
             picture = _original(result)
         except MediaError:
@@ -140,7 +141,9 @@ def opened(stored: storage.Artefact) -> Any:
 
 def _original(result: Any) -> Picture | Clip | Volume:
     """The picture, or of a clip the very frames that the model was shown."""
-    about = result.record.input
+    about, source = result.record.input, source_of(result.record)
+    if isinstance(source, Picture):
+        return source
     if getattr(result, "medium", None) is VOLUME:
-        return read_volume(about["source"])
-    return open_clip(about["source"]).pick(about["frames"]) if "frames" in about else read_image(about["source"])
+        return read_volume(source)
+    return open_clip(source).pick(about["frames"]) if "frames" in about else read_image(source)
