@@ -8,7 +8,7 @@ import torchvision
 from torch import nn
 from torch.nn import functional
 
-from helpers.nets import noise, seeded, settled
+from helpers.nets import Biasless, noise, seeded, settled
 from pellucid.heatmaps import LRP, DeepLIFT
 
 
@@ -16,14 +16,8 @@ def resnet():
     return settled(seeded(lambda: torchvision.models.resnet18(num_classes=7)))
 
 
-class Functional(nn.Module):
+class Functional(Biasless):
     """Rectifiers as functions, one of them in place, and a sum in place; no bias, so that nothing is absorbed."""
-
-    def __init__(self):
-        super().__init__()
-        self.first = nn.Conv2d(3, 6, 3, padding=1, bias=False)
-        self.second = nn.Conv2d(6, 6, 3, padding=1, bias=False)
-        self.fc = nn.Linear(6, 5, bias=False)
 
     def forward(self, x):
         x = functional.relu_(self.first(x))

@@ -11,7 +11,7 @@ from captum.testing.helpers.basic_models import SimpleLRPModel
 from torch import nn
 from torch.nn import functional
 
-from helpers.nets import noise, seeded, settled
+from helpers.nets import Biasless, noise, seeded, settled
 from pellucid.errors import MethodError
 from pellucid.heatmaps import CPLRP, LRP, AttnLRP, ExcitationBackprop, get_method
 from pellucid.heatmaps.composites import COMPOSITES
@@ -34,14 +34,8 @@ def test_captums_exact_values():
     torch.testing.assert_close(found, torch.tensor([28 / 3, 104 / 3, 52.0]))
 
 
-class Functional(nn.Module):
+class Functional(Biasless):
     """What captum's hooks cannot see: functions, in place, a layer used twice, a gate, a skip; no bias."""
-
-    def __init__(self):
-        super().__init__()
-        self.first = nn.Conv2d(3, 6, 3, padding=1, bias=False)
-        self.second = nn.Conv2d(6, 6, 3, padding=1, bias=False)
-        self.fc = nn.Linear(6, 5, bias=False)
 
     def forward(self, x):
         x = torch.relu_(self.first(x))

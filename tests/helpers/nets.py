@@ -208,3 +208,13 @@ class Twice(nn.Module):
 
     def forward(self, x):
         return self.fc(self.shared(self.shared(self.front(x)).relu()).relu().mean((2, 3)))
+
+
+class Biasless(nn.Module):
+    """Two convolutions and a linear layer, whatever they are put together by; without biases nothing is absorbed."""
+
+    def __init__(self):
+        super().__init__()
+        self.first = nn.Conv2d(3, 6, 3, padding=1, bias=False)
+        self.second = nn.Conv2d(6, 6, 3, padding=1, bias=False)
+        self.fc = nn.Linear(6, 5, bias=False)

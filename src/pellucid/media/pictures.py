@@ -181,6 +181,16 @@ def read_folder(
 _NONE = np.zeros(0, np.int64)
 
 
+def as_pictures(
+    given: str | Path | list[str | Path] | tuple[str | Path, ...] | Pictures,
+    medium: Medium = PICTURE,
+    *,
+    absent: bool = False,
+) -> Pictures:
+    """What was given, or what `read_folder` makes of an address or a list of them."""
+    return read_folder(given, medium, absent=absent) if isinstance(given, str | Path | list | tuple) else given
+
+
 def _held_in(folder: Path, medium: Medium) -> list[str]:
     endings = medium.wanted.endings | (_ANIMATED if medium is CLIP else frozenset())
     names = [p for p in folder.iterdir() if p.suffix.lower() in endings and p.is_file() and not p.name.startswith(".")]

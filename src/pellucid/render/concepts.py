@@ -11,6 +11,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from pellucid.concepts.bank import Bank
+from pellucid.language import counted
 from pellucid.render.concept_tiles import ConceptTile, exemplars
 from pellucid.render.paper.colour import number
 from pellucid.render.paper.page import GAP, MARGIN, head
@@ -79,8 +80,7 @@ def _top(sheet: Sheet, bank: Bank, title: str, at: Column, shown: int) -> float:
 def what(bank: Bank) -> str:
     """How many concepts, how they were found, and where."""
     where = f"layer {bank.layer} ({bank.layout})"
-    several = "" if len(bank) == 1 else "s"
-    return f"{len(bank)} concept{several} by {bank.dictionary.name} in {bank.count} pictures, {where}"
+    return f"{counted(len(bank), 'concept')} by {bank.dictionary.name} in {bank.count} pictures, {where}"
 
 
 def summary(bank: Bank) -> list[str]:

@@ -212,7 +212,7 @@ class Work:
         for (item, opened), (_, results) in zip(ready, found, strict=True):
             if requests[0].check:
                 results.check()
-            masked = sum({id(e.session): e.session.passes for e in results if e.session}.values()) / len(results)
+            masked = results[0].session.passes / len(results) if results[0].session else 0
             self._hidden(results)
             each = len(results) // len(targets)
             expanded = each != len(methods)  # once for each pathway of a model that has several

@@ -23,7 +23,7 @@ from pellucid.audit.truth import shortcomings
 from pellucid.engine.trace import interruptible
 from pellucid.errors import DataError, MediaError, ModelError, StorageError
 from pellucid.keep.artefact import Artefact
-from pellucid.media import VOLUME, Pictures, PictureSet, read_folder
+from pellucid.media import VOLUME, Pictures, PictureSet, as_pictures
 from pellucid.models.model import VisionModel
 from pellucid.results.audit import FORMAT, Audit
 from pellucid.results.audit import read_audit as opened
@@ -85,11 +85,7 @@ def audit(
         raise ModelError(
             f"An audit looks at pictures or clips, and {loaded.name} takes volumes: audit it slice by slice."
         )
-    looked = (
-        read_folder(pictures, loaded.medium, absent=True)
-        if isinstance(pictures, str | Path | list | tuple)
-        else pictures
-    )
+    looked = as_pictures(pictures, loaded.medium, absent=True)
     known = _known(given, looked, pictures)
     begun, weights = time.perf_counter(), loaded.fingerprint()
     settled, samples = build(loaded, looked, layer, Path(keep) if keep is not None else None)
@@ -150,11 +146,7 @@ def recompute(artefact: Artefact, model: ModelLike | None, given: Any) -> Again:
     about = stored.record
     pictures = reopened(about, given)
     loaded = reloaded(about, model, pictures, told)
-    looked = (
-        read_folder(pictures, loaded.medium, absent=True)
-        if isinstance(pictures, str | Path | list | tuple)
-        else pictures
-    )
+    looked = as_pictures(pictures, loaded.medium, absent=True)
     try:
         _, samples = build(loaded, looked, about.run["layer"])
     except MediaError as error:

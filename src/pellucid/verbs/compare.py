@@ -18,7 +18,7 @@ from pellucid.audit.truth import shortcomings
 from pellucid.engine.trace import interruptible
 from pellucid.errors import DataError
 from pellucid.keep.artefact import Artefact
-from pellucid.media import Pictures, PictureSet, read_folder
+from pellucid.media import Pictures, PictureSet, as_pictures
 from pellucid.models.model import VisionModel
 from pellucid.results.comparison import FORMAT, Comparison
 from pellucid.results.comparison import read_comparison as opened
@@ -63,11 +63,7 @@ def compare(
         PellucidError: one sentence with the cure; the models have other classes.
     """
     models = [as_model(first), as_model(second)]
-    looked = (
-        read_folder(pictures, models[0].medium, absent=True)
-        if isinstance(pictures, str | Path | list | tuple)
-        else pictures
-    )
+    looked = as_pictures(pictures, models[0].medium, absent=True)
     home = Path(keep) if keep is not None else None
     settled, tables = zip(*(build(m, looked, None, home) for m in models), strict=True)
     names = [[m.label(k) for k in range(t.scores.shape[1])] for m, t in zip(settled, tables, strict=True)]

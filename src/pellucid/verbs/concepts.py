@@ -19,7 +19,7 @@ from pellucid.engine import Capture
 from pellucid.engine.trace import interruptible
 from pellucid.errors import MediaError, StorageError
 from pellucid.keep.artefact import Artefact
-from pellucid.media import Pictures, PictureSet, read_folder
+from pellucid.media import Pictures, PictureSet, as_pictures, read_folder
 from pellucid.media.crops import Crops
 from pellucid.media.regions import read_regions
 from pellucid.models.features import Features, extract
@@ -112,7 +112,7 @@ def concepts(
         PellucidError: one sentence with the cure.
     """
     loaded = as_model(model)
-    given = read_folder(pictures) if isinstance(pictures, str | Path | list | tuple) else pictures
+    given = as_pictures(pictures)
     looked: Pictures = Crops(given, along=crops) if crops else given
     home: Any = Path(cache) if cache not in (None, "default") else cache
     begun = time.perf_counter()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
 from pellucid.errors import AbsentError, DataError, ModelError, PellucidError
@@ -86,7 +85,7 @@ def explain_film(
 
 def _pictures(clip: Clip) -> list[Picture]:
     """The frames; none is a file."""
-    return [replace(clip.picture(k), source="") for k in range(len(clip.frames))]
+    return [clip.picture(k) for k in range(len(clip.frames))]
 
 
 def _answers(model: VisionModel, picture: Picture) -> list[Prediction]:

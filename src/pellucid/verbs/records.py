@@ -95,12 +95,17 @@ def reloaded(record: Record, model: ModelLike | None, inputs: Any, reasons: list
         raise StorageError(
             f"The model {record.model['name']!r} was wrapped: give it with pl.verify(file, model=...) or --model."
         )
-    if inputs is None and not (record.input["source"] or record.input.get("clip")):
+    if inputs is None and not opens_again(record):
         raise StorageError("The picture was only in memory: give it with pl.verify(file, inputs=...).")
     loaded = as_model(model) if model is not None else sources.load(**record.model["source"])
     if loaded.fingerprint() != record.model["weights"]:
         reasons.append("the model's weights are not those of the record")
     return _as_read(loaded, record, reasons)
+
+
+def opens_again(record: Record) -> bool:
+    """Whether a record says where its input comes from (see `source_of`)."""
+    return bool(record.input["source"] or record.input.get("clip"))
 
 
 def source_of(record: Record) -> str | Picture:
@@ -114,7 +119,7 @@ def source_of(record: Record) -> str | Picture:
         return str(about["source"])
     footage = open_clip(about["clip"])
     nearest = min(range(len(footage.times)), key=lambda k: abs(footage.times[k] - about["time"]))
-    return replace(footage.pick([nearest]).picture(0), source="")
+    return footage.pick([nearest]).picture(0)
 
 
 def _as_read(model: VisionModel, record: Record, reasons: list[str]) -> VisionModel:

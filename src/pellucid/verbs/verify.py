@@ -19,7 +19,7 @@ from pellucid.media import VOLUME, Clip, Picture, Volume, open_clip, read_image,
 from pellucid.models.targets import TargetLike
 from pellucid.verbs.inputs import Input, ModelLike
 from pellucid.verbs.kinds import REQUESTS
-from pellucid.verbs.records import source_of
+from pellucid.verbs.records import opens_again, source_of
 from pellucid.verbs.request import Again
 
 
@@ -127,8 +127,7 @@ def opened(stored: storage.Artefact) -> Any:
     result = REQUESTS[stored.format].opened(stored)
     if not hasattr(result, "geometry"):  # of no single picture
         return result
-    about = result.record.input
-    if (about["source"] or about.get("clip")) and result.geometry.known and "pictures" not in about:
+    if opens_again(result.record) and result.geometry.known and "pictures" not in result.record.input:
         try:
             picture = _original(result)
         except MediaError:

@@ -12,9 +12,9 @@ from torch import Tensor
 from pellucid.engine import leave_no_trace, unwrap
 from pellucid.engine.run import run_model
 from pellucid.errors import MethodError, ModelError
-from pellucid.evaluation.banks.redrawn import RedrawingBank, other_class
+from pellucid.evaluation.banks.redrawn import OfAnotherClass
 from pellucid.evaluation.competitors import draw_all
-from pellucid.evaluation.sample import Candidate, Inquiry, Sample
+from pellucid.evaluation.sample import Candidate, Sample
 from pellucid.models.targets import Target
 
 
@@ -27,7 +27,7 @@ class PatchedMap:
 
 
 @dataclass(frozen=True)
-class AdversarialPatch(RedrawingBank):
+class AdversarialPatch(OfAnotherClass):
     """A square that gradients of another class have filled, until the model answers that class.
 
     Attributes:
@@ -36,6 +36,7 @@ class AdversarialPatch(RedrawingBank):
     """
 
     name: ClassVar[str] = "a patch that decides"
+    lacking: ClassVar[str] = "The question is of no class, so no patch can bring another one about."
     swayed: ClassVar[bool] = True
 
     share: float = 0.3
@@ -45,18 +46,8 @@ class AdversarialPatch(RedrawingBank):
         """The plain input, and a pass a step; backwards likewise."""
         return self.steps + 2
 
-    def redrawn(self) -> int:
-        """One."""
-        return 1
-
-    def redraw(self, inquiry: Inquiry, candidates: Sequence[Candidate]) -> list[Any]:
+    def drawn_for(self, other: Target, sample: Sample, candidates: Sequence[Candidate]) -> list[Any]:
         """The same patched input for all competitors."""
-        sample = inquiry.sample
-        other = other_class(sample.target, sample.model.outputs(sample.x), sample.model, sample.seed)
-        if other is None:
-            return [MethodError("The question is of no class, so no patch can bring another one about.")] * len(
-                candidates
-            )
         place = self.place(sample.space, sample.seed)
         try:
             patched = self.patched(sample, other, place)

@@ -19,7 +19,7 @@ from pellucid.errors import LayerError, MethodError, PellucidError
 from pellucid.evaluation.banks.base import AnswerBank
 from pellucid.evaluation.check import at_layer
 from pellucid.evaluation.competitors import Competitor, Drawer, Drawing, draw_all
-from pellucid.evaluation.sample import Candidate, Inquiry
+from pellucid.evaluation.sample import Candidate, Inquiry, Sample
 from pellucid.evaluation.sanity import has_weights, on_grid, randomised_copy
 from pellucid.heatmaps.activations import choose_layer
 from pellucid.models.layers import lend_layers
@@ -324,15 +324,14 @@ class TwoClasses(TwoMaps):
     """Maps for the class asked about, and for another one."""
 
 
-@dataclass(frozen=True)
-class OtherClass(RedrawingBank):
-    """The map for another class of the same input, drawn at random."""
+class OfAnotherClass(RedrawingBank):
+    """Base of banks that ask for another class, the same one for all competitors.
 
-    name: ClassVar[str] = "another class"
+    Attributes:
+        lacking: what is said where there is none.
+    """
 
-    def shared(self, space: Sequence[int]) -> int:
-        """One, that tells how many classes there are."""
-        return 1
+    lacking: ClassVar[str]
 
     def redrawn(self) -> int:
         """One."""
@@ -343,9 +342,27 @@ class OtherClass(RedrawingBank):
         sample = inquiry.sample
         other = other_class(sample.target, sample.model.outputs(sample.x), sample.model, sample.seed)
         if other is None:
-            return [MethodError("The question is of no class, so there is no other one to ask about.")] * len(
-                candidates
-            )
+            return [MethodError(self.lacking)] * len(candidates)
+        return self.drawn_for(other, sample, candidates)
+
+    @abstractmethod
+    def drawn_for(self, other: Target, sample: Sample, candidates: Sequence[Candidate]) -> list[Any]:
+        """What is to be drawn for that class, for each competitor."""
+
+
+@dataclass(frozen=True)
+class OtherClass(OfAnotherClass):
+    """The map for another class of the same input, drawn at random."""
+
+    name: ClassVar[str] = "another class"
+    lacking: ClassVar[str] = "The question is of no class, so there is no other one to ask about."
+
+    def shared(self, space: Sequence[int]) -> int:
+        """One, that tells how many classes there are."""
+        return 1
+
+    def drawn_for(self, other: Target, sample: Sample, candidates: Sequence[Candidate]) -> list[Any]:
+        """Of the plain input."""
         drawn = draw_all([c.competitor for c in candidates], sample.model, sample.x, other, sample)
         return [
             d if isinstance(d, Exception) else TwoClasses(c.native.double().flatten(), d.native[0].double().flatten())
