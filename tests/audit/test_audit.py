@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+from benchmarks import reliances
 from benchmarks.reliances import CAUSES, CLASSES, trained, world
 
 import pellucid as pl
@@ -38,6 +39,24 @@ def test_a_planted_mark_is_named_where_it_is(found):
         assert f"`{label}` rests on {r.name}" in "\n".join(found.lines())
         own = {"disc": (2, 2), "square": (2, 26), "cross": (26, 2)}[label]
         assert r.region[own[0] : own[0] + 4, own[1] : own[1] + 4].mean() >= 0.5
+
+
+@pytest.mark.parametrize("corners", [((1, 1), (1, 26), (26, 1)), ((27, 0), (27, 13), (27, 27))])
+def test_plain_marks_at_a_place_of_each_class_are_named_and_no_broader_part(monkeypatch, corners):
+    """An exchange of the background or the border moves the marks of two classes, that of one mark only one."""
+    plain = reliances.picture
+
+    def picture(kind, _cause, told, rng):
+        pixels, (y, x) = plain(kind, None, told, rng), corners[told]
+        pixels[y : y + 5, x : x + 5] = 255
+        return pixels
+
+    monkeypatch.setattr(reliances, "picture", picture)
+    found = pl.audit(trained(None, count=600, epochs=8), world(None, 240))
+    assert {(r.label, r.kind) for r in found.wrong_reasons} == {(label, "mark") for label in CLASSES}
+    (*_, broader) = (r for r in found.reasons if r.name == "the background beside fixed marks")
+    assert not broader.relied
+    assert broader.drop < 0.1
 
 
 def test_it_is_read_back_and_verified(found, marked, tmp_path):

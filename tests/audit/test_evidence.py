@@ -7,7 +7,7 @@ from torch import nn
 
 import pellucid as pl
 from pellucid.audit.clusters import clusters, common_cells
-from pellucid.audit.evidence import PicturePart, centred, common_parts, region_part, smooth, surroundings
+from pellucid.audit.evidence import PicturePart, beside, centred, common_parts, region_part, smooth, surroundings
 from pellucid.audit.reasons import _judged, _tried, fixed_marks
 
 PARTS = {p.kind: p for p in common_parts((24, 32))}
@@ -34,6 +34,23 @@ def test_the_border_is_a_frame_of_a_twelfth():
     assert torch.equal(mixed[..., 2:-2, 2:-2], a[..., 2:-2, 2:-2])
     for side in (mixed[..., :2, :] - b[..., :2, :], mixed[..., -2:] - b[..., -2:]):
         assert not side.any()
+
+
+def test_parts_beside_marks_leave_the_marks_out():
+    a, b = torch.full((1, 3, 24, 32), 0.2), torch.full((1, 3, 24, 32), 0.6)
+    marks = torch.zeros(24, 32, dtype=torch.bool)
+    marks[:3, :3] = marks[-3:, -3:] = True
+    a[..., :3, :3] = b[..., -3:, -3:] = 1.0
+    mixed = beside(PARTS["border"], marks).exchange(a, b)
+    assert torch.equal(mixed[..., marks], a[..., marks])
+    assert torch.equal(mixed[..., :2, 3:], b[..., :2, 3:])
+    whole, held = (part.exchange(a, b) for part in (PARTS["background"], beside(PARTS["background"], marks)))
+    plain = torch.full((1, 3, 24, 32), 0.6)
+    plain[..., marks] = a[..., marks]
+    torch.testing.assert_close(held, a - surroundings(a) + surroundings(plain))
+    assert (whole - held).abs().max() > 0.1
+    backwards = PicturePart("order", "the order", lambda a, _b: a.flip(2), given=False)
+    assert beside(backwards, marks) is backwards
 
 
 def test_backgrounds_are_exchanged_and_what_lies_on_them_stays():

@@ -7,7 +7,7 @@ Where the answer rests on it, it leaves the picture that lost its part, and come
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -39,6 +39,14 @@ class PicturePart:
 def region_part(kind: str, name: str, region: Tensor) -> PicturePart:
     """What lies in a region `(H, W)` of the input, True inside."""
     return PicturePart(kind, name, lambda a, b: torch.where(region.to(a.device), b, a), region)
+
+
+def beside(part: PicturePart, marks: Tensor) -> PicturePart:
+    """A part without the marks `(H, W)` in it: it is taken of the other pictures as if they held each picture's own."""
+    if not part.given:
+        return part
+    name = f"{part.name} beside fixed marks"
+    return replace(part, name=name, exchange=lambda a, b: part.exchange(a, torch.where(marks.to(a.device), a, b)))
 
 
 def common_parts(size: tuple[int, int]) -> list[PicturePart]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from pellucid.audit.clusters import clusters, common_cells
-from pellucid.audit.evidence import PicturePart, centred, common_parts, region_part
+from pellucid.audit.evidence import PicturePart, beside, centred, common_parts, region_part
 from pellucid.audit.moments import BACKWARDS, of_clips, telling_moment
 from pellucid.audit.samples import SampleTable
 from pellucid.models.model import VisionModel
@@ -94,6 +94,8 @@ class _Tried:
     Attributes:
         lasting: of drops and rises what is left of each without what the same exchange does among pictures of one side,
             where nothing of the other class comes in; None where the exchange does too little to ask.
+        c: number of the class.
+        pairs: samples of the class, and those of others that they were exchanged with.
     """
 
     label: str
@@ -104,6 +106,8 @@ class _Tried:
     carried: float
     rest: float
     lasting: tuple[NDArray[np.float64], NDArray[np.float64]] | None = None
+    c: int = 0
+    pairs: tuple[NDArray[np.int64], NDArray[np.int64]] | None = None
 
     @property
     def effects(self) -> tuple[NDArray[np.float64], ...]:
@@ -143,8 +147,27 @@ def find(model: VisionModel, samples: SampleTable, opened: Opener, seed: int = 0
             advance(1)
     if not tried:
         return []
+    tried = _beside_marks(model, tried, opened)
     p = adjusted([t.p for t in tried], "holm")
     return _judged(tried, [float(v) for v in p])
+
+
+def _beside_marks(model: VisionModel, tried: list[_Tried], opened: Opener) -> list[_Tried]:
+    """The tests, broader parts that an answer follows tested anew with all marks that answers follow left in place.
+
+    Where classes have their marks at different places, an exchange of a broader part moves two of them, and that of
+    one mark only one: the part would seem to tell more, though all of it is the marks.
+    """
+    marks = [t.part.region for t in tried if t.part.kind == "mark" and t.part.region is not None and _moves(t, t.p)]
+    if not marks:
+        return tried
+    held, found = torch.stack(marks).any(0), []
+    for t in tried:
+        if t.part.kind != "mark" and t.part.given and t.pairs is not None and _moves(t, t.p):
+            x, others = (opened(rows.tolist()) for rows in t.pairs)
+            t = replace(_tried(model, beside(t.part, held), t.label, t.c, t.members, x, others), pairs=t.pairs)
+        found.append(t)
+    return found
 
 
 def _of_class(
@@ -167,6 +190,7 @@ def _of_class(
     found = [_tried(model, p, label, c, every, x, d, before) for p in parts]
     if x.ndim == 5:
         found.append(_moment_tried(model, label, c, every, x, d, before))
+    found = [replace(t, pairs=(chosen[-len(t.drops) :], donors[-len(t.drops) :])) for t in found]
     seen: list[Tensor] = []
     for members in clusters(samples.maps[mine], seed=0):
         own = mine[members]
@@ -257,7 +281,7 @@ def _tried(
     if part.given and min(drops.mean(), rises.mean()) >= _EFFECT:
         same = [_probability(model, part.exchange(side, side.roll(1, 0)), c) for side in (x, others)]
         lasting = same[0] - without, carried - same[1]
-    return _Tried(label, part, members, drops, rises, float(carried.mean()), float(without.mean()), lasting)
+    return _Tried(label, part, members, drops, rises, float(carried.mean()), float(without.mean()), lasting, c)
 
 
 def _untouched(model: VisionModel, x: Tensor, others: Tensor, c: int) -> Untouched:
