@@ -161,13 +161,15 @@ def _beside_marks(model: VisionModel, tried: list[_Tried], opened: Opener) -> li
     marks = [t.part.region for t in tried if t.part.kind == "mark" and t.part.region is not None and _moves(t, t.p)]
     if not marks:
         return tried
-    held, found = torch.stack(marks).any(0), []
-    for t in tried:
-        if t.part.kind != "mark" and t.part.given and t.pairs is not None and _moves(t, t.p):
-            x, others = (opened(rows.tolist()) for rows in t.pairs)
-            t = replace(_tried(model, beside(t.part, held), t.label, t.c, t.members, x, others), pairs=t.pairs)
-        found.append(t)
-    return found
+    held = torch.stack(marks).any(0)
+
+    def again(t: _Tried) -> _Tried:
+        if t.pairs is None or t.part.kind == "mark" or not t.part.given or not _moves(t, t.p):
+            return t
+        x, others = (opened(rows.tolist()) for rows in t.pairs)
+        return replace(_tried(model, beside(t.part, held), t.label, t.c, t.members, x, others), pairs=t.pairs)
+
+    return [again(t) for t in tried]
 
 
 def _of_class(
