@@ -9,7 +9,10 @@ from helpers.nets import noise
 from pellucid.engine.filling import fill
 from pellucid.engine.masks import GridMasks
 from pellucid.evaluation.banks import RandomSubsets, RankCurves, RankGroups
+from pellucid.evaluation.banks.altered import ShiftedScale
 from pellucid.evaluation.banks.curves import RankMasks, curves, unit_ranks
+from pellucid.evaluation.banks.parts import ContrastedScenes
+from pellucid.evaluation.banks.redrawn import ShuffledWeights
 from pellucid.evaluation.competitors import Foreign
 from pellucid.evaluation.measure import measure
 from pellucid.evaluation.metrics import METRICS
@@ -191,3 +194,10 @@ def test_samples_do_not_depend_on_each_other():
         assert torch.allclose(
             torch.from_numpy(together.scores[:1, :, n]), torch.from_numpy(alone.scores[:1, :, 0]), atol=1e-5
         )
+
+
+@pytest.mark.parametrize("bank", [ShiftedScale(), ShuffledWeights(), ContrastedScenes()])
+def test_a_rival_of_one_model_is_not_asked_of_another_and_is_told_so(bank):
+    rival = Foreign("mine", lambda model, x, target: x[:, 0], bound=True)
+    assert not bank.can(rival)
+    assert str(bank.refusal(rival)) == "mine explains no other model, so this metric is not asked of it."

@@ -1,6 +1,6 @@
 import pytest
 
-from pellucid.language import choose, counted, restored, translated
+from pellucid.language import choose, counted, restored, some, translated
 from pellucid.runs.batch import Progress
 
 
@@ -19,3 +19,9 @@ def test_what_is_counted_has_its_chinese(count):
         assert translated(counted(count, "forward")) == f"{count} 次前向"
         done = Progress(inputs=count, done=count, passes=count).line
         assert translated(done) == f"{count} 个输入，{count} 行完成，0 行失败，{count} 次前向，每行 0.0 kB"
+
+
+@pytest.mark.parametrize(("names", "said"), [("", ""), ("abc", "a, b, c"), ("abcd", "a, b, c, ...")])
+def test_of_many_names_the_first_are_said(names, said):
+    assert some(names) == said
+    assert some(iter(names), 9) == ", ".join(names)

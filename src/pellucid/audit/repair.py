@@ -25,6 +25,7 @@ from pellucid.engine import leave_no_trace, unwrap
 from pellucid.engine.hooks import Hooks
 from pellucid.engine.run import run_model
 from pellucid.errors import DataError, ModelError
+from pellucid.language import some
 from pellucid.models.model import VisionModel
 from pellucid.models.reading import Reading
 
@@ -85,8 +86,7 @@ def _one_part(first: PicturePart, second: PicturePart) -> bool:
 
 
 def _exchanged(part: PicturePart, labels: Sequence[str]) -> str:
-    names = ", ".join(f"`{label}`" for label in labels[:3])
-    return f"{part.name} of {names}{', ...' * (len(labels) > 3)} exchanged"
+    return f"{part.name} of {some(f'`{label}`' for label in labels)} exchanged"
 
 
 def donors(truth: Rows, form: Form, labels: Sequence[str], rng: np.random.Generator) -> Rows:

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pellucid.errors import ModelError
-from pellucid.language import counted
+from pellucid.language import counted, some
 from pellucid.media import Pictures
 from pellucid.models.model import VisionModel
 
@@ -30,7 +30,7 @@ def class_numbers(model: VisionModel, pictures: Pictures, count: int) -> list[in
         return [int(name) for name in classes]
     if len(classes) != count:
         raise ModelError(
-            f"The folder's classes ({_first(classes)}) are none of the model's: give the model's names with --labels, "
+            f"The folder's classes ({some(classes)}) are none of the model's: give the model's names with --labels, "
             "in its order, and name the folders after them."
         )
     return list(range(count))
@@ -52,7 +52,7 @@ def shortcomings(
     numbers = class_numbers(model, pictures, len(labels))
     if strange := [name for name, k in zip(pictures.classes, numbers, strict=False) if k < 0]:
         notes.append(
-            f"The model has no class of the name {_first(strange)}: {counted(int((truth < 0).sum()), 'picture')} of it "
+            f"The model has no class of the name {some(strange)}: {counted(int((truth < 0).sum()), 'picture')} of it "
             "can be neither right nor wrong."
         )
     elif model.labels and numbers and pictures.classes[0].casefold() != labels[numbers[0]].casefold():
@@ -78,7 +78,3 @@ def shortcomings(
 def unusable(failed: Sequence[str]) -> list[str]:
     """Pictures that could not be used, in a sentence."""
     return [f"{counted(len(failed), 'picture')} could not be used; the first: {failed[0]}"] if failed else []
-
-
-def _first(names: Sequence[str]) -> str:
-    return f"{', '.join(names[:3])}{', ...' * (len(names) > 3)}"

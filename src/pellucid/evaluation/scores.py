@@ -15,6 +15,7 @@ from torch import Tensor
 from pellucid.evaluation.metrics.registry import MetricFacts
 from pellucid.evaluation.ranking import OverallRanking, Recommendation, mean_ranks, mean_table, ranking, recommend
 from pellucid.explanation import Brief, Record
+from pellucid.language import counted, some
 from pellucid.numerics.agreement import PairedTest
 
 PRICE = ("forwards", "backwards", "seconds")
@@ -132,7 +133,7 @@ class ScoreData(Brief):
     def title(self) -> str:
         """What was evaluated, on what."""
         count = len(self.samples)
-        return f"Evaluation of explanations of {self.record.model['name']} on {count} input{_s(count)}"
+        return f"Evaluation of explanations of {self.record.model['name']} on {counted(count, 'input')}"
 
     def lines(self) -> Iterator[str]:
         """What was found, in sentences: who to take, by how much, at what price, where it fails, who disagrees."""
@@ -158,20 +159,16 @@ def _above(t: PairedTest) -> str:
     return f"{t.difference:+.3g} ({t.low:+.3g} to {t.high:+.3g}, p = {t.p:.2g})"
 
 
-def _s(count: int) -> str:
-    return "s" if count != 1 else ""
-
-
 def _recommended(found: Recommendation, samples: Sequence[str]) -> Iterator[str]:
     name = found.name
     if not name:
         yield "No method is recommended."
         return
     forwards, backwards, seconds = found.passes
-    there, back = round(forwards), round(backwards)
-    price = f"{there} forward{_s(there)} and {back} backward{_s(back)} a map"
+    there, back = counted(round(forwards), "forward"), counted(round(backwards), "backward")
+    price = f"{there} and {back} a map"
     if math.isfinite(seconds):
-        price = f"{there} forward{_s(there)} and {back} backward{_s(back)} a map, {seconds:.2g} s of processor time"
+        price = f"{there} and {back} a map, {seconds:.2g} s of processor time"
     unsure = [(anchor, t.p) for anchor, t in found.anchors.items() if not t.p <= SURE]
     if unsure:
         doubted = " and ".join(f"{anchor} (p = {p:.2g})" for anchor, p in unsure)
@@ -181,14 +178,14 @@ def _recommended(found: Recommendation, samples: Sequence[str]) -> Iterator[str]
     if found.margin is not None:
         m = found.margin
         tie = "" if m.low > 0 else " No sure difference: the cheaper of the two will do."
-        wins = f"{m.wins:.0%} of {m.count} input{_s(m.count)}"
-        yield f"By {found.metric} it is {_above(m)} above {found.runner}, better on {wins}.{tie}"
+        inputs = counted(m.count, "input")
+        yield f"By {found.metric} it is {_above(m)} above {found.runner}, better on {m.wins:.0%} of {inputs}.{tie}"
     for anchor, t in found.anchors.items():
         if t.count < 2:
             yield f"Above {anchor} by {t.difference:+.3g} (on one input, so nothing is sure)."
         else:
             yield f"Above {anchor} by {t.difference:+.3g} ({t.low:+.3g} to {t.high:+.3g}, p = {t.p:.2g})."
     if found.failures:
-        named = ", ".join(samples[n] for n in found.failures[:6]) + (", ..." if len(found.failures) > 6 else "")
+        named = some((samples[n] for n in found.failures), 6)
         count, of = len(found.failures), len(samples)
-        yield f"It fails on {count} of {of} input{_s(of)}, where an anchor does as well: {named}."
+        yield f"It fails on {count} of {counted(of, 'input')}, where an anchor does as well: {named}."

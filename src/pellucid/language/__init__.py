@@ -5,7 +5,7 @@ language only where they are shown: on the terminal, in figures, on pages.
 """
 
 from pellucid.language.choice import LANGUAGES, choose, chosen, restored, speaking
-from pellucid.language.counts import counted
+from pellucid.language.counts import counted, some
 from pellucid.language.speech import printable, translated
 
-__all__ = ["LANGUAGES", "choose", "chosen", "counted", "printable", "restored", "speaking", "translated"]
+__all__ = ["LANGUAGES", "choose", "chosen", "counted", "printable", "restored", "some", "speaking", "translated"]

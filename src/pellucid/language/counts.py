@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 
 def counted(count: int, thing: str) -> str:
     """`1 forward`, `2 forwards`, `1 pass`, `0 passes`.
@@ -12,3 +14,14 @@ def counted(count: int, thing: str) -> str:
     """
     ending = "" if count == 1 else "es" if thing.endswith("s") else "s"
     return f"{count} {thing}{ending}"
+
+
+def some(names: Iterable[str], most: int = 3) -> str:
+    """`a, b, c`, or `a, b, c, ...` where there are more.
+
+    Args:
+        names: of things.
+        most: are named.
+    """
+    names = list(names)
+    return ", ".join(names[:most]) + (", ..." if len(names) > most else "")

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pellucid.errors import MediaError
+from pellucid.language import some
 from pellucid.media.address import SCHEMES, address
 from pellucid.media.digits import DIGITS, load_digits
 from pellucid.media.image import digest, read_image
@@ -169,10 +170,10 @@ def read_folder(
     if not groups:
         return held(path.name, tuple(medium.expand([path])), _NONE)
     if beside := _held_in(path, medium):
-        some, what = ", ".join(list(groups)[:3]), "clips" if medium is CLIP else "pictures"
+        what = "clips" if medium is CLIP else "pictures"
         raise MediaError(
-            f"The folder {text} holds {len(beside)} {what} beside its folders of classes ({some}"
-            f"{', ...' * (len(groups) > 3)}): move them into one of these, or elsewhere."
+            f"The folder {text} holds {len(beside)} {what} beside its folders of classes "
+            f"({some(groups)}): move them into one of these, or elsewhere."
         )
     labels = np.repeat(np.arange(len(groups)), [len(files) for files in groups.values()])
     return held(path.name, tuple(f for files in groups.values() for f in files), labels, tuple(groups))

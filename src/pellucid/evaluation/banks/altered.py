@@ -15,7 +15,7 @@ from pellucid.engine.masks import GridMasks
 from pellucid.evaluation.banks.base import AnswerBank, refuse_stills
 from pellucid.evaluation.banks.curves import RankCurves, RankedScores
 from pellucid.evaluation.banks.groups import soft_masks
-from pellucid.evaluation.banks.redrawn import RedrawingBank, TwoMaps
+from pellucid.evaluation.banks.redrawn import RedrawingBank, RemodellingBank, TwoMaps
 from pellucid.evaluation.competitors import Competitor, Drawer, Drawing, draw_all
 from pellucid.evaluation.sample import Candidate, Inquiry
 
@@ -106,7 +106,7 @@ class _Shifted(nn.Module):
 
 
 @dataclass(frozen=True)
-class ShiftedScale(RedrawingBank):
+class ShiftedScale(RemodellingBank):
     """The input plus a constant, of a model that takes the constant away again: the same question in other numbers.
 
     Attributes:
@@ -116,10 +116,6 @@ class ShiftedScale(RedrawingBank):
     name: ClassVar[str] = "a shifted scale"
 
     shift: float = 1.0
-
-    def can(self, competitor: Competitor) -> bool:
-        """It must be able to explain another model."""
-        return competitor.remodels
 
     def redrawn(self) -> int:
         """One, after one that says which layer is explained."""

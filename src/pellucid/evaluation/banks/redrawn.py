@@ -52,6 +52,19 @@ class RedrawingBank(AnswerBank):
         """The answer for each candidate, all of which can draw."""
 
 
+@dataclass(frozen=True)
+class RemodellingBank(RedrawingBank):
+    """Base of banks whose answers are maps of other models."""
+
+    def can(self, competitor: Competitor) -> bool:
+        """It must be able to explain another model."""
+        return competitor.remodels
+
+    def refusal(self, competitor: Competitor) -> PellucidError:
+        """It belongs to its model, or is a file."""
+        return MethodError(f"{competitor.name} explains no other model, so this metric is not asked of it.")
+
+
 @dataclass(frozen=True, eq=False)
 class NearbyMaps:
     """A map and those of inputs nearby that the model answers alike.
@@ -223,7 +236,7 @@ class CascadedMaps:
 
 
 @dataclass(frozen=True)
-class ShuffledWeights(RedrawingBank):
+class ShuffledWeights(RemodellingBank):
     """The model with its weights shuffled, tensor by tensor from the output down, in `stages` steps of equal length.
 
     All weights count: those of attention, position embeddings and class tokens too.
@@ -243,14 +256,6 @@ class ShuffledWeights(RedrawingBank):
     def redrawn(self) -> int:
         """One map a stage; with noise, also of the model as it is, and one each draw."""
         return self.stages if self.draws == 1 else (self.stages + 1) * self.draws
-
-    def can(self, competitor: Competitor) -> bool:
-        """It must be able to explain another model."""
-        return competitor.remodels
-
-    def refusal(self, competitor: Competitor) -> PellucidError:
-        """It belongs to its model, or is a file."""
-        return MethodError(f"{competitor.name} explains no other model, so this metric is not asked of it.")
 
     def redraw(self, inquiry: Inquiry, candidates: Sequence[Candidate]) -> list[Any]:
         """Methods explain the layer that they explained; the copy of a stage is gone before the next is made."""
