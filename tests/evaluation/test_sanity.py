@@ -8,6 +8,7 @@ from torch import nn
 
 from helpers.cases import bright_net
 from pellucid.evaluation import randomised_copy, sanity_correlations, spearman
+from pellucid.evaluation.sanity import shuffled_once
 
 
 def noise(*shape, seed=0):
@@ -159,3 +160,23 @@ def test_correlations_are_means_over_the_seeds_of_each_map():
     found = sanity_correlations(explain, net, x, maps)
     expected = [spearman(randomised_copy(net, x, s)[0].weight[0], maps[0]) for s in (0, 1)]
     assert found == pytest.approx([sum(expected) / 2, 1.0])
+
+
+def test_weights_are_shuffled_once_for_many_pictures_and_are_the_same(monkeypatch):
+    net, pictures = bn_net(), [noise(1, 3, 16, 16, seed=s) for s in range(3)]
+    alone = [state(randomised_copy(net, x, seed)) for x in pictures for seed in (0, 1)]
+    orders, real = [], torch.randperm
+    monkeypatch.setattr(torch, "randperm", lambda *a, **k: orders.append(a) or real(*a, **k))
+    with shuffled_once(), shuffled_once():
+        for x in pictures:
+            for seed in (0, 1):
+                twin = randomised_copy(net, x, seed)
+                together = state(twin)
+                assert all(torch.equal(together[k], v) for k, v in alone.pop(0).items())
+                with torch.no_grad():
+                    twin[0].weight.zero_()  # what is done to a copy does not reach the next
+    weights = [p for p in net.parameters() if p.ndim > 1]
+    assert len(orders) == 2 * len(weights)
+    orders.clear()
+    randomised_copy(net, pictures[0], 0)  # nothing is kept behind
+    assert len(orders) == len(weights)

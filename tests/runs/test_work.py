@@ -12,6 +12,7 @@ from PIL import Image
 import pellucid as pl
 from helpers.batch_entry import small
 from pellucid.errors import MediaError, PellucidError
+from pellucid.evaluation import sanity
 from pellucid.heatmaps import get_method
 from pellucid.importance import get_estimator, get_players
 from pellucid.keep.shards import table_of
@@ -91,6 +92,13 @@ def test_evaluate_measures(folder):
         "the pictures that its check has masked count too"
     )
     assert alone.session.passes > 100
+
+
+def test_weights_are_shuffled_once_for_the_pictures_of_a_shard(folder, monkeypatch):
+    orders, real = [], sanity._in_random_order
+    monkeypatch.setattr(sanity, "_in_random_order", lambda *given: orders.append(given) or real(*given))
+    work(asked("grad-cam", check=True)).rows([Item(str(folder / f"{k}.png")) for k in range(3)])
+    assert len(orders) == len(sanity.SEEDS)
 
 
 def test_importance_has_rows_too(folder):

@@ -18,7 +18,7 @@ from pellucid.errors import ModelError, PellucidError, StorageError
 from pellucid.evaluation.chance import Agreement
 from pellucid.evaluation.faithfulness import Blends, Perturbed, cell_grid, cell_ranking, frame_grid
 from pellucid.evaluation.objections import objected
-from pellucid.evaluation.sanity import sanity_correlations
+from pellucid.evaluation.sanity import sanity_correlations, shuffled_once
 from pellucid.evaluation.slope import slope
 from pellucid.evaluation.verdict import diagnose, judge
 from pellucid.explanation import Curve, Explanation, Quality
@@ -170,28 +170,32 @@ def _picture_key(e: Explained) -> object:
 @interruptible
 def check(explanations: Iterable[Explained]) -> None:
     """Measure the quality of explanations, sharing random masks and randomised models among those of a picture."""
-    for group in by_picture(explanations):
-        session = group[0].session
-        if session is None and "windows" in group[0].record.input:
-            raise StorageError(
-                "A clip explained in windows is not measured as a whole: check one stretch of it, "
-                "frames='dense:16@12.5'."
-            )
-        if session is None:
-            raise StorageError(
-                "This explanation was read from disk: explain the picture again with its model to check it."
-            )
-        if session.weights and session.model.fingerprint() != session.weights:
-            raise ModelError(
-                "The model's weights have changed since this map was made, so it can't be measured on them: explain "
-                "the picture again, and check before training goes on."
-            )
-        new = [e for e in group if not e.chosen]
-        sound = [e for e in new if diagnose(e.attribution, signed=False) is None]
-        sanity = dependence(session, sound)
-        session.expect(e.explained for e in sound if e.explained is not None and e.kind != "channels")
-        for e in new:
-            e.quality = judged(e, session, sanity.get(id(e)), sound=id(e) in sanity)
+    groups = by_picture(explanations)
+    with shuffled_once() if len(groups) > 1 else nullcontext():
+        for group in groups:
+            _check(group)
+
+
+def _check(group: Sequence[Explained]) -> None:
+    """Of one picture."""
+    session = group[0].session
+    if session is None and "windows" in group[0].record.input:
+        raise StorageError(
+            "A clip explained in windows is not measured as a whole: check one stretch of it, frames='dense:16@12.5'."
+        )
+    if session is None:
+        raise StorageError("This explanation was read from disk: explain the picture again with its model to check it.")
+    if session.weights and session.model.fingerprint() != session.weights:
+        raise ModelError(
+            "The model's weights have changed since this map was made, so it can't be measured on them: explain "
+            "the picture again, and check before training goes on."
+        )
+    new = [e for e in group if not e.chosen]
+    sound = [e for e in new if diagnose(e.attribution, signed=False) is None]
+    sanity = dependence(session, sound)
+    session.expect(e.explained for e in sound if e.explained is not None and e.kind != "channels")
+    for e in new:
+        e.quality = judged(e, session, sanity.get(id(e)), sound=id(e) in sanity)
 
 
 def dependence(session: Session, sound: Sequence[Explained]) -> dict[int, float | None]:

@@ -6,8 +6,9 @@ A map that looks the same when the network's weights are shuffled shows the pict
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from contextvars import ContextVar
 from typing import Any
 
 import torch
@@ -20,6 +21,23 @@ from pellucid.numerics.statistics import spearman
 from pellucid.progress import task
 
 SEEDS = (0, 1)
+
+_Kept = dict[tuple[nn.Module, int], list[tuple[str, Tensor]]]  # by model and seed
+_KEPT: ContextVar[_Kept | None] = ContextVar("shuffled weights", default=None)
+
+
+@contextmanager
+def shuffled_once() -> Iterator[None]:
+    """Inside, the weights of a model are shuffled once, for all its pictures; they are kept until the end.
+
+    Shuffling takes longer than a pass. Nothing may change the model's weights meanwhile.
+    """
+    token = _KEPT.set({}) if _KEPT.get() is None else None
+    try:
+        yield
+    finally:
+        if token is not None:
+            _KEPT.reset(token)
 
 
 def has_weights(module: nn.Module) -> bool:
@@ -41,15 +59,31 @@ def randomised_copy(module: nn.Module, inputs: Tensor, seed: int, only: Collecti
     module = unwrap(module)
     with leave_no_trace(module):  # whose guard of the random numbers serves copies too
         twin = _copied(module).requires_grad_(False)
-        generator = torch.Generator().manual_seed(seed)
         with torch.no_grad():
-            for name, parameter in twin.named_parameters():
-                if parameter.ndim > 1 and (only is None or name in only):
-                    order = torch.randperm(parameter.numel(), generator=generator).to(parameter.device)
-                    parameter.copy_(parameter.flatten()[order].reshape(parameter.shape))
+            parameters = dict(twin.named_parameters())
+            for name, values in _shuffled(module, seed, only):
+                parameters[name].copy_(values)
             twin.eval()
             _measure_norms(twin, inputs)
     return twin
+
+
+def _shuffled(module: nn.Module, seed: int, only: Collection[str] | None) -> Iterable[tuple[str, Tensor]]:
+    """The name of each weight tensor and its values, shuffled; one at a time where they are not kept."""
+    kept = _KEPT.get()
+    if kept is None or only is not None:
+        return _in_random_order(module, seed, only)
+    if (module, seed) not in kept:
+        kept[module, seed] = list(_in_random_order(module, seed, only))
+    return kept[module, seed]
+
+
+def _in_random_order(module: nn.Module, seed: int, only: Collection[str] | None) -> Iterator[tuple[str, Tensor]]:
+    generator = torch.Generator().manual_seed(seed)
+    for name, parameter in module.named_parameters():
+        if parameter.ndim > 1 and (only is None or name in only):
+            order = torch.randperm(parameter.numel(), generator=generator).to(parameter.device)
+            yield name, parameter.detach().flatten()[order].reshape(parameter.shape)
 
 
 def _copied(module: nn.Module) -> nn.Module:

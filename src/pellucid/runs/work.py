@@ -11,6 +11,7 @@ from typing import Any
 
 from pellucid.engine import default_batch, leave_no_trace
 from pellucid.errors import MediaError, PellucidError
+from pellucid.evaluation.sanity import shuffled_once
 from pellucid.keep.key import key
 from pellucid.models.feed import Prepared, feed_of
 from pellucid.models.model import VisionModel
@@ -95,7 +96,7 @@ class Work:
         """
         found: list[Row] = []
         windows = self.model.medium.moving and self.model.clips.plan.kind == "windows"
-        with leave_no_trace(self.model.module) as guard:
+        with leave_no_trace(self.model.module) as guard, shuffled_once():
             for batch in self._batches(items, decode=not windows):
                 if stopped():
                     break
