@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from pellucid.results.activations import Activations
     from pellucid.results.atlas import AtlasSheet
     from pellucid.results.audit import Audit
+    from pellucid.results.box_audit import BoxAudit
     from pellucid.results.comparison import Comparison
     from pellucid.results.distilled import Distilled
     from pellucid.results.features import FeatureImage, FeatureImages
@@ -53,6 +54,7 @@ if TYPE_CHECKING:
     from pellucid.verbs.advise import advise
     from pellucid.verbs.atlas import atlas
     from pellucid.verbs.audit import audit
+    from pellucid.verbs.audit_boxes import audit_boxes
     from pellucid.verbs.compare import compare
     from pellucid.verbs.concepts import concepts
     from pellucid.verbs.distill import distill
@@ -86,6 +88,8 @@ _HOMES = {
     "pellucid.results.activations": ("Activations",),
     "pellucid.results.atlas": ("AtlasSheet",),
     "pellucid.results.audit": ("Audit",),
+    "pellucid.results.box_audit": ("BoxAudit",),
+    "pellucid.verbs.audit_boxes": ("audit_boxes",),
     "pellucid.results.comparison": ("Comparison",),
     "pellucid.verbs.compare": ("compare",),
     "pellucid.results.features": ("FeatureImage", "FeatureImages"),
@@ -133,6 +137,7 @@ __all__ = [
     "Activations",
     "AtlasSheet",
     "Audit",
+    "BoxAudit",
     "Class",
     "Clip",
     "ClipPreprocess",
@@ -179,6 +184,7 @@ __all__ = [
     "advise",
     "atlas",
     "audit",
+    "audit_boxes",
     "compare",
     "concepts",
     "distill",

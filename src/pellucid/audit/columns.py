@@ -80,34 +80,57 @@ def describe(
         given: further columns by name, a text for each sample; one of many numbers is cut at its outer fifths.
         seed: of the groups of like pictures.
     """
-    names: list[str] = []
-    values: list[NDArray[np.bool_]] = []
-    sources: list[str] = []
-
-    def add(name: str, value: NDArray[np.bool_], source: str) -> None:
-        if value.any() and not value.all():
-            names.append(name)
-            values.append(value)
-            sources.append(source)
-
+    found = Literals(np.ones(len(samples), bool))
     numbers = np.concatenate([samples.properties, evidence_figures(samples)], 1)
     for name, column in zip((*samples.names, *EVIDENCE), numbers.T, strict=True):
-        low, high = np.quantile(column, [0.2, 0.8])
-        if low < high:
-            add(f"little {name}", column <= low, name)
-            add(f"much {name}", column >= high, name)
+        found.fifths(name, column)
     for k in np.unique(samples.truth[samples.known]):
-        add(f"true class {labels[int(k)]}", samples.truth == k, "true class")
+        found.add(f"true class {labels[int(k)]}", samples.truth == k, "true class")
     for k in np.unique(samples.answers):
-        add(f"answered {labels[int(k)]}", samples.answers == k, "answer")
+        found.add(f"answered {labels[int(k)]}", samples.answers == k, "answer")
     kinds = _kinds(samples, seed)
     for k in range(kinds.max() + 1):
         what = _what(kinds == k, numbers, samples, labels)
-        add(f"like pictures, group {k + 1} ({what})", kinds == k, "like pictures")
+        found.add(f"like pictures, group {k + 1} ({what})", kinds == k, "like pictures")
     for name, texts in (given or {}).items():
+        found.texts(name, texts)
+    return found.columns
+
+
+class Literals:
+    """Columns as they come together; one that is true of all samples that count, or of none, describes nothing.
+
+    Args:
+        rows: `(N,)`, which samples count; literals are true of none of the others.
+    """
+
+    def __init__(self, rows: NDArray[np.bool_]) -> None:
+        self.rows = rows
+        self._found: list[tuple[str, NDArray[np.bool_], str]] = []
+
+    def add(self, name: str, value: NDArray[np.bool_], source: str) -> None:
+        """One literal `(N,)`."""
+        inside = value & self.rows
+        if inside.any() and (inside != self.rows).any():
+            self._found.append((name, inside, source))
+
+    def fifths(self, name: str, column: NDArray[np.floating]) -> None:
+        """The outer fifths of a number."""
+        low, high = np.quantile(column[self.rows], [0.2, 0.8]) if self.rows.any() else (0, 0)
+        if low < high:
+            self.add(f"little {name}", column <= low, name)
+            self.add(f"much {name}", column >= high, name)
+
+    def texts(self, name: str, texts: Sequence[str]) -> None:
+        """What is given as texts: the most frequent ones, or the outer fifths of many numbers."""
         for literal, value in _literals(name, np.array(list(texts), str)):
-            add(literal, value, name)
-    return Columns(tuple(names), np.stack(values, 1) if values else np.zeros((len(samples), 0), bool), tuple(sources))
+            self.add(literal, value, name)
+
+    @property
+    def columns(self) -> Columns:
+        """All of them."""
+        names, values, sources = zip(*self._found, strict=True) if self._found else ((), (), ())
+        return Columns(names, np.stack(values, 1) if values else np.zeros((len(self.rows), 0), bool), sources)
 
 
 def _literals(name: str, texts: NDArray[np.str_]) -> Iterator[tuple[str, NDArray[np.bool_]]]:

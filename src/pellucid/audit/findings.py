@@ -9,10 +9,8 @@ from pellucid.audit.failures import LEAST, FailureScore
 from pellucid.audit.reasons import Reliance
 from pellucid.audit.review import Review
 from pellucid.audit.samples import PROPERTIES, SampleTable
-from pellucid.audit.slices import SURE, WeakSlice, distinct
+from pellucid.audit.slices import WeakSlice, sure, told
 from pellucid.explanation import Brief, Record
-
-_SAID = 5  # slices that the summary names
 
 
 @dataclass(repr=False)
@@ -54,7 +52,7 @@ class Findings(Brief):
     @property
     def sure_slices(self) -> list[WeakSlice]:
         """Slices that err more often beyond chance; of those that are nearly the same the first."""
-        return distinct([s for s in self.slices if s.p <= SURE])
+        return sure(self.slices)
 
     def lines(self) -> Iterator[str]:
         """The summary, a sentence each."""
@@ -87,9 +85,7 @@ class Findings(Brief):
                 else "Too few pictures of any class to test what the answers rest on."
             )
         weak = self.sure_slices
-        yield from (f"{s.line}." for s in weak[:_SAID])
-        if len(weak) > _SAID:
-            yield f"{len(weak) - _SAID} further slices err more often: they stand on the page and in the table."
+        yield from told(weak)
         if known and not weak:
             yield "No slice errs more often than the rest beyond chance."
         for confusion in r.confusions[:3]:

@@ -7,8 +7,10 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from pellucid.errors import DataError
+from pellucid.media import Pictures, PictureSet
 from pellucid.media.address import address
 
 UNKNOWN = "unknown"
@@ -25,6 +27,35 @@ class Metadata:
 
     columns: Mapping[str, Sequence[str]]
     notes: tuple[str, ...] = ()
+
+
+Given = Mapping[str, Sequence[str]] | str | Path | None
+"""What is known of pictures: by name a text for each, or a CSV."""
+
+
+def known_of(given: Given, looked: Pictures, folder: Any) -> Metadata:
+    """What is known of each picture.
+
+    Args:
+        given: see `Given`.
+        looked: the pictures.
+        folder: what they were given as.
+
+    Raises:
+        DataError: a column has not one text for each picture; as `read_metadata`.
+    """
+    if isinstance(given, str | Path):
+        home = folder if isinstance(folder, str | Path) else ""
+        return read_metadata(given, [source_in(looked, i) for i in range(len(looked))], home)
+    for name, texts in (given or {}).items():
+        if len(texts) != len(looked):
+            raise DataError(f"{name} has {len(texts)} entries for {len(looked)} pictures: give one for each.")
+    return Metadata(given or {})
+
+
+def source_in(pictures: Pictures, index: int) -> str:
+    """What opens one of the pictures; its number among those that are in memory."""
+    return pictures.sources[index] if isinstance(pictures, PictureSet) else f"{pictures.name} {index}"
 
 
 def read_metadata(table: str | Path, sources: Sequence[str], folder: str | Path = "") -> Metadata:

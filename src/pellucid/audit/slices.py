@@ -13,13 +13,14 @@ from scipy.stats import hypergeom
 
 from pellucid.audit.columns import Columns, described
 from pellucid.audit.groups import Likeness, ProposedSlice
-from pellucid.numerics.proportions import difference
+from pellucid.numerics.proportions import difference, grouped_difference
 from pellucid.numerics.statistics import adjusted
 
 ALPHA, DEPTH = 0.95, 2  # SliceLine's weight of the error against the size; literals of a slice at the most
 LEAST = 10  # samples of a slice, in the half where it is searched
 _LEAST_TESTED = 5  # samples of a slice, in the half where it is tested
 SURE = 0.05  # slices up to this p-value are said
+_SAID = 5  # slices that a summary names
 _TESTED = 12
 
 Bools = NDArray[np.bool_]
@@ -49,6 +50,7 @@ class WeakSlice:
         gap, low, high: by how much it errs more, with the 95 % interval.
         p: of no more errors than outside (Fisher, one-sided), adjusted for all slices tested (Benjamini & Hochberg).
         kind: how it was found: `conjunction`, `mixture` or `spotlight`.
+        fault: what its samples are: `wrong`; of boxes `missed`, `misplaced` or `false`.
     """
 
     name: str
@@ -62,15 +64,14 @@ class WeakSlice:
     high: float
     p: float
     kind: str = "conjunction"
+    fault: str = "wrong"
 
     @property
     def line(self) -> str:
         """It in words."""
         chance = "p < 0.001" if self.p < 0.001 else f"p = {self.p:.2g}"
-        return (
-            f"{self.name}: {self.error:.0%} of {self.count} wrong, {self.gap:+.0%} [{self.low:+.0%}, {self.high:+.0%}] "
-            f"against all others ({chance})"
-        )
+        gap = f"{self.gap:+.0%} [{self.low:+.0%}, {self.high:+.0%}]"
+        return f"{self.name}: {self.error:.0%} of {self.count} {self.fault}, {gap} against all others ({chance})"
 
 
 def score(size: float, errors: float, count: int, total: float, alpha: float = ALPHA) -> float:
@@ -156,6 +157,18 @@ def distinct(found: Sequence[S], most: float = 0.5) -> list[S]:
     return kept
 
 
+def sure(slices: Sequence[WeakSlice]) -> list[WeakSlice]:
+    """Slices that err more often beyond chance; of those that are nearly the same the first."""
+    return distinct([s for s in slices if s.p <= SURE])
+
+
+def told(weak: Sequence[WeakSlice]) -> Iterator[str]:
+    """The first few in words, and how many there are besides."""
+    yield from (f"{s.line}." for s in weak[:_SAID])
+    if len(weak) > _SAID:
+        yield f"{len(weak) - _SAID} further slices err more often: they stand on the page and in the table."
+
+
 def find(
     columns: Columns, wrong: Bools, known: Bools, seed: int = 0, likeness: Likeness | None = None
 ) -> list[WeakSlice]:
@@ -168,13 +181,39 @@ def find(
         seed: of the halves.
         likeness: in what samples can be alike; None looks for conjunctions alone.
     """
-    order = np.random.default_rng(seed).permutation(np.flatnonzero(known))
-    halves = np.sort(order[: len(order) // 2]), np.sort(order[len(order) // 2 :])
-    slices: list[WeakSlice] = []
+    return ranked(proposed(columns, wrong, np.flatnonzero(known), seed, likeness=likeness))
+
+
+def proposed(
+    columns: Columns, wrong: Bools, rows: NDArray[np.int64], seed: int = 0, *,
+    likeness: Likeness | None = None, groups: NDArray[np.int64] | None = None, fault: str = "wrong",
+) -> list[WeakSlice]:  # fmt: skip
+    """Slices and their tests before the p-values are adjusted.
+
+    Args:
+        columns, wrong, seed, likeness: see `find`.
+        rows: numbers of the samples that count.
+        groups: `(N,)`, the group of each sample, such as the picture that a box lies in: groups are dealt out as one,
+            and samples of one group are not taken for independent.
+        fault: what the samples are that are not as they should be.
+    """
+    rng, slices = np.random.default_rng(seed), list[WeakSlice]()
+    if groups is None:
+        order = rng.permutation(rows)
+        halves = np.sort(order[: len(order) // 2]), np.sort(order[len(order) // 2 :])
+    else:
+        dealt = rng.permutation(np.unique(groups[rows]))
+        first = np.isin(groups[rows], dealt[: len(dealt) // 2])
+        halves = rows[first], rows[~first]
     for search, test in (halves, halves[::-1]):
         if len(search) and wrong[search].any():
             found = [*conjunctions(columns, wrong, search), *(likeness.propose(search) if likeness else ())]
-            slices += [s for candidate in found if (s := _tested(columns, candidate, wrong, test))]
+            slices += [s for candidate in found if (s := _tested(columns, candidate, wrong, test, groups))]
+    return [replace(s, fault=fault) for s in slices]
+
+
+def ranked(slices: Sequence[WeakSlice]) -> list[WeakSlice]:
+    """Slices with p-values for all of their tests (Benjamini & Hochberg), in their order."""
     if not slices:
         return []
     p = adjusted([s.p for s in slices], "bh")
@@ -183,8 +222,8 @@ def find(
 
 def _rank(s: WeakSlice) -> tuple[bool, float, bool, float]:
     """What is sure first, then what errs by the most; of equals (5 %) what has a name of its own."""
-    sure = s.p <= SURE
-    return not sure, -round(20 * s.gap) if sure else 0, s.kind != "conjunction", s.p
+    beyond = s.p <= SURE
+    return not beyond, -round(20 * s.gap) if beyond else 0, s.kind != "conjunction", s.p
 
 
 def conjunctions(columns: Columns, wrong: Bools, search: NDArray[np.int64]) -> Iterator[ProposedSlice]:
@@ -198,7 +237,9 @@ def conjunctions(columns: Columns, wrong: Bools, search: NDArray[np.int64]) -> I
         yield ProposedSlice("conjunction", columns.values[:, list(own)].all(1).astype(float), own)
 
 
-def _tested(columns: Columns, found: ProposedSlice, wrong: Bools, test: NDArray[np.int64]) -> WeakSlice | None:
+def _tested(
+    columns: Columns, found: ProposedSlice, wrong: Bools, test: NDArray[np.int64], groups: NDArray[np.int64] | None
+) -> WeakSlice | None:
     inside = found.inside
     here, errors = inside[test], wrong[test]
     size, bad, count, total = int(here.sum()), int((here & errors).sum()), len(test), int(errors.sum())
@@ -211,5 +252,8 @@ def _tested(columns: Columns, found: ProposedSlice, wrong: Bools, test: NDArray[
     order = np.lexsort((np.arange(len(inside)), -found.score, ~wrong))
     members = tuple(int(i) for i in order if inside[i])
     p = float(hypergeom.sf(bad - 1, count, total, size))
+    if groups is not None:  # whichever is more careful
+        _, wide, wider, q = grouped_difference(errors, here, groups[test])
+        low, high, p = min(low, wide), max(high, wider), max(p, q)
     rates = bad / size, (total - bad) / (count - size)
     return WeakSlice(name, found.literals, members, size, *rates, gap, low, high, p, found.kind)

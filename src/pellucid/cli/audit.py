@@ -15,7 +15,9 @@ from pellucid.cli.of_batch import given_batch
 from pellucid.keep.journal import Journal
 
 if TYPE_CHECKING:
+    from pellucid.models.model import VisionModel
     from pellucid.results.audit import Audit
+    from pellucid.results.box_audit import BoxAudit
 
 
 class FailIfFound(StrEnum):
@@ -43,14 +45,20 @@ class AuditOptions:
         typer.Option("--fail-if", help="Exit with 1 if a wrong reason, a weak slice, or any of them is found."),
     ] = None
 
+    truth: Annotated[
+        Path | None,
+        typer.Option("--truth", help="Of a detector: what is truly there; a COCO file, VOC or YOLO files, a table."),
+    ] = None
+    score: Annotated[float, typer.Option("--score", help="Of a detector: from which score on its boxes count.")] = 0.0
+
     @property
     def kinds(self) -> list[str]:
         """Formats of `export`."""
         return [kind.strip() for kind in (self.export or "").split(",") if kind.strip()]
 
-    def fails(self, found: Audit) -> bool:
+    def fails(self, found: Audit | BoxAudit) -> bool:
         """Whether the command exits with 1."""
-        reasons, weak = bool(found.wrong_reasons), bool(found.sure_slices)
+        reasons, weak = bool(getattr(found, "wrong_reasons", ())), bool(found.sure_slices)
         bad = {None: False, FailIfFound.REASON: reasons, FailIfFound.SLICE: weak, FailIfFound.ANY: reasons or weak}
         return bad[self.fail_if]
 
@@ -62,7 +70,10 @@ PLAIN = AuditOptions()
 def audit(
     pictures: Annotated[
         str,
-        typer.Argument(metavar="FOLDER", help="Pictures (sub-folders or labels.csv: classes), or a batch of them."),
+        typer.Argument(
+            metavar="FOLDER",
+            help="Pictures (sub-folders or labels.csv: classes), a batch of them, or a COCO file beside its pictures.",
+        ),
     ],
     model: options.ModelName = options.DEFAULT_MODEL,
     layer: options.LayerWithPlaces = None,
@@ -73,12 +84,17 @@ def audit(
     of: options.ModelOptions = options.PLAIN,
 ) -> None:
     """Find where a model goes wrong and on what evidence: slices, wrong reasons tested by exchange, doubtful data."""
-    batch = Journal(pictures).exists
-    with console.report(as_json, out, *([] if batch else [pictures])) as report:
+    batch, listing = Journal(pictures).exists, Path(pictures).suffix.lower() == ".json"
+    with console.report(as_json, out, *([] if batch or listing else [pictures])) as report:
         of_batch = given_batch([pictures], model)
         from pellucid.results.audit_exports import require_formats
         from pellucid.verbs.audit import audit as run
 
+        if beside.truth is not None or listing:
+            boxes = _of_boxes(of.load(model), pictures, beside, (out, seed), report, quiet=as_json)
+            if beside.fails(boxes):
+                raise typer.Exit(1)
+            return
         require_formats(beside.kinds)
         vision = of.load(model) if of_batch is None else of_batch.load()
         looked = pictures if of_batch is None else of_batch.pictures()
@@ -93,6 +109,36 @@ def audit(
             say(f"  page: {saved[-1]}")
     if beside.fails(found):
         raise typer.Exit(1)
+
+
+def _of_boxes(
+    model: VisionModel,
+    pictures: str,
+    beside: AuditOptions,
+    how: tuple[Path, int],
+    report: dict[str, Any],
+    *,
+    quiet: bool,
+) -> BoxAudit:
+    """A detector audited beside the truth; `how`: the folder that is written to, and the seed."""
+    from pellucid.verbs.audit_boxes import audit_boxes
+
+    out, seed = how
+    with console.progress():
+        found = audit_boxes(model, pictures, beside.truth, given=beside.metadata, score=beside.score, seed=seed)
+        exported = [str(path) for kind in beside.kinds for path in found.export(kind, out)]
+        saved = [*map(str, found.save(out)), *exported]
+    page = next(path for path in saved if path.endswith(".html"))
+    slices = [
+        {"fault": s.fault, "name": s.name, "gap": s.gap, "low": s.low, "high": s.high, "p": s.p}
+        for s in found.sure_slices
+    ]
+    entry = {"input": pictures, "pictures": len(found.sources), "lines": list(found.lines()), "slices": slices}
+    report["results"].append(entry | {"notes": found.notes, "files": saved})
+    if not quiet:
+        console.tell(f"{found.name}: {len(found.sources)} pictures", found)
+        say(f"  page: {page}")
+    return found
 
 
 def _entry(found: Audit, saved: list[str]) -> dict[str, Any]:

@@ -6,13 +6,13 @@ from collections.abc import Iterable
 
 
 def counted(count: int, thing: str) -> str:
-    """`1 forward`, `2 forwards`, `1 pass`, `0 passes`.
+    """`1 forward`, `2 forwards`, `1 pass`, `0 passes`, `2 boxes`.
 
     Args:
         count: how many.
         thing: the word for one of them.
     """
-    ending = "" if count == 1 else "es" if thing.endswith("s") else "s"
+    ending = "" if count == 1 else "es" if thing.endswith(("s", "x")) else "s"
     return f"{count} {thing}{ending}"
 
 

@@ -9,7 +9,7 @@ from pellucid.truth.masks import read_masks, write_mask
 from pellucid.truth.matching import BoxAnswer, Judged, judge_boxes, overlap
 from pellucid.truth.names import class_numbers
 from pellucid.truth.outlines import Outline, box_around, outline_of
-from pellucid.truth.reading import read_truth
+from pellucid.truth.reading import listed, read_truth
 from pellucid.truth.tables import read_boxes
 from pellucid.truth.voc import read_voc, voc_text
 from pellucid.truth.yolo import read_yolo, yolo_text
@@ -25,6 +25,7 @@ __all__ = [
     "class_numbers",
     "coco_text",
     "judge_boxes",
+    "listed",
     "outline_of",
     "overlap",
     "read_boxes",

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from pellucid.truth.annotations import Annotation, Place
 
 LEAST = 0.5  # overlap from which a box is said to hit
-_TOUCHES = 0.1
+TOUCHES = 0.1  # from which on it is said to be badly placed
 KINDS = ("hit", "miss", "false")
+FAULTS = ("second", "class", "place", "place and class", "nothing")
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,7 @@ class Judged:
         object: the true one; None of a false box.
         overlap: of the two (of a false box with the object that is nearest).
         why: what is wrong with a false box, in words.
+        fault: which of `FAULTS` that is; empty of hits and misses.
     """
 
     kind: str
@@ -46,6 +48,7 @@ class Judged:
     object: Annotation | None
     overlap: float
     why: str = ""
+    fault: str = ""
 
 
 def overlap(a: Place, b: Place) -> float:
@@ -94,16 +97,16 @@ def _false(answer: BoxAnswer, objects: Sequence[Annotation], least: float) -> Ju
     same = max((share for share, o in shares if o.label == answer.label), default=0.0)
     other, rival = max(((share, o.label) for share, o in shares if o.label != answer.label), default=(0.0, ""))
     if same >= least:
-        why = "a second box of an object that has one"
+        fault, why = "second", "a second box of an object that has one"
     elif other >= least:
-        why = f"the object there is of another class: {rival}"
-    elif same >= _TOUCHES:
-        why = f"badly placed: it overlaps the object by {same:.0%}"
-    elif other >= _TOUCHES:
-        why = f"badly placed, and of another class: {rival}"
+        fault, why = "class", f"the object there is of another class: {rival}"
+    elif same >= TOUCHES:
+        fault, why = "place", f"badly placed: it overlaps the object by {same:.0%}"
+    elif other >= TOUCHES:
+        fault, why = "place and class", f"badly placed, and of another class: {rival}"
     else:
-        why = "nothing that was annotated is there"
-    return Judged("false", answer, None, max(same, other), why)
+        fault, why = "nothing", "nothing that was annotated is there"
+    return Judged("false", answer, None, max(same, other), why, fault)
 
 
 def _nearest(each: Annotation, answers: Sequence[BoxAnswer]) -> float:

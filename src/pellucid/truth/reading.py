@@ -41,3 +41,22 @@ def read_truth(source: str | Path, labels: tuple[str, ...] = ()) -> Truth:
     if found == ["xml"]:
         return read_voc(path)
     return read_yolo(path, labels) if found == ["txt"] else read_masks(path, labels)
+
+
+def listed(truth: Truth) -> list[str]:
+    """The pictures that annotations speak of, as files: beside them, or in a folder `images` or one above.
+
+    Raises:
+        DataError: none of them is there.
+    """
+    home = Path(truth.source).expanduser().resolve()
+    home = home if home.is_dir() else home.parent
+    homes = [home, home / "images", home.parent, home.parent / "images"]
+    found = [next((str(at / p.name) for at in homes if (at / p.name).is_file()), "") for p in truth.pictures]
+    if not any(found):
+        first = f" ({truth.pictures[0].name}, ...)" if truth.pictures else ""
+        raise DataError(
+            f"None of the pictures{first} lies beside {truth.source}: give their folder, and the annotations with "
+            "--truth."
+        )
+    return [path for path in found if path]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -16,14 +15,14 @@ from pellucid.audit import slices
 from pellucid.audit.columns import describe
 from pellucid.audit.failures import failure_score
 from pellucid.audit.groups import Likeness
-from pellucid.audit.metadata import Metadata, read_metadata
+from pellucid.audit.metadata import Given, known_of, source_in
 from pellucid.audit.review import review
 from pellucid.audit.samples import arrays, build, reread
 from pellucid.audit.truth import shortcomings
 from pellucid.engine.trace import interruptible
-from pellucid.errors import DataError, MediaError, ModelError, StorageError
+from pellucid.errors import MediaError, ModelError, StorageError
 from pellucid.keep.artefact import Artefact
-from pellucid.media import VOLUME, Pictures, PictureSet, as_pictures
+from pellucid.media import VOLUME, Pictures, as_pictures
 from pellucid.models.model import VisionModel
 from pellucid.results.audit import FORMAT, Audit
 from pellucid.results.audit import read_audit as opened
@@ -32,8 +31,6 @@ from pellucid.verbs.records import opening, record, reloaded, reopened
 from pellucid.verbs.request import REQUESTS, Again, Maker, Request
 
 __all__ = ["Audit", "audit", "opened", "recompute"]
-
-Given = Mapping[str, Sequence[str]] | str | Path | None
 
 _NO_LABELS = (
     "Nothing is known of the true classes, so this audit is reduced: what the answers rest on, and files that show one "
@@ -86,7 +83,7 @@ def audit(
             f"An audit looks at pictures or clips, and {loaded.name} takes volumes: audit it slice by slice."
         )
     looked = as_pictures(pictures, loaded.medium, absent=True)
-    known = _known(given, looked, pictures)
+    known = known_of(given, looked, pictures)
     begun, weights = time.perf_counter(), loaded.fingerprint()
     settled, samples = build(loaded, looked, layer, Path(keep) if keep is not None else None)
     labels = [settled.label(k) for k in range(samples.scores.shape[1])]
@@ -109,7 +106,7 @@ def audit(
     reviewed = review(samples, bounded=bounded, seed=seed)
     return Audit(
         samples=samples,
-        sources=[_source(looked, int(i)) for i in samples.positions],
+        sources=[source_in(looked, int(i)) for i in samples.positions],
         labels=labels,
         reasons=found,
         slices=weak,
@@ -118,21 +115,6 @@ def audit(
         notes=notes,
         failure=failure_score(samples, reviewed.duplicates, seed) if bounded else None,
     )
-
-
-def _known(given: Given, looked: Pictures, pictures: Any) -> Metadata:
-    """What is known of each picture."""
-    if isinstance(given, str | Path):
-        folder = pictures if isinstance(pictures, str | Path) else ""
-        return read_metadata(given, [_source(looked, i) for i in range(len(looked))], folder)
-    for name, texts in (given or {}).items():
-        if len(texts) != len(looked):
-            raise DataError(f"{name} has {len(texts)} entries for {len(looked)} pictures: give one for each.")
-    return Metadata(given or {})
-
-
-def _source(pictures: Pictures, index: int) -> str:
-    return pictures.sources[index] if isinstance(pictures, PictureSet) else f"{pictures.name} {index}"
 
 
 def requested(model: VisionModel, pictures: Any, asked: AuditRequest) -> Audit:

@@ -21,7 +21,7 @@ from pellucid.verbs.inputs import Input, prepared
 
 MOST = 20
 """How many boxes of a kind are explained in one picture, the surest first."""
-_UNKNOWN = "unknown"  # why an object is ignored
+UNKNOWN = "unknown"  # why an object is ignored
 
 
 def explain_beside(
@@ -45,21 +45,14 @@ def explain_beside(
         DataError: the model knows none of the classes.
         ModelError: it is no detector of pictures.
     """
-    _of_pictures(model)
-    classes = class_numbers(model.labels, truth.numbers)
-    if not classes:
-        known = ", ".join((model.labels or ())[:3])
-        raise DataError(
-            f"The model knows none of the classes of {truth.source} ({', '.join(truth.labels[:3])} ...); it knows "
-            f"{known} ...: give labels that agree, --labels FILE."
-        )
+    classes = classes_beside(model, truth)
     weights = model.fingerprint()
     for name, item in prepared(model, inputs):
         if isinstance(item, PellucidError):
             yield name, item
             continue
         try:
-            there = truth.of(item.source["source"] or name).on(_size(item))
+            there = truth.of(item.source["source"] or name).on(size_of(item))
         except DataError as error:
             yield name, error
             continue
@@ -85,24 +78,32 @@ def task_beside(model: VisionModel, inputs: Input | Sequence[Input]) -> Task:
     return model.answering
 
 
-def _of_pictures(model: VisionModel) -> None:
-    if model.medium.axes != 2:
-        raise ModelError(f"{model.name or 'The model'} takes {model.medium.name}s, and the truth is told of pictures.")
+def classes_beside(model: VisionModel, truth: Truth) -> dict[str, int]:
+    """The detector's class for each label of the truth that it knows.
+
+    Raises:
+        DataError: it knows none.
+        ModelError: it is no model of pictures.
+    """
+    _of_pictures(model)
+    classes = class_numbers(model.labels, truth.numbers)
+    if not classes:
+        known = ", ".join((model.labels or ())[:3])
+        raise DataError(
+            f"The model knows none of the classes of {truth.source} ({', '.join(truth.labels[:3])} ...); it knows "
+            f"{known} ...: give labels that agree, --labels FILE."
+        )
+    return classes
 
 
-def _size(item: Prepared) -> tuple[int, int]:
-    return item.geometry.source_size[-2], item.geometry.source_size[-1]
+def answers_beside(
+    model: VisionModel, item: Prepared, there: Annotated, classes: dict[str, int]
+) -> tuple[list[Annotation], list[BoxAnswer]]:
+    """The objects of a picture and the boxes that the detector answers, each class by one name.
 
-
-def _picture(
-    model: VisionModel,
-    item: Prepared,
-    there: Annotated,
-    classes: dict[str, int],
-    methods: Sequence[Method],
-    how: tuple[float, int, str],
-) -> JudgedPicture:
-    least, seed, weights = how
+    Raises:
+        ModelError: it is no detector.
+    """
     x = item.x[None].to(model.device, model.dtype)
     output = model.outputs(x)
     task = model.settled(x, output).answering
@@ -119,6 +120,29 @@ def _picture(
         BoxAnswer(k, called.get(i, model.label(i)), score, item.geometry.source_box(box))
         for k, (i, score, box) in enumerate(rows)
     ]
+    return objects, answers
+
+
+def _of_pictures(model: VisionModel) -> None:
+    if model.medium.axes != 2:
+        raise ModelError(f"{model.name or 'The model'} takes {model.medium.name}s, and the truth is told of pictures.")
+
+
+def size_of(item: Prepared) -> tuple[int, int]:
+    """Height and width of the picture itself."""
+    return item.geometry.source_size[-2], item.geometry.source_size[-1]
+
+
+def _picture(
+    model: VisionModel,
+    item: Prepared,
+    there: Annotated,
+    classes: dict[str, int],
+    methods: Sequence[Method],
+    how: tuple[float, int, str],
+) -> JudgedPicture:
+    least, seed, weights = how
+    objects, answers = answers_beside(model, item, there, classes)
     boxes = [JudgedBox(judged) for judged in judge_boxes(answers, objects, least)]
     asked = _asked(boxes, classes, item)
     if asked:
@@ -132,7 +156,7 @@ def _picture(
                     e.remarks.insert(0, f"A false box: {box.judged.why}.")
     left = sum(not box.maps and not box.note for box in boxes)
     remarks = [f"{left} more of them have no map: of each kind the {MOST} surest are explained."] if left else []
-    if strange := sorted({o.label for o in objects if o.ignored == _UNKNOWN}):
+    if strange := sorted({o.label for o in objects if o.ignored == UNKNOWN}):
         remarks.append(f"The model knows no {', '.join(strange)}: such objects are no misses.")
     return JudgedPicture(replace(there, objects=tuple(objects)), item.source["source"], boxes, remarks)
 
@@ -140,7 +164,7 @@ def _picture(
 def _known(each: Annotation, classes: dict[str, int], called: dict[int, str]) -> Annotation:
     """An object under the one name that its class goes by; what the model does not know can't be missed."""
     if each.label not in classes:
-        return replace(each, ignored=each.ignored or _UNKNOWN)
+        return replace(each, ignored=each.ignored or UNKNOWN)
     return replace(each, label=called[classes[each.label]])
 
 

@@ -16,6 +16,7 @@ from pellucid.audit.proof import Proof
 from pellucid.audit.reasons import Reliance
 from pellucid.audit.review import Calibration
 from pellucid.audit.samples import SampleTable
+from pellucid.audit.slices import WeakSlice
 from pellucid.errors import MediaError
 from pellucid.explanation import Record
 from pellucid.media import CLIP, Plan, is_video, read_image
@@ -43,14 +44,14 @@ def audit_card(found: Findings, title: str, *, file: str = "") -> Card:
     parts = [paragraph(line) for line in lines] + [paragraph(note, warn=True) for note in found.notes]
     for reason in found.wrong_reasons:
         title_, row = f"{reason.label}: {reason.name}", _row(found, reason.members, reason)
-        parts.append(_section(title_, paragraph(reason.line), row))
+        parts.append(section(title_, paragraph(reason.line), row))
     for s in found.sure_slices:
         wrong = [i for i in s.members if found.samples.wrong[i]]
-        parts.append(_section(s.name, paragraph(s.line), _row(found, wrong)))
+        parts.append(section(s.name, paragraph(s.line), _row(found, wrong)))
     if found.review.calibration is not None:
-        parts.append(_section("How sure, and how often right", _reliability(found.review.calibration)))
+        parts.append(section("How sure, and how often right", _reliability(found.review.calibration)))
     for c in found.review.confusions[:3]:
-        parts.append(_section(f"{found.labels[c.truth]} taken for {found.labels[c.answer]}", _row(found, c.members)))
+        parts.append(section(f"{found.labels[c.truth]} taken for {found.labels[c.answer]}", _row(found, c.members)))
     for name, members in (
         ("Labels that look wrong", found.review.mislabelled),
         ("Confident and wrong, with the evidence at the border", found.review.astray),
@@ -59,8 +60,8 @@ def audit_card(found: Findings, title: str, *, file: str = "") -> Card:
         ("Least sure", np.argsort(found.samples.confidence, kind="stable")[:_SHOWN].tolist()),
     ):
         if members:
-            parts.append(_section(name, _row(found, members)))
-    parts.append(_section("What was tested", _tests(found.reasons), folded("Slices", _slices(found))))
+            parts.append(section(name, _row(found, members)))
+    parts.append(section("What was tested", _tests(found.reasons), folded("Slices", slices_table(found.slices))))
     parts.append(drawer(found.record, file))
     return Card(title, lines[0], "".join(parts))
 
@@ -70,7 +71,8 @@ def _doubted(found: Findings) -> list[int]:
     return [] if found.failure is None else np.argsort(-found.failure.values, kind="stable")[:_SHOWN].tolist()
 
 
-def _section(title: str, *parts: str) -> str:
+def section(title: str, *parts: str) -> str:
+    """A part of a card under a heading."""
     return f'<section class="concept"><h3>{spoken(title)}</h3>{"".join(parts)}</section>'
 
 
@@ -96,7 +98,7 @@ def comparison_card(found: TwoTables, title: str, *, file: str = "") -> Card:
     proof = found.proof
     parts = []
     if proof is not None:
-        parts = [*map(paragraph, proof.lines()), _section("Groups", rows_table(proof.table()), paragraph(_UNPROVEN))]
+        parts = [*map(paragraph, proof.lines()), section("Groups", rows_table(proof.table()), paragraph(_UNPROVEN))]
         parts.append("<h3>" + spoken("Both models on pictures as they are") + "</h3>")
     parts += [paragraph(line) for line in lines] + [paragraph(note, warn=True) for note in found.notes]
     moved = np.argsort(np.nan_to_num(found.paired.agreement, nan=1.0), kind="stable")[:_SHOWN]
@@ -109,7 +111,7 @@ def comparison_card(found: TwoTables, title: str, *, file: str = "") -> Card:
         if members:
             tables = ((found.first, "before"), (found.second, "now"))
             rows = [_row(ShownTable(t, found.sources, found.labels, when), members) for t, when in tables]
-            parts.append(_section(name, *rows))
+            parts.append(section(name, *rows))
     parts.append(drawer(found.record, file))
     if proof is not None:
         return Card(title, next(iter(proof.lines())), "".join(parts), proof.verdict, proof.verdict == "repaired")
@@ -194,9 +196,10 @@ def _tests(reasons: Sequence[Reliance]) -> str:
     return _table(head, rows)
 
 
-def _slices(found: Findings) -> str:
-    head = ("slice", "pictures tested", "wrong", "wrong elsewhere", "p")
-    return _table(head, [(s.name, s.count, f"{s.error:.0%}", f"{s.others:.0%}", f"{s.p:.2g}") for s in found.slices])
+def slices_table(slices: Sequence[WeakSlice]) -> str:
+    """Every slice that was tested."""
+    head = ("slice", "tested", "of these", "elsewhere", "error", "p")
+    return _table(head, [(s.name, s.count, f"{s.error:.0%}", f"{s.others:.0%}", s.fault, f"{s.p:.2g}") for s in slices])
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
