@@ -76,15 +76,3 @@ def adaptive_batches(run: Callable[[int, int], None], total: int, batch: int, la
         if torch.cuda.is_available():  # outside the handler: the failed frame's tensors are gone by now
             torch.cuda.empty_cache()
     return batch
-
-
-def scores_in_batches(score: Callable[[Tensor], Tensor], inputs: Tensor, batch: int | None = None) -> Tensor:
-    """`score` of many inputs, `(M, ...) -> (M,)`, in micro-batches without a graph."""
-    out = torch.empty(len(inputs), dtype=torch.float32, device=inputs.device)
-
-    def run(start: int, stop: int) -> None:
-        out[start:stop] = score(inputs[start:stop]).detach().float()
-
-    with torch.no_grad():
-        adaptive_batches(run, len(inputs), batch or default_batch(inputs.device))
-    return out

@@ -129,7 +129,7 @@ class FrameScorer(Attached):
             scores = self._fast(chosen, int(first[start])) if self._prefix is not None else self._slow(chosen)
             out[start:stop] = scores.cpu()
 
-        self.batch_of_rows = adaptive_batches(run, len(rows), self.batch * (_ROWS if self.recurrent else 1), label)
+        adaptive_batches(run, len(rows), self.batch * (_ROWS if self.recurrent else 1), label)
         back = torch.empty_like(order).scatter_(0, order, torch.arange(len(order)))
         return out[back[inverse]]
 

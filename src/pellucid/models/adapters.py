@@ -15,7 +15,6 @@ from pellucid.errors import ModelError
 from pellucid.models.opens import Need, opens
 from pellucid.models.reading import Reading
 
-ClipLayout = Literal["BCTHW", "BTCHW"]
 Pool = Literal["mean", "max", "none"]
 
 POOLS: dict[str, Callable[[Tensor], Tensor]] = {

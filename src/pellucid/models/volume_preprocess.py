@@ -13,7 +13,7 @@ from torch import Tensor
 
 from pellucid.errors import ModelError
 from pellucid.media import Geometry, Picture, Volume
-from pellucid.media.orientation import spacing, turn_to, turned_affine
+from pellucid.media.orientation import turn_to, turned_affine
 from pellucid.models.preprocess import Preprocessing
 
 Intensity = Literal["none", "window", "z-score", "percentile", "range"]
@@ -239,11 +239,6 @@ def input_affine(geometry: Geometry) -> Any:
         step[k, k] = (stop - start) / n
         step[k, 3] = start + (stop - start) / n / 2 - 0.5
     return source @ step
-
-
-def input_spacing(geometry: Geometry) -> tuple[float, float, float]:
-    """Millimetres from voxel to voxel of the model's input."""
-    return spacing(input_affine(geometry))
 
 
 def _resampled(values: Tensor, axis: int, count: int, length: float, start: float) -> Tensor:

@@ -16,7 +16,6 @@ from pellucid.results.scoreboard import Scoreboard
 from pellucid.verbs.evaluate import Methods, evaluate
 from pellucid.verbs.inputs import Input, ModelLike, as_model, prepared
 
-MOSAIC = "mosaic"
 METHODS = "input-x-gradient,integrated-gradients,occlusion"
 METRICS = "relevance-mass,strict-pointing-game,mass-nearness"
 

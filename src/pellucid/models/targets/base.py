@@ -40,7 +40,6 @@ class Target(ABC):
 
     layers: tuple[str, ...] = ()  # read inside the network, beside its output
     form: ClassVar[str] = ""  # how its text is written
-    probability_name: ClassVar[str] = "score"
 
     @property
     def files(self) -> tuple[str, ...]:

@@ -6,7 +6,7 @@ import difflib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from numbers import Integral
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import torch
@@ -81,8 +81,6 @@ class ScoresTarget(Target):
 @dataclass(frozen=True)
 class ClassTarget(ScoresTarget):
     """A target that is one of the model's answers, so that it can be ahead of the others."""
-
-    probability_name: ClassVar[str] = "probability"
 
     def lead(self, output: Any, watched: Mapping[str, Tensor]) -> Tensor | None:
         """By how much its class is ahead of the best of the others; where classes do not exclude each other, by how
@@ -299,7 +297,6 @@ class Contrast(ClassTarget):
 
     a: int | str
     b: int | str
-    probability_name: ClassVar[str] = "probability of the first of the two"
 
     def bind(self, module: nn.Module, inputs: Tensor, labels: Labels) -> Contrast:
         """Both labels resolved."""

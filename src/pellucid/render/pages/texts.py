@@ -5,7 +5,6 @@ from __future__ import annotations
 SUMMARY = "Summary"
 NOT_MEASURED = "not measured"
 UNCHECKED = "not checked: how far this map may be believed was not measured; `pellucid explain ... --check` does."
-TRUST = "How far it may be believed"
 SAID = "What the model said"
 PROVENANCE = "Provenance: how to get it again"
 COMMAND = "On the command line"
