@@ -171,7 +171,8 @@ class Record:
         input: `source` (path or sample; empty for something in memory), `name`, `sha256`.
         method: `name`, `parameters`.
         target: the text `parse_target` reads, or None for a target that cannot be written down.
-        run: `seed`, `device`, `dtype`, `layer`, `forwards`, `backwards`.
+        run: `seed`, `device`, `dtype`, `layer`; `forwards`, `backwards`: of several inputs explained together each has
+            its share.
         software: versions of pellucid, torch, timm, Python and the platform.
     """
 

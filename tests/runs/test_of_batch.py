@@ -55,6 +55,7 @@ def batch(tmp_path_factory):
 
 def test_the_worst_rows_come_first(batch):
     rows = pl.results(batch)
+    assert repr(rows) == f"Rows({len(rows)} of {batch})"
     found = rows.worst(100)
     assert len(found) == 6
     places = [(VERDICTS.index(row["verdict"]), -row["p_value"], row["probability"]) for row in found]

@@ -269,6 +269,14 @@ def test_a_tensor_is_explained_and_shown_as_the_model_sees_it():
 # ---------------------------------------------------------------- the record
 
 
+def test_of_pictures_explained_together_each_has_its_share_of_the_passes(model, folder):
+    for method in ("grad-cam", "occlusion"):
+        alone = pl.explain(model, folder / "b2.png", method).record.run
+        for e in pl.explain(model, [folder / "b10.png", folder / "b2.png"], method):
+            assert e.record.run["forwards"] == pytest.approx(alone["forwards"], abs=3)  # the proofs are shared
+            assert e.record.run["backwards"] == alone["backwards"]
+
+
 def test_the_record_says_what_was_done(model, folder):
     e = pl.explain(model, folder / "b2.png", "grad-cam", "dark", seed=7)
     record = e.record

@@ -45,6 +45,11 @@ class Cost:
     backwards: int = 0
     ran: Ran = field(default_factory=Ran, compare=False)
 
+    def of_each(self, count: int) -> dict[str, float]:
+        """Passes of each of `count` inputs that were explained together; whole numbers where they are."""
+        shares = {"forwards": self.forwards / count, "backwards": self.backwards / count}
+        return {way: int(share) if share.is_integer() else share for way, share in shares.items()}
+
     def add(self, other: Cost) -> None:
         """What a part of the work has cost."""
         self.forwards, self.backwards, self.ran = (

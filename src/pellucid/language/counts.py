@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 
-def counted(count: int, thing: str) -> str:
+def counted(count: float, thing: str) -> str:
     """`1 forward`, `2 forwards`, `1 pass`, `0 passes`, `2 boxes`.
 
     Args:

@@ -225,8 +225,6 @@ class Work:
                 key = self._key(request)
                 turn = sent[key] = sent.get(key, -1) + 1
                 rows.append(self._row(item, request, opened.source["sha256"], e, turn=turn))
-                for passes in ("forwards", "backwards"):  # of the record, where they are those of the whole batch
-                    rows[-1][passes] /= len(ready)
                 rows[-1]["forwards"] += masked  # of the check, which all maps of a picture share
         return rows
 

@@ -349,8 +349,7 @@ def _heatmap(
         {
             "seed": session.seed,
             "layer": found.layer.name if found.layer else None,
-            "forwards": found.cost.forwards,
-            "backwards": found.cost.backwards,
+            **found.cost.of_each(len(found.values)),
             "runtime": found.cost.ran.as_dict(),
         },
     )

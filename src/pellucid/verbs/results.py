@@ -53,6 +53,10 @@ class Rows:
     paths: tuple[Path, ...]
     conditions: tuple[str, ...] = ()
 
+    def __repr__(self) -> str:
+        met = f" where {' and '.join(self.conditions)}" if self.conditions else ""
+        return f"Rows({len(self)} of {self.folder}{met})"
+
     def where(self, condition: str) -> Rows:
         """Those for which a condition in SQL holds, such as `verdict = 'not faithful' and probability > 0.9`.
 

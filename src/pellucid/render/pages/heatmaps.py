@@ -68,7 +68,7 @@ def _share(p: Prediction) -> float:
 
 def _passes(e: Explanation, way: str) -> str:
     count = e.record.run.get(f"{way}s")
-    return f"unknown {way}s" if count is None else counted(count, way)
+    return f"unknown {way}s" if count is None else counted(count if isinstance(count, int) else round(count, 1), way)
 
 
 def _trusted(e: Explanation, file: str) -> str:
