@@ -55,7 +55,8 @@ def batch(tmp_path_factory):
 
 def test_the_worst_rows_come_first(batch):
     rows = pl.results(batch)
-    assert repr(rows) == f"Rows({len(rows)} of {batch})"
+    assert repr(rows) == f"Rows({str(batch)!r}, 7)"
+    assert repr(rows.where("p_value > 2")) == f"Rows({str(batch)!r}, 0, 'p_value > 2')"
     found = rows.worst(100)
     assert len(found) == 6
     places = [(VERDICTS.index(row["verdict"]), -row["p_value"], row["probability"]) for row in found]

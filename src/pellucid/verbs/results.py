@@ -54,8 +54,7 @@ class Rows:
     conditions: tuple[str, ...] = ()
 
     def __repr__(self) -> str:
-        met = f" where {' and '.join(self.conditions)}" if self.conditions else ""
-        return f"Rows({len(self)} of {self.folder}{met})"
+        return f"Rows({', '.join(map(repr, (str(self.folder), len(self), *self.conditions)))})"
 
     def where(self, condition: str) -> Rows:
         """Those for which a condition in SQL holds, such as `verdict = 'not faithful' and probability > 0.9`.
