@@ -311,6 +311,17 @@ def test_broken_detectors_are_named():
         pl.explain(pl.wrap(empty), scene()[0], "occlusion")
 
 
+def test_labels_for_fewer_than_all_classes_are_refused():
+    model = pl.wrap(Squares(), labels=["red"], task="boxes", transform=None)
+    with pytest.raises(ModelError, match="has 2 classes, and labels for 1 of them: give a label for each"):
+        model.predict(scene())
+
+
+def test_a_region_is_no_question_for_a_detector():
+    with pytest.raises(TargetError, match="answers boxes, and no regions: ask for box:0"):
+        pl.explain(planted(), scene()[0], get_method("occlusion"), "region:grass")
+
+
 def test_unsorted_answers_come_in_order():
     rows = padded([{"boxes": [[0, 0, 1, 1], [2, 2, 4, 4]], "labels": [3, 5], "scores": [0.2, 0.7]}])
     found = Detections.of(rows).answered()[0]

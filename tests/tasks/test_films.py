@@ -2,6 +2,7 @@
 
 import csv
 import json
+import weakref
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,8 +17,9 @@ from helpers.detectors import DIM, RED, Squares
 from pellucid.cli import app, options
 from pellucid.errors import DataError, MediaError, ModelError, TargetError
 from pellucid.media.writing import encode
-from pellucid.render.film import film_frames
-from pellucid.verbs.film import hidden_in
+from pellucid.render.film import film_scale
+from pellucid.render.paper.colour import limits
+from pellucid.verbs.film import Reel, boxes_in_all, reel
 from pellucid.verbs.records import source_of
 
 PLACES = (0, 8, 16)  # the left edge of the red square, frame by frame
@@ -115,15 +117,65 @@ def test_files_hold_a_table_the_values_of_each_frame_and_a_video_for_each_questi
 
 def test_what_is_typed_is_hidden_in_every_frame(folder):
     film = pl.explain_film(planted(), folder, "occlusion", "box:blue", frames="uniform:4")
-    before = list(film_frames(film, *film.asked[0]))
-    hidden_in(film, "2,30,58,52")
+    before = list(film.drawn(*film.asked[0]))
+    film.redact(boxes_in_all("2,30,58,52", "clip"))
     for frame in film.frames:
         parts = frame.picture.pixels[30:52, 2:58].reshape(-1, 3)
         assert len(np.unique(parts, axis=0)) <= 16, "the means of 4 x 4 parts"
-    after = list(film_frames(film, *film.asked[0]))
+    after = list(film.drawn(*film.asked[0]))
     assert [bool((a != b).any()) for a, b in zip(before, after, strict=True)] == [True, True, True, False]
     with pytest.raises(DataError, match="hide boxes"):
-        hidden_in(film, "faces.json")
+        boxes_in_all("faces.json", "clip")
+
+
+def held(at_once, reader, folder):
+    """The most frames and maps in memory at a time, while a clip is explained and written."""
+    alive, most = [], 0
+
+    def noted(thing):
+        nonlocal most
+        alive.append(weakref.ref(thing))
+        most = max(most, sum(ref() is not None for ref in alive))
+        return thing
+
+    class Watched(Reel):
+        def pictures(self):
+            return map(noted, super().pictures())
+
+        def explained(self):
+            for frame in super().explained():
+                for e in frame.maps:
+                    noted(e)
+                yield frame
+
+    found = Watched(**vars(replace(reader, numbers=[k % 3 for k in range(at_once)])))
+    writer, files = found.save(folder, set(), "2,30,58,52")
+    assert len(writer.frames) == at_once
+    return most, files
+
+
+def test_a_long_clip_takes_the_memory_of_a_short_one(folder, tmp_path):
+    reader = reel(planted(), folder, "occlusion", "box:red", frames="uniform:3")
+    few, _ = held(3, reader, tmp_path / "few")
+    many, files = held(30, reader, tmp_path / "many")
+    assert many == few <= 4
+    assert sum(path.suffix == ".json" for path in files) == 30
+
+
+def test_what_is_written_as_it_comes_is_what_a_film_in_memory_writes(folder, tmp_path):
+    ask = (planted(), folder, ["occlusion", "saliency"], ["box:red", "box:blue"])
+    whole = pl.explain_film(*ask, frames="uniform:4").save(tmp_path / "whole", set())
+    _, files = reel(*ask, frames="uniform:4").save(tmp_path / "streamed", set())
+    assert [path.name for path in files] == [path.name for path in whole]
+    for a, b in zip(files, whole, strict=True):
+        if a.suffix in (".csv", ".webm"):
+            assert a.read_bytes() == b.read_bytes()
+
+
+def test_the_scale_is_that_of_all_maps(film):
+    values = np.concatenate([frame.maps[0].map().numpy().ravel() for frame in film.frames[:3]])
+    scale = film_scale(film.frames, *film.asked[0])
+    assert scale.high == pytest.approx(limits(values, signed=True, robust=True).high, rel=0.02)
 
 
 def test_regions_are_explained_frame_by_frame_too(folder):

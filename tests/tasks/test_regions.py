@@ -12,7 +12,7 @@ import pellucid as pl
 from helpers.nets import noise
 from helpers.segmenters import BLUE, GROUND, LABELS, RED, Busy, Planted, scene
 from helpers.traces import ERRORS, ON_REGIONS, state
-from pellucid.errors import AbsentError, MethodError, PellucidError, TargetError
+from pellucid.errors import AbsentError, MethodError, ModelError, PellucidError, TargetError
 from pellucid.heatmaps import get_method
 from pellucid.models.targets import as_target
 from pellucid.testing import check_target
@@ -105,6 +105,13 @@ def test_what_cannot_be_asked_of_regions(text, error, message):
     if text == "region:blue#7":
         with pytest.raises(AbsentError, match="outside of what the model sees"):
             pl.explain(planted(), scene()[0], "occlusion", "region:red@90,4")
+
+
+def test_labels_and_questions_of_another_model_are_refused():
+    with pytest.raises(ModelError, match="has 3 classes, and labels for 2 of them"):
+        pl.wrap(Planted(), labels=["ground", "red"], task="regions").predict(scene())
+    with pytest.raises(TargetError, match="no boxes: ask for region:LABEL"):
+        pl.explain(planted(), scene()[0], get_method("occlusion"), "box:0")
 
 
 @pytest.mark.parametrize(

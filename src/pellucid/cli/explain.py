@@ -86,7 +86,7 @@ def explain(
         from pellucid.verbs.beside_truth import explain_beside
         from pellucid.verbs.choices import as_methods, as_targets, with_settings
         from pellucid.verbs.explain import explain_each
-        from pellucid.verbs.film import explain_film
+        from pellucid.verbs.film import reel
         from pellucid.verbs.guarantee import with_guarantee
         from pellucid.verbs.redaction import without
 
@@ -108,7 +108,7 @@ def explain(
         files = films_first(
             films_among(vision, files, sampled=frames is not None),
             files,
-            partial(explain_film, vision, method=methods, target=targets, frames=frames, seed=seed),
+            partial(reel, vision, method=methods, target=targets, frames=frames, seed=seed),
             beside,
             redact,
             out,

@@ -12,13 +12,14 @@ from pellucid.cli.options import first_given
 
 if TYPE_CHECKING:
     from pellucid.models.model import VisionModel
-    from pellucid.results.film import Film
+    from pellucid.results.film import FilmWriter
+    from pellucid.verbs.film import Reel
 
 
 def films_first(
     films: Sequence[str],
     files: Sequence[str],
-    explained: Callable[[str], Film],
+    reel: Callable[[str], Reel],
     beside: Mapping[str, object],
     redact: str | None,
     out: Path,
@@ -31,7 +32,7 @@ def films_first(
     Args:
         films: see `films_among`.
         files: all inputs.
-        explained: what explains one clip.
+        reel: the frames of one clip, and how they are explained.
         beside: options that do not go with such videos, by name, and what was given.
         redact: what is to be hidden.
         out, report: where it is written, and what programs are told; a clip that fails is noted there.
@@ -44,7 +45,6 @@ def films_first(
         MethodError: such an option was given.
     """
     from pellucid.errors import AbsentError, DataError, MediaError, MethodError
-    from pellucid.verbs.film import hidden_in
 
     wrong = first_given(beside)
     if films and wrong is not None:
@@ -52,12 +52,12 @@ def films_first(
     taken: set[str] = set()
     for name, _ in with_progress((name, None) for name in films):
         try:
-            film = hidden_in(explained(name), redact)
-            saved = [str(path) for path in film.save(out, taken)]
+            film, files_of_it = reel(name).save(out, taken, redact)
         except (AbsentError, DataError, MediaError) as error:
             report["failed"].append({"input": name, "error": str(error), "film": True})
             say(f"pellucid: {error}", aside=True)
             continue
+        saved = list(map(str, files_of_it))
         report["results"].append(_entry(film, saved))
         if not quiet:
             _tell(film, saved)
@@ -94,7 +94,7 @@ def films_among(vision: VisionModel, files: Sequence[str], *, sampled: bool) -> 
     return films
 
 
-def _entry(film: Film, saved: list[str]) -> dict[str, Any]:
+def _entry(film: FilmWriter, saved: list[str]) -> dict[str, Any]:
     """A clip and its files, as `--json` tells of them."""
     frames = [
         {"time": f.time, "prediction": [asdict(p) for p in f.answers], "maps": len(f.maps), "note": f.note}
@@ -104,7 +104,7 @@ def _entry(film: Film, saved: list[str]) -> dict[str, Any]:
     return {"input": film.source or film.name, "asked": asked, "frames": frames, "files": saved}
 
 
-def _tell(film: Film, saved: list[str]) -> None:
+def _tell(film: FilmWriter, saved: list[str]) -> None:
     say(f"{film.source or film.name}: {film.line}")
     for frame in film.frames:
         answers = ", ".join(f"{p.label} {p.said()}" for p in frame.answers[:3])

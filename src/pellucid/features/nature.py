@@ -98,7 +98,7 @@ def measure_of(model: VisionModel, objective: Objective, sample: Tensor) -> Meas
         return ByActivation(layer, (objective.channel,))
     if isinstance(objective, Score):
         target = model.bound(objective.target, sample)
-        return ByScore(best_layer(module, sample, target.score, watch=target.layers, key=target.kind), target)
+        return ByScore(best_layer(module, sample, target.typical.score, watch=target.layers, key=target.kind), target)
     objective.bind(model, sample)
     return None
 

@@ -55,10 +55,10 @@ def layers_of(job: Job) -> tuple[Layer, ...]:
 
 
 def _asked(job: Job) -> tuple[frozenset[Hashable], Score]:
-    """The kinds of a job's targets, and the sum of their scores."""
+    """The kinds of a job's targets, and the sum of what is typical of each."""
 
     def score(output: Any, watched: Mapping[str, Tensor]) -> Tensor:
-        return torch.stack([t.score(output, watched).sum() for t in job.targets]).sum()
+        return torch.stack([t.typical.score(output, watched).sum() for t in job.targets]).sum()
 
     return frozenset(t.kind for t in job.targets), score
 

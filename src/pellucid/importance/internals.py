@@ -54,7 +54,7 @@ def chosen_layer(job: Job, name: str | None) -> Layer:
     if name is not None:
         layer = describe(job.module, job.inputs, name)
     else:
-        layer = best_layer(job.module, job.inputs, target.score, watch=target.layers, key=target.kind)
+        layer = best_layer(job.module, job.inputs, target.typical.score, watch=target.layers, key=target.kind)
     if layer.layout.runs > 1:
         raise LayerError(
             f"Layer {layer.name!r} runs {layer.layout.runs} times in a pass, and what is inside it is taken out of one "

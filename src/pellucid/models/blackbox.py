@@ -97,12 +97,15 @@ class BlackBox(nn.Module):
         known = self._answers.rows
         fresh = [n for n, key in enumerate(keys) if key not in known]
         answers = {key: known[key] for key in keys if key in known}
+        found: Answer = {}
         if fresh:
-            rows = _rows(self._asked(inputs[fresh] if len(fresh) < len(keys) else inputs))
+            asked = self._asked(inputs[fresh] if len(fresh) < len(keys) else inputs)
+            rows = _rows(asked)
             self._answers.keep([keys[n] for n in fresh], rows)
             answers |= zip((keys[n] for n in fresh), rows, strict=True)
-        names = answers[keys[0]]
-        found = {name: torch.stack([answers[key][name].to(inputs.device) for key in keys]) for name in names}
+            found = asked if len(fresh) == len(keys) else {}  # the usual case, and large answers take long to copy
+        for name in answers[keys[0]].keys() - found.keys():
+            found[name] = torch.stack([answers[key][name].to(inputs.device) for key in keys])
         return Detections.of(found) if speaks_of_boxes(found) else found.get(_LONE, found)
 
     def _asked(self, inputs: Tensor) -> Answer:

@@ -79,7 +79,8 @@ class Detections:
         if not speaks_of_boxes(output):
             raise TargetError(
                 f"The model answers {described(output)}, and no boxes: let it answer a list with "
-                "{'boxes': (M, 4), 'labels': (M,), 'scores': (M,)} for each picture."
+                "{'boxes': (M, 4), 'labels': (M,), 'scores': (M,)} for each picture, or name how its numbers are read, "
+                "such as task='boxes:yolox'."
             )
         boxes, labels, scores = (output[key] for key in BOXES)
         return cls(boxes.float(), scores.float(), labels=labels.long(), fixed=False, threshold=0.0)

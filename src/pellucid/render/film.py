@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -19,6 +19,7 @@ from pellucid.render.paper.overlay import dimmed
 from pellucid.render.paper.sheet import INK, PAPER
 
 _LETTERS = 13  # pixels
+_QUANTILES = 1024  # values of a frame's map that are kept for the scale of all
 
 
 class Frame(Protocol):
@@ -36,33 +37,47 @@ class Frame(Protocol):
         """One a method and target; none where what is asked for is not there."""
 
 
-class Filmed(Protocol):
-    """A clip's frames."""
+class FilmScale:
+    """One scale for the maps of many frames, of each of which no more than some of its values are kept.
 
-    @property
-    def frames(self) -> Sequence[Frame]:
-        """In their order."""
-
-
-def film_video(film: Filmed, method: str, target: str | None, kind: str = "webm") -> bytes:
-    """Its frames with what is answered, each beside its map, all on one scale; one without what was asked is dimmed.
-
-    Raises:
-        MediaError: PyAV is missing, or has no such encoder.
+    Those are its order statistics, evenly: of frames of one size, the quantiles of all their values are theirs to
+    within a thousandth.
     """
-    from pellucid.media.writing import encode
 
-    return encode(film_frames(film, method, target), [frame.time for frame in film.frames], kind)
+    def __init__(self) -> None:
+        self._kept: list[NDArray[np.float32]] = []
+        self._signed = False
+
+    def add(self, e: Explanation) -> None:
+        """The map of one more frame."""
+        values = np.sort(e.map().numpy().ravel())
+        places = np.linspace(0, len(values) - 1, min(len(values), _QUANTILES)).round().astype(int)
+        self._kept.append(values[places])
+        self._signed |= e.signed
+
+    def limits(self) -> Limits:
+        """The ends of the colour bar; both 0 where there is no map."""
+        if not self._kept:
+            return Limits(0.0, 0.0)
+        return limits(np.concatenate(self._kept), signed=self._signed, robust=True)
 
 
-def film_frames(film: Filmed, method: str, target: str | None) -> Iterator[NDArray[np.uint8]]:
-    """Each frame drawn, uint8 `(H, W, 3)`."""
-    chosen = [next((e for e in f.maps if (e.method, e.record.target) == (method, target)), None) for f in film.frames]
-    raw = [e.map().numpy().ravel() for e in chosen if e is not None]
-    signed = any(e.signed for e in chosen if e is not None)
-    scale = limits(np.concatenate(raw), signed=signed, robust=True) if raw else Limits(0.0, 0.0)
-    for frame, e in zip(film.frames, chosen, strict=True):
-        yield _drawn(frame, e, scale)
+def film_scale(frames: Iterable[Frame], method: str, target: str | None) -> Limits:
+    """The scale of one method's maps of one target."""
+    scale = FilmScale()
+    for e in filter(None, (_asked_of(frame, method, target) for frame in frames)):
+        scale.add(e)
+    return scale.limits()
+
+
+def film_frames(frames: Iterable[Frame], method: str, target: str | None, scale: Limits) -> Iterator[NDArray[np.uint8]]:
+    """Each frame with what is answered, beside its map, uint8 `(H, W, 3)`; one without what was asked is dimmed."""
+    for frame in frames:
+        yield _drawn(frame, _asked_of(frame, method, target), scale)
+
+
+def _asked_of(frame: Frame, method: str, target: str | None) -> Explanation | None:
+    return next((e for e in frame.maps if (e.method, e.record.target) == (method, target)), None)
 
 
 @dataclass(frozen=True)

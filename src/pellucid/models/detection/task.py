@@ -16,7 +16,8 @@ from pellucid.models.preprocess import Preprocess
 from pellucid.models.reading import Reading
 from pellucid.models.targets import ClassTarget, Target, TopClass
 from pellucid.models.targets.boxes import BoxTarget
-from pellucid.models.targets.classes import label_of
+from pellucid.models.targets.classes import check_named, label_of
+from pellucid.models.targets.regions import RegionTarget
 from pellucid.models.task import Labels, Task, task_kind
 
 _SHOWN = 20  # boxes that a result names
@@ -41,14 +42,22 @@ class BoxTask(Task):
 
     def answers(self, output: Any, count: int, labels: Labels, k: int = 5) -> list[list[Prediction]]:
         """The boxes that the detector ends with, on the model's input, the most certain first."""
-        rows = []
-        for found in Detections.of(output).answered():
+        rows, detections = [], Detections.of(output)
+        if detections.labels is None:
+            check_named(labels, detections.classes.shape[-1])
+        for found in detections.answered():
             each = zip(found.labels.tolist(), found.scores.tolist(), found.boxes.tolist(), strict=True)
             rows.append([Prediction(i, label_of(i, labels), s, s, tuple(at)) for i, s, at in list(each)[:_SHOWN]])
         return rows
 
     def asked(self, target: Target) -> Target:
-        """The top class is the most certain box."""
+        """The top class is the most certain box.
+
+        Raises:
+            TargetError: it is of regions.
+        """
+        if isinstance(target, RegionTarget):
+            raise TargetError("The model answers boxes, and no regions: ask for box:0, or box:LABEL.")
         return BoxTarget(target.rank) if type(target) is TopClass else target
 
     def check(self, target: Target, module: nn.Module, inputs: Tensor, output: Any) -> None:

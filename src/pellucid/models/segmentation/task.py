@@ -14,7 +14,8 @@ from pellucid.models.dense import dense_scores, find_dense, names_dense, winners
 from pellucid.models.reading import Reading
 from pellucid.models.sliding import SlidingWindow
 from pellucid.models.targets import ClassTarget, Target, TopClass
-from pellucid.models.targets.classes import label_of
+from pellucid.models.targets.boxes import BoxTarget
+from pellucid.models.targets.classes import check_named, label_of
 from pellucid.models.targets.regions import RegionTarget
 from pellucid.models.targets.versus import Between
 from pellucid.models.task import Labels, Task, task_kind
@@ -44,6 +45,7 @@ class RegionTask(Task):
     def answers(self, output: Any, count: int, labels: Labels, k: int = 5) -> list[list[Prediction]]:
         """The classes by the share of the picture that they take, with their mean score there."""
         scores = dense_scores(output, self.part or None).detach()
+        check_named(labels, scores.shape[1])
         won, rows = winners(scores), []
         for n in range(len(scores)):
             shares = torch.bincount(won[n].flatten()).double() / won[n].numel()
@@ -56,7 +58,13 @@ class RegionTask(Task):
         return Prediction(index, label_of(index, labels), share, float(column[won == index].mean()))
 
     def asked(self, target: Target) -> Target:
-        """The top class is the largest region; all regions are read in the same part."""
+        """The top class is the largest region; all regions are read in the same part.
+
+        Raises:
+            TargetError: it is a box.
+        """
+        if isinstance(target, BoxTarget):
+            raise TargetError("The model gives a class to each place, and no boxes: ask for region:LABEL.")
         if type(target) is TopClass:
             target = RegionTarget(rank=target.rank)
         if isinstance(target, Between):

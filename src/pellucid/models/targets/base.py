@@ -89,6 +89,14 @@ class Target(ABC):
         return self.kind
 
     @property
+    def typical(self) -> Target:
+        """The question by which layers are chosen for this one, so that all of a kind on one model share a layer.
+
+        Where it were this very question, the map of one box would hang on which others it is asked with.
+        """
+        return self
+
+    @property
     def others(self) -> tuple[Picture, ...]:
         """The pictures beside the explained one that it speaks of, once it has `met` them."""
         return ()

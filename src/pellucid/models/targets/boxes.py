@@ -46,6 +46,17 @@ class Asked:
     answered: bool = True
 
 
+@dataclass(frozen=True)
+class _AnyObject(Target):
+    """How sure a detector is of anything anywhere: what all its boxes hang on."""
+
+    def __call__(self, output: Any) -> Tensor:
+        """The sum over all candidates of how likely they are any object, and of their most likely class."""
+        found = Detections.of(output)
+        classes = found.classes if found.labels is not None else found.classes.amax(-1)
+        return (found.being() + classes).sum(1)
+
+
 @target("box", form="box:N or box:LABEL[@X0,Y0,X1,Y1][/PART]")
 @dataclass(frozen=True)
 class BoxTarget(Target):
@@ -203,6 +214,16 @@ class BoxTarget(Target):
         if self.at is None:
             return f"{has}, none of class {self.label!r}: ask why none is at a place, box:{self.label}@x0,y0,x1,y1."
         return f"{has}, none at {_shown(self.at)}: name the class that is missed there, box:LABEL@{_shown(self.at)}."
+
+    @property
+    def kind(self) -> Hashable:
+        """All boxes share a layer, where it is on the way to them."""
+        return "box"
+
+    @property
+    def typical(self) -> Target:
+        """Any object: no box stands out."""
+        return _AnyObject()
 
     @property
     def way(self) -> Hashable:

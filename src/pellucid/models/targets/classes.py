@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from pellucid.errors import TargetError
+from pellucid.errors import ModelError, TargetError
 from pellucid.models.reading import Reading
 from pellucid.models.targets.base import TARGETS, Labels, Target, target
 
@@ -20,6 +20,15 @@ from pellucid.models.targets.base import TARGETS, Labels, Target, target
 def label_of(index: int, labels: Labels) -> str:
     """The name of a class, or `class 7` where there is none."""
     return labels[index] if labels is not None and 0 <= index < len(labels) else f"class {index}"
+
+
+def check_named(labels: Labels, classes: int) -> None:
+    """Raises ModelError for labels that leave some of so many classes without a name: they are another model's."""
+    if labels is not None and len(labels) < classes:
+        raise ModelError(
+            f"The model has {classes} classes, and labels for {len(labels)} of them: give a label for each, in its own "
+            "order."
+        )
 
 
 def resolve_class(index: int | str, labels: Labels) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -21,6 +21,18 @@ PARTS = ("all", "iou", "error")
 _TEXT = re.compile(
     r"region(?::(?P<which>[^@/#]*))?(?:#(?P<piece>\d+))?(?:@(?P<at>[^/]*))?(?:/(?P<part>\w+)(?:=(?P<truth>.+))?)?"
 )
+
+
+@dataclass(frozen=True)
+class _Middle(Target):
+    """What is answered to the place in the middle, of which any other is a shifted copy."""
+
+    output: str = ""
+
+    def __call__(self, output: Any) -> Tensor:
+        """The greatest score of a class there, `(N,)`."""
+        scores = dense_scores(output, self.output or None)
+        return scores[(..., *(size // 2 for size in scores.shape[2:]))].amax(1)
 
 
 @target("region", form="region:LABEL[#PIECE][@X,Y][/all|iou|error=MASK]")
@@ -182,6 +194,21 @@ class RegionTarget(Target):
         truths = torch.stack([t.places() for t in self.truths[: len(scores)]])[:, None].float()
         true = nn.functional.interpolate(truths, size, mode="nearest")[:, 0].bool().to(scores.device)
         return torch.where(true, others - column, column - others)
+
+    @property
+    def kind(self) -> Hashable:
+        """All regions share a layer."""
+        return "region", self.output
+
+    @property
+    def typical(self) -> Target:
+        """One place: the last layer that sees most of the picture's cells from there, whatever the region's size."""
+        return _Middle(self.output)
+
+    @property
+    def way(self) -> Hashable:
+        """Of places that a network with a narrow view answers, each has its own cells."""
+        return self.kind, self.masks
 
     def marks(self) -> dict[str, Tensor]:
         """`region`: the places asked for, bool `(N, h, w)`, over the model's input."""

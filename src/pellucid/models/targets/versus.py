@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -71,6 +71,21 @@ class Between(Target):
     def select(self, rows: Tensor) -> Between:
         """Both of these samples."""
         return self.each(lambda t: t.select(rows))
+
+    @property
+    def kind(self) -> Hashable:
+        """That of the two, which are of one kind."""
+        return self.first.kind
+
+    @property
+    def typical(self) -> Target:
+        """The same."""
+        return self.first.typical
+
+    @property
+    def way(self) -> Hashable:
+        """Both ways."""
+        return self.first.way, self.second.way
 
     def marks(self) -> dict[str, Tensor]:
         """The first, which is asked for."""

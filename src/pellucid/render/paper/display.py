@@ -23,6 +23,7 @@ DISPLAY_SIZE = 480
 """The longer side of what is drawn, in pixels, whatever the size of the original."""
 
 _FINE = 1 / 3  # of the input's pixels an axis: a grid finer than that is a pixel-level map
+_MANY = 4096  # cells: of so many a few extreme ones may be left out of the colours, or they would darken all others
 _SHARP = 8  # parts of a region's cell along each axis, so that its edges are drawn where they lie
 _SMOOTH = 0.012  # standard deviation of the display's smoothing, over the longer side of what the model saw
 
@@ -119,7 +120,7 @@ def display(explanation: Explanation, size: int = DISPLAY_SIZE, index: int | Non
         values=values,
         limits=Limits(0.0, 0.0)
         if blank or regions is not None
-        else limits(shown, signed=explanation.signed, robust=fine),
+        else limits(shown, signed=explanation.signed, robust=fine or raw[0].numel() >= _MANY),
         signed=explanation.signed,
         ground="plain" if fine else "picture",
         problem=problem,
