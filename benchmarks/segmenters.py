@@ -67,7 +67,7 @@ def regions(count: int) -> Section:
                 what = f"{picture.stem.split('_')[2]}, {target}, {method.name}: insertion less deletion"
                 section.rows.append(single(what, curves["insertion"] - curves["deletion"], "", note=note))
     section.about = (
-        "Frames of Cityscapes, 1024 x 512; the score is the mean of the class's logit over the region that it takes, so "
+        "Frames of Cityscapes, 1024 x 512; the score is the mean of the class's logit over its region, so "
         "that areas of two regions do not compare. Both regions are explained in one call; the first of all pays for "
         "finding the layer."
     )
