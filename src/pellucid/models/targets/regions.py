@@ -32,7 +32,8 @@ class _Middle(Target):
     def __call__(self, output: Any) -> Tensor:
         """The greatest score of a class there, `(N,)`."""
         scores = dense_scores(output, self.output or None)
-        return scores[(..., *(size // 2 for size in scores.shape[2:]))].amax(1)
+        middle: tuple[Any, ...] = (..., *(size // 2 for size in scores.shape[2:]))
+        return scores[middle].amax(1)
 
 
 @target("region", form="region:LABEL[#PIECE][@X,Y][/all|iou|error=MASK]")
