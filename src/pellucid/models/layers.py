@@ -267,9 +267,9 @@ def _alive(found: Sequence[Layer], coverage: float) -> list[Layer]:
 
 
 def _last_of(found: Sequence[Layer]) -> Layer:
-    """The last live layer of all, when none is seen as a whole: a network whose places look at their surroundings."""
-    widest = max((layer.coverage for layer in found), default=0.0)
-    alive = _alive(found, max(COVERAGE * widest, 1e-12))
+    """The last live layer of all, when the latest layers held none; the model's own output only if there is no other."""
+    before = [layer for layer in found if not layer.is_output]
+    alive = _alive(found, COVERAGE) or _alive(before, 1e-12) or _alive(found, 1e-12)
     if not alive and found:
         raise LayerError(
             "The target's gradient is zero at every layer (a head of zeros, or a score cut off from the input), so no "

@@ -191,14 +191,22 @@ def exclusive(scores: Tensor) -> bool:
 
 def no_class_scores(output: Any, seen: str) -> str:
     """The sentence for an output without class scores; `seen` says what it has in their place."""
-    said = (
-        f"The model's output {seen}, not (N, classes): pass a target of your own, a function from the output to one "
-        f"score per sample, such as target={advised(output)}."
+    own = (
+        "pass a target of your own, a function from the output to one score per sample, such as "
+        f"target={advised(output)}."
     )
     axes = max((p.tensor.ndim for p in parts(output) if p.scores), default=0)
     if axes == 3:
-        return f"{said} If it is a detector, name how its numbers are read: task='boxes:yolox', or another head."
-    return f"{said} If it gives a class to each place, say so: task='regions'." if axes > 3 else said
+        return (
+            f"The model's output {seen}, not (N, classes): if it is a detector, name how its numbers are read, "
+            f"task='boxes:yolox' or another head; else {own}"
+        )
+    if axes > 3:
+        return (
+            f"The model's output {seen}, not (N, classes): if it gives a class to each place, say so, task='regions'; "
+            f"else {own}"
+        )
+    return f"The model's output {seen}, not (N, classes): {own}"
 
 
 def chosen(output: Any, labels: Sequence[str] | None = None, count: int | None = None) -> Part:
