@@ -118,6 +118,28 @@ def test_a_contrast_of_regions_is_the_difference_of_their_scores():
     assert e.attribution[0, 1, 4:].sum() == pytest.approx(-0.6, abs=1e-5)
 
 
+def test_methods_of_boxes_and_of_regions_serve_their_contrasts():
+    """Both are linear in the gradient before they are cut off at zero, or in the score."""
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Conv2d(3, 6, 3, padding=1), nn.Tanh(), nn.Conv2d(6, 3, 3, padding=1), nn.Sigmoid()).eval()
+    net[2].bias.data += 2  # cells are bright enough to be found
+    x = torch.rand(1, 3, 32, 32)
+    regions, boxes = pl.wrap(net, task="regions"), pl.wrap(nn.Sequential(net, Squares()), task="boxes")
+    for model, name, a, b in (
+        (regions, "seg-xres-cam", "region:0/all", "region:1/all"),
+        (boxes, "odam", "box:0", "box:1"),
+    ):
+        layer = "1" if model is regions else "0.1"
+        e = pl.explain(model, x[0], get_method(name, layer=layer), [f"{a}>{b}", f"{b}>{a}"])
+        assert e[0].attribution.any()
+        assert not (e[0].attribution * e[1].attribution).any(), "a place speaks for one side or for the other"
+    rise = get_method("d-rise", samples=64, cells=4)
+    first, second, both = pl.explain(
+        pl.wrap(Squares(), task="boxes"), scene()[0], rise, ["box:0", "box:1", "box:0>box:1"]
+    )
+    assert torch.allclose(both.attribution, first.attribution - second.attribution, atol=1e-6)
+
+
 @pytest.mark.parametrize("text", ["box:0>box:1", "box:red@1,2,3,4>box:blue/left", "region:road>region:car#2"])
 def test_texts_read_back(text):
     assert isinstance(as_target(text), Between)

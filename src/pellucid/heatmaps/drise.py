@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pellucid.errors import MethodError
 from pellucid.heatmaps.base import Attribution, method
 from pellucid.heatmaps.sampling import RISE
-from pellucid.models.targets import BoxTarget, Target
+from pellucid.models.targets import Between, BoxTarget, Target
 from pellucid.scoring.job import Job
 
 
@@ -44,6 +44,8 @@ class DRISE(RISE):
 
 
 def _similar(target: Target) -> Target:
+    if isinstance(target, Between):
+        return target.each(_similar)
     if not isinstance(target, BoxTarget):
         raise MethodError(
             "d-rise asks why a detector sees a box, and this target is none: name one such as box:0, or use rise."

@@ -12,7 +12,7 @@ from pellucid.heatmaps.activations import space_dims
 from pellucid.heatmaps.base import Attribution, method
 from pellucid.heatmaps.cam import ActivationGradientCAM
 from pellucid.models.layers import Layer
-from pellucid.models.targets import BoxTarget, Target
+from pellucid.models.targets import Between, BoxTarget, Target
 from pellucid.scoring.job import Job
 
 _COST = "1 forward + tail backward"
@@ -25,7 +25,7 @@ class _OfBoxes(ActivationGradientCAM):
 
     def finish(self, job: Job, target: Target, A: Tensor, G: Tensor, layer: Layer) -> Attribution:
         """Raises MethodError for a target that is no box."""
-        if not isinstance(target, BoxTarget):
+        if not isinstance(target.first if isinstance(target, Between) else target, BoxTarget):
             raise MethodError(f"{self.name} explains one box, and this target is none: name one, such as box:0/class.")
         return super().finish(job, target, A, G, layer)
 

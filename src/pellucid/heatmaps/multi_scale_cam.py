@@ -79,8 +79,8 @@ class MultiScaleCAM(LayerPasses):
         """A layer a level, in the order of execution."""
         if names := [name.strip() for name in self.levels.split(",") if name.strip()]:
             return [describe(job.module, job.inputs, name, watch=job.watch) for name in names]
-        # Which layers a box hangs on differs from box to box.
-        key = ("levels", target.kind, target.boxes if isinstance(target, BoxTarget) else None)
+        # Which layers a box or a region hangs on differs from one to the next.
+        key = ("levels", target.way, target.boxes if isinstance(target, BoxTarget) else None)
         every = layers(job.module, job.inputs, lambda y, w: target.score(y, w).sum(), watch=job.watch, key=key)
         found: dict[tuple[int, ...], Layer] = {}
         for each in every:

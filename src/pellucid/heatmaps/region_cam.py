@@ -12,7 +12,7 @@ from pellucid.errors import MethodError
 from pellucid.heatmaps.base import Attribution, method
 from pellucid.heatmaps.cam import ActivationGradientCAM, GradCAM
 from pellucid.models.layers import Layer
-from pellucid.models.targets import RegionTarget, Target
+from pellucid.models.targets import Between, RegionTarget, Target
 from pellucid.scoring.job import Job
 
 _COST = "1 forward + tail backward"
@@ -23,7 +23,7 @@ class _OfRegions(ActivationGradientCAM):
 
     def finish(self, job: Job, target: Target, A: Tensor, G: Tensor, layer: Layer) -> Attribution:
         """Raises MethodError for a target that is no region."""
-        if not isinstance(target, RegionTarget):
+        if not isinstance(target.first if isinstance(target, Between) else target, RegionTarget):
             raise MethodError(f"{self.name} explains a region, and this target is none: name one, region:LABEL.")
         return super().finish(job, target, A, G, layer)
 

@@ -267,7 +267,7 @@ def _alive(found: Sequence[Layer], coverage: float) -> list[Layer]:
 
 
 def _last_of(found: Sequence[Layer]) -> Layer:
-    """The last live layer of all, when the latest layers held none; the model's own output only if there is no other."""
+    """The last live layer of all, when the latest held none; the model's own output only if there is no other."""
     before = [layer for layer in found if not layer.is_output]
     alive = _alive(found, COVERAGE) or _alive(before, 1e-12) or _alive(found, 1e-12)
     if not alive and found:
