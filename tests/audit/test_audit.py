@@ -9,7 +9,7 @@ from benchmarks.reliances import CAUSES, CLASSES, trained, world
 
 import pellucid as pl
 from helpers.audits import saved, table
-from pellucid.audit.review import duplicates, mislabelled, review
+from pellucid.audit.review import duplicates, mislabelled, review, undoubted
 from pellucid.audit.samples import arrays, build
 from pellucid.audit.truth import class_numbers, shortcomings
 from pellucid.cli import main
@@ -121,6 +121,19 @@ def test_planted_wrong_labels_are_the_candidates_surest_first():
     assert [(c.truth, c.answer, c.members) for c in r.confusions] == [(0, 1, (5,)), (1, 0, (20,))] or len(r.confusions)
     assert r.accuracy == pytest.approx(38 / 40)
     assert mislabelled(table()) == ()
+
+
+def test_a_model_that_does_not_know_a_class_judges_none_of_its_labels():
+    """Of the second class it says the first, whatever the picture: it may not call those labels wrong."""
+    s = table()
+    s.truth[5] = 1 - s.truth[5]
+    assert mislabelled(s) == (5,)
+    assert review(s, bounded=True).undoubted == ()
+    second = s.truth == 1
+    s.probabilities[second] = (0.95, 0.05)
+    assert undoubted(s) == (1,)
+    assert mislabelled(s) == ()
+    assert review(s, bounded=True).undoubted == (1,)
 
 
 def test_the_calibration_of_a_known_model():

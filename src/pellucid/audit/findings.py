@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+from pellucid.audit.cases import Case
 from pellucid.audit.failures import LEAST, FailureScore
 from pellucid.audit.reasons import Reliance
 from pellucid.audit.review import Review
@@ -27,6 +28,8 @@ class Findings(Brief):
         record: provenance.
         notes: what a reader must know.
         failure: how likely each answer is wrong; None where too few are, or nothing is a probability.
+        cases: the surest wrong answers beside similar pictures.
+        leaked: samples that are also among the training pictures.
     """
 
     samples: SampleTable
@@ -38,6 +41,8 @@ class Findings(Brief):
     record: Record
     notes: list[str]
     failure: FailureScore | None = None
+    cases: list[Case] = field(default_factory=list)
+    leaked: tuple[int, ...] = ()
 
     @property
     def name(self) -> str:
@@ -95,7 +100,18 @@ class Findings(Brief):
         pairs, contradicting, doubtful, astray = map(len, (r.duplicates, r.contradicting, r.mislabelled, r.astray))
         if pairs:
             yield f"Pairs of files that show one picture: {pairs}, with different labels: {contradicting}."
+        if self.leaked:
+            yield f"Pictures that are also among the training pictures: {len(self.leaked)}."
         if doubtful:
-            yield f"Labels that look wrong: {doubtful} (the model is as sure of another class as of that one's own)."
+            yield (
+                f"Labels that look wrong: {doubtful} (the model is as sure of another class as of that one's own). "
+                f"They may be the model's own errors instead: it is right on {r.accuracy:.0%}."
+            )
+        if r.undoubted:
+            names = ", ".join(f"`{self.labels[k]}`" for k in r.undoubted[:3]) + ", ..." * (len(r.undoubted) > 3)
+            yield (
+                f"Labels of {len(r.undoubted)} classes are not judged ({names}): on their own pictures the model holds "
+                "another class for likelier."
+            )
         if astray:
             yield f"Answers that are confident and wrong, with their evidence at the border of the picture: {astray}."

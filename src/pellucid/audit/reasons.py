@@ -29,6 +29,7 @@ _EFFECT = 0.1  # of the class's probability, that must leave and come
 _LEVEL = 0.01  # of all tests together
 _FIXED = 0.8  # share of a region's difference from other classes that is the same in all pictures of this one
 _EDGE = 0.1  # of a mark's difference from other classes, that may be left right beside it
+_LEFT = 0.12  # of what a broader part does: up to which it is nothing but the marks that were left in place
 _MARKS = 3  # pieces that are tried of a region
 _MAIN = 0.7  # share of the largest effect from which on the more specific part is named
 _ORDER = ("mark", "frame", "order", "border", "background", "colour", "texture")
@@ -115,6 +116,11 @@ class _Tried:
         return self.drops, self.rises, *(self.lasting or ())
 
     @property
+    def moved(self) -> float:
+        """By how much the class falls and rises on average, together."""
+        return float(self.drops.mean() + self.rises.mean())
+
+    @property
     def p(self) -> float:
         """Of no drop or no rise, one-sided."""
         return max(map(_above, self.effects))
@@ -153,10 +159,11 @@ def find(model: VisionModel, samples: SampleTable, opened: Opener, seed: int = 0
 
 
 def _beside_marks(model: VisionModel, tried: list[_Tried], opened: Opener) -> list[_Tried]:
-    """The tests, broader parts that an answer follows tested anew with all marks that answers follow left in place.
+    """The tests, and in place of broader parts that are no more than marks what is left of them.
 
-    Where classes have their marks at different places, an exchange of a broader part moves two of them, and that of
-    one mark only one: the part would seem to tell more, though all of it is the marks.
+    Each that an answer follows is tested anew with all marks that answers follow left in place. Where classes have
+    their marks at different places, an exchange of a broader part moves two of them, and that of one mark only one: the
+    part would seem to tell more, though all of it is the marks.
     """
     marks = [t.part.region for t in tried if t.part.kind == "mark" and t.part.region is not None and _moves(t, t.p)]
     if not marks:
@@ -167,7 +174,8 @@ def _beside_marks(model: VisionModel, tried: list[_Tried], opened: Opener) -> li
         if t.pairs is None or t.part.kind == "mark" or not t.part.given or not _moves(t, t.p):
             return t
         x, others = (opened(rows.tolist()) for rows in t.pairs)
-        return replace(_tried(model, beside(t.part, held), t.label, t.c, t.members, x, others), pairs=t.pairs)
+        left = _tried(model, beside(t.part, held), t.label, t.c, t.members, x, others)
+        return replace(left, pairs=t.pairs) if left.moved < _LEFT * t.moved else t
 
     return [again(t) for t in tried]
 

@@ -62,6 +62,7 @@ class Review:
         contradicting: those pairs that are labelled differently.
         mislabelled: samples that are surely another class to the model (confident learning), the surest first.
         astray: confident and wrong, with the evidence at the border of the picture.
+        undoubted: classes whose labels the model cannot judge.
     """
 
     accuracy: float
@@ -71,6 +72,7 @@ class Review:
     contradicting: tuple[tuple[int, int], ...]
     mislabelled: tuple[int, ...]
     astray: tuple[int, ...]
+    undoubted: tuple[int, ...] = ()
 
 
 def review(samples: SampleTable, *, bounded: bool, seed: int = 0) -> Review:
@@ -94,6 +96,7 @@ def review(samples: SampleTable, *, bounded: bool, seed: int = 0) -> Review:
         contradicting=apart,
         mislabelled=mislabelled(samples) if bounded else (),
         astray=tuple(int(i) for i in order if stray[i]) if bounded else (),
+        undoubted=undoubted(samples) if bounded else (),
     )
 
 
@@ -108,10 +111,17 @@ def _calibration(samples: SampleTable, seed: int) -> Calibration:
 
 
 def duplicates(samples: SampleTable) -> tuple[tuple[int, int], ...]:
-    """Pairs of samples whose thumbnails and embeddings agree: one picture, perhaps stored or scaled anew."""
-    rows = samples.embedding - samples.embedding.mean(0)
+    """Pairs of samples that show one picture."""
+    return one_picture(samples.embedding, samples.thumbs)
+
+
+def one_picture(embedding: NDArray[np.float32], thumbs: NDArray[np.uint8]) -> tuple[tuple[int, int], ...]:
+    """Pairs of which thumbnails `(N, h, w, 3)` and embeddings `(N, D)` agree: one picture, perhaps stored or scaled
+    anew.
+    """
+    rows = embedding - embedding.mean(0)
     rows = rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)
-    thumbs = samples.thumbs.reshape(len(samples), -1).astype(np.float32)
+    thumbs = thumbs.reshape(len(thumbs), -1).astype(np.float32)
     found: list[tuple[int, int]] = []
     for start in range(0, len(rows), _BLOCK):
         alike = rows[start : start + _BLOCK] @ rows.T
@@ -125,14 +135,26 @@ def duplicates(samples: SampleTable) -> tuple[tuple[int, int], ...]:
 def mislabelled(samples: SampleTable) -> tuple[int, ...]:
     """Samples that the model holds for another class as surely as it holds that class's own (Northcutt et al. 2021).
 
-    The bar of a class is its mean probability among the samples that are labelled so.
+    The bar of a class is its mean probability among the samples that are labelled so. Neither from nor to a class of
+    `undoubted` is a label doubted.
     """
     known = np.flatnonzero(samples.known)
     if not len(known):
         return ()
     p, truth = samples.probabilities.astype(np.float64), samples.truth
+    blind = undoubted(samples)
     bars = np.array([p[truth == k, k].mean() if (truth == k).any() else np.inf for k in range(p.shape[1])])
+    bars[list(blind)] = np.inf
     over = np.where(p >= bars, p, -1)
     best: NDArray[np.int64] = over.argmax(1)
-    picked = [int(i) for i in known if over[i, best[i]] >= 0 and best[i] != truth[i]]
+    picked = [int(i) for i in known if over[i, best[i]] >= 0 and best[i] != truth[i] and truth[i] not in blind]
     return tuple(sorted(picked, key=lambda i: (p[i, truth[i]] - p[i, best[i]], i)))
+
+
+def undoubted(samples: SampleTable) -> tuple[int, ...]:
+    """Classes whose labels the model cannot judge: on their own pictures it holds another class for likelier.
+
+    On average, that is. Confident learning takes for granted that each class is its own pictures' likeliest.
+    """
+    p, truth = samples.probabilities.astype(np.float64), samples.truth
+    return tuple(int(k) for k in np.unique(truth[samples.known]) if p[truth == k].mean(0).argmax() != k)

@@ -45,6 +45,10 @@ class AuditOptions:
         typer.Option("--fail-if", help="Exit with 1 if a wrong reason, a weak slice, or any of them is found."),
     ] = None
 
+    training: Annotated[
+        str | None,
+        typer.Option("--training", help="Pictures that were learned from: similar ones beside errors, and leaks."),
+    ] = None
     truth: Annotated[
         Path | None,
         typer.Option("--truth", help="Of a detector: what is truly there; a COCO file, VOC or YOLO files, a table."),
@@ -99,7 +103,8 @@ def audit(
         vision = of.load(model) if of_batch is None else of_batch.load()
         looked = pictures if of_batch is None else of_batch.pictures()
         with console.progress():
-            found = run(vision, looked, layer=layer, given=beside.metadata, keep=out / "work", seed=seed)
+            given = {"given": beside.metadata, "training": beside.training}
+            found = run(vision, looked, layer=layer, keep=out / "work", seed=seed, **given)
             saved = [str(path) for path in found.save(out)]
             exported = [str(path) for kind in beside.kinds for path in found.export(kind, out)]
         report["results"].append(_entry(found, [*saved, *exported]))

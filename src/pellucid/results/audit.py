@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pellucid import storage
+from pellucid.audit.cases import Case
 from pellucid.audit.failures import FailureScore
 from pellucid.audit.findings import Findings
 from pellucid.audit.reasons import Reliance
@@ -49,6 +50,7 @@ class Audit(Findings, Result):
                     "confidence": float(self.samples.confidence[i]),
                     **({} if self.failure is None else {"chance of being wrong": float(self.failure.values[i])}),
                     "label looks wrong": int(i in suspects),
+                    **({"among training pictures": int(i in self.leaked)} if self.leaked else {}),
                     **{name: int(i in members) for name, members in groups.items()},
                 }
             )
@@ -108,6 +110,8 @@ class Audit(Findings, Result):
             "review": asdict(self.review),
             "record": asdict(self.record),
             "notes": self.notes,
+            "cases": [asdict(c) for c in self.cases],
+            "leaked": list(self.leaked),
             "facts": [] if self.failure is None else list(self.failure.facts),
         }
         values = {**arrays(self.samples), **regions, **({} if self.failure is None else self.failure.arrays())}
@@ -130,6 +134,7 @@ def read_audit(artefact: storage.Artefact) -> Audit:
         return Audit(
             samples, meta["sources"], meta["labels"], reasons, slices, _review(meta["review"]),
             storage.record_from(meta), meta["notes"], FailureScore.read(found, meta.get("facts", ())),
+            [Case.read(c) for c in meta.get("cases", ())], tuple(meta.get("leaked", ())),
         )  # fmt: skip
 
 
@@ -147,4 +152,5 @@ def _review(meta: dict[str, Any]) -> Review:
         contradicting=tuple((a, b) for a, b in meta["contradicting"]),
         mislabelled=tuple(meta["mislabelled"]),
         astray=tuple(meta["astray"]),
+        undoubted=tuple(meta.get("undoubted", ())),
     )

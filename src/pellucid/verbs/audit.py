@@ -12,12 +12,13 @@ import torch
 
 from pellucid.audit import reasons as wrong_reasons
 from pellucid.audit import slices
+from pellucid.audit.cases import cases, leaked
 from pellucid.audit.columns import describe
 from pellucid.audit.failures import failure_score
 from pellucid.audit.groups import Likeness
 from pellucid.audit.metadata import Given, known_of, source_in
 from pellucid.audit.review import review
-from pellucid.audit.samples import arrays, build, reread
+from pellucid.audit.samples import SampleTable, arrays, build, reread
 from pellucid.audit.truth import shortcomings
 from pellucid.engine.trace import interruptible
 from pellucid.errors import MediaError, ModelError, StorageError
@@ -31,6 +32,8 @@ from pellucid.verbs.records import opening, record, reloaded, reopened
 from pellucid.verbs.request import REQUESTS, Again, Maker, Request
 
 __all__ = ["Audit", "audit", "opened", "recompute"]
+
+Shown = str | Path | list[str | Path] | tuple[str | Path, ...] | Pictures
 
 _NO_LABELS = (
     "Nothing is known of the true classes, so this audit is reduced: what the answers rest on, and files that show one "
@@ -47,17 +50,19 @@ class AuditRequest(Request):
 
     layer: str | None = None
     given: Given = None
+    training: Shown | None = None
     seed: int = 0
 
 
 @interruptible
 def audit(
     model: ModelLike,
-    pictures: str | Path | list[str | Path] | tuple[str | Path, ...] | Pictures,
+    pictures: Shown,
     *,
     layer: str | None = None,
     given: Given = None,
     keep: str | Path | None = None,
+    training: Shown | None = None,
     seed: int = 0,
 ) -> Audit:
     """Where is it wrong, and why?
@@ -69,6 +74,8 @@ def audit(
         given: what is known of the pictures besides, by name a text for each: a site, a device, a year; or a CSV whose
             first column is the picture's file.
         keep: folder where finished batches are kept, so that a run goes on where it stopped.
+        training: pictures that the model learned from, given like `pictures`: beside wrong answers the most similar of
+            them are shown, and pictures that are in both are told. None: similar ones among `pictures`.
         seed: of whatever is random.
 
     Returns:
@@ -104,9 +111,11 @@ def audit(
     provenance = record(settled, weights, about, "audit", {"layer": layer}, None, run)
     bounded = settled.reading.bounded
     reviewed = review(samples, bounded=bounded, seed=seed)
+    sources = [source_in(looked, int(i)) for i in samples.positions]
+    pool, shown = (samples, sources) if training is None else _pool(settled, training, samples.layer, keep)
     return Audit(
         samples=samples,
-        sources=[source_in(looked, int(i)) for i in samples.positions],
+        sources=sources,
         labels=labels,
         reasons=found,
         slices=weak,
@@ -114,7 +123,16 @@ def audit(
         record=provenance,
         notes=notes,
         failure=failure_score(samples, reviewed.duplicates, seed) if bounded else None,
+        cases=cases(samples, pool, shown, labels),
+        leaked=() if training is None else leaked(samples, pool),
     )
+
+
+def _pool(model: VisionModel, training: Shown, layer: str, keep: str | Path | None) -> tuple[SampleTable, list[str]]:
+    """The table of the pictures that were learned from, and what opens each."""
+    looked = as_pictures(training, model.medium, absent=True)
+    _, pool = build(model, looked, layer, Path(keep) if keep is not None else None)
+    return pool, [source_in(looked, int(i)) for i in pool.positions]
 
 
 def requested(model: VisionModel, pictures: Any, asked: AuditRequest) -> Audit:

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from pellucid.audit.cases import Beside, Case
 from pellucid.audit.findings import Findings
 from pellucid.audit.paired import Paired
 from pellucid.audit.proof import Proof
@@ -61,6 +62,8 @@ def audit_card(found: Findings, title: str, *, file: str = "") -> Card:
     ):
         if members:
             parts.append(section(name, _row(found, members)))
+    for case in found.cases:
+        parts.append(_case(found, case))
     parts.append(section("What was tested", _tests(found.reasons), folded("Slices", slices_table(found.slices))))
     parts.append(drawer(found.record, file))
     return Card(title, lines[0], "".join(parts))
@@ -135,6 +138,34 @@ def _row(found: ShownTable | Findings, members: Sequence[int], reason: Reliance 
     return f'<div class="row">{"".join(shown)}</div>' + (paragraph(f"and {more} more, in the table") if more else "")
 
 
+def _case(found: Findings, case: Case) -> str:
+    """A wrong answer, the pictures most like it, and those whose lesson pulls towards the answer."""
+    s = found.samples
+    answer, truth = found.labels[int(s.answers[case.row])], found.labels[int(s.truth[case.row])]
+    rows = []
+    for name, besides in (("Most alike", case.alike), ("Whose lesson speaks most against its label", case.pulls)):
+        if besides:
+            rows.append(paragraph(name) + f'<div class="row">{"".join(map(_beside, besides))}</div>')
+    own = f'<div class="row">{_card(found, case.row, None)}</div>'
+    return folded(f"Surely {answer}, in truth {truth}: similar pictures", own + "".join(rows))
+
+
+def _beside(one: Beside) -> str:
+    try:
+        pixels = picture(np.asarray(_opened(one.source).resize((_SIDE, _SIDE))), one.label)
+    except (MediaError, IndexError):
+        pixels = ""
+    return f"<figure>{pixels}<figcaption>{spoken(one.label)} {number(one.value)}</figcaption></figure>"
+
+
+def _opened(source: str) -> Image.Image:
+    """A picture; of a clip the frame in the middle."""
+    if is_video(source):
+        middle: Image.Image = CLIP.open(source).clip(Plan("uniform", 3)).picture(1).pil()
+        return middle
+    return read_image(source).pil()
+
+
 def _card(found: ShownTable | Findings, i: int, reason: Reliance | None) -> str:
     s = found.samples
     truth = found.labels[int(s.truth[i])] if s.truth[i] >= 0 else ""
@@ -155,10 +186,7 @@ def _seen(found: ShownTable | Findings, i: int) -> Pixels:
     """What the model saw of a picture; of one that cannot be opened, its thumbnail."""
     source = found.sources[i]
     try:
-        if is_video(source):  # the frame in the middle
-            image = CLIP.open(source).clip(Plan("uniform", 3)).picture(1).pil()
-        else:
-            image = read_image(source).pil()
+        image = _opened(source)
     except (MediaError, IndexError):
         image = Image.fromarray(found.samples.thumbs[i])
     top, left, bottom, right = (float(v) for v in found.samples.boxes[i])
