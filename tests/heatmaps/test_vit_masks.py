@@ -105,7 +105,8 @@ def test_tis_does_not_hang_on_a_constant_in_the_score():
 # --- vit-cx ---
 
 
-def test_vit_cx_by_hand():
+@pytest.mark.parametrize("centred", [True, False])
+def test_vit_cx_by_hand(centred):
     net, x, z = vit(), noise(1, 3, SIZE, SIZE), 0.1 * noise(3, SIZE, SIZE, seed=5)[None]
     entering = []
     handle = net.blocks[-1].norm1.register_forward_hook(lambda _m, _a, y: entering.append(y))
@@ -121,12 +122,23 @@ def test_vit_cx_by_hand():
     masks = torch.stack([scaled[labels == k].mean(0) for k in range(int(labels.max()) + 1)])
     M = interpolate(masks[:, None], size=(SIZE, SIZE), mode="bilinear", align_corners=False)
     with torch.no_grad():
-        s = net(x * M + z * (1 - M))[:, 1] - net(x + z * (1 - M))[:, 1] + net(x)[0, 1] - net(z)[0, 1]
+        s = net(x * M + z * (1 - M))[:, 1] - net(x + z * (1 - M))[:, 1]
+        s = s - s.mean() if centred else s + net(x)[0, 1] - net(z)[0, 1]
     expected = (s[:, None, None] * M[:, 0]).sum(0) / M[:, 0].sum(0) / len(M)
-    (found,) = ViTCX(threshold=0.2, seed=5).explain(net, x, [1])
+    (found,) = ViTCX(threshold=0.2, seed=5, centred=centred).explain(net, x, [1])
     torch.testing.assert_close(found.values[0], expected, rtol=1e-3, atol=1e-5)
     assert found.facts == {"masks": [len(M)]}
     assert len(M) < 24
+
+
+def test_vit_cx_of_a_batch_is_that_of_each_input():
+    """Shorter lists of masks are filled up: neither they nor the mean that is taken off may count those."""
+    net, x = vit(), noise(3, 3, SIZE, SIZE)
+    x[1] *= 0.1
+    (found,) = ViTCX(threshold=0.3).explain(net, x, [1])
+    assert len(set(found.facts["masks"])) > 1
+    for each, values in zip(x, found.values, strict=True):
+        torch.testing.assert_close(ViTCX(threshold=0.3).attribute(net, each[None], 1)[0], values, rtol=1e-3, atol=1e-6)
 
 
 def test_vit_cx_wants_a_norm():

@@ -97,22 +97,25 @@ def complete_linkage(distances: Tensor, threshold: float) -> Tensor:
 )
 @dataclass(frozen=True, kw_only=True)
 class ViTCX(PerturbationMethod):
-    """`sum_m s_m M_m / (K sum_m M_m)`, `s_m = f(x M_m + z (1 - M_m)) - f(x + z (1 - M_m)) + f(x) - f(z)`.
+    """`sum_m (s_m - mean s) M_m / (K sum_m M_m)`, `s_m = f(x M_m + z (1 - M_m)) - f(x + z (1 - M_m))`.
 
     The map is `(N, *space)`. The masks are the channels that enter the last block, drawn at the size of the input and
-    scaled to 0..1; channels
-    closer than `threshold` are averaged. A mask's worth is the score where only it shows, corrected for what the
-    noise `z` alone does to the picture; each place takes the mean over the masks that show it, by their strength. The
-    score `f(z)` of noise alone, which the paper does not take off, moves the whole map so that zero is no evidence.
+    scaled to 0..1; channels closer than `threshold` are averaged. A mask's worth is the score where only it shows,
+    corrected for what the noise `z` alone does to the picture; each place takes the mean over the masks that show it,
+    by their strength. Masks cover most places more or less, so what all of them are worth is in every place of that
+    mean: it is taken off, and zero is as good as any place. `centred=False` gives the paper's values, which count from
+    the score of noise alone: `f(x) - f(z)` is added to each `s_m`, and no mean is taken off.
 
     Args:
         threshold: largest cosine distance within a cluster (complete linkage).
         noise: standard deviation of what shows where the mask is 0, in the model's units.
+        centred: False for values that count from noise alone.
         seed: of the noise.
     """
 
     threshold: float = 0.1
     noise: float = 0.1
+    centred: bool = True
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -146,7 +149,12 @@ class ViTCX(PerturbationMethod):
         with masked(job, job.inputs + z) as scorer:
             noisy = scorer(full, label=self.name)
             cost.add(scorer.cost)
-        worth = alone - noisy + gain[:, None]  # (N, M, T)
+        worth = alone - noisy  # (N, M, T)
+        if self.centred:
+            real = torch.arange(most, device=sizes.device) < sizes[:, None]
+            worth = worth - (worth * real[..., None]).sum(1, keepdim=True) / sizes[:, None, None]
+        else:
+            worth = worth + gain[:, None]
         maps = torch.stack([m.accumulate(w) for m, w in zip(full, worth, strict=True)])
         cover = torch.stack([m.accumulate(torch.ones(most, 1, device=sizes.device)) for m in full]).clamp(min=1e-6)
         values = maps / cover / sizes.reshape(-1, *[1] * (maps.ndim - 1))
