@@ -25,6 +25,12 @@ RECTIFIED = {
     "masked_fill": lambda x: x.masked_fill(x < 0, 0.0),
     "masked_fill_": lambda x: x.clone().masked_fill_(x <= 0, 0),
     "by index": by_index,
+    "leaky, of slope 0": lambda x: functional.leaky_relu(x, 0.0),
+    "leaky, of slope 0, in place": lambda x: functional.leaky_relu_(x.clone(), negative_slope=0.0),
+    "elu, of alpha 0": lambda x: functional.elu(x, 0.0),
+    "rrelu, of slopes 0": lambda x: functional.rrelu(x, 0.0, 0.0),
+    "half of it and its size": lambda x: (x + x.abs()) / 2,
+    "half of its size and it": lambda x: 0.5 * torch.add(abs(x), x),
 }
 
 
@@ -52,6 +58,44 @@ METHODS = ["deep-lift", "guided-backprop", "deconvnet", "lrp", "full-grad"]
 def test_a_rectifier_is_one_however_it_is_written(spelling, name):
     net, plain, x = pair(RECTIFIED[spelling])
     found, expected = (get_method(name).attribute(n, x, 1) for n in (net, plain))
+    torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-5 * float(expected.abs().max()))
+
+
+BENT = {
+    "leaky_relu": lambda x: functional.leaky_relu(x, 0.01),
+    "elu": lambda x: functional.elu(x, alpha=0.5),
+    "rrelu": lambda x: functional.rrelu(x, 0.0, 0.5),
+}
+
+
+@pytest.mark.parametrize("name", ["guided-backprop", "deconvnet"])
+@pytest.mark.parametrize("function", BENT)
+def test_what_is_no_rectifier_is_led_through_by_its_gradient_and_named(function, name):
+    net, x = seeded(lambda: Net(BENT[function], functional.relu)).eval(), noise(2, 3, 8, 8)
+    (found,) = get_method(name).explain(net, x, [1])
+    assert [f"`{function}` (1x)" in note for note in found.notes] == [True]
+    with pytest.raises(MethodError, match=f"`{function}`, for which there is no rule"):
+        get_method(name, strict=True).explain(net, x, [1])
+
+
+@pytest.mark.parametrize("between", [lambda x: x + 2 * x.abs(), lambda x: x + (2 * x).abs(), lambda x: x - x.abs()])
+def test_a_sum_with_another_size_is_no_rectifier(between):
+    """Beside a network whose sum is hidden from the rules: the plain gradient leads through it."""
+
+    class Hidden(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, x):
+            ctx.save_for_backward(x)
+            return between(x)
+
+        @staticmethod
+        def backward(ctx, g):
+            leaf = ctx.saved_tensors[0].detach().requires_grad_()
+            with torch.enable_grad():
+                return torch.autograd.grad(between(leaf), leaf, g)
+
+    nets = [seeded(lambda f=f: Net(f, functional.relu)).eval() for f in (between, Hidden.apply)]
+    found, expected = (get_method("guided-backprop").attribute(net, noise(2, 3, 8, 8), 1) for net in nets)
     torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-5 * float(expected.abs().max()))
 
 

@@ -276,8 +276,8 @@ class RuleTable:
     unruled: frozenset[str] | None = None
 
     def misses(self, name: str) -> bool:
-        """Whether a function needs a rule and has none."""
-        return name not in self.rules and (name not in self.plain if self.unruled is None else name in self.unruled)
+        """Whether a function needs a rule and has none, or one that did not fit the call."""
+        return (name not in self.rules and name not in self.plain) if self.unruled is None else name in self.unruled
 
     def with_rules(self, **changed: Rule | None) -> RuleTable:
         """The table with other rules; None takes one out."""

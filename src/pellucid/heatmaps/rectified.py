@@ -11,7 +11,7 @@ from torch.nn import functional
 from pellucid.engine import Cost
 from pellucid.engine.backward import RuleTable
 from pellucid.engine.rules.pointwise import ACTIVATIONS
-from pellucid.engine.rules.rectifiers import MASKED, RECTIFIERS, Deconvolved, Guided
+from pellucid.engine.rules.rectifiers import DISGUISES, RECTIFIERS, Deconvolved, Guided
 from pellucid.errors import MethodError
 from pellucid.heatmaps.base import Attribution, method
 from pellucid.heatmaps.cam import GradCAM
@@ -38,7 +38,7 @@ class DeconvNet(RuleMethod):
 
     def rules(self) -> RuleTable:
         """One rule for every spelling of a rectifier."""
-        return RuleTable(dict.fromkeys((*RECTIFIERS, *MASKED), Deconvolved()), unruled=ACTIVATIONS)
+        return RuleTable(dict.fromkeys((*RECTIFIERS, *DISGUISES), Deconvolved()), unruled=ACTIVATIONS)
 
 
 @method(
@@ -58,7 +58,7 @@ class GuidedBackprop(RuleMethod):
 
     def rules(self) -> RuleTable:
         """One rule for every spelling of a rectifier."""
-        return RuleTable(dict.fromkeys((*RECTIFIERS, *MASKED), Guided()), unruled=ACTIVATIONS)
+        return RuleTable(dict.fromkeys((*RECTIFIERS, *DISGUISES), Guided()), unruled=ACTIVATIONS)
 
 
 @method(

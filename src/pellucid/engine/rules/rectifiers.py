@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.graph import get_gradient_edge
 
 from pellucid.engine.backward import Call, Rule
 
@@ -20,17 +21,18 @@ RECTIFIERS = (
     "min", "fmax", "fmin",
 )  # fmt: skip
 """Names of functions that are, or may be, rectifiers."""
-MASKED = ("masked_fill", "mul")
+DISGUISES = ("masked_fill", "mul", "add", "leaky_relu", "elu", "rrelu")
 """Names of functions that a rectifier may be written with, and that mostly are something else."""
+_SLOPES = {"leaky_relu": ("negative_slope",), "elu": ("alpha",), "rrelu": ("lower", "upper")}
 
 
 def follows(call: Call) -> tuple[int, Tensor] | None:
     """Of a call that is a rectifier: the place of its input, and where it follows the input; None for other calls."""
     live = call.live()
-    if len(live) != 1:
-        return None
-    x: Any = call.args[live[0]]
     name = call.name
+    if len(live) != 1:
+        return _of_its_size(call) if name == "add" and live == [0, 1] else None
+    x: Any = call.args[live[0]]
     if name in ("relu", "relu6"):
         return live[0], (x > 0) & (x < 6) if name == "relu6" else x > 0
     if name == "hardtanh":
@@ -49,6 +51,9 @@ def follows(call: Call) -> tuple[int, Tensor] | None:
         if not isinstance(other, Tensor):
             return None
         return live[0], x > other if name in ("maximum", "fmax", "max") else x < other
+    if name in _SLOPES and live == [0]:
+        flat = all(call.argument(k, slope, 1.0) == 0 for k, slope in enumerate(_SLOPES[name], 1))
+        return (0, x > 0) if flat else None
     if name == "masked_fill" and live == [0] and call.args[2] == 0:
         return _of_its_sign(0, x, call.args[1].logical_not())
     if name == "mul" and len(call.args) == 2 and isinstance(call.args[1 - live[0]], Tensor):
@@ -69,6 +74,19 @@ def _of_its_sign(place: int, x: Tensor, mask: Tensor) -> tuple[int, Tensor] | No
     return place, on
 
 
+def _of_its_size(call: Call) -> tuple[int, Tensor] | None:
+    """`x + |x|`, which is the rectifier twice."""
+    if call.kwargs.get("alpha", 1) != 1:
+        return None
+    for place in (0, 1):
+        x, node = call.args[place], call.args[1 - place].grad_fn
+        if node is not None and node.name() == "AbsBackward0":
+            (source,) = node.next_functions
+            if source == tuple(get_gradient_edge(x))[:2]:
+                return place, x > 0
+    return None
+
+
 @dataclass(frozen=True)
 class Rectified(Rule):
     """`g` where the rectifier follows its input: the gradient, with one convention at the bounds."""
@@ -86,7 +104,8 @@ class Rectified(Rule):
         x = call.args[place]
         if value.shape != x.shape:
             return None
-        return call.rerouted(value, [place], lambda g: (self.back(g, on),))
+        slope = 2.0 if call.name == "add" else 1.0
+        return call.rerouted(value, [place], lambda g: (self.back(g, on) * slope,))
 
     def back(self, g: Tensor, on: Tensor) -> Tensor:
         """What goes on of a gradient."""
