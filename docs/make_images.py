@@ -20,19 +20,17 @@ from typing import Any, Protocol
 
 import torch
 from matplotlib.figure import Figure
+from method_pictures import OF_METHODS
 from PIL import Image
 
 import pellucid as pl
 from pellucid.heatmaps import (
-    LRP,
     RISE,
     CompleteRegion,
-    DeepLIFT,
     IntegratedGradients,
     LayerCAM,
     NecessaryRegion,
     SufficientRegion,
-    get_method,
 )
 from pellucid.render import figure_png
 
@@ -46,10 +44,10 @@ class Drawn(Protocol):
 
 IMAGES = Path(__file__).parent / "images"
 LARGEST = 250_000  # bytes a picture
+OF_A_PAGE = 160_000  # of those on the methods' own pages
 TRUE_COLOUR = 60_000  # bytes from which on a picture gets a palette
 SHEETS = 200_000  # of those that are all textures and crops
 UNITS = [0, 1, 2, 3, 4, 5]
-CAMS = "cam,grad-cam,grad-cam++,xgrad-cam,hires-cam,layer-cam"
 
 
 def coffee(model: pl.VisionModel) -> pl.Heatmaps:
@@ -108,28 +106,6 @@ def boxes(model: pl.VisionModel) -> pl.Heatmaps:
     return pl.explain(toy, "sample:coffee", RISE(samples=2048), ["box:bright", "box:dark", "box:bright/left"])
 
 
-class _Pooled(torch.nn.Module):
-    """The embedded classifier's features, pooled: an embedding."""
-
-    def __init__(self, network: Any) -> None:
-        super().__init__()
-        self.network = network
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """`(N, D)`."""
-        pooled: torch.Tensor = self.network.global_pool(self.network.forward_features(x))
-        return pooled
-
-
-def pair(model: pl.VisionModel) -> pl.Heatmaps:
-    """Two views of one cat."""
-    embedding = pl.wrap(_Pooled(model.module).eval(), task="embedding", transform=model.preprocess, name="embedding")
-    with tempfile.TemporaryDirectory() as folder:
-        turned = pl.read_image("sample:cat").pil().rotate(15, Image.Resampling.BICUBIC).crop((70, 40, 410, 280))
-        turned.save(view := Path(folder) / "the-cat-turned.png")
-        return pl.explain(embedding, view, ["integrated-jacobians", "grad-cam"], "pair:sample:cat")
-
-
 def _bright_and_dark(batch: torch.Tensor) -> list[dict[str, list[Any]]]:
     """A box around what is bright and one around what is dark; a score is how much of its box is so."""
     answers: list[dict[str, list[Any]]] = []
@@ -158,65 +134,9 @@ def ways(model: pl.VisionModel) -> pl.Heatmaps:
     return pl.explain(model, "sample:cat", method=[SufficientRegion(many=3, baseline=b) for b in ("zero", "blur")])
 
 
-def cams(model: pl.VisionModel) -> pl.Heatmaps:
-    """Six class activation maps, out of one pass."""
-    return pl.explain(model, "sample:motorcycle", method=CAMS)
-
-
-def gradients(model: pl.VisionModel) -> pl.Heatmaps:
-    """The methods that explain the input's pixels."""
-    methods = ["saliency", "input-x-gradient", IntegratedGradients(max_steps=100)]
-    return pl.explain(model, "sample:rocket", method=methods)
-
-
-def rectified(model: pl.VisionModel) -> pl.Heatmaps:
-    """Gradients that rectifiers let through by another rule."""
-    return pl.explain(model, "sample:rocket", method="deconvnet,guided-backprop,guided-grad-cam")
-
-
-def smoothed(model: pl.VisionModel) -> pl.Heatmaps:
-    """Gradients averaged over random copies."""
-    return pl.explain(model, "sample:rocket", method="smooth-grad,smooth-grad-squared,var-grad,expected-gradients")
-
-
-def relevance(model: pl.VisionModel) -> pl.Heatmaps:
-    """The score itself, led back by rules."""
-    return pl.explain(
-        model, "sample:rocket", method=[LRP(), LRP(composite="epsilon-gamma-box"), DeepLIFT(baseline="blur")]
-    )
-
-
-def paths(model: pl.VisionModel) -> pl.Heatmaps:
-    """Integrals on paths that leave the straight line, or weigh it otherwise."""
-    return pl.explain(model, "sample:rocket", method="blur-ig,guided-ig,idgi,integrated-decision-gradients,agi,xrai")
-
-
-def shares(model: pl.VisionModel) -> pl.Heatmaps:
-    """More ways to share the score out by rules."""
-    return pl.explain(model, "sample:rocket", "attn-lrp,cp-lrp,libra-gradients,full-grad,excitation-backprop,crp")
-
-
-def layer_paths(model: pl.VisionModel) -> pl.Heatmaps:
-    """Integrals at a layer in the middle, as the input goes from the baseline to the picture."""
-    names = ("conductance", "internal-influence", "layer-integrated-gradients")
-    return pl.explain(model, "sample:rocket", method=[get_method(name, layer="blocks.4") for name in names])
-
-
 def every_method(model: pl.VisionModel) -> pl.Heatmaps:
     """All white-box methods that suit, on one sheet."""
     return pl.explain(model, "sample:cat", method=pl.advise(model).methods())
-
-
-def newer_cams(model: pl.VisionModel) -> pl.Heatmaps:
-    """Class activation maps since 2019."""
-    methods = "fem,kpca-cam,shapley-cam,smooth-grad-cam++,integrated-grad-cam,relevance-cam"
-    return pl.explain(model, "sample:motorcycle", method=methods)
-
-
-def more_cams(model: pl.VisionModel) -> pl.Heatmaps:
-    """Class activation maps by eigenvectors, cell by cell, against neighbours, and at several layers."""
-    methods = "eigen-cam,eigen-grad-cam,grad-cam-elementwise,finer-cam,refine-cam,multi-scale-cam"
-    return pl.explain(model, "sample:motorcycle", method=methods)
 
 
 def channels(model: pl.VisionModel) -> pl.Heatmaps:
@@ -321,9 +241,9 @@ def video_overlay(_model: pl.VisionModel) -> pl.VideoHeatmap:
 PICTURES: dict[str, Callable[[pl.VisionModel], Drawn]] = {
     f.__name__: f
     for f in (
-        coffee, boxes, pair, enough, ways, cams, gradients, rectified, smoothed, relevance, shares, paths, layer_paths,
-        newer_cams, more_cams, every_method, channels, depth, contrast, superpixels, local_tree, importance_channels,
-        importance_folder, units, espresso, layers, stages, atlas, concepts, tree, why, video_motion, brain,
+        *OF_METHODS, coffee, boxes, enough, ways, every_method, channels, depth, contrast, superpixels, local_tree,
+        importance_channels, importance_folder, units, espresso, layers, stages, atlas, concepts, tree, why,
+        video_motion, brain,
     )
 }  # fmt: skip
 
@@ -449,7 +369,7 @@ VIDEOS: dict[str, Callable[[pl.VisionModel], pl.VideoHeatmap]] = {f.__name__: f 
 
 def write(name: str, found: Drawn) -> Path:
     """The panel as PNG, in true colour if that is small, else with a palette of its own, dithered."""
-    buffer = io.BytesIO()
+    largest = OF_A_PAGE if name in {drawn.__name__ for drawn in OF_METHODS} else LARGEST
     for dpi in (100, 90, 80, 70, 60, 50, 45):
         figure = found.figure(top=6, pictures=6) if isinstance(found, pl.Concepts) else found.figure()
         panel = Image.open(io.BytesIO(figure_png(figure, dpi)))
@@ -457,11 +377,11 @@ def write(name: str, found: Drawn) -> Path:
         for picture in (panel, panel.quantize(256, method=Image.Quantize.FASTOCTREE) if sheet else dithered(panel)):
             buffer = io.BytesIO()
             picture.save(buffer, "PNG", optimize=True)
-            if buffer.tell() < (TRUE_COLOUR if picture is panel else SHEETS if sheet else LARGEST):
+            if buffer.tell() < (TRUE_COLOUR if picture is panel else SHEETS if sheet else largest):
                 path = IMAGES / f"{name}.png"
                 path.write_bytes(buffer.getvalue())
                 return path
-    raise SystemExit(f"{name} does not fit into {LARGEST} bytes: explain fewer things in it.")
+    raise SystemExit(f"{name} does not fit into {largest} bytes: explain fewer things in it.")
 
 
 def main(names: list[str]) -> None:

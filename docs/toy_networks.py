@@ -1,7 +1,7 @@
 """Small networks behind some of the documentation's pictures, where no trained one is at hand that may be shown.
 
-A transformer learns in half a minute which coloured discs are in a picture; a detector of the same discs is set by hand;
-the embedded classifier reads each place by itself. So it is known beforehand what a map has to show.
+A transformer learns in half a minute which coloured discs are in a picture; a detector of the same discs is set by
+hand; the embedded classifier reads each place by itself. So it is known beforehand what a map has to show.
 """
 
 from typing import Any
@@ -35,8 +35,8 @@ def discs(count: int, seed: int) -> tuple[Tensor, Tensor]:
     there = (torch.rand(count, len(COLOURS), generator=generator) < 0.5).float()
     for picture, row in zip(pictures, there, strict=True):
         corners = torch.randperm(4, generator=generator).tolist()  # one for each, so that none covers another
-        moved = torch.rand(4, 2, generator=generator) * (SIDE / 2 - 2 * RADIUS) + RADIUS
-        spots = [(SIDE / 2 * (k // 2) + float(y), SIDE / 2 * (k % 2) + float(x)) for k, (y, x) in zip(corners, moved)]
+        moved = (torch.rand(4, 2, generator=generator) * (SIDE / 2 - 2 * RADIUS) + RADIUS).tolist()
+        spots = [(SIDE / 2 * (k // 2) + y, SIDE / 2 * (k % 2) + x) for k, (y, x) in zip(corners, moved, strict=True)]
         _painted(picture, RING, spots[0], inner=3)
         for colour, on, spot in zip(COLOURS.values(), row.tolist(), spots[1:], strict=True):
             if on:
@@ -81,7 +81,8 @@ class Discs(nn.Module):
         super().__init__()
         self.colours = nn.Sequential(nn.Conv2d(3, len(COLOURS), 1), nn.ReLU())
         find = self.colours[0]
-        assert isinstance(find, nn.Conv2d) and find.bias is not None
+        assert isinstance(find, nn.Conv2d)
+        assert find.bias is not None
         with torch.no_grad():
             for k, colour in enumerate(COLOURS.values()):
                 direction = torch.tensor(colour) - sum(colour) / 3

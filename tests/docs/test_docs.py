@@ -218,7 +218,7 @@ def test_pictures_are_small_made_by_the_script_and_used():
     assert all(p.stat().st_size < 250_000 for p in pictures)
     assert sum(p.stat().st_size for p in pictures) < 125_000 * len(pictures)
     used = {Path(link).name for page in PAGES for link in LINK.findall(page.read_text())}
-    script = (ROOT / "docs" / "make_images.py").read_text()
+    script = "".join((ROOT / "docs" / f"{name}.py").read_text() for name in ("make_images", "method_pictures"))
     for p in pictures:
         assert p.name in used
         assert f"def {p.stem}(" in script

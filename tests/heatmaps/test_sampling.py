@@ -282,6 +282,21 @@ def test_aise_spends_its_windows_near_the_object():
     assert share(adaptive) > 1.5 * share(spread)
 
 
+@pytest.mark.parametrize("sign", [1, -1])
+def test_aise_is_zero_where_there_is_no_evidence_and_has_its_sign_elsewhere(sign):
+    """A score linear in the picture, far from 0 without any: a window's worth is twice its own part."""
+    weights = torch.zeros(8, 8)
+    weights[6, 6] = sign
+    net, x = linear(weights)
+    net[1].bias.data.fill_(100.0)
+    (found,) = AISE(samples=200, widths=(0.1,)).explain(net, x, [None])
+    values = found.values[0] * sign
+    top = divmod(int(values.argmax()), values.shape[1])
+    assert all(6 / 8 <= (at + 0.5) / size <= 7 / 8 for at, size in zip(top, values.shape, strict=True))
+    assert values[: values.shape[0] // 2].abs().max() < 0.02 * values.max()
+    assert found.facts["samples"] == [200]
+
+
 def test_aise_of_a_box_looks_around_it():
     """In the planted scene, the pixels of each square alone carry its box."""
     model, x = pl.wrap(Squares(), task="boxes"), scene()

@@ -16,6 +16,8 @@ from pellucid.engine.hooks import Behind, Hooks
 from pellucid.engine.misfit import OUTPUTS_ONLY
 from pellucid.errors import ModelError
 
+_NO_GRADIENT = "torch::autograd::WarnNotImplemented"
+
 
 def watch_edges(module: nn.Module, hooks: Hooks) -> None:
     """Refuse a pass with a graph in which a quantised layer passes no gradient on, as long as the hooks are there.
@@ -26,7 +28,7 @@ def watch_edges(module: nn.Module, hooks: Hooks) -> None:
     if not any(map(quantised, (part for _, part in parts))):
         return
     for name, part in parts:
-        if next(part.children(), None) is None:
+        if quantised(part) or next(part.children(), None) is None:
             hooks.behind(part, _refusal(name))
 
 
@@ -50,7 +52,8 @@ def _refusal(name: str) -> Behind:
 def _severed(given: Any, output: Any) -> bool:
     """Whether what a layer was given has a graph, and none of its answer's graph leads back to it.
 
-    An answer may have a graph that leads to the layer's weights alone.
+    An answer may have a graph that leads to the layer's weights alone, or one that ends in a function of which torch
+    knows no gradient, and says so in a warning only.
     """
     starts = {get_gradient_edge(t).node for t in _with_graph(given)}
     if not starts:
@@ -61,6 +64,8 @@ def _severed(given: Any, output: Any) -> bool:
         node = waiting.pop(0)
         if node in starts:
             return False
+        if node.name() == _NO_GRADIENT:
+            continue
         following = [n for n, _ in node.next_functions if n is not None and n not in seen]
         seen.update(following)
         waiting += following

@@ -78,19 +78,17 @@ class GaussianMasks(Masks):
 class AISE(PerturbationMethod):
     """Few soft windows, placed adaptively; the map is the kernel-weighted mean of their worth. `(N, *space)`.
 
-    A window `g` with its centre at `c` is worth `f(g x + (1 - g) b) - f((1 - g) x + g b)`: the score with it alone,
-    less the score without it. For each width, four tenths of the centres go out evenly. The others follow in rounds
-    of ten, each to the place with the greatest sum of what the windows around it are worth and of how little is known
-    about it. `map_i = sum_m g_m(i) worth_m / sum_m g_m(i)`, averaged over the widths: dividing by the density of the
+    A window `g` with its centre at `c` is worth what it shows of the score plus what its absence takes, `f(g x +
+    (1 - g) b) - f(b) + f(x) - f((1 - g) x + g b)`: twice its share, where shares add up. For each width, four tenths
+    of the centres go out evenly. The others follow in rounds of ten, each to the place with the greatest sum of what
+    the windows around it are worth and of how little is known about it. `map_i = sum_m g_m(i) worth_m / sum_m g_m(i)`, averaged over the widths: dividing by the density of the
     windows keeps places from gaining by mere attention.
 
     Of a detector's box the windows stay in its surroundings, one and a half times its size, and `widths` are shares of
-    these. The worth of a window is then what it shows of the score plus what its absence takes, `f(g x + (1 - g) b) -
-    f(b) + f(x) - f((1 - g) x + g b)`, and one more window of no worth is counted everywhere, so that places which none
-    has reached have none.
+    these. One more window of no worth is then counted everywhere, so that places which none has reached have none.
 
     Args:
-        samples: forwards for each input and target; every window takes two.
+        samples: forwards for each input and target; every window takes two, and two show all and nothing.
         widths: standard deviations of the windows, in shares of each axis.
         explore: weight of what is unknown against what is known, 0 to 1; 1 fills the picture evenly.
         baseline: what shows where the mask is 0: a name such as `zero` (see the page on baselines), or a tensor.
@@ -119,20 +117,13 @@ class AISE(PerturbationMethod):
         """A search for each target, for all inputs side by side."""
         frames = [_frames(target, job) for target in _fixed(job)]
         with masked(job, self.baseline, self.seed) as scorer:
-            shown = (scorer.plain() - scorer.blank()).cpu() if any(frames) else None  # (N, T)
-            return [
-                self._search(scorer, job, t, each, shown[:, t] if each and shown is not None else None)
-                for t, each in enumerate(frames)
-            ]
+            shown = (scorer.plain() - scorer.blank()).cpu()  # (N, T)
+            return [self._search(scorer, job, t, each, shown[:, t]) for t, each in enumerate(frames)]
 
-    def _search(
-        self, scorer: MaskScorer, job: Job, target: int, frames: Sequence[Frame], shown: Tensor | None
-    ) -> Attribution:
+    def _search(self, scorer: MaskScorer, job: Job, target: int, frames: Sequence[Frame], shown: Tensor) -> Attribution:
         """The map of one target; of a box the `frames` around it, and what all that is `shown` adds, `(N,)`."""
-        inside = shown is not None
         frames = frames or [()] * len(job.inputs)
-        budget = self.samples - 2 if inside else self.samples
-        count = budget // 2 // len(self.widths)
+        count = (self.samples - 2) // 2 // len(self.widths)
         maps, moved = [], []
         for width in self.widths:
             centres = self._even(max(2, round(_FIRST * count)), job.space).expand(len(job.inputs), -1, -1)
@@ -143,15 +134,14 @@ class AISE(PerturbationMethod):
                 centres = torch.cat([centres, fresh], 1)
                 worth = torch.cat([worth, self._worth(scorer, fresh, width, target, frames)], 1)
             moved.append(worth.amax(1) - worth.amin(1) > STILL * worth.abs().amax(1))
-            if shown is not None:
-                worth = worth + shown[:, None]
+            worth = worth + shown[:, None]
             found = [_regress(c, w, width, job, frame) for c, w, frame in zip(centres, worth, frames, strict=True)]
             maps.append(torch.stack(found))
         still = ~torch.stack(moved).any(0)
         values = torch.stack(maps).mean(0)
         values[still.to(values.device)] = 0
         notes = [STILL_NOTE] if still.any() else []
-        facts = {"samples": [2.0 * count * len(self.widths) + 2.0 * inside] * len(values)}
+        facts = {"samples": [2.0 * count * len(self.widths) + 2.0] * len(values)}
         return Attribution(values, notes=notes, facts=facts, cost=scorer.cost)
 
     def _even(self, count: int, space: Sequence[int]) -> Tensor:

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from pellucid.engine import Cost
 from pellucid.engine.ahead import Ahead
 from pellucid.engine.memory import Memory
+from pellucid.engine.misfit import NEVER_MOVES, NO_SLOPE
 from pellucid.engine.opaque import require_layers
 from pellucid.engine.run import batch_note
 from pellucid.engine.trace import interruptible
@@ -141,6 +142,7 @@ class Method(ABC):
 
 
 M = TypeVar("M", bound=type[Method])
+_OF_SLOPES = ("gradient", "propagation", "path")  # families whose maps are zero where the score has no slope
 METHODS: Registry[type[Method]] = Registry("method", listing=True, otherwise="`pellucid methods` lists them.")
 
 
@@ -176,6 +178,10 @@ def explain_all(
     with torch.inference_mode(False):  # a caller's inference mode would make every tensor here read-only
         job = dataclasses.replace(prepare(model, inputs, targets), memory=memory, ahead=ahead)
         found = _run_groups(methods, job)
+        for m, of_method in zip(methods, found, strict=True):
+            for attribution in of_method if m.family in _OF_SLOPES else ():
+                told = attribution.values.any() or {NO_SLOPE, NEVER_MOVES} & {*attribution.notes}
+                attribution.notes += [] if told else [NO_SLOPE]
         for attribution in (a for of_method in found for a in of_method):
             attribution.notes += batch_note(job.module)
         return found

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from pellucid.engine import Capture, Cost, adaptive_batches, default_batch
 from pellucid.engine.baselines import make_baseline
+from pellucid.engine.misfit import NEVER_MOVES, NO_SLOPE
 from pellucid.errors import MethodError
 from pellucid.heatmaps.base import Attribution, Method, method
 from pellucid.heatmaps.jumps import NEAR, Jump, jump
@@ -98,9 +99,7 @@ class IntegratedGradients(Method):
             ]
         notes = []
         if not values.any():
-            notes.append(
-                "The baseline equals the input (or the score never moves), so the map is zero: choose another."
-            )
+            notes.append(NO_SLOPE if any(bool(path.change.any()) for path, _ in draws) else NEVER_MOVES)
         elif self.tolerance is not None and max(gap) > self.tolerance:
             worst = max(range(len(draws)), key=lambda d: float(found[d].gap.max()))
             why = _jumped(*draws[worst], jumps[worst], self.tolerance) or (

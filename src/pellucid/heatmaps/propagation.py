@@ -53,6 +53,8 @@ def led_back(job: Job, rules: RuleTable, name: str, *, strict: bool = False, acc
         with run:
             _, scores = capture.scored(job.inputs, score)
         require_way_back(scores)
+        if not run.acted:
+            capture.gradients(scores[:1], last=False)  # a score that is cut off from the input is refused as such
         require_action(run, name)
         led = Led([], [s.detach() for s in scores], run)
         for k, s in enumerate(scores):

@@ -272,13 +272,14 @@ def _last_of(found: Sequence[Layer]) -> Layer:
     alive = _alive(found, COVERAGE) or _alive(before, 1e-12) or _alive(found, 1e-12)
     if not alive and found:
         raise LayerError(
-            "The target's gradient is zero at every layer (a head of zeros, or a score cut off from the input), so no "
-            "layer can be chosen: load trained weights, or choose another target."
+            "The target's gradient is zero at every layer (a head of zeros, rounding, or a score cut off from the "
+            "input), so no layer can be chosen: load trained weights, choose another target, or use occlusion, which "
+            "needs no gradient."
         )
     if not alive:
         raise LayerError(
             "No layer of this model reads as a picture of its input and carries gradient to the target; use a method "
-            "that needs no layer, such as integrated-gradients."
+            "that needs no layer, such as integrated-gradients, or (of a quantised model) no gradient, such as occlusion."
         )
     return alive[-1]
 

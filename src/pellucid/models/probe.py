@@ -231,8 +231,8 @@ class _Recorder:
             self._readings[name] = [of_one_run(r, seen.joining(r)) for r in seen.readings]
         return found
 
-    def _reduce(self, name: str, run: _Run, gradient: Tensor) -> None:
-        if run.sketch is None:
+    def _reduce(self, name: str, run: _Run, gradient: Tensor | None) -> None:
+        if run.sketch is None and gradient is not None:  # None behind a function of which torch knows no gradient
             run.sketch = sketch(gradient)
             if gradient.shape == self.runs[name][-1].shape:
                 cells = (r.to_map(gradient.detach().float()).abs().sum(1)[0] for r in self._readings.get(name, ()))
