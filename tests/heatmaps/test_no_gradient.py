@@ -1,4 +1,4 @@
-"""Networks through which no gradient leads, or only one of zero: each is told as what it is, with a method that works."""
+"""Networks that lead no gradient back, or only one of zero: each is told as what it is, and what works instead."""
 
 import warnings
 

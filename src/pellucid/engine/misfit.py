@@ -20,8 +20,8 @@ _SIZES = ("size", "shape", "channels", "dimension", "expected input", "must matc
 _NO_GRAPH = ("requires grad", "does not require grad", "inference tensor", "is not implemented for", "derivative for")
 OUTPUTS_ONLY = "use a method that needs only outputs, such as occlusion, rise or kernel-shap"
 NO_SLOPE = (
-    "The map is zero everywhere: the score has no slope at this input (rounding, quantised numbers, rectifiers that are "
-    f"shut): {OUTPUTS_ONLY}."
+    "The map is zero everywhere: the score has no slope at this input (rounding, quantised numbers, rectifiers that "
+    f"are shut): {OUTPUTS_ONLY}."
 )
 NEVER_MOVES = "The baseline equals the input (or the score never moves), so the map is zero: choose another."
 _LONGEST = 200  # letters of a reason

@@ -81,8 +81,8 @@ class AISE(PerturbationMethod):
     A window `g` with its centre at `c` is worth what it shows of the score plus what its absence takes, `f(g x +
     (1 - g) b) - f(b) + f(x) - f((1 - g) x + g b)`: twice its share, where shares add up. For each width, four tenths
     of the centres go out evenly. The others follow in rounds of ten, each to the place with the greatest sum of what
-    the windows around it are worth and of how little is known about it. `map_i = sum_m g_m(i) worth_m / sum_m g_m(i)`, averaged over the widths: dividing by the density of the
-    windows keeps places from gaining by mere attention.
+    the windows around it are worth and of how little is known about it. `map_i = sum_m g_m(i) worth_m / sum_m g_m(i)`,
+    averaged over the widths: dividing by the density of the windows keeps places from gaining by mere attention.
 
     Of a detector's box the windows stay in its surroundings, one and a half times its size, and `widths` are shares of
     these. One more window of no worth is then counted everywhere, so that places which none has reached have none.

@@ -279,7 +279,8 @@ def _last_of(found: Sequence[Layer]) -> Layer:
     if not alive:
         raise LayerError(
             "No layer of this model reads as a picture of its input and carries gradient to the target; use a method "
-            "that needs no layer, such as integrated-gradients, or (of a quantised model) no gradient, such as occlusion."
+            "that needs no layer, such as integrated-gradients, or (of a quantised model) no gradient, such as "
+            "occlusion."
         )
     return alive[-1]
 
