@@ -57,6 +57,13 @@ BENDS = {
     "einsum": lambda h: torch.einsum("nij,nkj->nik", h, h) @ h,
     "overlapping maxima": lambda h: functional.max_pool1d(h, 3, 1, 1),
     "overlapping maxima in two dimensions": lambda h: functional.max_pool2d(h[:, None], 3, 1, 1)[:, 0],
+    "the larger of two": lambda h: torch.maximum(h, h.flip(-1)),
+    "the larger of two, in another shape": lambda h: torch.max(h, other=h.mean(1, keepdim=True)),
+    "the lesser of two": lambda h: torch.fmin(h, h.flip(1)),
+    "the largest of a stack": lambda h: torch.stack([h, h.flip(1), 0 * h]).max(0).values,
+    "a rectifier by a stack": lambda h: torch.stack([torch.zeros_like(h), h]).max(dim=0)[0],
+    "the least along an axis": lambda h: h.min(1, keepdim=True)[0].expand(-1, 6, -1),
+    "the largest of all": lambda h: h * torch.stack([row.max() for row in h])[:, None, None],
     "the largest": lambda h: functional.adaptive_max_pool1d(h, 1).expand(-1, -1, 8),
 }
 
@@ -77,6 +84,20 @@ def test_it_is_complete_through_every_function(name):
     change = net(x)[:, 1] - net(reference)[:, 1]
     torch.testing.assert_close(found.values.flatten(1).sum(1), change, rtol=1e-3, atol=1e-5)
     assert found.notes == []
+
+
+@pytest.mark.parametrize("rule", ["rescale", "reveal-cancel"])
+def test_a_rectifier_by_a_stack_and_a_maximum_is_one_by_its_name(rule):
+    spelled = {"by name": functional.relu, "by a maximum": lambda h: torch.max(h, torch.zeros(()))}
+    if rule == "rescale":
+        spelled["by a stack"] = lambda h: torch.stack([torch.zeros_like(h), h]).max(dim=0)[0]
+    x, reference = noise(2, 6, 6), noise(2, 6, 6, seed=1)
+    found = [
+        DeepLIFT(baseline=reference, rule=rule).attribute(seeded(lambda b=b: Bends(b)).eval(), x, 1)
+        for b in spelled.values()
+    ]
+    for other in found[1:]:
+        torch.testing.assert_close(other, found[0], rtol=1e-3, atol=1e-6)
 
 
 def test_secants_by_hand():

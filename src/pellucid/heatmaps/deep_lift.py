@@ -17,6 +17,7 @@ from pellucid.engine.rules.differences import (
     MAX_POOLS,
     Expanded,
     Halved,
+    Largest,
     LogSoftmaxDifference,
     LogSumDifference,
     MaxPoolDifference,
@@ -40,6 +41,7 @@ from pellucid.scoring.job import Job
 from pellucid.scoring.masked import freeze
 
 RULES = ("rescale", "reveal-cancel")
+LARGEST = ("max", "min", "maximum", "minimum", "fmax", "fmin")
 _BENDS = {*ACTIVATIONS, *RECTIFIERS}
 _GROWN = 1e7  # of the change: where shares are so large, not one digit of their sum is right in single precision
 _MISSED = 0.01  # of the change of score: a gap above it is said
@@ -55,6 +57,7 @@ def difference_rules(rule: str = "rescale") -> RuleTable:
         **dict.fromkeys(("layer_norm", "group_norm", "instance_norm", "rms_norm", "normalize", "div"), Expanded()),
         **dict.fromkeys(SPREADS, Expanded()),
         **dict.fromkeys(("amax", "amin"), MostDifference()),
+        **dict.fromkeys(LARGEST, Largest(Rescale())),
         "logsumexp": LogSumDifference(),
         **dict.fromkeys(("glu", "baddbmm", "addcmul"), Opened()),
         "softmax": SoftmaxDifference(),
@@ -63,6 +66,7 @@ def difference_rules(rule: str = "rescale") -> RuleTable:
     }
     if rule == "reveal-cancel":
         rules |= {name: RevealCancel() for name, rule in rules.items() if type(rule) is Rescale and name in _BENDS}
+        rules |= dict.fromkeys(LARGEST, Largest(RevealCancel()))
         rules |= {**dict.fromkeys((*CONVOLUTIONS, *DENSE), Noted()), "batch_norm": NotedNorm()}
     linear = {*CONVOLUTIONS, *DENSE, "batch_norm"}
     return RuleTable(rules, plain=(PLAIN - SELECTING) | linear)

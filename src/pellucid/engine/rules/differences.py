@@ -359,6 +359,40 @@ class MostDifference(DifferenceRule):
 
 
 @dataclass(frozen=True)
+class Largest(Rule):
+    """`max`, `maximum` and their like: of a value and a constant a rectifier, else the largest along an axis.
+
+    Of two tensors that both depend on the input the axis is a new one, as in `stack((a, b)).amax(0)`.
+
+    Args:
+        rectifier: the rule where it is one.
+    """
+
+    rectifier: DifferenceRule
+
+    def __call__(self, call: Call) -> Any:
+        """The values led back, with their places where the function tells them; None for what is neither."""
+        live, least = call.live(), call.name.removeprefix("f").startswith("min")
+        most = torch.amin if least else torch.amax
+        other = call.argument(1, "other")
+        if isinstance(other, Tensor):
+            both = (call.args[0], other)
+            if not all(map(call.run.is_live, both)):
+                return self.rectifier(call)
+            with call.run.inside():
+                return most(torch.stack(torch.broadcast_tensors(*both)), 0)
+        if live != [0]:
+            return None
+        with call.run.inside():
+            dim = call.argument(1, "dim")
+            if dim is None:
+                return most(call.args[0])
+            values = most(call.args[0], dim, call.argument(2, "keepdim", False))
+        kind = torch.return_types.min if least else torch.return_types.max
+        return kind((values, call.answer().indices))
+
+
+@dataclass(frozen=True)
 class Expanded(Rule):
     """Normalisations and quotients, written out in functions that have rules of their own."""
 
