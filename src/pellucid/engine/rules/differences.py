@@ -380,7 +380,7 @@ class Largest(Rule):
             if not all(map(call.run.is_live, both)):
                 return self.rectifier(call)
             with call.run.inside():
-                return most(torch.stack(torch.broadcast_tensors(*both)), 0)
+                return most(torch.stack(torch.broadcast_tensors(*both)), 0)  # type: ignore[no-untyped-call]
         if live != [0]:
             return None
         with call.run.inside():
