@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from pellucid.models.preprocess import Preprocess
+from pellucid.models.sources import libraries
 
 
 def imagenet_labels() -> list[str]:
     """The thousand labels, by index."""
-    from torchvision.models import ResNet18_Weights
-
-    return list(ResNet18_Weights.DEFAULT.meta["categories"])
+    return list(libraries.torchvision().models.ResNet18_Weights.DEFAULT.meta["categories"])
 
 
 def imagenet_preprocess(size: tuple[int, int], channels: int) -> Preprocess:

@@ -13,6 +13,7 @@ from pellucid.errors import ModelError
 from pellucid.models import embedded
 from pellucid.models.clips import ClipPreprocessing
 from pellucid.models.preprocess import Preprocessing
+from pellucid.models.sources import libraries
 from pellucid.registry import Registry
 
 AnyPreprocessing = Preprocessing | ClipPreprocessing
@@ -78,11 +79,11 @@ def find_source(name: str) -> tuple[Source, str]:
 
 def near_misses(name: str) -> list[str]:
     """Names of models like this one."""
-    import timm
-
     scheme, colon, short = name.partition(":")
     hints = difflib.get_close_matches(name, [embedded.NAME], cutoff=0.6)
     if colon:
         hints += [f"{s}:{short}" for s in difflib.get_close_matches(scheme, SOURCES, n=1) if s != "embedded"]
-    hints += [f"timm:{n}" for n in difflib.get_close_matches(short if colon else name, timm.list_models(), n=3)]
+    hints += [
+        f"timm:{n}" for n in difflib.get_close_matches(short if colon else name, libraries.timm().list_models(), n=3)
+    ]
     return list(dict.fromkeys(hints))

@@ -8,21 +8,20 @@ from typing import Any
 
 from pellucid.errors import ModelError
 from pellucid.models.preprocess import Preprocess
+from pellucid.models.sources import libraries
 from pellucid.models.sources.hub import reachable_or_cached, unreachable
 from pellucid.models.sources.imagenet import imagenet_labels
 from pellucid.models.sources.registry import Built, source
 
 
 def _names() -> list[str]:
-    import timm
-
-    return list(timm.list_models())
+    return list(libraries.timm().list_models())
 
 
 @source("timm", "PyTorch Image Models; weights from the Hugging Face hub", _names)
 def build(name: str, classes: int | None, pretrained: bool) -> Built:
     """An architecture of timm, with its own preprocessing."""
-    import timm
+    timm = libraries.timm()
     from timm.data.config import resolve_model_data_config
     from timm.data.imagenet_info import ImageNetInfo, infer_imagenet_subset
 

@@ -12,6 +12,7 @@ from pellucid.media import Plan
 from pellucid.models.clips import ClipPreprocess
 from pellucid.models.detection.task import BoxTask
 from pellucid.models.preprocess import Preprocess
+from pellucid.models.sources import libraries
 from pellucid.models.sources.hub import unreachable
 from pellucid.models.sources.imagenet import imagenet_preprocess
 from pellucid.models.sources.registry import Built, source
@@ -31,9 +32,7 @@ VIDEO: dict[str, Plan] = {
 
 
 def _names() -> list[str]:
-    import torchvision
-
-    models = torchvision.models
+    models = libraries.torchvision().models
     return [
         n
         for home in (models, models.video, models.detection, models.segmentation)
@@ -44,8 +43,7 @@ def _names() -> list[str]:
 @source("torchvision", "torchvision's classifiers, detectors and segmenters; weights from its own server", _names)
 def build(name: str, classes: int | None, pretrained: bool) -> Built:
     """An architecture of torchvision, with the preprocessing that its weights were measured with."""
-    import torchvision
-
+    torchvision = libraries.torchvision()
     name, _, tag = name.partition(":")
     if name not in _names():
         near = difflib.get_close_matches(name, _names(), n=4)
