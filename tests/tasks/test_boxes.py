@@ -106,6 +106,15 @@ def test_a_score_just_below_the_threshold_is_told_from_it():
     assert why_none(found, Answer(), 0, asked, ["red"]).endswith("scores 0.297; boxes are answered from 0.3 on.")
 
 
+def test_a_rival_class_that_scores_nearly_as_much_is_told_from_it():
+    class Answer:
+        boxes = torch.zeros(0, 4)
+
+    found = Detections(torch.tensor([[[0.0, 0, 8, 8]]]), torch.tensor([[[0.4215, 0.4236]]]))
+    asked = Asked((0.0, 0.0, 8.0, 8.0), 0, answered=False)
+    assert "scores 0.421, but 0.424 for blue" in why_none(found, Answer(), 0, asked, ["red", "blue"])
+
+
 def test_no_box_at_a_place_says_why():
     model = planted()
     e = pl.explain(model, scene()[0], "occlusion", "box:red@24,0,32,8")

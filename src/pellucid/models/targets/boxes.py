@@ -288,10 +288,10 @@ def _shown(at: Place) -> str:
     return ",".join(f"{v:g}" for v in at)
 
 
-def _apart(score: float, threshold: float) -> str:
-    """A score with two digits, or as many as it takes to tell it from the threshold."""
-    digits = (f"{score:.{n}g}" for n in range(2, 8))
-    return next((text for text in digits if score == threshold or text != f"{threshold:g}"), f"{score:g}")
+def _apart(score: float, other: float) -> str:
+    """A score with two digits, or as many as it takes to tell it from another."""
+    digits = ((f"{score:.{n}g}", f"{other:.{n}g}") for n in range(2, 8))
+    return next((text for text, beside in digits if score == other or text != beside), f"{score:g}")
 
 
 def why_none(found: Detections, answered: Answered, n: int, asked: Asked, labels: Labels) -> str:
@@ -303,11 +303,14 @@ def why_none(found: Detections, answered: Answered, n: int, asked: Asked, labels
     if float(near[k]) < _FAR:
         return f"No box of {name} here: no candidate lies there at all."
     said = f"No box of {name} here: the best candidate overlaps the place by {float(near[k]):.0%}"
-    said += f" and scores {_apart(float(sure[k]), found.threshold)}"
+    score, nearest, beaten = float(sure[k]), found.threshold, ""
     if found.labels is None and (other := int(found.classes[n, k].argmax())) != asked.label:
         rival = float(found.confidence(torch.full_like(wanted, other))[n, k])
-        said += f", but {rival:.2g} for {label_of(other, labels)}"
-    if float(sure[k]) <= found.threshold:
+        nearest = min(nearest, rival, key=lambda each: abs(each - score))
+        beaten = f", but {_apart(rival, score)} for {label_of(other, labels)}"
+    said += f" and scores {_apart(score, nearest)}"
+    said += beaten
+    if score <= found.threshold:
         return f"{said}; boxes are answered from {found.threshold:g} on."
     if len(answered.boxes):
         covered = overlaps(answered.boxes, boxes[k]) * (answered.labels == asked.label)
