@@ -127,6 +127,13 @@ def test_layers_are_those_of_the_model_and_one_is_the_default(run):
     assert [line.split()[0] for line in lines if line.rstrip().endswith("default")] == ["layer4"]
 
 
+def test_layers_default_of_a_segmenter_is_what_explain_uses(run):
+    name = "torchvision:lraspp_mobilenet_v3_large"
+    (default,) = (x for x in run("layers", name, "--random-weights", "--json").json if x["default"])
+    e = pl.explain(pl.load(name, random_weights=True), "sample:coffee", "grad-cam")
+    assert e.layer.startswith(f"{default['layer']} ")
+
+
 def test_layers_default_is_what_explain_uses(run, embedded_model):
     found = run("layers", "--json").json
     (default,) = [x["layer"] for x in found if x["default"]]

@@ -12,7 +12,10 @@ from pellucid.cli import options
 from pellucid.cli.console import say
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Hashable, Sequence
+
+    from pellucid.models.model import VisionModel
+    from pellucid.models.probe import Score
 
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
@@ -69,6 +72,16 @@ def models(
         say("`pellucid models TEXT` lists the names that hold a text; --weights FILE loads weights of your own.")
 
 
+def _question(vision: VisionModel) -> tuple[Score | None, Hashable]:
+    """By what score `explain` finds a layer where nothing is asked, None being the largest class, and its kind."""
+    from pellucid.models.targets import TopClass
+
+    if vision.task is None or not vision.task.by_frame:
+        return None, "output"
+    target = vision.task.asked(TopClass())
+    return target.typical.score, frozenset({target.kind})
+
+
 def layers(
     model: options.ModelArgument = options.DEFAULT_MODEL,
     weights: options.Weights = None,
@@ -83,7 +96,8 @@ def layers(
 
     vision = options.load_model(model, weights, random_weights, None, "cpu")
     inputs = torch.zeros(1, vision.preprocess.channels, *vision.preprocess.input_size)
-    found, best = find(vision.module, inputs, key="output"), best_layer(vision.module, inputs, key="output")
+    score, key = _question(vision.settled(inputs, vision.outputs(inputs)))
+    found, best = find(vision.module, inputs, score, key=key), best_layer(vision.module, inputs, score, key=key)
     if as_json:
         entries = [
             {
