@@ -104,6 +104,35 @@ def test_weights_that_are_computed_are_left_alone():
         assert torch.allclose(twin(others), net(others), atol=1e-5)
 
 
+def pooling(*between):
+    torch.manual_seed(0)
+    layers = [nn.Conv2d(3, 8, 3, padding=1), *between, nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(8, 8, 3), nn.ReLU()]
+    return nn.Sequential(*layers, nn.Flatten(), nn.Linear(8 * 36, 5)).eval()
+
+
+def test_a_network_that_pools_and_normalises_nothing_is_laid_out_anew():
+    net, others = pooling(), noise(5, 3, 16, 16, seed=4)
+    before = {k: v.clone() for k, v in net.state_dict().items()}
+    with Capture(net) as capture, torch.no_grad():
+        assert capture.quicken(noise(1, 3, 16, 16), 1000) == folding.PASSES
+        twin = capture.network
+        assert twin is not net
+        assert all(twin[k].weight.is_contiguous(memory_format=torch.channels_last) for k in (0, 3))
+        torch.testing.assert_close(capture.forward(others), net(others), rtol=1e-5, atol=1e-6)
+    assert twin[-1] is net[-1]
+    assert all(torch.equal(before[k], v) and v.is_contiguous() for k, v in net.state_dict().items())
+
+
+def test_where_little_would_be_won_nothing_is_laid_out_anew():
+    x = noise(1, 3, 16, 16)
+    plain = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Flatten(), nn.Linear(8 * 196, 5)).eval()
+    assert not folding.may_have_twin(plain, x)
+    in_front = settled(pooling(nn.ReLU(), nn.BatchNorm2d(8)))  # the normalisation has no convolution in front of it
+    assert folding.may_have_twin(in_front, x)
+    assert folding.folded(in_front, plainly, x) is None
+    assert not folding.may_have_twin(pooling(), x.double())
+
+
 @pytest.mark.parametrize("layer", ["a", "na", "nc", "b", "nb", "head"])
 def test_layers_that_are_read_give_what_they_gave(layer):
     net, x = settled(Residual()), noise(6, 3, 16, 16)

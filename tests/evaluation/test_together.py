@@ -9,12 +9,13 @@ from torch import nn
 
 import pellucid as pl
 from pellucid.errors import PellucidError
+from pellucid.evaluation.banks import MapAlone, MovedInputs, NoisyInputs, OtherClass
 from pellucid.evaluation.competitors import Drawer, draw_all
 from pellucid.evaluation.forecast import Forecast
 from pellucid.evaluation.metrics import as_metrics
 from pellucid.evaluation.sample import Sample
 from pellucid.evaluation.schedule import Schedule
-from pellucid.evaluation.together import drawn_ahead, in_company, is_fixed, joined
+from pellucid.evaluation.together import drawn_ahead, in_company, is_fixed, joined, redrawn_ahead
 from pellucid.heatmaps import METHODS, get_method
 from pellucid.models.targets import Class, Contrast, PerSample
 from pellucid.progress import duration
@@ -65,13 +66,76 @@ def test_a_map_is_the_same_in_company(name, model):
 def test_values_do_not_depend_on_company(model):
     x = torch.rand(3, 3, 8, 8, generator=torch.Generator().manual_seed(2))
     boxes = [(0, 0, 4, 4)] * 3
-    asked = ("grad-cam,saliency,rise", "srg,sensitivity-n,entropy,mask-auc,lipschitz")
+    asked = ("grad-cam,saliency,rise", "srg,sensitivity-n,entropy,mask-auc,lipschitz,random-logit,shift-equivariance")
     whole = pl.evaluate(model, x, *asked, masks=boxes)
     for n in range(3):
         alone = pl.evaluate(model, x[n : n + 1], *asked, masks=boxes[:1])
         for name in ("grad-cam", "saliency", "rise", "edges"):
             own = whole.scores[whole.methods.index(name), :, n]
             np.testing.assert_allclose(own, alone.scores[alone.methods.index(name), :, 0], rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.parametrize("bank", [OtherClass(), NoisyInputs(draws=3), MovedInputs()], ids=lambda b: b.name)
+def test_what_banks_ask_is_the_same_in_company(bank, model):
+    given = samples(model, 5)
+    drawers = [Drawer(name, get_method(name)) for name in ("saliency", "grad-cam", "layer-cam", "rise")]
+    for sample, ahead in zip(given, redrawn_ahead([bank], drawers, given), strict=True):
+        assert set(ahead[bank]) == {id(c) for c in drawers[:3]}  # random masks are drawn of one input alone
+        x, target = bank.question(sample)
+        for c in drawers[:3]:
+            (alone,) = draw_all([c], model, x, target, sample)
+            torch.testing.assert_close(ahead[bank][id(c)].maps(), alone.maps(), rtol=1e-4, atol=1e-6)
+            torch.testing.assert_close(ahead[bank][id(c)].native, alone.native, rtol=1e-4, atol=1e-6)
+
+
+def test_what_banks_ask_is_drawn_ahead_only_where_several_fit_into_a_batch(model):
+    drawers = [Drawer("saliency", get_method("saliency"))]
+    given = samples(model, 3)
+    assert redrawn_ahead([OtherClass()], drawers, given[:1]) == [{}]
+    assert redrawn_ahead([NoisyInputs(draws=9)], drawers, given) == [{}] * 3  # sixteen small inputs make a batch
+    assert redrawn_ahead([MapAlone()], drawers, given) == [{}] * 3
+    of_no_class = [Sample(model, s.x, Contrast(0, 1), s.name) for s in given]
+    assert redrawn_ahead([OtherClass()], drawers, of_no_class) == [{}] * 3
+
+
+def test_inputs_are_opened_in_batches_and_each_as_if_alone(model):
+    x = torch.rand(20, 3, 8, 8, generator=torch.Generator().manual_seed(3))
+    sizes = []
+    handle = model.module.register_forward_pre_hook(lambda _m, given: sizes.append(len(given[0])))
+    try:
+        whole = pl.evaluate(model, x, {"edge": _none}, "entropy,random-logit")
+    finally:
+        handle.remove()
+    assert sizes == [16, 4]  # no pass besides: the competitor asks none
+    tops = model.module(x).argmax(1).tolist()
+    seen = []
+    pl.evaluate(model, x, {"who": lambda m, x, t: seen.append(t) or x.abs().mean(1)}, "entropy")
+    assert seen == tops
+    assert whole.thumbs.shape[0] == 20
+
+
+def _none(_module, x, target):
+    return x.mean(1) + target
+
+
+def test_an_input_that_cannot_be_asked_is_left_out_of_its_batch(model):
+    class Fussy(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.inner = model.module
+
+        def forward(self, x):
+            if (x > 5).any():
+                raise RuntimeError("far too bright")
+            return self.inner(x)
+
+    x = torch.rand(4, 3, 8, 8, generator=torch.Generator().manual_seed(3))
+    x[2] += 9
+    found = pl.evaluate(pl.wrap(Fussy().eval(), scores="softmax"), x, {"edge": _none}, "entropy")
+    assert len(found.samples) == 3
+    assert sum("is left out" in note for note in found.notes) == 1
+    alone = pl.evaluate(pl.wrap(Fussy().eval(), scores="softmax"), x[3:], {"edge": _none}, "entropy")
+    np.testing.assert_allclose(found["edge", "entropy"][2], alone["edge", "entropy"][0])
 
 
 def test_a_pass_over_all_is_shared(model):

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from pellucid.engine.edges import watch_edges
-from pellucid.engine.folding import PASSES, PAYS, foldable, folded
+from pellucid.engine.folding import PASSES, PAYS, folded, may_have_twin
 from pellucid.engine.hooks import Behind, End, Hooks
 from pellucid.engine.leaves import first_tensor, replace_first_tensor
 from pellucid.engine.misfit import OUTPUTS_ONLY
@@ -246,7 +246,7 @@ class Capture:
 
     def fold(self, x: Tensor, passes: int) -> int:
         """The second half of `quicken`: the twin alone."""
-        if self._folding or passes < PAYS or not self._plain or not foldable(self.module, x):
+        if self._folding or passes < PAYS or not self._plain or not may_have_twin(self.module, x):
             return 0
         self._folding = True
         self._twin = folded(self.module, lambda module, inputs: module(inputs), x.detach())

@@ -21,7 +21,7 @@ from pellucid.evaluation.metrics.registry import Metric
 from pellucid.evaluation.sample import Candidate, Inquiry, Sample
 from pellucid.evaluation.saved_samples import SavedSample, SavedSamples
 from pellucid.evaluation.schedule import Schedule
-from pellucid.evaluation.together import Ahead, drawn_ahead, in_company
+from pellucid.evaluation.together import Ahead, drawn_ahead, in_company, redrawn_ahead
 from pellucid.progress import task
 
 Array = NDArray[np.float64]
@@ -88,8 +88,9 @@ def measure(
             done = [_finished(schedule, one) for one in kept]
             asked = [c for k, c in enumerate(schedule.competitors) if any(k not in rows for rows in done)]
             drawn = drawn_ahead(asked, group)
-            for sample, one, rows, ahead in zip(group, kept, done, drawn, strict=True):
-                yield _measured(sample, schedule, one, rows, ahead)
+            redrawn = redrawn_ahead(schedule.banks, asked, group)
+            for sample, one, rows, *ahead in zip(group, kept, done, drawn, redrawn, strict=True):
+                yield _measured(sample, schedule, one, rows, *ahead)
                 advance(1)
 
 
@@ -102,7 +103,12 @@ def _finished(schedule: Schedule, saved: SavedSample | None) -> dict[int, Method
 
 
 def _measured(
-    sample: Sample, schedule: Schedule, saved: SavedSample | None, rows: dict[int, MethodRow], ahead: Ahead
+    sample: Sample,
+    schedule: Schedule,
+    saved: SavedSample | None,
+    rows: dict[int, MethodRow],
+    ahead: Ahead,
+    redrawn: dict[AnswerBank, Ahead],
 ) -> MeasuredSample:
     competitors = schedule.competitors
     todo = [k for k in range(len(competitors)) if k not in rows]
@@ -113,7 +119,7 @@ def _measured(
         fresh = {k: MethodRow(dict.fromkeys((m.name for m in schedule.metrics), math.nan)) for k in todo}
         drawn = draw_all([competitors[k] for k in todo], sample.model, sample.x, sample.target, sample, ahead)
         candidates = _candidates(todo, drawn, fresh, competitors, shape)
-        with Inquiry(sample, schedule.forwards(sample.space, len(todo)), known) as inquiry:
+        with Inquiry(sample, schedule.forwards(sample.space, len(todo)), known, redrawn) as inquiry:
             banks = schedule.banks
             put_together = {read for bank in banks for read in bank.reads}
             for bank, metrics in banks.items():

@@ -38,6 +38,7 @@ class Sample:
         mask: where the truth lies, bool over the original's own axes; None where it is not known.
         seed: of whatever is random.
         source: what opens it again, for the record: `source`, `name`, `sha256`.
+        classes: how many classes the model tells apart; 0 where it tells none; None: that is not known yet.
     """
 
     model: VisionModel
@@ -48,6 +49,7 @@ class Sample:
     mask: Tensor | None = None
     seed: int = 0
     source: dict[str, Any] = field(default_factory=dict)
+    classes: int | None = None
 
     @property
     def space(self) -> tuple[int, ...]:
@@ -93,11 +95,18 @@ class Inquiry:
         expected: passes that will be asked for altogether, as far as that is known beforehand.
         answered: what banks have answered that others put together, one for each candidate.
         known: scores of coalitions of segments that were asked for before, by baseline; those found are added.
+        ahead: what was drawn for a bank already, in company of other samples, by the competitor's `id`.
     """
 
-    def __init__(self, sample: Sample, expected: int = 0, known: dict[str, Memory] | None = None) -> None:
+    def __init__(
+        self,
+        sample: Sample,
+        expected: int = 0,
+        known: dict[str, Memory] | None = None,
+        ahead: Mapping[Any, Mapping[int, Any]] | None = None,
+    ) -> None:
         self.sample, self.expected = sample, expected
-        self.known = {} if known is None else known
+        self.known, self.ahead = {} if known is None else known, ahead or {}
         self.answered: dict[Any, list[Any]] = {}
         self._scorers: dict[str, MaskScorer] = {}
         self._ends: dict[str, Tensor] = {}

@@ -18,6 +18,8 @@ import torch
 from pellucid.engine import Cost
 from pellucid.engine.batching import default_batch
 from pellucid.errors import PellucidError
+from pellucid.evaluation.banks.base import AnswerBank
+from pellucid.evaluation.banks.redrawn import Question, RedrawingBank
 from pellucid.evaluation.competitors import Competitor, Drawer, Drawing, drawing
 from pellucid.evaluation.sample import Sample
 from pellucid.heatmaps.base import Method, explain_all
@@ -61,20 +63,46 @@ def is_fixed(method: Method) -> bool:
     return method.quick() is method and not {"seed", "tolerance"} & set(settings_of(method))
 
 
-def drawn_ahead(competitors: Sequence[Competitor], samples: Sequence[Sample]) -> list[Ahead]:
+def redrawn_ahead(
+    banks: Iterable[AnswerBank], competitors: Sequence[Competitor], samples: Sequence[Sample]
+) -> list[dict[AnswerBank, Ahead]]:
+    """The same of what banks ask about other inputs or classes, as far as several samples' fit into one batch."""
+    found: list[dict[AnswerBank, Ahead]] = [{} for _ in samples]
+    for bank in banks:
+        if not isinstance(bank, RedrawingBank) or len(samples) < 2:
+            continue
+        with suppress(PellucidError):
+            asked = [(own, s, q) for own, s in zip(found, samples, strict=True) if (q := bank.question(s)) is not None]
+            many = default_batch(samples[0].x) // len(asked[0][2][0]) if asked else 0
+            for start in range(0, len(asked) if many > 1 else 0, max(many, 1)):
+                owns, some, questions = zip(*asked[start : start + many], strict=True)
+                for own, ahead in zip(owns, drawn_ahead(competitors, some, questions), strict=True):
+                    own[bank] = ahead
+    return found
+
+
+def drawn_ahead(
+    competitors: Sequence[Competitor], samples: Sequence[Sample], questions: Sequence[Question] | None = None
+) -> list[Ahead]:
     """Of each sample, the maps of methods whose work is fixed; the costs are equal shares of the batch's.
 
     Where a batch fails, nothing of it is here: each sample is then asked alone, and says what is wrong.
+
+    Args:
+        competitors: of whom others than such methods are passed over.
+        samples: that fit together.
+        questions: as many inputs of each sample as of the others; None: its own question.
     """
+    asked = [(s.x, s.target) for s in samples] if questions is None else questions
     found: list[Ahead] = [{} for _ in samples]
     groups: dict[Any, list[Drawer]] = {}
     for c in competitors:
         if isinstance(c, Drawer) and is_fixed(c.method):
             groups.setdefault(c.method.pass_key(), []).append(c)
-    target = joined([s.target for s in samples]) if len(samples) > 1 else None
+    target = joined([t for _, t in asked]) if len(samples) > 1 else None
     if target is None or not groups:
         return found
-    x = torch.cat([s.x for s in samples])
+    x = torch.cat([x for x, _ in asked])
     for group in groups.values():
         with suppress(PellucidError):
             for own, drawn in zip(found, _drawn(group, samples, x, target), strict=True):
@@ -83,7 +111,7 @@ def drawn_ahead(competitors: Sequence[Competitor], samples: Sequence[Sample]) ->
 
 
 def _drawn(group: Sequence[Drawer], samples: Sequence[Sample], x: torch.Tensor, target: Target) -> list[Ahead]:
-    count = len(samples)
+    count, each = len(samples), len(x) // len(samples)
     began = time.process_time()
     rows = explain_all([d.method for d in group], samples[0].model, x, [target])
     seconds = (time.process_time() - began) / count
@@ -93,7 +121,7 @@ def _drawn(group: Sequence[Drawer], samples: Sequence[Sample], x: torch.Tensor, 
         every = drawing(d.method, whole, samples[0], seconds)
         maps = every.maps()
         for k, s in enumerate(samples):
-            own = slice(k, k + 1)
+            own = slice(k * each, (k + 1) * each)
             one = replace(every, native=every.native[own], geometry=whole.over(s.over), cost=cost, spread=maps[own])
             found[k][id(d)] = one
     return found

@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from pellucid.engine.baselines import refuse_unknown
+from pellucid.engine.batching import default_batch
 from pellucid.errors import MediaError, MethodError, PellucidError, StorageError
 from pellucid.evaluation.adapters import ADAPTERS
 from pellucid.evaluation.anchors import ANCHORS
@@ -128,7 +129,8 @@ def evaluate(
         raise MediaError(f"None of the inputs could be used; the first: {opened_inputs.failed[0]}")
     read_across(measured, schedule.metrics)
     cheaper = ["Methods ran in their quick versions, with fewer samples and steps."] if quick else []
-    notes = [*opened_inputs.notes, *cheaper, *schedule.same_ground(), *opened_inputs.doubts()]
+    doubts = [] if known["oracle"] else opened_inputs.doubts()  # a network of a suite answers by construction
+    notes = [*opened_inputs.notes, *cheaper, *schedule.same_ground(), *doubts]
     about = {
         **opening(inputs),
         "name": _name(inputs),
@@ -189,44 +191,91 @@ class _Opened:
 
     def __iter__(self) -> Iterator[Sample]:
         self._base = self.model
+        for group in self._groups():
+            yield from self._together(group)
+
+    def _groups(self) -> Iterator[list[Prepared]]:
+        """Inputs of one size that follow each other, as many as fit into a batch."""
+        group: list[Prepared] = []
         for position, (name, item) in enumerate(prepared(self._base, self._inputs)):
-            try:
-                if isinstance(item, PellucidError):
-                    raise item
-                yield self._sample(replace(item, position=position))
-            except PellucidError as error:
-                self.failed.append(str(error))
-                self.notes.append(f"{name} is left out: {error}")
+            if isinstance(item, PellucidError):
+                self._leave_out(name, item)
+                continue
+            full = len(group) >= default_batch(self._base.device, item.x.nbytes)
+            if group and (full or group[0].x.shape != item.x.shape):
+                yield group
+                group = []
+            group.append(replace(item, position=position))
+        if group:
+            yield group
 
-    def _sample(self, item: Prepared) -> Sample:
+    def _leave_out(self, name: str, error: PellucidError) -> None:
+        self.failed.append(str(error))
+        self.notes.append(f"{name} is left out: {error}")
+
+    def _together(self, items: list[Prepared]) -> Iterator[Sample]:
+        """Inputs of one size in one pass; each alone where that fails, or where each has to be read for itself."""
+        try:
+            opened = self._as_one(items)
+        except PellucidError as error:
+            opened = None
+            if len(items) == 1:
+                self._leave_out(str(items[0].source["name"]), error)
+                return
+        if opened is None:
+            for item in items:
+                yield from self._together([item])
+            return
+        yield from opened
+
+    def _as_one(self, items: list[Prepared]) -> list[Sample] | None:
+        """None where the scores of some inputs alone leave open how the output is read."""
         model = self._base
-        x = item.x[None].to(model.device, model.dtype)
+        x = torch.stack([item.x for item in items]).to(model.device, model.dtype)
         output = model.outputs(x)
+        doubts = model.doubts(output, len(x))
+        if any(doubts) and not all(doubts):
+            return None
         self.model = model = model.settled(x, output)
-        bound = model.bound(for_batch(self._target, [item]).placed([item.geometry]), x)
-        target = model.frozen(bound, x, output)
-        name = str(item.source["name"])
-        mask = None
-        if self._truth is not None:
-            try:
-                asked = class_of(target)
-                label = label_of(asked, model.labels) if isinstance(asked, int) else ""
-                mask = self._truth.of(name, item.position, item.geometry.source_size, label)
-                if mask is None:
-                    self.notes.append(f"There is no mask of {name}, so its localisation is not measured.")
-                elif not mask.any():
-                    self.notes.append(f"The mask of {name} is empty, so it is never hit.")
-            except MediaError as error:
-                self.notes.append(str(error))
-        self._note_chance(model, output, target)
-        self.thumbs.append(_thumb(model, item.x))
-        return Sample(model, x, target, name, item.geometry, mask, self._seed, item.source)
+        asked = for_batch(self._target, items).placed([item.geometry for item in items])
+        target = model.frozen(model.bound(asked, x), x, output)
+        classes = self._note_chance(model, output, len(x))
+        return [
+            self._sample(item, model, x[k : k + 1], target.select(torch.tensor([k])), classes)
+            for k, item in enumerate(items)
+        ]
 
-    def _note_chance(self, model: VisionModel, output: Any, target: Target) -> None:
-        scores = model.reading.found(output, 1, model.labels)
-        if scores is not None and scores.shape[1] > 1 and model.reading.bounded:
+    def _sample(self, item: Prepared, model: VisionModel, x: Tensor, target: Target, classes: int) -> Sample:
+        name = str(item.source["name"])
+        mask = self._mask(name, item, target, model) if self._truth is not None else None
+        self.thumbs.append(_thumb(model, item.x))
+        return Sample(model, x, target, name, item.geometry, mask, self._seed, item.source, classes)
+
+    def _mask(self, name: str, item: Prepared, target: Target, model: VisionModel) -> Tensor | None:
+        assert self._truth is not None
+        asked = class_of(target)
+        label = label_of(asked, model.labels) if isinstance(asked, int) else ""
+        try:
+            mask = self._truth.of(name, item.position, item.geometry.source_size, label)
+        except MediaError as error:
+            self.notes.append(str(error))
+            return None
+        if mask is None:
+            self.notes.append(f"There is no mask of {name}, so its localisation is not measured.")
+        elif not mask.any():
+            self.notes.append(f"The mask of {name} is empty, so it is never hit.")
+        return mask
+
+    def _note_chance(self, model: VisionModel, output: Any, count: int) -> int:
+        """How many classes the output tells apart; 0 where it is of none."""
+        scores = model.reading.found(output, count, model.labels)
+        if scores is None or scores.shape[1] < 2:
+            return 0
+        if model.reading.bounded:
             guess = 1 / scores.shape[1]
-            self._sure.append(float(model.reading.probabilities(scores).max()) / min(_SURER * guess, (1 + guess) / 2))
+            surest = model.reading.probabilities(scores).max(1).values / min(_SURER * guess, (1 + guess) / 2)
+            self._sure += surest.tolist()
+        return int(scores.shape[1])
 
     def doubts(self) -> list[str]:
         """Whether the model knows anything of its inputs."""

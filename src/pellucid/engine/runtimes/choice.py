@@ -18,7 +18,7 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor, nn
 
-from pellucid.engine.folding import PAYS, foldable
+from pellucid.engine.folding import PAYS, foldable, may_have_twin
 from pellucid.engine.runtimes import shelf
 from pellucid.engine.runtimes.asked import AUTO, TORCH, Ran, RuntimeRequest, asked, installed, left
 from pellucid.engine.runtimes.converted import (
@@ -196,7 +196,7 @@ class _Attempt:
             start = clock()
             made.tensors(inputs)
             made.gain = plain / max(clock() - start, 1e-9)
-            if not by_name and made.gain < (_LEAST_BESIDE_TWIN if foldable(self.module, self.x) else _LEAST):
+            if not by_name and made.gain < (_LEAST_BESIDE_TWIN if may_have_twin(self.module, self.x) else _LEAST):
                 raise ConversionError(f"{self.name} is no quicker than torch")
             self._hold(made)
             return made

@@ -15,9 +15,9 @@ from pellucid.engine.masks import GridMasks
 from pellucid.evaluation.banks.base import AnswerBank, refuse_stills
 from pellucid.evaluation.banks.curves import RankCurves, RankedScores
 from pellucid.evaluation.banks.groups import soft_masks
-from pellucid.evaluation.banks.redrawn import RedrawingBank, RemodellingBank, TwoMaps
+from pellucid.evaluation.banks.redrawn import Question, RedrawingBank, RemodellingBank, TwoMaps
 from pellucid.evaluation.competitors import Competitor, Drawer, Drawing, draw_all
-from pellucid.evaluation.sample import Candidate, Inquiry
+from pellucid.evaluation.sample import Candidate, Inquiry, Sample
 
 
 @dataclass(frozen=True, eq=False)
@@ -156,11 +156,14 @@ class ReversedClip(RedrawingBank):
         """One."""
         return 1
 
+    def question(self, sample: Sample) -> Question:
+        """The same of the reversed clip."""
+        return sample.x.flip(2), sample.target
+
     def redraw(self, inquiry: Inquiry, candidates: Sequence[Candidate]) -> list[Any]:
         """The map is played forwards again."""
         refuse_stills(inquiry)
-        sample = inquiry.sample
-        drawn = draw_all([c.competitor for c in candidates], sample.model, sample.x.flip(2), sample.target, sample)
+        drawn = self.drawn(inquiry, candidates, self.question(inquiry.sample))
         return [
             d
             if isinstance(d, Exception)

@@ -13,8 +13,7 @@ from pellucid.engine import leave_no_trace, unwrap
 from pellucid.engine.run import run_model
 from pellucid.errors import MethodError, ModelError
 from pellucid.evaluation.banks.redrawn import OfAnotherClass
-from pellucid.evaluation.competitors import draw_all
-from pellucid.evaluation.sample import Candidate, Sample
+from pellucid.evaluation.sample import Candidate, Inquiry, Sample
 from pellucid.models.targets import Target
 
 
@@ -43,11 +42,12 @@ class AdversarialPatch(OfAnotherClass):
     steps: int = 40
 
     def shared(self, space: Sequence[int]) -> int:
-        """The plain input, and a pass a step; backwards likewise."""
-        return self.steps + 2
+        """A pass a step; backwards likewise."""
+        return self.steps
 
-    def drawn_for(self, other: Target, sample: Sample, candidates: Sequence[Candidate]) -> list[Any]:
+    def drawn_for(self, other: Target, inquiry: Inquiry, candidates: Sequence[Candidate]) -> list[Any]:
         """The same patched input for all competitors."""
+        sample = inquiry.sample
         place = self.place(sample.space, sample.seed)
         try:
             patched = self.patched(sample, other, place)
@@ -56,7 +56,7 @@ class AdversarialPatch(OfAnotherClass):
         if patched is None:
             said = f"No patch brings another answer about for {sample.name}, so there is nothing to find."
             return [MethodError(said)] * len(candidates)
-        drawn = draw_all([c.competitor for c in candidates], sample.model, patched, other, sample)
+        drawn = self.drawn(inquiry, candidates, (patched, other))
         where = place.flatten()
         return [
             d if isinstance(d, Exception) else PatchedMap(d.maps()[0].double().flatten().cpu(), where) for d in drawn

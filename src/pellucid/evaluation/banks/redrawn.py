@@ -26,6 +26,9 @@ from pellucid.models.layers import lend_layers
 from pellucid.models.targets import Class, PerSample, Target
 from pellucid.scoring.job import prepare
 
+Question = tuple[Tensor, Target]
+"""Inputs `(n, C, *space)` made of one sample's, and a target of n rows."""
+
 ONE_INPUT = "{} draws no map of another input, so this metric is not asked of it."
 
 
@@ -50,6 +53,16 @@ class RedrawingBank(AnswerBank):
     @abstractmethod
     def redraw(self, inquiry: Inquiry, candidates: Sequence[Candidate]) -> list[Any]:
         """The answer for each candidate, all of which can draw."""
+
+    def question(self, sample: Sample) -> Question | None:
+        """What all competitors are asked about the sample's own model; None where each is asked something else."""
+        return None
+
+    def drawn(self, inquiry: Inquiry, candidates: Sequence[Candidate], asked: Question) -> list[Drawing | Exception]:
+        """What the candidates draw for the question; what was drawn in company is taken from there."""
+        sample = inquiry.sample
+        whose = [c.competitor for c in candidates]
+        return draw_all(whose, sample.model, *asked, sample, inquiry.ahead.get(self))
 
 
 @dataclass(frozen=True)
@@ -111,13 +124,16 @@ class NoisyInputs(RedrawingBank):
         """One map for each."""
         return self.draws
 
+    def question(self, sample: Sample) -> Question:
+        """The inputs nearby."""
+        x, generator = sample.x, torch.Generator().manual_seed(sample.seed)
+        noise = torch.rand(self.draws, *x.shape[1:], generator=generator).to(x) * 2 - 1
+        return x + self.radius * x.std() * noise, sample.target.select(torch.zeros(self.draws, dtype=torch.long))
+
     def redraw(self, inquiry: Inquiry, candidates: Sequence[Candidate]) -> list[Any]:
         """Those whose answer changes are left out (Agarwal et al. 2022): a map ought to change with it."""
         sample = inquiry.sample
-        x = sample.x
-        generator = torch.Generator().manual_seed(sample.seed)
-        noise = torch.rand(self.draws, *x.shape[1:], generator=generator).to(x) * 2 - 1
-        nearby = x + self.radius * x.std() * noise
+        x, (nearby, target) = sample.x, self.question(sample)
         both = torch.cat([x, nearby])
         output = sample.model.outputs(both)
         scores = sample.model.reading.found(output, len(both), sample.model.labels)
@@ -127,8 +143,7 @@ class NoisyInputs(RedrawingBank):
         alike = scores[1:].argmax(1) == scores[0].argmax()
         if not alike.any():
             return [MethodError(f"The model answers otherwise to all inputs near {sample.name}.")] * len(candidates)
-        target = sample.target.select(torch.zeros(self.draws, dtype=torch.long))
-        drawn = draw_all([c.competitor for c in candidates], sample.model, nearby, target, sample)
+        drawn = self.drawn(inquiry, candidates, (nearby, target))
         inside = cache(partial(_representations, inquiry, torch.cat([x, nearby[alike.to(x.device)]])))
         return [
             d
@@ -192,17 +207,24 @@ class MovedInputs(RedrawingBank):
         """Two."""
         return 2
 
-    def redraw(self, inquiry: Inquiry, candidates: Sequence[Candidate]) -> list[Any]:
+    def step(self, sample: Sample) -> int:
+        """How far the input is shifted, in places."""
+        return max(1, round(self.share * sample.space[-1]))
+
+    def question(self, sample: Sample) -> Question:
         """Both along the last axis; what a shift uncovers repeats the edge."""
+        x = sample.x
+        at = (torch.arange(x.shape[-1], device=x.device) - self.step(sample)).clamp(min=0)
+        moved = torch.cat([x.flip(-1), x.index_select(-1, at)])
+        return moved, sample.target.select(torch.zeros(2, dtype=torch.long))
+
+    def redraw(self, inquiry: Inquiry, candidates: Sequence[Candidate]) -> list[Any]:
+        """The maps are moved back."""
         sample = inquiry.sample
-        x, width = sample.x, sample.space[-1]
-        step = max(1, round(self.share * width))
-        at = (torch.arange(width, device=x.device) - step).clamp(min=0)
-        shifted = x.index_select(-1, at)
-        target = sample.target.select(torch.zeros(2, dtype=torch.long))
-        moved = torch.cat([x.flip(-1), shifted])
-        drawn = draw_all([c.competitor for c in candidates], sample.model, moved, target, sample)
-        distance = float((x - shifted).double().norm())
+        width, step = sample.space[-1], self.step(sample)
+        moved, target = self.question(sample)
+        drawn = self.drawn(inquiry, candidates, (moved, target))
+        distance = float((sample.x - moved[1:]).double().norm())
         found: list[Any] = []
         for c, d in zip(candidates, drawn, strict=True):
             if isinstance(d, Exception):
@@ -325,6 +347,15 @@ class TwoMaps:
     other: Tensor
 
 
+def known_classes(sample: Sample) -> int:
+    """How many classes the model tells apart; asked in a pass where nobody has said so."""
+    if sample.classes is None:
+        model = sample.model
+        scores = model.reading.found(model.outputs(sample.x), 1, model.labels)
+        sample.classes = 0 if scores is None else int(scores.shape[1])
+    return sample.classes
+
+
 class TwoClasses(TwoMaps):
     """Maps for the class asked about, and for another one."""
 
@@ -344,14 +375,13 @@ class OfAnotherClass(RedrawingBank):
 
     def redraw(self, inquiry: Inquiry, candidates: Sequence[Candidate]) -> list[Any]:
         """The same other class for all competitors."""
-        sample = inquiry.sample
-        other = other_class(sample.target, sample.model.outputs(sample.x), sample.model, sample.seed)
+        other = other_class(inquiry.sample)
         if other is None:
             return [MethodError(self.lacking)] * len(candidates)
-        return self.drawn_for(other, sample, candidates)
+        return self.drawn_for(other, inquiry, candidates)
 
     @abstractmethod
-    def drawn_for(self, other: Target, sample: Sample, candidates: Sequence[Candidate]) -> list[Any]:
+    def drawn_for(self, other: Target, inquiry: Inquiry, candidates: Sequence[Candidate]) -> list[Any]:
         """What is to be drawn for that class, for each competitor."""
 
 
@@ -362,29 +392,30 @@ class OtherClass(OfAnotherClass):
     name: ClassVar[str] = "another class"
     lacking: ClassVar[str] = "The question is of no class, so there is no other one to ask about."
 
-    def shared(self, space: Sequence[int]) -> int:
-        """One, that tells how many classes there are."""
-        return 1
+    def question(self, sample: Sample) -> Question | None:
+        """The input itself."""
+        other = other_class(sample)
+        return None if other is None else (sample.x, other)
 
-    def drawn_for(self, other: Target, sample: Sample, candidates: Sequence[Candidate]) -> list[Any]:
+    def drawn_for(self, other: Target, inquiry: Inquiry, candidates: Sequence[Candidate]) -> list[Any]:
         """Of the plain input."""
-        drawn = draw_all([c.competitor for c in candidates], sample.model, sample.x, other, sample)
+        drawn = self.drawn(inquiry, candidates, (inquiry.sample.x, other))
         return [
             d if isinstance(d, Exception) else TwoClasses(c.native.double().flatten(), d.native[0].double().flatten())
             for c, d in zip(candidates, drawn, strict=True)
         ]
 
 
-def other_class(target: Target, output: Any, model: Any, seed: int) -> Target | None:
-    """A target of another class than this one of a single row; None where it is of none, or there is no other."""
-    scores = model.reading.found(output, 1, model.labels)
-    if scores is None or scores.shape[1] < 2:
+def other_class(sample: Sample) -> Target | None:
+    """A target of another class than the sample's; None where that is of none, or there is no other."""
+    target, classes = sample.target, known_classes(sample)
+    if classes < 2:
         return None
     own = target.indices[0] if isinstance(target, PerSample) else target.index if isinstance(target, Class) else None
     if not isinstance(own, int):
         return None
-    step = int(torch.randint(1, scores.shape[1], (1,), generator=torch.Generator().manual_seed(seed)))
-    other = (own + step) % scores.shape[1]
+    step = int(torch.randint(1, classes, (1,), generator=torch.Generator().manual_seed(sample.seed)))
+    other = (own + step) % classes
     if isinstance(target, PerSample):
         return replace(target, indices=(other,))
     return replace(target, index=other) if isinstance(target, Class) else None
