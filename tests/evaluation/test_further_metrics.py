@@ -9,14 +9,16 @@ import torch
 from torch import nn
 
 import pellucid as pl
+from helpers.evaluations import sample
 from pellucid.evaluation.banks import MapAndTruth, ShownAlone, SoftMask
 from pellucid.evaluation.banks.altered import MapOfItself, TwoMaps
 from pellucid.evaluation.banks.curves import RankedScores, shown_sizes, unit_ranks
 from pellucid.evaluation.banks.maps import OneOfAll
 from pellucid.evaluation.banks.oracle import MapAndOracle
 from pellucid.evaluation.banks.redrawn import MovedMaps, NearbyMaps, ShuffledWeights
+from pellucid.evaluation.competitors import competitor
 from pellucid.evaluation.metrics import METRICS, as_metrics
-from pellucid.evaluation.sample import Sample
+from pellucid.evaluation.sample import Inquiry, Sample
 from pellucid.models.targets import Class
 from pellucid.verbs.evaluate_suite import evaluate_suite
 
@@ -208,3 +210,24 @@ def test_what_is_read_across_is_read_again_in_a_run_that_goes_on(linear, tmp_pat
     np.testing.assert_array_equal(once.scores, again.scores)
     seen = once.scores[np.isfinite(once.scores)]
     assert (seen == 1).all(), "one class"
+
+
+def test_a_crop_is_explained_as_its_part_of_the_whole():
+    x = torch.rand(3, 16, 12, generator=torch.Generator().manual_seed(0))
+    given = sample(x)
+    metric = METRICS["crop-equivariance"]
+    crop, _ = metric.bank.question(given)
+    inner = torch.nn.functional.interpolate(x[None, :, 1:15, 1:11], size=(16, 12), mode="bilinear")
+    torch.testing.assert_close(crop, inner)
+
+    def measured(rival):
+        c = competitor("rival", rival, {})
+        with Inquiry(given) as inquiry:
+            (own,) = c.draw(given.model, given.x, given.target, given).candidates(c)
+            (answer,) = metric.bank.answers(inquiry, [own])
+        return metric.measure(answer)
+
+    assert measured(lambda _m, x, _t: x.mean(1)) == pytest.approx(1)  # says of each place what stands there
+    fixed = torch.zeros(1, 16, 12)
+    fixed[:, :, 0] = 1.0  # says the same of every input: the rim is gone from the crop of the map
+    assert measured(lambda _m, _x, _t: fixed) == 0

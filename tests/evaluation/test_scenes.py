@@ -8,9 +8,17 @@ import torch
 
 from pellucid.errors import MethodError
 from pellucid.evaluation.banks import PartSums
-from pellucid.evaluation.banks.parts import SceneContrasts
+from pellucid.evaluation.banks.parts import RivalMaps, SceneContrasts
 from pellucid.evaluation.metrics import METRICS, as_metrics
-from pellucid.evaluation.suites.scenes import PARTS, SceneDetectors, names, scenes
+from pellucid.evaluation.suites.scenes import (
+    OF_CLASSES,
+    PARTS,
+    SceneClasses,
+    SceneDetectors,
+    keeps_score,
+    names,
+    scenes,
+)
 from pellucid.verbs.evaluate_suite import evaluate_suite
 
 COUNT = len(PARTS)
@@ -108,7 +116,7 @@ def test_the_oracle_of_parts_is_on_top_and_blind_maps_know_nothing():
 
 def test_metrics_of_parts_are_of_scenes_alone():
     assert not any(m.bank.parts for m in as_metrics("all", masks=True, oracle=True))
-    assert sum(m.bank.parts for m in as_metrics("all", masks=True, oracle=True, parts=True)) == 6
+    assert sum(m.bank.parts for m in as_metrics("all", masks=True, oracle=True, parts=True)) == 8
     board = evaluate_suite("single", "saliency", "part-correlation,mask-auc", count=1)
     assert any("--suite scene" in sentence for _, _, sentence in board.said)
     with pytest.raises(MethodError, match="oracle"):
@@ -126,6 +134,50 @@ def test_a_method_that_follows_the_model_tells_the_twin_apart_and_edges_do_not()
     assert means["input-x-gradient"]["input-independence"] == 1
     assert means["edges"]["input-independence"] == 0
     assert any("no other model" in text for method, _, text in board.said if method == "oracle")
+
+
+def test_what_is_lost_without_a_part_is_drawn_without_it(scored):
+    (scene,) = scenes(1)
+    whole = scored(scene.whole[None])
+    for k in range(COUNT):
+        there = torch.ones(1, COUNT)
+        there[0, k] = 0
+        assert float(scene.drops(scored)[k]) == pytest.approx(float(whole - scored(scene.drawn(there))), abs=1e-6)
+    true = torch.tensor([0.0, 2.0, 1.0, -1.0])
+    assert METRICS["part-single-deletion"].measure(PartSums(true**3, true)) == pytest.approx(1)
+    assert METRICS["part-single-deletion"].measure(PartSums(torch.tensor([1.0, 0.0, 2.0, 3.0]), true)) == pytest.approx(
+        -0.8
+    )
+
+
+def test_a_network_that_does_not_heed_the_background_is_independent_of_it(scored):
+    drawn = scenes(3)
+    assert all(keeps_score(scene, scored) for scene in drawn)
+
+    def of_red(x):
+        return (x[:, 0] - x[:, 1]).relu().sum((1, 2))  # the ring is red
+
+    assert not any(keeps_score(scene, of_red) for scene in drawn)
+    board = evaluate_suite("scene", "saliency", "mask-auc", count=3)
+    assert "Without the part in the background the network keeps its score in 3 of 3 scenes." in board.notes
+
+
+def test_a_map_for_each_of_two_classes_is_told_from_one_map_for_both():
+    for scene in scenes(3):
+        for k, parts in enumerate(OF_CLASSES):  # each class loses by its own parts; by others it may come to light
+            lost = scene.drops(lambda x, k=k: SceneClasses()(x)[:, k])
+            assert [p for p in range(COUNT) if float(lost[p]) > 1e-3] == list(parts)
+    places = torch.tensor([[1, 1, 0], [0, 0, 1]]).bool()
+    for maps, expected in (
+        ([[1.0, 1, 0], [0, 0, 1]], 1.0),
+        ([[1.0, 1, 3], [1, 1, 3]], 0.5),
+        ([[0.0, 0, 1], [1, 1, 0]], 0.0),
+        ([[0.0, 0, 0], [0, 0, 0]], 0.0),
+    ):
+        assert METRICS["target-sensitivity"].measure(RivalMaps(torch.tensor(maps).double(), places)) == expected
+    board = evaluate_suite("scene", "input-x-gradient", "target-sensitivity", count=3)
+    assert board["input-x-gradient", "target-sensitivity"].tolist() == [1.0, 1.0, 1.0]
+    assert set(board["edges", "target-sensitivity"].tolist()) <= {0.0, 0.5}
 
 
 def test_contrasts_by_hand():

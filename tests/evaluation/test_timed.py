@@ -8,6 +8,7 @@ from torch import nn
 import pellucid as pl
 from helpers.evaluations import Formula, Value, candidate, read, sample
 from pellucid.evaluation.banks import MapAndTruth
+from pellucid.evaluation.competitors import competitor
 from pellucid.evaluation.metrics import METRICS, as_metrics
 from pellucid.evaluation.metrics.timed import over_time
 from pellucid.evaluation.sample import Inquiry, Sample
@@ -52,6 +53,47 @@ def test_frames_leave_in_the_order_of_the_map(worth):
     assert on_zeros("temporal-deletion") == pytest.approx(morf, abs=1e-6)
     assert on_zeros("temporal-insertion") == pytest.approx(lerf, abs=1e-6)
     assert on_zeros("temporal-srg") == pytest.approx(lerf - morf, abs=1e-6)
+
+
+def test_stretches_of_time_beside_their_exact_shapley_values():
+    def latch():  # the first two frames count together alone, the last one against them
+        def score(x):
+            a, b, _, d = x.mean((1, 3, 4)).unbind(1)
+            return (torch.minimum(a, b) - 0.5 * d)[:, None]
+
+        return Sample(clips(Formula(score)), torch.ones(1, 3, 4, 2, 2), Value())
+
+    only, true = METRICS["temporal-shapley"].on("zero"), torch.tensor([0.5, 0.5, 0.0, -0.5])
+    assert only.bank.shared((4, 2, 2)) == 16
+    assert only.bank.shared((16, 2, 2)) == 64
+    assert read(only, latch(), spread(true)) == pytest.approx([1])
+    assert read(only, latch(), spread(-3 * true)) == pytest.approx([-1])
+    seen = torch.tensor([1.0, 0.0, 0.0, 0.0])  # by hand: 0.375 * 0.75 over the norms of both, centred
+    expected = np.corrcoef(seen, true)[0, 1]
+    assert read(only, latch(), spread(seen)) == pytest.approx([expected])
+    assert read(only, clip(), spread(WORTH)) == pytest.approx([1])
+
+
+def test_a_clip_a_frame_later_is_explained_a_frame_later():
+    net = Formula(lambda x: x.square().sum((1, 2, 3, 4))[:, None])
+    x = torch.arange(1.0, 49).reshape(1, 3, 4, 2, 2)
+    given = Sample(clips(net), x, Value())
+    bank = METRICS["frame-shift-equivariance"].bank
+    later, _ = bank.question(given)
+    assert torch.equal(later[:, :, 1:], x[:, :, :3])
+    assert torch.equal(later[:, :, 0], x[:, :, 0])
+
+    def value(rival):
+        c = competitor("rival", rival, {})
+        with Inquiry(given) as inquiry:
+            (own,) = c.draw(given.model, x, given.target, given).candidates(c)
+            (answer,) = bank.answers(inquiry, [own])
+        return METRICS["frame-shift-equivariance"].measure(answer)
+
+    assert value(lambda _m, x, _t: x.square().sum(1)) == pytest.approx(1)
+    ramp = torch.tensor([0.0, 1.0, 3.0, 2.0])[:, None, None].expand(4, 2, 2)
+    fixed = np.corrcoef([0.0, 1.0, 3.0], [1.0, 3.0, 2.0])[0, 1]
+    assert value(lambda _m, x, _t: ramp[None]) == pytest.approx(fixed)  # says when in the clip, not when in time
 
 
 def test_what_frames_are_worth_is_told_apart_from_where_in_them():

@@ -89,6 +89,19 @@ def test_ranks_of_contestants():
     assert sample_ranks(values, higher=False)[1].tolist() == [1, 1]
 
 
+def test_values_that_rounding_tells_apart_are_ties():
+    nan = np.nan
+    values = np.array([[1.0, 5, nan, 2], [1 - 1e-9, 5, 3, 2.0004], [0.9995, 5, nan, 2.0008], [0.9, 5, nan, 1.0]])
+    ranks = sample_ranks(values, higher=True, resolution=1e-3).T
+    assert ranks[0].tolist() == [1.5, 1.5, 3, 4]
+    assert ranks[1].tolist() == [2.5] * 4
+    assert np.array_equal(ranks[2], [nan, 1, nan, nan], equal_nan=True)
+    assert ranks[3].tolist() == [2, 2, 2, 4]
+    assert sample_ranks(values, higher=False, resolution=1e-3).T[0].tolist() == [3.5, 3.5, 2, 1]
+    plain = np.random.default_rng(1).normal(size=(7, 3, 4))
+    assert np.array_equal(sample_ranks(plain, higher=True, resolution=1e-12), sample_ranks(plain, higher=True))
+
+
 METRICS = [
     MetricFacts("srg", "faithfulness", "higher", ""),
     MetricFacts("deletion", "faithfulness", "lower", ""),

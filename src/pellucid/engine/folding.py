@@ -2,10 +2,10 @@
 
 In evaluation mode a batch normalisation is `y = g (x - m) / sqrt(v + e) + b`, one more linear map behind a linear map,
 so a convolution in front of it can do both. On a CPU a convolutional network then takes about a fifth less time. Of a
-network that pools and normalises nothing the weights alone are laid out anew: torch pools channels-last activations many
-channels at a time, others place by place (SqueezeNet is 2.2 times as fast, VGG-11 1.2, three small layers 3.5). The
-user's modules are not written to: the twin shares all that stays as it is. Which convolutions feed a normalisation and
-nothing else is read from the graph of one pass, and the twin must answer as the model does before it is used.
+network that pools and normalises nothing the weights alone are laid out anew: torch pools channels-last activations
+many channels at a time, others place by place (SqueezeNet is 2.2 times as fast, VGG-11 1.2, three small layers 3.5).
+The user's modules are not written to: the twin shares all that stays as it is. Which convolutions feed a normalisation
+and nothing else is read from the graph of one pass, and the twin must answer as the model does before it is used.
 """
 
 from __future__ import annotations

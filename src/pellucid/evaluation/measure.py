@@ -89,8 +89,8 @@ def measure(
             asked = [c for k, c in enumerate(schedule.competitors) if any(k not in rows for rows in done)]
             drawn = drawn_ahead(asked, group)
             redrawn = redrawn_ahead(schedule.banks, asked, group)
-            for sample, one, rows, *ahead in zip(group, kept, done, drawn, redrawn, strict=True):
-                yield _measured(sample, schedule, one, rows, *ahead)
+            for sample, one, rows, own, others in zip(group, kept, done, drawn, redrawn, strict=True):
+                yield _measured(sample, schedule, one, rows, own, others)
                 advance(1)
 
 

@@ -21,6 +21,10 @@ Array = NDArray[np.float64]
 COUNTED = ("faithfulness", "localisation")
 """Categories that decide: a map may be robust, sparse and complete, and wrong."""
 
+RESOLUTION = 1e-3
+"""Share of the range between best and worst on an input up to which neighbours are ties: rounding, and other masks,
+differ by as much."""
+
 
 @dataclass(frozen=True)
 class MethodStanding:
@@ -60,7 +64,7 @@ def mean_ranks(values: Array, metrics: Sequence[MetricFacts]) -> Array:
 
 
 def _ranks(values: Array, k: int, metric: MetricFacts) -> Array:
-    return sample_ranks(values[:, k], higher=metric.better == "higher")
+    return sample_ranks(values[:, k], higher=metric.better == "higher", resolution=RESOLUTION)
 
 
 def ranking(

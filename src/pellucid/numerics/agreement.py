@@ -94,9 +94,28 @@ def paired_test(first: ArrayLike, second: ArrayLike) -> PairedTest:
     return PairedTest(*mean_interval(away), p, wins, len(away))
 
 
-def sample_ranks(values: ArrayLike, *, higher: bool) -> Array:
-    """Ranks along the first axis, 1 the best, ties in the middle; NaN stays NaN: `(contestants, ...)`."""
+def sample_ranks(values: ArrayLike, *, higher: bool, resolution: float = 0.0) -> Array:
+    """Ranks along the first axis, 1 the best, ties in the middle; NaN stays NaN: `(contestants, ...)`.
+
+    Neighbours that are no further apart than `resolution` of the range between best and worst are ties too.
+    """
     rated = np.asarray(values, np.float64)
     last = np.where(np.isfinite(rated), -rated if higher else rated, np.inf)
+    if resolution > 0:
+        last = _levelled(last, resolution)
     ranked: Array = mid_ranks(from_numpy(np.ascontiguousarray(np.moveaxis(last, 0, -1)))).numpy() + 0.5
     return np.where(np.isfinite(rated), np.moveaxis(ranked, -1, 0), np.nan)
+
+
+def _levelled(values: Array, resolution: float) -> Array:
+    """Which step each value stands on, along the first axis, from 0; what is infinite stays last."""
+    order = np.argsort(values, axis=0, kind="stable")
+    stairs = np.take_along_axis(values, order, axis=0)
+    finite = np.isfinite(stairs)
+    top = np.where(finite, stairs, -np.inf).max(0)
+    span = np.where(finite[0], top - np.where(finite[0], stairs[0], 0.0), 0.0)
+    gaps = np.diff(np.where(finite, stairs, np.where(finite[0], top, 0.0)), axis=0)
+    steps = np.concatenate([np.zeros((1, *values.shape[1:])), np.cumsum(gaps > resolution * span, axis=0)])
+    found = np.empty_like(values)
+    np.put_along_axis(found, order, np.where(finite, steps, np.inf), axis=0)
+    return found

@@ -76,9 +76,12 @@ def _on_scenes(names: Sequence[str], metrics: str | Sequence[str], count: int, *
     twin = scenes.SceneDetectors(heeds=False).eval()
     oracle = SceneOracle(ORACLE, drawn, lambda x: net(x)[:, 1], twin)
     masks = [scene.spread(oracle.of(scene.whole[None])[1]).numpy() > 0 for scene in drawn]
+    kept = sum(scenes.keeps_score(scene, lambda x: net(x)[:, 1]) for scene in drawn)
     given: dict[str, Any] = {ORACLE: oracle, **dict.fromkeys(names)}
     model = wrap(net, labels=("otherwise", SCENE))
-    return evaluate(model, torch.stack([s.whole for s in drawn]), given, metrics, target=1, masks=masks, **how)
+    board = evaluate(model, torch.stack([s.whole for s in drawn]), given, metrics, target=1, masks=masks, **how)
+    board.notes.append(f"Without the part in the background the network keeps its score in {kept} of {count} scenes.")
+    return board
 
 
 def _on_clips(name: str, names: Sequence[str], metrics: str | Sequence[str], count: int, **how: Any) -> Scoreboard:

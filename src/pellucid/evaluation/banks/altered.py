@@ -1,4 +1,4 @@
-"""Maps drawn once more: of what the map itself holds, of a shifted scale of values, of a clip played backwards."""
+"""Maps drawn once more: of what the map itself holds, of a shifted scale, of a crop, of a clip in another order."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import interpolate
 
 from pellucid.engine import unwrap
 from pellucid.engine.masks import GridMasks
@@ -144,6 +145,76 @@ def _inside(competitor: Competitor, drawn: Drawing | Exception) -> Competitor:
 
 def _pair(a: Any, b: Any) -> TwoMaps:
     return TwoMaps(a.maps()[0].double().flatten(), b.maps()[0].double().flatten())
+
+
+@dataclass(frozen=True)
+class CroppedInput(RedrawingBank):
+    """The middle of the input, as large as the whole; of clips in every frame.
+
+    Attributes:
+        share: of the input along each axis that is left, about.
+    """
+
+    name: ClassVar[str] = "a crop"
+
+    share: float = 7 / 8
+
+    def redrawn(self) -> int:
+        """One."""
+        return 1
+
+    def question(self, sample: Sample) -> Question:
+        """The crop."""
+        return self.middle(sample.x, frames=sample.model.medium.moving), sample.target
+
+    def middle(self, values: Tensor, *, frames: bool) -> Tensor:
+        """The middle of values `(N, C, *space)`, at their own size."""
+        part, space = values, tuple(values.shape[2:])
+        for axis in range(2 + frames, values.ndim):
+            rim = max(1, round((1 - self.share) / 2 * values.shape[axis]))
+            part = part.narrow(axis, rim, max(1, values.shape[axis] - 2 * rim))
+        mode = {1: "linear", 2: "bilinear", 3: "trilinear"}[len(space)]
+        return interpolate(part, size=space, mode=mode, align_corners=False)
+
+    def redraw(self, inquiry: Inquiry, candidates: Sequence[Candidate]) -> list[Any]:
+        """The map is cropped as the input was."""
+        sample = inquiry.sample
+        frames = sample.model.medium.moving
+        drawn = self.drawn(inquiry, candidates, self.question(sample))
+        return [
+            d
+            if isinstance(d, Exception)
+            else TwoMaps(
+                self.middle(c.values[None, None].double(), frames=frames).flatten(), d.maps()[0].double().flatten()
+            )
+            for c, d in zip(candidates, drawn, strict=True)
+        ]
+
+
+@dataclass(frozen=True)
+class LaterClip(RedrawingBank):
+    """The clip one frame later: the first frame is shown twice, the last one is gone."""
+
+    name: ClassVar[str] = "the clip a frame later"
+
+    def redrawn(self) -> int:
+        """One."""
+        return 1
+
+    def question(self, sample: Sample) -> Question:
+        """The same of the later clip."""
+        return torch.cat([sample.x[:, :, :1], sample.x[:, :, :-1]], 2), sample.target
+
+    def redraw(self, inquiry: Inquiry, candidates: Sequence[Candidate]) -> list[Any]:
+        """The map is moved back; the frame that is gone is left out."""
+        refuse_stills(inquiry)
+        drawn = self.drawn(inquiry, candidates, self.question(inquiry.sample))
+        return [
+            d
+            if isinstance(d, Exception)
+            else TwoMaps(c.values[:-1].double().flatten(), d.maps()[0, 1:].double().flatten())
+            for c, d in zip(candidates, drawn, strict=True)
+        ]
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
@@ -12,9 +13,10 @@ from torch import Tensor, nn
 from pellucid.errors import MediaError, MethodError, PellucidError
 from pellucid.evaluation.banks.base import AnswerBank
 from pellucid.evaluation.banks.oracle import ORACLE
+from pellucid.evaluation.banks.redrawn import other_class
 from pellucid.evaluation.competitors import Competitor, Drawing, draw_all
 from pellucid.evaluation.sample import Candidate, Inquiry, Sample
-from pellucid.evaluation.suites.scenes import CONTESTED, PARTS, USELESS, Scene
+from pellucid.evaluation.suites.scenes import CONTESTED, OF_CLASSES, PARTS, USELESS, Scene, SceneClasses
 from pellucid.models.model import VisionModel
 from pellucid.models.targets import Target
 
@@ -32,13 +34,13 @@ class SceneOracle(Competitor):
     scenes: Sequence[Scene] = ()
     score: Callable[[Tensor], Tensor] | None = None
     twin: nn.Module | None = None
-    _values: dict[int, Tensor] = field(default_factory=dict, repr=False)
+    _values: dict[int, tuple[Tensor, Tensor]] = field(default_factory=dict, repr=False)
 
     redraws: ClassVar[bool] = False
     remodels: ClassVar[bool] = False
 
-    def of(self, x: Tensor) -> tuple[Scene, Tensor]:
-        """The scene of an input `(1, 3, SIDE, SIDE)`, and what each of its parts adds `(K,)`; drawn out once.
+    def of(self, x: Tensor) -> tuple[Scene, Tensor, Tensor]:
+        """The scene of an input `(1, 3, SIDE, SIDE)`; what each of its parts adds, and its loss alone, `(K,)` each.
 
         Raises:
             MediaError: it is none of the scenes.
@@ -47,19 +49,19 @@ class SceneOracle(Competitor):
             if x.shape[1:] == scene.ground.shape and torch.equal(x[0].cpu(), scene.whole):
                 if k not in self._values:
                     assert self.score is not None
-                    self._values[k] = scene.values(self.score)
-                return scene, self._values[k]
+                    self._values[k] = scene.values(self.score), scene.drops(self.score)
+                return scene, *self._values[k]
         raise MediaError("This input is none of the suite's scenes, so nothing is known of its parts.")
 
     def draw(self, model: VisionModel | nn.Module, x: Tensor, target: Target, sample: Sample) -> Drawing:
         """The map of the sample's own scene."""
-        scene, values = self.of(x)
+        scene, values, _ = self.of(x)
         return Drawing(scene.spread(values)[None], sample.over)
 
 
 @dataclass(frozen=True, eq=False)
 class PartSums:
-    """A map summed over the parts of a scene `(K,)`, where they are seen, and what each of them truly adds `(K,)`."""
+    """A map summed over parts of the input `(K,)`, where they are seen, and what each of them truly adds `(K,)`."""
 
     sums: Tensor
     true: Tensor
@@ -67,7 +69,13 @@ class PartSums:
 
 @dataclass(frozen=True)
 class BesideParts(AnswerBank):
-    """The map beside the parts that the method called `oracle` knows of."""
+    """The map beside the parts that the method called `oracle` knows of.
+
+    Attributes:
+        alone: what each part truly adds is what is lost without it alone, rather than its Shapley value.
+    """
+
+    alone: bool = False
 
     name: ClassVar[str] = "the parts of the scene"
     parts: ClassVar[bool] = True
@@ -78,7 +86,8 @@ class BesideParts(AnswerBank):
         Raises:
             MethodError: the input is no scene.
         """
-        scene, true = _oracle(candidates).of(inquiry.sample.x)
+        scene, worth, drops = _oracle(candidates).of(inquiry.sample.x)
+        true = drops if self.alone else worth
         seen = torch.stack([scene.labels == k for k in range(len(true))]).double()
         return [PartSums((seen * c.values.double().cpu()).sum((1, 2)), true) for c in candidates]
 
@@ -110,10 +119,9 @@ class SceneContrasts:
 
 
 @dataclass(frozen=True)
-class ContrastedScenes(AnswerBank):
-    """The scene for a network that does not heed one of its parts, and the scene without a part that says nothing."""
+class OfAnotherNetwork(AnswerBank):
+    """Base of banks that ask about a scene for a network of their own; of the oracle nothing: it knows one network."""
 
-    name: ClassVar[str] = "contrasts of scenes"
     parts: ClassVar[bool] = True
 
     def can(self, competitor: Competitor) -> bool:
@@ -129,18 +137,30 @@ class ContrastedScenes(AnswerBank):
         return 2
 
     def answers(self, inquiry: Inquiry, candidates: Sequence[Candidate]) -> list[Any]:
-        """Of the oracle none: it knows one network.
+        """Of those that can explain another network.
 
         Raises:
             MethodError: the input is no scene.
         """
         oracle = _oracle(candidates)
         able = [c for c in candidates if self.can(c.competitor)]
-        found = iter(self._contrasts(inquiry.sample, oracle, able))
+        found = iter(self.contrasts(inquiry.sample, oracle, able))
         return [next(found) if self.can(c.competitor) else self.refusal(c.competitor) for c in candidates]
 
-    def _contrasts(self, sample: Sample, oracle: SceneOracle, candidates: Sequence[Candidate]) -> list[Any]:
-        scene, _ = oracle.of(sample.x)
+    @abstractmethod
+    def contrasts(self, sample: Sample, oracle: SceneOracle, candidates: Sequence[Candidate]) -> list[Any]:
+        """What metrics read, one for each candidate."""
+
+
+@dataclass(frozen=True)
+class ContrastedScenes(OfAnotherNetwork):
+    """The scene for a network that does not heed one of its parts, and the scene without a part that says nothing."""
+
+    name: ClassVar[str] = "contrasts of scenes"
+
+    def contrasts(self, sample: Sample, oracle: SceneOracle, candidates: Sequence[Candidate]) -> list[Any]:
+        """Both."""
+        scene, _, _ = oracle.of(sample.x)
         whose = [c.competitor for c in candidates]
         there = torch.ones(1, len(PARTS))
         there[0, USELESS] = 0
@@ -152,6 +172,35 @@ class ContrastedScenes(AnswerBank):
             next((d for d in (a, b) if isinstance(d, Exception)), None)
             or SceneContrasts(c.values.double().cpu().flatten(), *_flat(a, b), *regions)
             for c, a, b in zip(candidates, twins, later, strict=True)
+        ]
+
+
+@dataclass(frozen=True, eq=False)
+class RivalMaps:
+    """Maps `(2, P)` of one scene for two classes, and where the parts that each of them rests on are seen, `(2, P)`."""
+
+    maps: Tensor
+    places: Tensor
+
+
+@dataclass(frozen=True)
+class RivalClasses(OfAnotherNetwork):
+    """The scene for a network whose two classes rest on different parts of it: a map for each class."""
+
+    name: ClassVar[str] = "two classes of a scene"
+
+    def contrasts(self, sample: Sample, oracle: SceneOracle, candidates: Sequence[Candidate]) -> list[Any]:
+        """The second class is the one that is asked about everywhere."""
+        scene, _, _ = oracle.of(sample.x)
+        first, whose = other_class(sample), [c.competitor for c in candidates]
+        assert first is not None
+        net = SceneClasses().eval()
+        drawn = [draw_all(whose, net, sample.x, target, sample) for target in (first, sample.target)]
+        labels = scene.labels.flatten()
+        places = torch.stack([torch.isin(labels, torch.tensor(parts)) for parts in OF_CLASSES])
+        return [
+            next((d for d in pair if isinstance(d, Exception)), None) or RivalMaps(torch.stack(_flat(*pair)), places)
+            for pair in zip(*drawn, strict=True)
         ]
 
 

@@ -12,10 +12,12 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from pellucid.engine.masks import SegmentMasks
+from pellucid.engine.masks import SegmentMasks, grid_labels
 from pellucid.evaluation.banks.base import AnswerBank, cell_labels, cells_of, refuse_stills, unit_sums
+from pellucid.evaluation.banks.parts import PartSums
 from pellucid.evaluation.faithfulness import frame_grid
 from pellucid.evaluation.sample import SCORE, Candidate, Inquiry
+from pellucid.numerics.games.orders import exact_shapley
 
 SHARES = (0.1, 0.25, 0.5, 0.75, 0.9)
 
@@ -105,6 +107,38 @@ class RandomSubsets(AnswerBank):
             )
             for row in sums
         ]  # fmt: skip
+
+
+@dataclass(frozen=True)
+class FrameCoalitions(AnswerBank):
+    """All sets of a few stretches of time, so that what each stretch adds is exact: its Shapley value.
+
+    Attributes:
+        count: of the stretches at most, each of whole frames.
+    """
+
+    name: ClassVar[str] = "all sets of stretches of time"
+
+    count: int = 6
+
+    def shared(self, space: Sequence[int]) -> int:
+        """Every set."""
+        return int(2 ** min(self.count, space[0]))
+
+    def answers(self, inquiry: Inquiry, candidates: Sequence[Candidate]) -> list[PartSums]:
+        """The sets know no map."""
+        refuse_stills(inquiry)
+        space = inquiry.sample.space
+        stretches = min(self.count, space[0])
+        labels = grid_labels(space, (stretches, *[1] * (len(space) - 1)))
+
+        def score(shown: Tensor) -> Tensor:
+            found = inquiry.ask(SegmentMasks(shown.float(), labels), self.baseline, "stretches of time")
+            return found[:, SCORE, None].double()
+
+        true = exact_shapley(score, stretches).values[:, 0]
+        sums = unit_sums(torch.stack([c.values for c in candidates]), labels)
+        return [PartSums(row, true) for row in sums]
 
 
 def sizes_of(cells: int, shares: Sequence[float]) -> Tensor:

@@ -6,11 +6,18 @@ import math
 
 from torch import Tensor
 
-from pellucid.evaluation.banks.parts import BesideParts, ContrastedScenes, PartSums, SceneContrasts
+from pellucid.evaluation.banks.parts import (
+    BesideParts,
+    ContrastedScenes,
+    PartSums,
+    RivalClasses,
+    RivalMaps,
+    SceneContrasts,
+)
 from pellucid.evaluation.metrics.registry import metric
 from pellucid.numerics.ranks import pearson, rank_correlation
 
-PARTS, CONTRASTS = BesideParts(), ContrastedScenes()
+PARTS, WITHOUT, CONTRASTS, RIVALS = BesideParts(), BesideParts(alone=True), ContrastedScenes(), RivalClasses()
 _BAM = "Yang & Kim 2019, BAM, arXiv:1907.09701"
 _STILL = 0.1  # of the map's size: a change up to which it counts as the same
 _FUNNY = "Hesse et al. 2023, FunnyBirds, arXiv:2308.06248"
@@ -24,10 +31,17 @@ def part_correlation(found: PartSums) -> float:
     return float(pearson(found.sums, found.true))
 
 
-@metric("part-rank-correlation", "localisation", "higher", PARTS, paper=f"{_FUNNY} (single deletion)",
+@metric("part-rank-correlation", "localisation", "higher", PARTS, paper=_FUNNY,
         traps="Of few parts: it takes few values on one scene.")  # fmt: skip
 def part_rank_correlation(found: PartSums) -> float:
     """Rank correlation of the map's sums over the parts with the parts' exact Shapley values."""
+    return float(rank_correlation(found.sums, found.true))
+
+
+@metric("part-single-deletion", "localisation", "higher", WITHOUT, paper=f"{_FUNNY} (single deletion)",
+        traps="Of two parts that stand in for each other neither is missed alone.")  # fmt: skip
+def part_single_deletion(found: PartSums) -> float:
+    """Rank correlation of the map's sums over the parts with the falls of the score when each is drawn without."""
     return float(rank_correlation(found.sums, found.true))
 
 
@@ -37,6 +51,14 @@ def part_distraction(found: PartSums) -> float:
     """Share of the absolute relevance of all parts that lies on parts which provably add nothing."""
     size, idle = found.sums.abs(), found.true.abs() <= _NOTHING * found.true.abs().max()
     return float(size[idle].sum() / size.sum()) if float(size.sum()) > 0 else math.nan
+
+
+@metric("target-sensitivity", "localisation", "higher", RIVALS, paper=f"{_FUNNY} (target sensitivity)",
+        traps="A map that knows no class is right for one of the two. Of a network of its own.")  # fmt: skip
+def target_sensitivity(found: RivalMaps) -> float:
+    """Share of two classes whose map holds more on the parts that class rests on than on those of the other."""
+    sums = found.maps @ found.places.double().T
+    return float((sums.diag() > sums.flip(1).diag()).double().mean())
 
 
 @metric("model-contrast", "localisation", "higher", CONTRASTS, paper=f"{_BAM} (model contrast score)",

@@ -8,8 +8,10 @@ import torch
 from torch import Tensor
 
 from pellucid.evaluation.banks.altered import (
+    CroppedInput,
     ItselfAndCurves,
     ItselfAndImputed,
+    LaterClip,
     MapOfItself,
     MaskedMaps,
     ReversedClip,
@@ -35,7 +37,8 @@ from pellucid.numerics.ranks import pearson, rank_correlation
 from pellucid.numerics.statistics import spearman
 
 NEARBY, MOVED, SHUFFLED, OTHER = NoisyInputs(), MovedInputs(), ShuffledWeights(), OtherClass()
-SMOOTHED, ITSELF, SCALE, BACKWARDS = ShuffledWeights(draws=8), MaskedMaps(), ShiftedScale(), ReversedClip()
+SMOOTHED, ITSELF, SCALE, CROPPED = ShuffledWeights(draws=8), MaskedMaps(), ShiftedScale(), CroppedInput()
+BACKWARDS, LATER = ReversedClip(), LaterClip()
 
 _CONSTANT = "A map that never changes is the most robust of all: read it beside mprt."
 _TINY = 1e-6
@@ -121,6 +124,14 @@ def reversal_equivariance(found: TwoMaps) -> float:
     return float(pearson(found.plain, found.other))
 
 
+@metric("frame-shift-equivariance", "robustness", "higher", LATER, clips=True,
+        paper="Crabbé & van der Schaar 2023, arXiv:2304.06715, of time",
+        traps="The model itself need not answer a later clip alike.")  # fmt: skip
+def frame_shift_equivariance(found: TwoMaps) -> float:
+    """Correlation of the map with that of the clip one frame later, moved back, without the frame that is gone."""
+    return float(pearson(found.plain, found.other))
+
+
 @metric("coherency", "robustness", "higher", ITSELF, paper="Poppi et al. 2021, arXiv:2104.10252",
         traps=_CONSTANT)  # fmt: skip
 def coherency(found: MapOfItself) -> float:
@@ -165,6 +176,13 @@ def flip_equivariance(found: MovedMaps) -> float:
 def shift_equivariance(found: MovedMaps) -> float:
     """Correlation of the map with that of the shifted input, shifted back, without the rim."""
     return float(pearson(*found.shifted))
+
+
+@metric("crop-equivariance", "robustness", "higher", CROPPED, paper="Crabbé & van der Schaar 2023, arXiv:2304.06715",
+        traps="The model itself need not answer a crop alike: what it lost may have mattered.")  # fmt: skip
+def crop_equivariance(found: TwoMaps) -> float:
+    """Correlation of the middle of the map with the map of the middle of the input, shown at full size."""
+    return float(pearson(found.plain, found.other))
 
 
 @metric("mprt", "randomisation", "lower", SHUFFLED, paper="Adebayo et al. 2018, arXiv:1810.03292",

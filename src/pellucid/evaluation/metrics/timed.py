@@ -10,12 +10,14 @@ import numpy as np
 
 from pellucid.evaluation.banks.curves import RankCurves, RankedScores
 from pellucid.evaluation.banks.maps import MapAndTruth, TubeMask
-from pellucid.evaluation.banks.subsets import RandomSubsets, SubsetEffects
+from pellucid.evaluation.banks.parts import PartSums
+from pellucid.evaluation.banks.subsets import FrameCoalitions, RandomSubsets, SubsetEffects
 from pellucid.evaluation.metrics.located import mask_auc, mask_iou, relevance_mass
 from pellucid.evaluation.metrics.masked import mean_over_sizes
 from pellucid.evaluation.metrics.registry import metric
+from pellucid.numerics.ranks import pearson
 
-FRAMES, SOME, TUBE = RankCurves(unit="frames"), RandomSubsets(unit="frames"), TubeMask()
+FRAMES, SOME, TUBE, STRETCHES = RankCurves(unit="frames"), RandomSubsets(unit="frames"), TubeMask(), FrameCoalitions()
 SLACK = 1  # frames by which a peak may miss: the difference of two frames has no frame of its own
 
 _STEP = "Li et al. 2021, arXiv:2005.00375"
@@ -49,6 +51,13 @@ def temporal_srg(found: RankedScores) -> float:
 def temporal_sensitivity_n(found: SubsetEffects) -> float:
     """Mean over subset sizes of the correlation of the map's sums over frames with the falls of the score."""
     return mean_over_sizes(found)
+
+
+@metric("temporal-shapley", "faithfulness", "higher", STRETCHES, clips=True, traps=_STILL,
+        paper="Shapley 1953, of stretches of time")  # fmt: skip
+def temporal_shapley(found: PartSums) -> float:
+    """Correlation of the map's sums over at most six stretches of time with their exact Shapley values."""
+    return float(pearson(found.sums, found.true))
 
 
 @metric("temporal-pointing", "localisation", "higher", TUBE, paper=_STEP, clips=True, usual=True, traps=_FRAME)

@@ -20,6 +20,7 @@ _BROWN, _RED = (0.6, 0.5, 0.4), (0.9, 0.15, 0.1)
 _VISIBLE = 12  # pixels that each part shows in the whole scene
 _ENOUGH = 4.0  # of green, from which on more of it adds nothing
 _GAIN, _OFFSET, _AGAINST = 0.8, 3.0, 0.6
+_KEPT = 0.05  # of a score: a fall by less counts as none
 
 
 @dataclass(frozen=True)
@@ -50,6 +51,8 @@ PARTS = (
     ScenePart("foot", _MARK, 4.0, spread=13.0),
 )
 """From back to front. Ring and body say nothing, and have the most edges."""
+OF_CLASSES = ((2, 3), (4,))
+"""The parts that each of the two classes of `SceneClasses` rests on."""
 USELESS, CONTESTED = 0, 4
 """The part that says nothing and can be left out; and the one that one network heeds, and its twin does not."""
 
@@ -92,6 +95,12 @@ class Scene:
         with torch.no_grad():
             return exact_shapley(lambda some: score(self.drawn(some)).double()[:, None], len(PARTS)).values[:, 0]
 
+    def drops(self, score: Callable[[Tensor], Tensor]) -> Tensor:
+        """By how much a score falls where each part alone is taken out, `(K,)`."""
+        with torch.no_grad():
+            found = score(self.drawn(torch.cat([torch.ones(1, len(PARTS)), 1 - torch.eye(len(PARTS))]))).double()
+        return found[0] - found[1:]
+
     def spread(self, values: Tensor) -> Tensor:
         """A map `(SIDE, SIDE)`: the value of each part, shared evenly by the places where it is seen."""
         labels = self.labels
@@ -122,6 +131,29 @@ class SceneDetectors(nn.Module):
         enough = green - (green - _ENOUGH).relu()
         score = _GAIN * (enough + self.heeds * torch.minimum(enough, blue) - _AGAINST * mark - _OFFSET)
         return torch.stack([torch.zeros_like(score), score], dim=1)
+
+
+class SceneClasses(nn.Module):
+    """Two classes that rest on different parts of one scene: the first on green, the second on blue."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.colours = ColourDetectors((_GREEN, _BLUE), (1.0, 1.0), 1.0, 0.0)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Scores `(N, 2)`."""
+        found: Tensor = _GAIN * self.colours.found(x).mean((2, 3)) * 100
+        return found
+
+
+def keeps_score(scene: Scene, score: Callable[[Tensor], Tensor]) -> bool:
+    """Whether the score falls by less than a twentieth without the part in the background.
+
+    The share of such scenes is the background independence of a network (Hesse et al. 2023): of it, not of a map.
+    """
+    with torch.no_grad():
+        whole = float(score(scene.whole[None]))
+    return float(scene.drops(score)[USELESS]) < _KEPT * abs(whole)
 
 
 def scenes(count: int, seed: int = 0) -> list[Scene]:
