@@ -54,7 +54,7 @@ def evaluate(
         str | None,
         typer.Option(
             "--suite",
-            help="Known truth, in place of inputs and model: single, texture, motion ...; of both: mosaic.",
+            help="Known truth, in place of inputs and model: single, texture, scene, motion ...; of both: mosaic.",
         ),
     ] = None,
     quick: Annotated[
