@@ -155,10 +155,10 @@ def test_maps_are_those_of_the_network_itself(method, monkeypatch):
     made = get_method(method, **({"window": 4, "stride": 4} if method == "occlusion" else {"samples": 128}))
     asked = []
     fold = Capture.fold
-    monkeypatch.setattr(Capture, "fold", lambda self, x, n: asked.append(fold(self, x, n)) or asked[-1])
+    monkeypatch.setattr(Capture, "fold", lambda self, x, n, **how: asked.append(fold(self, x, n, **how)) or asked[-1])
     quick = made.explain(net, x, [1, 2])[0]
     assert sum(asked) >= folding.PASSES
-    monkeypatch.setattr(Capture, "fold", lambda self, x, n: 0)
+    monkeypatch.setattr(Capture, "fold", lambda *_given, **_how: 0)
     slow = made.explain(net, x, [1, 2])[0]
     assert torch.allclose(quick.values, slow.values, rtol=1e-4, atol=1e-6)  # of scores of about 1
     assert quick.cost.forwards == slow.cost.forwards + sum(asked)

@@ -40,7 +40,7 @@ def test_scores_are_the_same_and_nothing_is_left(session, target, monkeypatch):
     opened, folded, target = [], [], frozen(session, target)
     enter, fold = Capture.__enter__, Capture.fold
     monkeypatch.setattr(Capture, "__enter__", lambda self: opened.append(self) or enter(self))
-    monkeypatch.setattr(Capture, "fold", lambda self, x, n: folded.append(fold(self, x, n)) or folded[-1])
+    monkeypatch.setattr(Capture, "fold", lambda self, x, n, **how: folded.append(fold(self, x, n, **how)) or folded[-1])
     plain = curves(Session(session.model, session.x), target)
     assert len(opened) > 1
     assert not folded

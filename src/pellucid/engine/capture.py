@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from pellucid.engine.edges import watch_edges
-from pellucid.engine.folding import PASSES, PAYS, folded, may_have_twin
+from pellucid.engine.folding import PASSES, PAYS, foldable, folded, may_have_twin
 from pellucid.engine.hooks import Behind, End, Hooks
 from pellucid.engine.leaves import first_tensor, replace_first_tensor
 from pellucid.engine.misfit import OUTPUTS_ONLY
@@ -244,9 +244,10 @@ class Capture:
         spent = self.convert(x, passes)
         return spent if self.converted is not None else spent + self.fold(x, passes)
 
-    def fold(self, x: Tensor, passes: int) -> int:
-        """The second half of `quicken`: the twin alone."""
-        if self._folding or passes < PAYS or not self._plain or not may_have_twin(self.module, x):
+    def fold(self, x: Tensor, passes: int, *, layout: bool = True) -> int:
+        """The second half of `quicken`: the twin alone; without `layout`, only where there may be something to fold."""
+        able = may_have_twin if layout else foldable
+        if self._folding or passes < PAYS or not self._plain or not able(self.module, x):
             return 0
         self._folding = True
         self._twin = folded(self.module, lambda module, inputs: module(inputs), x.detach())

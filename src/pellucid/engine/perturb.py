@@ -264,7 +264,7 @@ class Scorer(MaskScorer):
         patches = None
         if self._capture.converted is None:
             if are_windows(self.inputs, masks):
-                self.cost.forwards += self._capture.fold(x, asked)
+                self.cost.forwards += self._capture.fold(x, asked, layout=False)
             patches = find_patches(self._capture, self.inputs, masks, self.batch, self.cost)
         if patches is None:
             self.cost.forwards += self._capture.quicken(x, asked)
