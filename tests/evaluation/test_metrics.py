@@ -18,7 +18,7 @@ from pellucid.evaluation.banks import (
     ShownAlone,
     SubsetEffects,
 )
-from pellucid.evaluation.metrics import METRICS, as_metrics
+from pellucid.evaluation.metrics import METRICS, as_metrics, located
 from pellucid.evaluation.metrics.located import top_share
 
 
@@ -300,3 +300,11 @@ def test_every_metric_says_what_it_is():
         assert m.about.endswith("."), m.name
         assert m.paper, m.name
         assert m.better in ("higher", "lower")
+
+
+def test_the_nearest_place_of_few_pairs_and_of_many():
+    rng = np.random.default_rng(0)
+    for few, many in ((3, 40), (90, 200)):  # by pairs, by a tree
+        points, places = rng.integers(0, 50, (few, 2)), rng.integers(0, 50, (many, 2))
+        expected = [min(math.dist(p, q) for q in places) for p in points]
+        assert located._nearest(points, places) == pytest.approx(expected)

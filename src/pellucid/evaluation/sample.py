@@ -25,6 +25,9 @@ SCORE, PROBABILITY, LEAD = range(3)
 """Columns of what is asked: the target's score, its probability, and by how much it is the model's answer."""
 
 
+_SMALL = 500_000  # bytes of a batch up to which it is twice as large: what surrounds a pass then costs as much as it
+
+
 @dataclass(eq=False)
 class Sample:
     """One input, and what is asked about it.
@@ -132,6 +135,8 @@ class Inquiry:
         if baseline not in self._scorers:
             opened = self._stack.enter_context(masked(self._job, baseline, self.sample.seed, _columns))
             opened.expected = self.expected
+            if 2 * opened.batch * self.sample.x.nbytes <= _SMALL:
+                opened.batch *= 2
             self._scorers[baseline] = opened
         return self._scorers[baseline]
 
