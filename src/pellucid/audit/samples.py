@@ -183,6 +183,7 @@ class _Reader:
         evidence = (A * G).sum(1)
         if evidence.ndim == 4:  # clips: over time
             evidence = evidence.mean(1)
+        images = [still(p).pil() for p in pictures]
         maps = adaptive_avg_pool2d(evidence[:, None], GRID)[:, 0]
         return {
             "scores": scores.float().cpu().numpy(),
@@ -190,8 +191,8 @@ class _Reader:
             "embedding": A.flatten(2).mean(2).cpu().numpy(),
             "maps": maps.cpu().numpy(),
             "boxes": np.stack([_box(geometry) for geometry in geometries]),
-            "properties": np.stack([properties(p) for p in pictures]),
-            "thumbs": np.stack([_thumb(still(p)) for p in pictures]),
+            "properties": np.stack([properties(p, image) for p, image in zip(pictures, images, strict=True)]),
+            "thumbs": np.stack([_thumb(image) for image in images]),
         }
 
 
@@ -202,8 +203,8 @@ def _box(geometry: Geometry) -> Array:
     return np.array((top / height, left / width, bottom / height, right / width), np.float32).clip(0, 1)
 
 
-def _thumb(picture: Picture) -> NDArray[np.uint8]:
-    return np.asarray(picture.pil().resize((THUMB, THUMB), Image.Resampling.BOX))
+def _thumb(image: Image.Image) -> NDArray[np.uint8]:
+    return np.asarray(image.resize((THUMB, THUMB), Image.Resampling.BOX))
 
 
 def opened(model: VisionModel, pictures: Pictures, index: int) -> Picture | Clip:
@@ -260,9 +261,12 @@ def _pass(model: VisionModel, layer: Layer, x: Tensor) -> tuple[Tensor, Tensor, 
         return read[0].detach(), A, layer.layout.to_map(found[layer.name]).float()
 
 
-def properties(looked: Picture | Clip) -> Array:
-    """What a picture is like, by itself: see `PROPERTIES`; of a clip that of its middle frame, then `MOVING`."""
-    image = still(looked).pil()
+def properties(looked: Picture | Clip, image: Image.Image | None = None) -> Array:
+    """What a picture is like, by itself: see `PROPERTIES`; of a clip that of its middle frame, then `MOVING`.
+
+    `image`: what is shown of it (`still`), where that is at hand.
+    """
+    image = image or still(looked).pil()
     red, green, blue = np.asarray(image.resize((64, 64), Image.Resampling.BOX), np.float32).transpose(2, 0, 1) / 255
     grey = (red + green + blue) / 3
     colour = np.maximum(np.maximum(red, green), blue) - np.minimum(np.minimum(red, green), blue)

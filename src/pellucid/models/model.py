@@ -23,7 +23,7 @@ from pellucid.media import CLIP, PICTURE, VOLUME, Medium
 from pellucid.media.image import read_image
 from pellucid.models.clips import ClipPreprocessing
 from pellucid.models.parts import nothing_to_explain, parts
-from pellucid.models.preprocess import Preprocessing
+from pellucid.models.preprocess import Preprocess, Preprocessing
 from pellucid.models.reading import Reading
 from pellucid.models.recognition import doubts, settle
 from pellucid.models.targets import Target
@@ -71,6 +71,8 @@ class VisionModel:
     @property
     def medium(self) -> Medium:
         """What it takes: pictures, clips or volumes."""
+        if isinstance(self.preprocess, Preprocess):  # a class is asked about quickly, a protocol is not
+            return PICTURE
         if isinstance(self.preprocess, VolumePreprocessing):
             return VOLUME
         return CLIP if isinstance(self.preprocess, ClipPreprocessing) else PICTURE
@@ -87,6 +89,8 @@ class VisionModel:
         Raises:
             ModelError: it takes clips or volumes.
         """
+        if isinstance(self.preprocess, Preprocess):
+            return self.preprocess
         if isinstance(self.preprocess, ClipPreprocessing):
             raise ModelError(f"{self.name or 'The model'} takes clips, not pictures: give it a clip.")
         if isinstance(self.preprocess, VolumePreprocessing):
