@@ -61,6 +61,16 @@ def test_a_rectifier_is_one_however_it_is_written(spelling, name):
     torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-5 * float(expected.abs().max()))
 
 
+@pytest.mark.parametrize("name", ["lrp", "deep-lift", "full-grad"])
+def test_a_power_is_one_as_an_operator_and_as_a_function(name):
+    """`x ** 2` is a function of torch in Python that wraps a built-in one, whose arguments cannot be asked for."""
+    net, plain = (
+        seeded(lambda f=f: Net(f)).eval() for f in (lambda x: x.relu() ** 2, lambda x: torch.pow(x.relu(), 2))
+    )
+    found, expected = (get_method(name).attribute(n, noise(2, 3, 8, 8), 1) for n in (net, plain))
+    torch.testing.assert_close(found, expected)
+
+
 BENT = {
     "leaky_relu": lambda x: functional.leaky_relu(x, 0.01),
     "elu": lambda x: functional.elu(x, alpha=0.5),

@@ -107,7 +107,11 @@ def _spelled(
 
 @cache
 def _signature(function: Function) -> inspect.Signature | None:
-    return inspect.signature(function) if isinstance(function, types.FunctionType) else None
+    """Of a function in Python; one that wraps a built-in, as `Tensor.__pow__` does, tells none."""
+    try:
+        return inspect.signature(function) if isinstance(function, types.FunctionType) else None
+    except ValueError:
+        return None
 
 
 _OUT_OF_PLACE = (torch, torch._C._nn, Tensor)
