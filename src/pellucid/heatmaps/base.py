@@ -71,7 +71,7 @@ class Method(ABC):
     """Base of all heat map methods: subclasses are frozen dataclasses of hyper-parameters, see `@method`."""
 
     name: ClassVar[str]
-    family: ClassVar[str]
+    family: ClassVar[str] = ""  # of a class that is entered under no name: none
     needs: ClassVar[str]  # in words
     required: ClassVar[frozenset[Need]]  # of what a model may open
     cost: ClassVar[str]
