@@ -147,7 +147,8 @@ def _case(found: Findings, case: Case) -> str:
         if besides:
             rows.append(paragraph(name) + f'<div class="row">{"".join(map(_beside, besides))}</div>')
     own = f'<div class="row">{_card(found, case.row, None)}</div>'
-    return folded(f"Surely {answer}, in truth {truth}: similar pictures", own + "".join(rows))
+    shown = folded(f"Surely {answer}, in truth {truth}: similar pictures", own + "".join(rows))
+    return f'<section class="concept">{shown}</section>'
 
 
 def _beside(one: Beside) -> str:
