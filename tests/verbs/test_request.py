@@ -17,6 +17,7 @@ from pellucid.models.targets import as_target
 from pellucid.verbs.activations import ActivationsRequest
 from pellucid.verbs.atlas import AtlasRequest
 from pellucid.verbs.audit import AuditRequest
+from pellucid.verbs.audit_boxes import BoxAuditRequest
 from pellucid.verbs.compare import CompareRequest
 from pellucid.verbs.concepts import ConceptsRequest
 from pellucid.verbs.distill import DistillRequest
@@ -50,6 +51,7 @@ ASKED = [
     CompareRequest(seed=3),
     EvaluateRequest(methods=(get_method("rise", seed=3), get_method("grad-cam")), target=as_target("tabby")),
     AuditRequest(layer="4", given={"site": ("a", "b")}),
+    BoxAuditRequest(truth="truth.json", given={"site": ("a", "b")}, least=0.4, score=0.2),
     ConceptsRequest(by=get_dictionary("nmf", count=4), words=("stripe",)),
     DistillRequest(into="linear", teacher="cnn"),
     StagesRequest(method=get_method("lrp"), target=as_target("tabby"), layer=("a", "b")),
