@@ -76,7 +76,10 @@ class Reliance:
         chance = "p < 0.001" if self.p < 0.001 else f"p = {self.p:.2g}"
         effect = f"{self.drop:.2f} [{self.low:.2f}, {self.high:.2f}]"
         if not self.relied:
-            return f"`{self.label}` does not rest on {self.name}: exchanging it lowers the class by {effect} ({chance})"
+            return (
+                f"`{self.label}` is not shown to rest on {self.name}: exchanging it lowers the class by {effect}, and "
+                f"giving it to pictures of other classes raises it by {self.rise:.2f} ({chance})"
+            )
         if self.kind == "order":
             return (
                 f"`{self.label}` rests on {self.name}: playing its clips backwards lowers the class by {effect}, and "
