@@ -24,7 +24,7 @@ from pellucid.numerics.statistics import adjusted, row_mean
 from pellucid.progress import task
 
 LEAST = 8  # pictures of a class, and of others: fewer prove nothing
-_PAIRS = 40  # pictures of a class that are exchanged with others
+PAIRS = 40  # pictures of a class that are exchanged with others
 _EFFECT = 0.1  # of the class's probability, that must leave and come
 _LEVEL = 0.01  # of all tests together
 _FIXED = 0.8  # share of a region's difference from other classes that is the same in all pictures of this one
@@ -191,7 +191,7 @@ def _of_class(
     if len(others) < LEAST:
         return []
     label = model.label(c)
-    chosen = rng.choice(mine, min(_PAIRS, len(mine)), replace=False)
+    chosen = rng.choice(mine, min(PAIRS, len(mine)), replace=False)
     donors = rng.choice(others, len(chosen), replace=len(others) < len(chosen))
     x, d = opened(chosen.tolist()), opened(donors.tolist())
     every = tuple(int(i) for i in mine)
@@ -209,7 +209,7 @@ def _of_class(
         own = mine[members]
         if len(own) < LEAST:
             continue
-        some = rng.choice(own, min(_PAIRS, len(own)), replace=False)
+        some = rng.choice(own, min(PAIRS, len(own)), replace=False)
         others_ = rng.choice(others, len(some), replace=len(others) < len(some))
         y, e = opened(some.tolist()), opened(others_.tolist())
         for cells in common_cells(samples.maps[own]):

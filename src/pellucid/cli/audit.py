@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -91,6 +92,8 @@ def audit(
     batch, listing = Journal(pictures).exists, Path(pictures).suffix.lower() == ".json"
     with console.report(as_json, out, *([] if batch or listing else [pictures])) as report:
         of_batch = given_batch([pictures], model)
+        from pellucid.audit.reasons import PAIRS
+        from pellucid.media import as_pictures
         from pellucid.results.audit_exports import require_formats
         from pellucid.verbs.audit import audit as run
 
@@ -102,6 +105,13 @@ def audit(
         require_formats(beside.kinds)
         vision = of.load(model) if of_batch is None else of_batch.load()
         looked = pictures if of_batch is None else of_batch.pictures()
+        if not as_json and sys.stderr.isatty():
+            total = len(as_pictures(looked, vision.medium, absent=True))
+            say(
+                f"{total} inputs: a forward and a backward each (none if they are kept from a run before), then 10 to "
+                f"30 forwards for each of up to {PAIRS} of a class, to test what it rests on",
+                aside=True,
+            )
         with console.progress():
             given = {"given": beside.metadata, "training": beside.training}
             found = run(vision, looked, layer=layer, keep=out / "work", seed=seed, **given)
