@@ -14,7 +14,9 @@ from PIL import Image
 
 import pellucid as pl
 from helpers.cases import nan_tiff, pixels, png_header, save, tree, truncated_jpeg
+from pellucid.cli import main
 from pellucid.heatmaps import IntegratedGradients
+from pellucid.results.heatmap import Heatmaps
 
 SMALL = ("--model", "timm:test_resnet", "--random-weights")
 
@@ -274,6 +276,31 @@ def test_ctrl_c_as_a_signal(tmp_path):
     files = tree(tmp_path / "out")
     assert 1 <= sum(f.endswith(".png") for f in files) < 200
     whole(files)
+
+
+@pytest.mark.parametrize("turned", [None, ValueError("no transform")], ids=["cleared", "another error"])
+def test_an_interrupt_that_an_extension_swallows_cancels_too(tmp_path, monkeypatch, capsys, turned):
+    for i in range(4):
+        save(tmp_path / "in" / f"p{i}.png", pixels(32, 40, seed=i))
+    real = Heatmaps.save_panel
+
+    def interrupted(self, *given, **settings):
+        try:
+            signal.raise_signal(signal.SIGINT)
+        except KeyboardInterrupt:
+            if turned is not None:
+                raise turned from None
+        return real(self, *given, **settings)
+
+    monkeypatch.setattr(Heatmaps, "save_panel", interrupted)
+    before = signal.getsignal(signal.SIGINT)
+    out = tmp_path / "out"
+    assert main(["explain", str(tmp_path / "in"), *SMALL, "--no-check", "--out", str(out)]) == 130
+    assert len(list(out.glob("*.png"))) == (turned is None)
+    assert capsys.readouterr().err.strip() == "pellucid: cancelled."
+    assert signal.getsignal(signal.SIGINT) is before
+    monkeypatch.setattr(Heatmaps, "save_panel", real)
+    assert main(["explain", str(tmp_path / "in"), *SMALL, "--no-check", "--out", str(out)]) == 0  # it is forgotten
 
 
 def test_a_picture_alone_is_explained_by_the_best_of_a_pass(run, tmp_path):

@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import Sequence
 
+from pellucid.cli import interrupts
 from pellucid.cli.commands import app
 from pellucid.cli.console import say
 from pellucid.cli.help import speaking, without_language
@@ -16,7 +17,7 @@ from pellucid.language import restored
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code; never a traceback (PELLUCID_DEBUG=1 shows it)."""
-    with restored():  # --lang is of this command, not of the process
+    with restored(), interrupts.noted():  # --lang is of this command, not of the process
         return _run(arguments)
 
 
@@ -26,19 +27,24 @@ def _run(arguments: Sequence[str] | None) -> int:
         given = without_language(sys.argv[1:] if arguments is None else arguments)
         speaking(app)(args=given, standalone_mode=True, prog_name="pellucid")
     except SystemExit as stop:
+        if stop.code == 130:  # what the framework makes of KeyboardInterrupt
+            return _cancelled()
         return stop.code if isinstance(stop.code, int) else 1
     except PellucidError as error:
+        if interrupts.came():
+            return _cancelled()
         if os.environ.get("PELLUCID_DEBUG"):
             raise
         say(f"pellucid: {error}", aside=True)
         return 1
     except KeyboardInterrupt:
-        say("pellucid: cancelled.", aside=True)
-        return 130
+        return _cancelled()
     except BrokenPipeError:  # the reader of a pipe has gone, as with `| head`
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - lives as long as the process
         return 1
     except Exception as error:
+        if interrupts.came():  # what an interrupted extension made of it
+            return _cancelled()
         if os.environ.get("PELLUCID_DEBUG"):
             raise
         reason = str(error).strip().splitlines()
@@ -49,6 +55,11 @@ def _run(arguments: Sequence[str] | None) -> int:
         )
         return 1
     return 0
+
+
+def _cancelled() -> int:
+    say("pellucid: cancelled.", aside=True)
+    return 130
 
 
 def run() -> None:

@@ -11,6 +11,7 @@ from typing import Any, Protocol, TypeVar
 
 import typer
 
+from pellucid.cli.interrupts import came, raise_lost
 from pellucid.language import printable
 
 T = TypeVar("T")
@@ -68,6 +69,7 @@ def progress() -> Iterator[None]:
 def with_progress(steps: Iterator[T]) -> Iterator[T]:
     """Yield from `steps` with progress drawn while each is made, and gone while it is used (and printed)."""
     while True:
+        raise_lost()
         with progress():
             try:
                 step = next(steps)
@@ -113,7 +115,9 @@ def document(report: dict[str, Any], wanted: bool) -> Iterator[None]:
     except typer.Exit:
         raise
     except (Exception, KeyboardInterrupt) as error:
-        report["error"] = str(error) or ("cancelled" if isinstance(error, KeyboardInterrupt) else type(error).__name__)
+        cancelled = came() or isinstance(error, KeyboardInterrupt)
+        said = "" if came() else str(error)
+        report["error"] = said or ("cancelled" if cancelled else type(error).__name__)
         raise
     finally:
         if wanted:
