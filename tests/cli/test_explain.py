@@ -254,6 +254,15 @@ def test_ctrl_c_is_130_with_only_whole_files(explain, tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
+@pytest.fixture
+def keyboard():
+    """SIGINT as a terminal's process has it: one that is started in the background ignores it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("keyboard")
 def test_ctrl_c_as_a_signal(tmp_path):
     folder = tmp_path / "in"
     for i in range(200):
@@ -278,6 +287,7 @@ def test_ctrl_c_as_a_signal(tmp_path):
     whole(files)
 
 
+@pytest.mark.usefixtures("keyboard")
 @pytest.mark.parametrize("turned", [None, ValueError("no transform")], ids=["cleared", "another error"])
 def test_an_interrupt_that_an_extension_swallows_cancels_too(tmp_path, monkeypatch, capsys, turned):
     for i in range(4):
