@@ -253,7 +253,6 @@ def test_ctrl_c_is_130_with_only_whole_files(explain, tmp_path, monkeypatch):
     assert len(ran.json["results"]) == 2
 
 
-@pytest.mark.slow
 @pytest.fixture
 def keyboard():
     """SIGINT as a terminal's process has it: one that is started in the background ignores it."""
@@ -262,6 +261,7 @@ def keyboard():
     signal.signal(signal.SIGINT, before)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("keyboard")
 def test_ctrl_c_as_a_signal(tmp_path):
     folder = tmp_path / "in"
