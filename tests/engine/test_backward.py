@@ -6,8 +6,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from helpers.nets import noise, seeded
-from pellucid.engine.backward import Propagation, RuleTable, name_of
+from pellucid.engine.backward import Propagation, RuleTable
 from pellucid.engine.rules.rectifiers import RECTIFIERS, Deconvolved, Guided, Rectified
+from pellucid.engine.spelling import name_of
 from pellucid.errors import MethodError
 
 SPELLINGS = {

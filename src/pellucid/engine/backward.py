@@ -9,15 +9,11 @@ stay as they are.
 
 from __future__ import annotations
 
-import inspect
-import re
-import types
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from functools import cache
 from typing import Any, Self
 
 import torch
@@ -27,15 +23,11 @@ from torch.utils.weak import WeakIdKeyDictionary
 
 from pellucid.engine.functions import Function, Functions, Replacement
 from pellucid.engine.recurrent import RECURRENT, written_out
+from pellucid.engine.spelling import OPENED, name_of, opened, spelled, without_writing, words
 from pellucid.engine.strides import plain
 from pellucid.errors import MethodError
 
 _TINY = 1e-12  # below it a value carries relevance as if it were this large (in half precision, 1e-4)
-
-
-def words(text: str) -> frozenset[str]:
-    """The words of a text, as names of functions."""
-    return frozenset(re.findall(r"\w+", text))
 
 
 MOVES = words("""
@@ -67,95 +59,6 @@ LINEAR = words("""
 PLAIN = MOVES | SELECTING | LINEAR
 # One less a gate is the gate of the other side; a spread stays one over its mean, as in response normalisation.
 _KEEP_GATES = MOVES | {"add", "sub", "rsub", "mul", "div", "neg", "mean", "sum", "sqrt", "pow"}
-
-_OPERATORS = {
-    "iadd": "add", "radd": "add", "isub": "sub", "imul": "mul", "rmul": "mul", "itruediv": "div", "truediv": "div",
-    "true_divide": "div", "divide": "div", "multiply": "mul", "imatmul": "matmul", "mm": "matmul", "bmm": "matmul",
-    "mv": "matmul", "concatenate": "cat", "clip": "clamp", "special_softmax": "softmax",
-}  # fmt: skip
-
-
-@cache
-def name_of(function: Function) -> tuple[str, bool]:
-    """What a function is called in tables, and whether its name says that it writes to its input.
-
-    `Tensor.relu_`, `functional.relu`, `torch.ops.aten.relu.default` are all `relu`.
-    """
-    name = getattr(function, "__name__", "").split(".")[0]
-    if name.startswith("__"):
-        plain = name[2:-2]
-        return _OPERATORS.get(plain, plain), plain[:1] == "i" and plain in _OPERATORS
-    written = name.endswith("_")
-    name = name.removesuffix("_").removeprefix("_")
-    return _OPERATORS.get(name, name), written
-
-
-def _spelled(
-    function: Function, args: tuple[Any, ...], kwargs: dict[str, Any]
-) -> tuple[Function, tuple[Any, ...], dict[str, Any]]:
-    """A call in the one spelling that rules know: `x.where(on, other)` is `torch.where(on, x, other)`, and
-    `x[off] = 0`, with a mask of the shape of `x`, is `x.masked_fill_(off, 0)`."""
-    if function is Tensor.where and len(args) == 3:
-        return torch.where, (args[1], args[0], args[2]), kwargs
-    if function is Tensor.__setitem__:
-        x, off, value = args
-        masked = isinstance(off, Tensor) and off.dtype == torch.bool and off.shape == x.shape
-        if masked and isinstance(value, int | float):
-            return Tensor.masked_fill_, args, kwargs
-    return function, args, kwargs
-
-
-@cache
-def _signature(function: Function) -> inspect.Signature | None:
-    """Of a function in Python; one that wraps a built-in, as `Tensor.__pow__` does, tells none."""
-    try:
-        return inspect.signature(function) if isinstance(function, types.FunctionType) else None
-    except ValueError:
-        return None
-
-
-_OUT_OF_PLACE = (torch, torch._C._nn, Tensor)
-
-
-def _without_writing(
-    function: Function, args: tuple[Any, ...], kwargs: dict[str, Any]
-) -> tuple[Function, tuple[Any, ...], dict[str, Any]] | None:
-    """The same call without writing to its input; None for a call that does not write."""
-    name, written = name_of(function)
-    signature = _signature(function)
-    if signature is not None and "inplace" in signature.parameters:
-        bound = signature.bind(*args, **kwargs)
-        if not bound.arguments.get("inplace"):
-            return None
-        bound.arguments["inplace"] = False
-        return function, bound.args, bound.kwargs
-    if not written:
-        return None
-    homes = (torch.ops.aten,) if isinstance(function, torch._ops.OpOverload) else _OUT_OF_PLACE
-    found = next((getattr(home, name) for home in homes if hasattr(home, name)), None)
-    return None if found is None else (found, args, kwargs)
-
-
-_OPENED = frozenset(
-    {
-        nn.functional.multi_head_attention_forward,
-        nn.functional.normalize,
-        nn.functional.softsign,
-        nn.functional.local_response_norm,
-    }
-)
-_BLIND = dict.fromkeys(
-    ("has_torch_function", "has_torch_function_unary", "has_torch_function_variadic"), lambda *_a, **_k: False
-)
-
-
-@cache
-def _opened(function: types.FunctionType) -> Function:
-    """A function of torch written in Python, the same code, but what it is made of can be overridden instead of it."""
-    return types.FunctionType(
-        function.__code__, {**function.__globals__, **_BLIND}, function.__name__, function.__defaults__
-    )
-
 
 _KINDS: Any = WeakIdKeyDictionary()  # tensor -> (its version, what its carrier is): each value is looked at once
 _COPIES: Any = WeakIdKeyDictionary()  # copy -> (its version, what it was made of)
@@ -391,10 +294,10 @@ class Propagation:
         given = [t for t in tree_leaves((args, kwargs)) if isinstance(t, Tensor) and self._is_given(t)]
         if not given:
             return function(*args, **kwargs)
-        if function in _OPENED and name_of(function)[0] not in self.table.rules:
+        if function in OPENED and name_of(function)[0] not in self.table.rules:
             with self.inside():
-                return _opened(function)(*args, **kwargs)
-        function, args, kwargs = _spelled(function, args, kwargs)
+                return opened(function)(*args, **kwargs)
+        function, args, kwargs = spelled(function, args, kwargs)
         name, _ = name_of(function)
         if name in RECURRENT and name not in self.table.rules:
             with self.inside():
@@ -404,7 +307,7 @@ class Propagation:
         gate = name in _KEEP_GATES and all(map(self.is_gate, given))
         rule = self.table.rules.get(name)
         if rule is not None:
-            apart = _without_writing(function, args, kwargs)
+            apart = without_writing(function, args, kwargs)
             called, given_args, named = apart or (function, args, kwargs)
             call = Call(called, name, given_args, named, self)
             if apart is not None:  # the rule keeps what the input was before it is written to

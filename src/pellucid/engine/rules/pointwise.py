@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pellucid.engine.backward import Call, Rule, carrier, words
+from pellucid.engine.backward import Call, Rule, carrier
+from pellucid.engine.spelling import words
 
 SQUASHING = words("sigmoid tanh hardsigmoid logsigmoid log_sigmoid softsign erf")
 GATES = words("sigmoid hardsigmoid")
