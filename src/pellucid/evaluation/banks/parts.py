@@ -10,10 +10,10 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from pellucid.errors import MediaError, MethodError, PellucidError
+from pellucid.errors import MediaError, MethodError
 from pellucid.evaluation.banks.base import AnswerBank
 from pellucid.evaluation.banks.oracle import ORACLE
-from pellucid.evaluation.banks.redrawn import other_class
+from pellucid.evaluation.banks.redrawn import OfOtherModels, SelectiveBank, other_class
 from pellucid.evaluation.competitors import Competitor, Drawing, draw_all
 from pellucid.evaluation.sample import Candidate, Inquiry, Sample
 from pellucid.evaluation.suites.scenes import CONTESTED, OF_CLASSES, PARTS, USELESS, Scene, SceneClasses
@@ -119,18 +119,10 @@ class SceneContrasts:
 
 
 @dataclass(frozen=True)
-class OfAnotherNetwork(AnswerBank):
+class OfAnotherNetwork(OfOtherModels, SelectiveBank):
     """Base of banks that ask about a scene for a network of their own; of the oracle nothing: it knows one network."""
 
     parts: ClassVar[bool] = True
-
-    def can(self, competitor: Competitor) -> bool:
-        """It must be able to explain another model."""
-        return competitor.remodels
-
-    def refusal(self, competitor: Competitor) -> PellucidError:
-        """It belongs to its model, or knows the truth of one alone."""
-        return MethodError(f"{competitor.name} explains no other model, so this metric is not asked of it.")
 
     def redrawn(self) -> int:
         """Two."""
@@ -143,9 +135,7 @@ class OfAnotherNetwork(AnswerBank):
             MethodError: the input is no scene.
         """
         oracle = _oracle(candidates)
-        able = [c for c in candidates if self.can(c.competitor)]
-        found = iter(self.contrasts(inquiry.sample, oracle, able))
-        return [next(found) if self.can(c.competitor) else self.refusal(c.competitor) for c in candidates]
+        return self.of_able(candidates, lambda able: self.contrasts(inquiry.sample, oracle, able))
 
     @abstractmethod
     def contrasts(self, sample: Sample, oracle: SceneOracle, candidates: Sequence[Candidate]) -> list[Any]:

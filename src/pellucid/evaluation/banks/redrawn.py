@@ -33,14 +33,8 @@ ONE_INPUT = "{} draws no map of another input, so this metric is not asked of it
 
 
 @dataclass(frozen=True)
-class RedrawingBank(AnswerBank):
-    """Base of banks whose answers are further maps."""
-
-    def answers(self, inquiry: Inquiry, candidates: Sequence[Candidate]) -> list[Any]:
-        """All competitors draw together, so that those that share passes share them here too."""
-        able = [c for c in candidates if self.can(c.competitor)]
-        found = iter(self.redraw(inquiry, able)) if able else iter(())
-        return [next(found) if self.can(c.competitor) else self.refusal(c.competitor) for c in candidates]
+class SelectiveBank(AnswerBank):
+    """Base of banks that not every competitor can be asked by."""
 
     def can(self, competitor: Competitor) -> bool:
         """Whether a competitor draws what is needed."""
@@ -49,6 +43,35 @@ class RedrawingBank(AnswerBank):
     def refusal(self, competitor: Competitor) -> PellucidError:
         """What is said of one that does not."""
         return MethodError(ONE_INPUT.format(competitor.name))
+
+    def of_able(
+        self, candidates: Sequence[Candidate], answered: Callable[[Sequence[Candidate]], Sequence[Any]]
+    ) -> list[Any]:
+        """What is answered by those that can, all together, and a refusal for each other."""
+        able = [c for c in candidates if self.can(c.competitor)]
+        found = iter(answered(able) if able else ())
+        return [next(found) if self.can(c.competitor) else self.refusal(c.competitor) for c in candidates]
+
+
+class OfOtherModels:
+    """What a bank must be able to ask: maps of other models."""
+
+    def can(self, competitor: Competitor) -> bool:
+        """It must be able to explain another model."""
+        return competitor.remodels
+
+    def refusal(self, competitor: Competitor) -> PellucidError:
+        """It belongs to its model, knows the truth of one alone, or is a file."""
+        return MethodError(f"{competitor.name} explains no other model, so this metric is not asked of it.")
+
+
+@dataclass(frozen=True)
+class RedrawingBank(SelectiveBank):
+    """Base of banks whose answers are further maps."""
+
+    def answers(self, inquiry: Inquiry, candidates: Sequence[Candidate]) -> list[Any]:
+        """All competitors draw together, so that those that share passes share them here too."""
+        return self.of_able(candidates, lambda able: self.redraw(inquiry, able))
 
     @abstractmethod
     def redraw(self, inquiry: Inquiry, candidates: Sequence[Candidate]) -> list[Any]:
@@ -66,16 +89,8 @@ class RedrawingBank(AnswerBank):
 
 
 @dataclass(frozen=True)
-class RemodellingBank(RedrawingBank):
+class RemodellingBank(OfOtherModels, RedrawingBank):
     """Base of banks whose answers are maps of other models."""
-
-    def can(self, competitor: Competitor) -> bool:
-        """It must be able to explain another model."""
-        return competitor.remodels
-
-    def refusal(self, competitor: Competitor) -> PellucidError:
-        """It belongs to its model, or is a file."""
-        return MethodError(f"{competitor.name} explains no other model, so this metric is not asked of it.")
 
 
 @dataclass(frozen=True, eq=False)
