@@ -17,7 +17,7 @@ from pellucid.language import restored
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code; never a traceback (PELLUCID_DEBUG=1 shows it)."""
-    with restored(), interrupts.noted():  # --lang is of this command, not of the process
+    with restored():  # --lang is of this command, not of the process
         return _run(arguments)
 
 
@@ -25,14 +25,13 @@ def _run(arguments: Sequence[str] | None) -> int:
     try:
         # Usage errors end in SystemExit(2), as the framework prints them; the rest comes back here.
         given = without_language(sys.argv[1:] if arguments is None else arguments)
-        speaking(app)(args=given, standalone_mode=True, prog_name="pellucid")
+        with interrupts.noted():
+            speaking(app)(args=given, standalone_mode=True, prog_name="pellucid")
     except SystemExit as stop:
         if stop.code == 130:  # what the framework makes of KeyboardInterrupt
             return _cancelled()
         return stop.code if isinstance(stop.code, int) else 1
     except PellucidError as error:
-        if interrupts.came():
-            return _cancelled()
         if os.environ.get("PELLUCID_DEBUG"):
             raise
         say(f"pellucid: {error}", aside=True)
@@ -43,8 +42,6 @@ def _run(arguments: Sequence[str] | None) -> int:
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - lives as long as the process
         return 1
     except Exception as error:
-        if interrupts.came():  # what an interrupted extension made of it
-            return _cancelled()
         if os.environ.get("PELLUCID_DEBUG"):
             raise
         reason = str(error).strip().splitlines()

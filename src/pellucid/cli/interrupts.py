@@ -17,7 +17,11 @@ _came = False
 
 @contextmanager
 def noted() -> Iterator[None]:
-    """Inside, it is noted that an interrupt came, besides that KeyboardInterrupt is raised."""
+    """Inside, it is noted that an interrupt came, besides that KeyboardInterrupt is raised.
+
+    Raises:
+        KeyboardInterrupt: one came, and another error came of it.
+    """
     global _came  # noqa: PLW0603 - a process has one keyboard
     _came = False
     usual = threading.current_thread() is threading.main_thread() and (
@@ -27,9 +31,14 @@ def noted() -> Iterator[None]:
         signal.signal(signal.SIGINT, _note)
     try:
         yield
+    except Exception as error:  # what an interrupted extension made of it
+        if _came and not isinstance(error, BrokenPipeError):
+            raise KeyboardInterrupt from error
+        raise
     finally:
         if usual:
             signal.signal(signal.SIGINT, signal.default_int_handler)
+        _came = False
 
 
 def came() -> bool:

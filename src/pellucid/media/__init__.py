@@ -15,7 +15,7 @@ from pellucid.media.image import digest, read_image
 from pellucid.media.inputs import expand, read_lines
 from pellucid.media.medium import CLIP, MEDIA, PICTURE, VOLUME, Medium, medium_of
 from pellucid.media.picture import MAX_BYTES, MAX_PIXELS, Picture
-from pellucid.media.pictures import Box, Origin, Pictures, PictureSet, as_pictures, read_folder
+from pellucid.media.pictures import Box, Origin, Pictures, PictureSet, Shown, as_pictures, read_folder
 from pellucid.media.samples import SAMPLES, sample_path
 from pellucid.media.sampling import Plan
 from pellucid.media.volume import Volume
@@ -45,6 +45,7 @@ __all__ = [
     "PictureSet",
     "Pictures",
     "Plan",
+    "Shown",
     "Volume",
     "address",
     "as_pictures",

@@ -182,8 +182,12 @@ def read_folder(
 _NONE = np.zeros(0, np.int64)
 
 
+Shown = str | Path | list[str | Path] | tuple[str | Path, ...] | Pictures
+"""Pictures, or the address or addresses of some."""
+
+
 def as_pictures(
-    given: str | Path | list[str | Path] | tuple[str | Path, ...] | Pictures,
+    given: Shown,
     medium: Medium = PICTURE,
     *,
     absent: bool = False,

@@ -23,7 +23,7 @@ from pellucid.audit.truth import shortcomings
 from pellucid.engine.trace import interruptible
 from pellucid.errors import MediaError, ModelError, StorageError
 from pellucid.keep.artefact import Artefact
-from pellucid.media import VOLUME, Pictures, as_pictures
+from pellucid.media import VOLUME, Shown, as_pictures
 from pellucid.models.model import VisionModel
 from pellucid.results.audit import FORMAT, Audit
 from pellucid.results.audit import read_audit as opened
@@ -32,8 +32,6 @@ from pellucid.verbs.records import opening, record, reloaded, reopened
 from pellucid.verbs.request import REQUESTS, Again, Maker, Request
 
 __all__ = ["Audit", "audit", "opened", "recompute"]
-
-Shown = str | Path | list[str | Path] | tuple[str | Path, ...] | Pictures
 
 _NO_LABELS = (
     "Nothing is known of the true classes, so this audit is reduced: what the answers rest on, and files that show one "

@@ -17,7 +17,7 @@ from pellucid.engine.trace import interruptible
 from pellucid.errors import DataError, MediaError, PellucidError, StorageError
 from pellucid.keep.artefact import Artefact
 from pellucid.language import counted
-from pellucid.media import Pictures, address, as_pictures
+from pellucid.media import Pictures, Shown, address, as_pictures
 from pellucid.models.feed import feed_of
 from pellucid.models.model import VisionModel
 from pellucid.progress import task
@@ -31,8 +31,6 @@ from pellucid.verbs.records import opening, record, reloaded, reopened
 from pellucid.verbs.request import REQUESTS, Again, Maker, Request
 
 __all__ = ["BoxAudit", "audit_boxes", "opened", "recompute"]
-
-Shown = str | Path | list[str | Path] | tuple[str | Path, ...] | Pictures
 
 _FEW = "With fewer than 100 objects slices can hardly be told from chance: no slice found is no proof."
 _UNANNOTATED = "A box where nothing was annotated may be an object that the annotations lack: look at the pictures."

@@ -18,7 +18,7 @@ from pellucid.audit.truth import shortcomings
 from pellucid.engine.trace import interruptible
 from pellucid.errors import DataError
 from pellucid.keep.artefact import Artefact
-from pellucid.media import Pictures, PictureSet, as_pictures
+from pellucid.media import PictureSet, Shown, as_pictures
 from pellucid.models.model import VisionModel
 from pellucid.results.comparison import FORMAT, Comparison
 from pellucid.results.comparison import read_comparison as opened
@@ -42,7 +42,7 @@ class CompareRequest(Request):
 def compare(
     first: ModelLike,
     second: ModelLike,
-    pictures: str | Path | list[str | Path] | tuple[str | Path, ...] | Pictures,
+    pictures: Shown,
     *,
     keep: str | Path | None = None,
     seed: int = 0,

@@ -19,7 +19,7 @@ from pellucid.engine import Capture
 from pellucid.engine.trace import interruptible
 from pellucid.errors import MediaError, StorageError
 from pellucid.keep.artefact import Artefact
-from pellucid.media import Pictures, PictureSet, as_pictures, read_folder
+from pellucid.media import Pictures, PictureSet, Shown, as_pictures, read_folder
 from pellucid.media.crops import Crops
 from pellucid.media.regions import read_regions
 from pellucid.models.features import Features, extract
@@ -67,7 +67,7 @@ def requested(model: VisionModel, pictures: Any, asked: ConceptsRequest) -> Conc
 @interruptible
 def concepts(
     model: ModelLike,
-    pictures: str | Path | list[str | Path] | tuple[str | Path, ...] | Pictures,
+    pictures: Shown,
     layer: str | None = None,
     by: str | Dictionary = "auto",
     *,
