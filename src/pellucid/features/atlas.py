@@ -28,6 +28,7 @@ from pellucid.features.receptive_field import ReceptiveField, receptive_field
 from pellucid.media import Geometry, Origin
 from pellucid.models.layers import Layer
 from pellucid.models.model import VisionModel
+from pellucid.numerics.grids import coordinates
 from pellucid.progress import task
 
 Projection = Literal["pca", "tsne", "umap"]
@@ -223,7 +224,7 @@ def _collect(loader: Loader, layer: Layer, samples: int, seed: int) -> _Collecte
                     taken = torch.randperm(flat.shape[1], generator=generator)[:each]
                     vectors.append(flat[:, taken].T.clone())
                     owners += [row] * len(taken)
-                    cells.append(torch.stack(torch.unravel_index(taken, found.shape[1:]), 1))
+                    cells.append(torch.stack(coordinates(taken, found.shape[1:]), 1))
                     seen[row] = Origin.of(item[0]), item[2]
             advance(len(part))
     if first is None:

@@ -19,6 +19,7 @@ from pellucid.errors import LayerError, MethodError
 from pellucid.models.layers import Layer
 from pellucid.models.layouts import readings
 from pellucid.models.targets import Target
+from pellucid.numerics.grids import coordinates
 
 Reduction = Literal["max", "mean"]
 
@@ -90,7 +91,7 @@ def look(measure: Measure, capture: Capture, inputs: Tensor) -> Callable[[int, i
 
     def at(row: int, column: int) -> Look:
         values = maps[row, column].clone()
-        cell = tuple(int(i) for i in torch.unravel_index(values.argmax(), values.shape))
+        cell = tuple(int(i) for i in coordinates(values.argmax(), values.shape))
         flat = layer[row].flatten(1)
         features = flat[:, int(values.argmax())] if measure.local else flat.mean(1)
         return Look(values, cell, features.clone())

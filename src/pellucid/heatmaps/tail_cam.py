@@ -21,6 +21,7 @@ from pellucid.heatmaps.base import Attribution, method
 from pellucid.heatmaps.perturbation import PerturbationMethod
 from pellucid.models.layers import Layer
 from pellucid.models.targets import Target
+from pellucid.numerics.grids import coordinates
 from pellucid.scoring.job import Job
 
 Change = Callable[[Tensor, Tensor], Tensor]
@@ -192,7 +193,7 @@ class ReciproCAM(TailCAM):
         kernels = [self._kernel(size).to(cells) for size in grid]
 
         def alone(cells: Tensor, which: Tensor) -> Tensor:
-            return cells * _products(kernels, torch.unravel_index(which, grid))[:, None]
+            return cells * _products(kernels, coordinates(which, grid))[:, None]
 
         return alone, grid.numel()
 

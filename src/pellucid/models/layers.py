@@ -32,6 +32,7 @@ from pellucid.models.layouts import Layout
 from pellucid.models.moves import moves, owners
 from pellucid.models.probe import Probe, Score, Sighting, largest_output, probe, sketch, value_of
 from pellucid.models.spans import Intervals, divides, measured
+from pellucid.numerics.grids import coordinates
 
 _LATEST = 24  # layers that are proven first when the best is looked for: it is almost always among them
 COVERAGE = 0.7  # of a layer's cells must carry gradient, for the layer to be chosen
@@ -414,7 +415,7 @@ def _in_corner(energy: Tensor, corners: Sequence[tuple[int, ...]]) -> bool:
     for corner, cells in zip(corners, energy, strict=True):
         if not torch.isfinite(cells).all() or cells.max() <= 0:
             return False
-        peak = torch.unravel_index(cells.argmax(), cells.shape)
+        peak = coordinates(cells.argmax(), cells.shape)
         for side, at, size in zip(corner, peak, cells.shape, strict=True):
             reach = max(1, math.ceil(size / 3))
             inside = int(at) < reach if side == 0 else int(at) >= size - reach

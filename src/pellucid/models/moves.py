@@ -13,6 +13,7 @@ from pellucid.engine.run import batch_size, joined, run_model
 from pellucid.errors import ModelError, OutOfMemoryError
 from pellucid.models.layouts import Layout
 from pellucid.models.probe import Sighting, hooked, of_one_run
+from pellucid.numerics.grids import coordinates
 
 _AT_ONCE = 400_000  # numbers of input that are changed at once to prove layouts, so that a batch stays small
 
@@ -139,7 +140,7 @@ def changed(sample: Tensor, corner: tuple[int, ...], share: int) -> Tensor:
 
 def _cell_changed(sample: Tensor, grid: tuple[int, ...], index: int) -> Tensor:
     changed = sample.clone()
-    at = torch.unravel_index(torch.tensor(index), grid)
+    at = coordinates(torch.tensor(index), grid)
     region = tuple(
         slice(int(a) * s // g, (int(a) + 1) * s // g) for a, s, g in zip(at, sample.shape[2:], grid, strict=True)
     )
