@@ -8,7 +8,7 @@ from helpers.evaluations import Formula, candidate, linear, sample, total
 from helpers.nets import noise
 from pellucid.engine.filling import fill
 from pellucid.engine.masks import GridMasks
-from pellucid.evaluation.banks import RandomSubsets, RankCurves, RankGroups
+from pellucid.evaluation.banks import MoRFCurves, RandomSubsets, RankCurves, RankedScores, RankGroups
 from pellucid.evaluation.banks.altered import ShiftedScale
 from pellucid.evaluation.banks.curves import RankMasks, curves, unit_ranks
 from pellucid.evaluation.banks.parts import ContrastedScenes
@@ -27,7 +27,8 @@ def both_curves(x, values, fractions, function=total, baseline="zero"):
     of = sample(x, function)
     with Inquiry(of) as inquiry:
         ranks, units = unit_ranks(values[None].float(), None)
-        return curves(inquiry, ranks, units, torch.tensor(fractions, dtype=torch.float64), baseline)[0]
+        shares = torch.tensor(fractions, dtype=torch.float64)
+        return RankedScores(shares, *curves(inquiry, ranks, units, shares, baseline)[0])
 
 
 def test_deletion_and_insertion_of_four_pixels():
@@ -76,6 +77,22 @@ def test_insertion_is_lerf_read_backwards_exactly():
             keep = (ranks[0] < units * step / 12).float()
             shown.append(inquiry.ask(GridMasks(keep[None], (6, 6)), "blur")[0, 1])
     assert torch.equal(found.insertion, torch.stack(shown))
+
+
+@pytest.mark.parametrize("unit", ["pixels", "cells", "superpixels"])
+def test_one_order_alone_is_that_of_both_for_half_the_passes(unit):
+    x = noise(3, 14, 14)
+    of = sample(x, lambda x: x.flatten(1).sin().sum(1, keepdim=True))
+    maps = [candidate(noise(14, 14, seed=k), of) for k in range(3)]
+    with Inquiry(of) as inquiry:
+        both = RankCurves("blur", unit=unit).answers(inquiry, maps)
+        asked = inquiry.forwards
+    with Inquiry(of) as inquiry:
+        one = MoRFCurves("blur", unit=unit).answers(inquiry, maps)
+        assert asked - inquiry.forwards == len(maps) * MoRFCurves().own(of.space) == 45
+    for a, b in zip(one, both, strict=True):
+        assert torch.allclose(a.most, b.most, rtol=0, atol=1e-5)
+        assert torch.equal(a.fractions, b.fractions)
 
 
 def test_equal_values_leave_together_in_the_middle():

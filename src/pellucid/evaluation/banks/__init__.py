@@ -1,7 +1,7 @@
 """Banks: what a model is asked once for many metrics. See `pellucid.evaluation.banks.base`."""
 
 from pellucid.evaluation.banks.base import AnswerBank
-from pellucid.evaluation.banks.curves import RankCurves, RankedScores
+from pellucid.evaluation.banks.curves import MoRFCurves, MoRFScores, RankCurves, RankedScores
 from pellucid.evaluation.banks.groups import GroupEffects, RankGroups, ShownAlone, SoftMask
 from pellucid.evaluation.banks.maps import BothEnds, MapAlone, MapAndScores, MapAndTruth, MapValues, TruthMask, TubeMask
 from pellucid.evaluation.banks.parts import BesideParts, PartSums, SceneOracle
@@ -27,6 +27,8 @@ __all__ = [
     "MapAndScores",
     "MapAndTruth",
     "MapValues",
+    "MoRFCurves",
+    "MoRFScores",
     "MovedInputs",
     "MovedMaps",
     "NearbyMaps",

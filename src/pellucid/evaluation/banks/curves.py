@@ -14,7 +14,7 @@ import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -69,25 +69,48 @@ class RankMasks(Masks):
 
 
 @dataclass(frozen=True, eq=False)
-class RankedScores:
-    """What is left of a sample's scores along both orders of one map.
+class MoRFScores:
+    """What is left of a sample's scores as the most relevant of one map is hidden first.
 
     Attributes:
         fractions: share of the units that is hidden, `(S + 1,)`, from 0 to 1.
-        most: `(S + 1, 3)`, columns `SCORE`, `PROBABILITY`, `LEAD`, the most relevant hidden first.
-        least: the same, the least relevant hidden first.
-        told: how much the input says at each step as the most relevant are shown, `(S + 1,)`; asked for when needed.
+        most: `(S + 1, 3)`, columns `SCORE`, `PROBABILITY`, `LEAD`.
     """
 
     fractions: Tensor
     most: Tensor
-    least: Tensor
-    told: Callable[[], Tensor] | None = None
 
     @property
     def morf(self) -> Tensor:
-        """Probabilities `(S + 1,)`, most relevant first (MoRF, deletion)."""
+        """Probabilities `(S + 1,)` (MoRF, deletion)."""
         return self.most[:, PROBABILITY]
+
+    @property
+    def scores(self) -> Tensor:
+        """The raw score `(S + 1,)`."""
+        return self.most[:, SCORE]
+
+    @property
+    def decides(self) -> bool:
+        """Whether the target is an answer, which may be kept or lost."""
+        return bool(self.most[:, LEAD].any())
+
+    def area(self, values: Tensor) -> float:
+        """Area under values `(S + 1,)` over the fractions, by the trapezoid rule."""
+        return float(torch.trapezoid(values, self.fractions))
+
+
+@dataclass(frozen=True, eq=False)
+class RankedScores(MoRFScores):
+    """Those along both orders of one map.
+
+    Attributes:
+        least: `(S + 1, 3)` like `most`, the least relevant hidden first.
+        told: how much the input says at each step as the most relevant are shown, `(S + 1,)`; asked for when needed.
+    """
+
+    least: Tensor
+    told: Callable[[], Tensor] | None = None
 
     @property
     def lerf(self) -> Tensor:
@@ -99,24 +122,10 @@ class RankedScores:
         """Probabilities `(S + 1,)` as the most relevant are shown on the baseline: `LeRF(1 - t)`."""
         return self.lerf.flip(0)
 
-    def area(self, values: Tensor) -> float:
-        """Area under values `(S + 1,)` over the fractions, by the trapezoid rule."""
-        return float(torch.trapezoid(values, self.fractions))
-
-    @property
-    def scores(self) -> Tensor:
-        """The raw score `(S + 1,)`, most relevant first."""
-        return self.most[:, SCORE]
-
-    @property
-    def decides(self) -> bool:
-        """Whether the target is an answer, which may be kept or lost."""
-        return bool(self.most[:, LEAD].any())
-
 
 @dataclass(frozen=True)
-class RankCurves(AnswerBank):
-    """Both curves of each map.
+class MoRFCurves(AnswerBank):
+    """The curve of each map's own order: half the passes of `RankCurves`, for metrics that read no more.
 
     Attributes:
         unit: what leaves at a time: `pixels` (of the input); `cells`, `superpixels` or `frames`, by their mean.
@@ -126,24 +135,43 @@ class RankCurves(AnswerBank):
 
     name: ClassVar[str] = "rank curves"
     ends: ClassVar[int] = 2
+    orders: ClassVar[int] = 1
 
     unit: str = "pixels"
     steps: int = STEPS
     count: int = 0
 
     def own(self, space: Sequence[int]) -> int:
-        """Both orders, without their ends."""
-        return 2 * (self.steps - 1)
+        """The orders, without their ends."""
+        return self.orders * (self.steps - 1)
 
-    def answers(self, inquiry: Inquiry, candidates: Sequence[Candidate]) -> list[RankedScores]:
+    def answers(self, inquiry: Inquiry, candidates: Sequence[Candidate]) -> list[Any]:
         """All maps' masks in one go."""
+        fractions, _, _, found = self.asked(inquiry, candidates)
+        return [MoRFScores(fractions, most) for (most,) in found]
+
+    def asked(self, inquiry: Inquiry, candidates: Sequence[Candidate]) -> tuple[Tensor, Tensor, int, Tensor]:
+        """Fractions `(S + 1,)`, ranks `(K, *space)`, how many units there are, and scores `(K, orders, S + 1, 3)`."""
         if self.unit == "frames":
             refuse_stills(inquiry)
         maps = torch.stack([c.values for c in candidates])
         labels = cell_labels(inquiry.sample.space, self.unit, inquiry.sample.x[0], self.count)
         ranks, units = unit_ranks(maps, labels)
         fractions = torch.linspace(0, 1, self.steps + 1, dtype=torch.float64)
-        return curves(inquiry, ranks, units, fractions, self.baseline)
+        return fractions, ranks, units, curves(inquiry, ranks, units, fractions, self.baseline, self.orders)
+
+
+@dataclass(frozen=True)
+class RankCurves(MoRFCurves):
+    """Both curves of each map."""
+
+    orders: ClassVar[int] = 2
+
+    def answers(self, inquiry: Inquiry, candidates: Sequence[Candidate]) -> list[Any]:
+        """All maps' masks in one go."""
+        fractions, ranks, units, found = self.asked(inquiry, candidates)
+        sizes = (partial(shown_sizes, inquiry.sample, own, units, fractions, self.baseline) for own in ranks)
+        return [RankedScores(fractions, most, least, told) for (most, least), told in zip(found, sizes, strict=True)]
 
 
 def unit_ranks(maps: Tensor, labels: Tensor | None) -> tuple[Tensor, int]:
@@ -156,25 +184,22 @@ def unit_ranks(maps: Tensor, labels: Tensor | None) -> tuple[Tensor, int]:
     return (units - mid_ranks(means))[:, labels.cpu()], units
 
 
-def curves(inquiry: Inquiry, ranks: Tensor, units: int, fractions: Tensor, baseline: str) -> list[RankedScores]:
-    """Both curves of maps with these ranks, at fractions that run from 0 to 1."""
+def curves(inquiry: Inquiry, ranks: Tensor, units: int, fractions: Tensor, baseline: str, orders: int = 2) -> Tensor:
+    """Scores `(K, orders, S + 1, 3)` of maps with these ranks, at fractions `(S + 1,)` that run from 0 to 1.
+
+    Of two orders the first hides the greatest first, the second the least.
+    """
     inner = fractions[1:-1] * units
     count, steps = len(ranks), len(inner)
-    which = torch.arange(count, dtype=torch.float64).repeat_interleave(2 * steps)
-    until = inner.repeat(2 * count)
-    first = torch.tensor([1.0, -1.0], dtype=torch.float64).repeat_interleave(steps).repeat(count)
+    which = torch.arange(count, dtype=torch.float64).repeat_interleave(orders * steps)
+    until = inner.repeat(orders * count)
+    first = torch.tensor([1.0, -1.0], dtype=torch.float64)[:orders].repeat_interleave(steps).repeat(count)
     plain, blank = inquiry.plain(baseline), inquiry.blank(baseline)
-    found = torch.zeros(count, 2, 0, len(plain), dtype=torch.float64)
+    found = torch.zeros(count, orders, 0, len(plain), dtype=torch.float64)
     if steps:
         masks = RankMasks(torch.stack([which, until, first], 1), ranks, units)
-        found = inquiry.ask(masks, baseline, "rank curves").reshape(count, 2, steps, -1)
-    whole = [torch.cat([plain.expand(count, 2, 1, -1), found, blank.expand(count, 2, 1, -1)], 2)]
-    return [
-        RankedScores(
-            fractions, both[0], both[1], partial(shown_sizes, inquiry.sample, ranks[k], units, fractions, baseline)
-        )
-        for k, both in enumerate(whole[0])
-    ]
+        found = inquiry.ask(masks, baseline, "rank curves").reshape(count, orders, steps, -1)
+    return torch.cat([plain.expand(count, orders, 1, -1), found, blank.expand(count, orders, 1, -1)], 2)
 
 
 def shown_sizes(sample: Sample, ranks: Tensor, units: int, fractions: Tensor, baseline: str) -> Tensor:

@@ -6,12 +6,12 @@ import math
 
 import torch
 
-from pellucid.evaluation.banks.curves import RankCurves, RankedScores
+from pellucid.evaluation.banks.curves import MoRFCurves, MoRFScores, RankCurves, RankedScores
 from pellucid.evaluation.metrics.registry import metric
 from pellucid.evaluation.sample import LEAD
 
-PIXELS, CELLS = RankCurves(), RankCurves(unit="cells")
-SUPERPIXELS = RankCurves("mean", unit="superpixels")
+PIXELS, CELLS = RankCurves(), MoRFCurves(unit="cells")
+SUPERPIXELS = MoRFCurves("mean", unit="superpixels")
 IMPUTED = RankCurves("noisy-linear", steps=10)  # the paper's tenths
 
 _ONE_ORDER = "Areas of one order hang on what the baseline alone does to the score: compare methods by srg."
@@ -102,21 +102,21 @@ def pgu(found: RankedScores) -> float:
 
 @metric("selectivity", "faithfulness", "lower", CELLS, paper="Montavon et al. 2018, doi:10.1016/j.dsp.2017.10.011",
         traps=_ONE_ORDER)  # fmt: skip
-def selectivity(found: RankedScores) -> float:
+def selectivity(found: MoRFScores) -> float:
     """Area under the probability as whole cells are taken away, by their mean relevance."""
     return found.area(found.morf)
 
 
 @metric("region-perturbation", "faithfulness", "higher", CELLS, paper="Samek et al. 2017, arXiv:1509.06321",
         traps=_ONE_ORDER)  # fmt: skip
-def region_perturbation(found: RankedScores) -> float:
+def region_perturbation(found: MoRFScores) -> float:
     """Mean fall of the probability as whole cells are taken away, by their mean relevance (AOPC of regions)."""
     return float((found.morf[0] - found.morf).mean())
 
 
 @metric("irof", "faithfulness", "higher", SUPERPIXELS, paper="Rieger & Hansen 2020, arXiv:2003.08747",
         traps=_ONE_ORDER, usual=True)  # fmt: skip
-def irof(found: RankedScores) -> float:
+def irof(found: MoRFScores) -> float:
     """Area over the probability's share that is left as superpixels give way to the mean colour, by mean relevance."""
     first = float(found.morf[0])
     return 1 - found.area(found.morf) / first if first > 0 else math.nan
