@@ -17,6 +17,7 @@ from helpers.nets import noise
 from pellucid.evaluation.banks import MapValues, RankCurves
 from pellucid.evaluation.metrics import METRICS
 from pellucid.evaluation.sample import Inquiry
+from pellucid.evaluation.sanity import randomised_copy
 
 X = noise(3, 14, 14).abs()
 
@@ -36,7 +37,7 @@ def corner(module, x, target):
     return heat
 
 
-@pytest.mark.parametrize("name", ["road", "road-morf", "irof"])
+@pytest.mark.parametrize("name", ["road", "road-morf", "irof", "continuity", "pixel-flipping"])
 def test_colour_pictures_are_measured(model, name):
     found = pl.evaluate(model, noise(3, 3, 14, 14).abs() + 1, {"corner": corner}, name)
     assert np.isfinite(found["corner", name]).all()
@@ -111,6 +112,22 @@ def test_warnings_of_others_are_left_on(model):
 
     with pytest.warns(UserWarning, match="look here"):
         pl.evaluate(model, X[None], {"warns": warns}, "entropy")
+
+
+def test_layers_of_one_size_are_shuffled_each_in_its_own_order():
+    net = torch.nn.Sequential(torch.nn.Linear(9, 9), torch.nn.Linear(9, 9))
+    net[1].weight.data.copy_(net[0].weight.data)
+    twin = randomised_copy(net, noise(1, 9), 0)
+    assert not torch.equal(twin[0].weight, twin[1].weight)
+
+
+def test_a_first_layer_without_a_bias_meets_the_shifted_scale():
+    net = torch.nn.Sequential(
+        torch.nn.Conv2d(3, 4, 3, padding=1, bias=False), torch.nn.BatchNorm2d(4), torch.nn.ReLU(), torch.nn.Flatten(),
+        torch.nn.Linear(4 * 14 * 14, 2),
+    )  # fmt: skip
+    found = pl.evaluate(pl.wrap(net.eval()), X[None], "saliency", "input-invariance")
+    assert found["saliency", "input-invariance"] == pytest.approx([0], abs=1e-5)  # at the padded rim too
 
 
 def test_maps_without_a_positive_value_are_measured():

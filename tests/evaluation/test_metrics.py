@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+import pellucid as pl
 from helpers.evaluations import candidate, linear, read, sample, total
 from helpers.nets import noise
 from pellucid.evaluation.banks import (
@@ -20,6 +21,7 @@ from pellucid.evaluation.banks import (
 )
 from pellucid.evaluation.metrics import METRICS, as_metrics, located
 from pellucid.evaluation.metrics.located import top_share
+from pellucid.numerics.statistics import spearman
 
 
 def value(name, answer):
@@ -213,6 +215,22 @@ def test_a_map_that_fills_its_mask():
     assert value("relevance-mass", nowhere) == value("relevance-rank", nowhere) == 0
 
 
+def test_half_of_the_top_of_a_line_lies_in_its_mask():
+    heat = np.r_[np.linspace(2, 1, 100), np.zeros(124)]
+    found = truth(heat, [True] * 100 + [False] * 124)
+    assert top_share(found, 100) == 1
+    assert top_share(found, 200) == pytest.approx(0.5)
+
+
+@pytest.mark.parametrize(
+    "name", ["pointing-game", "strict-pointing-game", "relevance-mass", "relevance-rank", "mask-iou"]
+)
+def test_a_frame_of_zeros_changes_nothing_in_space(name):
+    heat, mask = noise(6, 6).abs().numpy(), noise(6, 6, seed=2).numpy() > 0.3
+    clip, inside = np.stack([heat, np.zeros((6, 6))]), np.stack([mask, np.zeros((6, 6), bool)])
+    assert value(name, truth(clip, inside)) == pytest.approx(value(name, truth(heat, mask)))
+
+
 def test_an_empty_mask_is_never_hit():
     empty = truth(noise(8, 8).numpy(), np.zeros((8, 8), bool))
     for m in as_metrics("localisation"):
@@ -282,6 +300,18 @@ def test_sensitivity_of_constant_and_of_changing_maps():
     ones, zeros = torch.ones(64), torch.zeros(64)
     assert value("lipschitz", nearby(ones, zeros[None], ones, ones + 1 / 8)) == pytest.approx(8)
     assert value("ris", found) == pytest.approx(math.sqrt(2) / math.sqrt(0.5))
+
+
+def test_the_gradient_of_a_linear_model_never_changes():
+    net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(2 * 6 * 6, 3)).eval()
+    found = pl.evaluate(pl.wrap(net), noise(2, 2, 6, 6), "saliency", "max-sensitivity,avg-sensitivity,lipschitz,ris")
+    assert found.scores[0] == pytest.approx(0, abs=1e-6)
+
+
+def test_similarity_of_the_same_and_of_the_opposite():
+    plain = noise(5, 5)
+    assert spearman(plain, 3 * plain + 1) == pytest.approx(1)
+    assert spearman(plain, -plain) == pytest.approx(-1)
 
 
 def test_randomisation_leaves_the_model_itself_out():

@@ -110,6 +110,21 @@ def test_the_oracle_is_on_top_random_at_chance_and_edges_no_better(name):
     assert means["oracle"][2] > 0.95
 
 
+# Of the whole map kept or lost, whatever it is; of another answer, which the oracle does not know.
+BLUNT = {"increase", "average-gain", "answer-kept", "answer-lost", "impact-coverage"}
+
+
+def test_the_oracle_is_above_random_by_every_metric_of_its_kind():
+    board = evaluate_suite("single", "saliency", "faithfulness,localisation", count=4)
+    oracle, blind = (board.means[board.methods.index(m), :, 0] for m in ("oracle", "random order"))
+    lead = {
+        m.name: (o - b) * (1 if m.better == "higher" else -1)
+        for m, o, b in zip(board.metrics, oracle, blind, strict=True)
+    }
+    assert len(lead) > 50
+    assert {name for name, by in lead.items() if not by > 0} == BLUNT
+
+
 @pytest.mark.parametrize(("metric", "falls"), [(m, True) for m in TRUE] + [("sparseness", False)])
 def test_scores_fall_as_the_truth_is_degraded_where_a_metric_deserves_belief(metric, falls, degraded_board):
     shares, board = degraded_board
