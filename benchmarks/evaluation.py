@@ -18,6 +18,7 @@ import torch
 from torch import nn
 
 import pellucid as pl
+from benchmarks import defects
 from benchmarks.report import Section, at_least, at_most, single
 from benchmarks.timing import timed
 from pellucid.evaluation.measure import measure
@@ -186,4 +187,8 @@ def _plan(size: Size, _device: str) -> Iterator[Section]:
 
 
 TITLE = "Evaluation"
-SECTIONS: dict[str, Callable[[Size, str], Iterator[Section]]] = {"beside": _beside, "plan": _plan}
+SECTIONS: dict[str, Callable[[Size, str], Iterator[Section]]] = {
+    "beside": _beside,
+    "plan": _plan,
+    "defects": lambda _size, _device: defects.shown(),
+}
