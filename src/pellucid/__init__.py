@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from pellucid.results.distilled import Distilled
     from pellucid.results.features import FeatureImage, FeatureImages
     from pellucid.results.film import Film
+    from pellucid.results.region_audit import RegionAudit
     from pellucid.results.repair import Repair
     from pellucid.results.scoreboard import Scoreboard
     from pellucid.results.stages import Stages
@@ -55,6 +56,7 @@ if TYPE_CHECKING:
     from pellucid.verbs.atlas import atlas
     from pellucid.verbs.audit import audit
     from pellucid.verbs.audit_boxes import audit_boxes
+    from pellucid.verbs.audit_regions import audit_regions
     from pellucid.verbs.compare import compare
     from pellucid.verbs.concepts import concepts
     from pellucid.verbs.distill import distill
@@ -90,6 +92,8 @@ _HOMES = {
     "pellucid.results.audit": ("Audit",),
     "pellucid.results.box_audit": ("BoxAudit",),
     "pellucid.verbs.audit_boxes": ("audit_boxes",),
+    "pellucid.results.region_audit": ("RegionAudit",),
+    "pellucid.verbs.audit_regions": ("audit_regions",),
     "pellucid.results.comparison": ("Comparison",),
     "pellucid.verbs.compare": ("compare",),
     "pellucid.results.features": ("FeatureImage", "FeatureImages"),
@@ -162,6 +166,7 @@ __all__ = [
     "Picture",
     "Plan",
     "Preprocess",
+    "RegionAudit",
     "Repair",
     "Scoreboard",
     "SlidingWindow",
@@ -185,6 +190,7 @@ __all__ = [
     "atlas",
     "audit",
     "audit_boxes",
+    "audit_regions",
     "compare",
     "concepts",
     "distill",

@@ -11,7 +11,7 @@ from scipy.stats import t as student
 from torch import nn
 
 import pellucid as pl
-from pellucid.audit.boxes import BOX_PROPERTIES, VERDICTS, BoxTable, find, judged_rows
+from pellucid.audit.boxes import BOX_PROPERTIES, VERDICTS, BoxTable, find, judged_parts, rows_of
 from pellucid.cli import main
 from pellucid.errors import DataError, ModelError, PellucidError
 from pellucid.media import read_image
@@ -123,6 +123,7 @@ def test_chance_is_no_slice():
                 {
                     "pictures": p, "boxes": (0, 0, 1, 1), "classes": 0, "verdicts": 0, "faults": -1,
                     "scores": 0, "overlaps": 0, "properties": rng.random(len(BOX_PROPERTIES)), "cut": False,
+                    "shapes": np.zeros((0, 0), bool),
                 }
                 for p in pictures
             ]
@@ -147,7 +148,7 @@ def test_verdicts_as_by_hand():
         ("cat", 0.6, (110, 10, 130, 30)), ("dog", 0.5, (10, 60, 30, 90)), ("dog", 0.4, (150, 60, 200, 100)),
     ]  # fmt: skip
     answers = [BoxAnswer(k, *box) for k, box in enumerate(boxes)]
-    t = BoxTable.of(judged_rows(7, picture, objects, answers, ["cat", "dog"], 0.5))
+    t = BoxTable.of(rows_of(7, picture, judged_parts(objects, answers, 0.5), ["cat", "dog"]))
     names = [VERDICTS[v] for v in t.verdicts]
     assert names == ["found", "misplaced", "missed", "right", *["false"] * 4]
     assert [FAULTS[f] for f in t.faults[-4:]] == ["second", "place", "class", "nothing"]
@@ -168,7 +169,7 @@ def test_verdicts_as_by_hand():
 def test_boxes_at_the_edge_are_cut_and_stand_out_from_their_surroundings():
     pixels = np.zeros((50, 50, 3), np.uint8)
     pixels[:10, :10] = 255
-    t = BoxTable.of(judged_rows(0, read_image(pixels), [Annotation("a", (0, 0, 10, 10))], [], ["a"], 0.5))
+    t = BoxTable.of(rows_of(0, read_image(pixels), judged_parts([Annotation("a", (0, 0, 10, 10))], [], 0.5), ["a"]))
     assert t.cut.tolist() == [True]
     assert t.properties[0, BOX_PROPERTIES.index("contrast to its surroundings")] == pytest.approx(1)
     assert t.properties[0, BOX_PROPERTIES.index("brightness")] == pytest.approx(1)
@@ -227,6 +228,27 @@ def test_what_cannot_be_judged_is_said_and_the_rest_goes_on(squares, tmp_path):
     (tmp_path / "alone.json").write_text((few / "truth.json").read_text())
     with pytest.raises(DataError, match="lies beside"):
         pl.audit_boxes(finder(True), tmp_path / "alone.json")
+
+
+def test_a_run_that_was_cut_goes_on_and_finds_the_same(found, squares, tmp_path):
+    given = (str(squares), squares / "truth.json")
+    pl.audit_boxes(finder(True), *given, keep=tmp_path)
+    kept = sorted(tmp_path.rglob("*.npz"))
+    assert len(kept) == 80
+    for file in kept[:30]:
+        file.unlink()
+    kept[40].write_bytes(b"damaged")
+    model, seen = finder(True), []
+    model.module.register_forward_hook(lambda m, x, y: seen.append(len(x[0])))
+    again = pl.audit_boxes(model, *given, keep=tmp_path)
+    assert sum(seen) == 31
+    assert again.notes == found.notes
+    assert [s.line for s in again.slices] == [s.line for s in found.slices]
+    for name, value in found.table.arrays().items():
+        np.testing.assert_array_equal(again.table.arrays()[name], value, err_msg=name)
+    seen.clear()
+    assert pl.audit_boxes(model, *given, keep=tmp_path, score=0.95).table.count("missed") == 240
+    assert sum(seen) == 80, "other settings have rows of their own"
 
 
 def test_boxes_below_a_score_do_not_count(squares):

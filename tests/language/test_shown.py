@@ -23,7 +23,7 @@ NAMES = {
     *("Pellucid", "Sequential", "Krippendorff", "Python", "json", "npz", "csv", "html", "pellucid", "explain", "check"),
     *("verify", "labels", "samples", "conv", "net", "fourier", "nmf", "rise", "saliency", "srg", "alpha", "entropy"),
     *("cat", "cell", "coffee", "camera", "coins", "clock", "horse", "page", "rocket", "text", "one", "two", "three"),
-    *("ablation", "pca", "lrp", "Finder", "square", "squares"),
+    *("ablation", "pca", "lrp", "Finder", "square", "squares", "Discs", "disc", "discs", "background"),
 }
 """Of models, methods, metrics, pictures, classes, parameters and formats: what has one name in every language."""
 

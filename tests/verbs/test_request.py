@@ -18,6 +18,7 @@ from pellucid.verbs.activations import ActivationsRequest
 from pellucid.verbs.atlas import AtlasRequest
 from pellucid.verbs.audit import AuditRequest
 from pellucid.verbs.audit_boxes import BoxAuditRequest
+from pellucid.verbs.audit_regions import RegionAuditRequest
 from pellucid.verbs.compare import CompareRequest
 from pellucid.verbs.concepts import ConceptsRequest
 from pellucid.verbs.distill import DistillRequest
@@ -52,6 +53,7 @@ ASKED = [
     EvaluateRequest(methods=(get_method("rise", seed=3), get_method("grad-cam")), target=as_target("tabby")),
     AuditRequest(layer="4", given={"site": ("a", "b")}),
     BoxAuditRequest(truth="truth.json", given={"site": ("a", "b")}, least=0.4, score=0.2),
+    RegionAuditRequest(truth="masks", given={"site": ("a", "b")}, least=0.4, smallest=0.01),
     ConceptsRequest(by=get_dictionary("nmf", count=4), words=("stripe",)),
     DistillRequest(into="linear", teacher="cnn"),
     StagesRequest(method=get_method("lrp"), target=as_target("tabby"), layer=("a", "b")),

@@ -1,4 +1,4 @@
-"""One row for each object, and for each box that a detector answers: what became of it, and what it is like."""
+"""One row for each object, and for each box (or region) that is answered: what became of it, and what it is like."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from pellucid.audit.columns import Columns, Literals
 from pellucid.audit.samples import PROPERTIES, properties
@@ -17,7 +18,10 @@ from pellucid.truth import Annotation, BoxAnswer, judge_boxes, overlap
 from pellucid.truth.annotations import Place
 from pellucid.truth.matching import FAULTS, TOUCHES
 
-VERDICTS = ("found", "missed", "misplaced", "right", "false")  # three of objects, two of answered boxes
+OBJECTS = ("found", "missed", "misplaced")
+VERDICTS = (*OBJECTS, "right", "false")  # three of objects, two of answered boxes
+SHAPE = 32  # cells of a region's grid along each side
+_FLAGS = ("cut", "shapes")  # arrays of yes and no
 BOX_PROPERTIES = (
     *("size" if name == "pixels" else name for name in PROPERTIES),  # as a share of the picture
     "contrast to its surroundings", "distance from the middle", "others in the picture", "overlap with another",
@@ -30,7 +34,7 @@ Numbers = NDArray[np.int64]
 
 @dataclass(frozen=True, eq=False)
 class BoxTable:
-    """R objects and boxes.
+    """R objects and boxes; or true regions and those that are answered, each with the box around it.
 
     Attributes:
         pictures: `(R,)`, numbers of the pictures that they lie in.
@@ -42,6 +46,7 @@ class BoxTable:
         overlaps: `(R,)`, with the box or object that it is judged by.
         properties: `(R, len(BOX_PROPERTIES))`.
         cut: `(R,)`, whether the picture's edge cuts it off.
+        shapes: `(R, SHAPE, SHAPE)`, the region on a grid over its box; of boxes `(R, 0, 0)`.
     """
 
     pictures: Numbers
@@ -53,6 +58,7 @@ class BoxTable:
     overlaps: Floats
     properties: Floats
     cut: NDArray[np.bool_]
+    shapes: NDArray[np.bool_]
 
     def __len__(self) -> int:
         """Objects and boxes."""
@@ -67,50 +73,88 @@ class BoxTable:
         return int(self.are(*names).sum())
 
     def arrays(self) -> dict[str, NDArray[Any]]:
-        """All arrays by name, to be stored."""
-        return {f.name: getattr(self, f.name) for f in fields(self)} | {"cut": self.cut.astype(np.uint8)}
+        """All arrays by name, to be stored; of boxes no shapes."""
+        found = {f.name: getattr(self, f.name) for f in fields(self)}
+        found |= {name: found[name].astype(np.uint8) for name in _FLAGS}
+        return found if found["shapes"].size else {n: v for n, v in found.items() if n != "shapes"}
 
     @classmethod
     def stored(cls, arrays: Mapping[str, NDArray[Any]]) -> BoxTable:
         """The inverse of `arrays`."""
-        return cls(**{f.name: arrays[f.name] for f in fields(cls)} | {"cut": arrays["cut"].astype(bool)})
+        none = {"shapes": np.zeros((len(arrays["cut"]), 0, 0), np.uint8)}
+        found = {f.name: {**none, **arrays}[f.name] for f in fields(cls)}
+        return cls(**found | {name: found[name].astype(bool) for name in _FLAGS})
 
     @classmethod
     def of(cls, rows: Sequence[Mapping[str, Any]]) -> BoxTable:
-        """Of rows as `judged_rows` makes them."""
-        wide = {"boxes": (0, 4), "properties": (0, len(BOX_PROPERTIES))}
-        kinds = {"cut": np.bool_} | dict.fromkeys(("boxes", "scores", "overlaps", "properties"), np.float32)
+        """Of rows as `rows_of` makes them."""
+        wide = {
+            "boxes": (4,),
+            "properties": (len(BOX_PROPERTIES),),
+            "shapes": rows[0]["shapes"].shape if rows else (0, 0),
+        }
+        kinds = dict.fromkeys(_FLAGS, np.bool_) | dict.fromkeys(
+            ("boxes", "scores", "overlaps", "properties"), np.float32
+        )
         return cls(
             **{
                 f.name: np.array([row[f.name] for row in rows], kinds.get(f.name, np.int64)).reshape(
-                    (len(rows), *wide.get(f.name, ())[1:])
+                    (len(rows), *wide.get(f.name, ()))
                 )
                 for f in fields(cls)
             }
         )
 
+    @classmethod
+    def joined(cls, tables: Sequence[BoxTable]) -> BoxTable:
+        """Several, one after the other; those without rows aside."""
+        some = [table for table in tables if len(table)]
+        if not some:
+            return cls.of([])
+        return cls(**{f.name: np.concatenate([getattr(table, f.name) for table in some]) for f in fields(cls)})
 
-def judged_rows(
-    number: int, picture: Picture, objects: Sequence[Annotation], answers: Sequence[BoxAnswer], labels: Sequence[str],
-    least: float,
-) -> list[dict[str, Any]]:  # fmt: skip
-    """The rows of one picture: its objects, then the boxes answered; what is ignored is left out.
 
-    Others of an object are objects, and those of a box are boxes: what a box is like must not say whether it is right.
+@dataclass(frozen=True, eq=False)
+class JudgedPart:
+    """An object, or what is answered, and what became of it.
+
+    Attributes:
+        label: its class.
+        box: it, or what is around it.
+        verdict: one of `VERDICTS`.
+        fault: of a false one which of `FAULTS`; else empty.
+        score: how sure the model is; -1 of what it does not answer.
+        share: overlap with what it is judged by.
+        region: which pixels of the box are its own, `(h, w)`; None: all of them.
+    """
+
+    label: str
+    box: Place
+    verdict: str
+    fault: str = ""
+    score: float = -1.0
+    share: float = 0.0
+    region: NDArray[np.bool_] | None = None
+
+    @property
+    def answered(self) -> bool:
+        """Whether it is an answer rather than an object."""
+        return self.verdict not in OBJECTS
+
+
+def judged_parts(objects: Sequence[Annotation], answers: Sequence[BoxAnswer], least: float) -> list[JudgedPart]:
+    """The objects of a picture, then the boxes answered; what is ignored is left out.
 
     An object that no box hits is misplaced if a false box of its class overlaps it by a tenth, else missed.
 
     Args:
-        number: of the picture.
-        picture: itself.
         objects: what is truly there.
         answers: the detector's boxes.
-        labels: all classes by number; others are left out.
         least: overlap from which a box hits.
     """
     judged = judge_boxes(answers, objects, least)
     false = [j.answer for j in judged if j.kind == "false" and j.answer is not None]
-    rows: list[tuple[str, Place, str, str, float, float]] = []
+    parts = []
     for j in judged:
         if j.object is not None:
             near = [overlap(a.box, j.object.box) for a in false if a.label == j.object.label]
@@ -118,50 +162,76 @@ def judged_rows(
             verdict = "found" if j.kind == "hit" else "misplaced" if close >= TOUCHES else "missed"
             score = j.answer.score if j.answer is not None else -1.0
             share = j.overlap if j.kind == "hit" else close
-            rows.append((j.object.label, j.object.box, verdict, "", score, share))
+            parts.append(JudgedPart(j.object.label, j.object.box, verdict, "", score, share))
     for j in judged:
         if j.answer is not None:
             verdict = "right" if j.kind == "hit" else "false"
-            rows.append((j.answer.label, j.answer.box, verdict, j.fault, j.answer.score, j.overlap))
-    first = sum(j.object is not None for j in judged)
+            parts.append(JudgedPart(j.answer.label, j.answer.box, verdict, j.fault, j.answer.score, j.overlap))
+    return parts
+
+
+def rows_of(number: int, picture: Picture, parts: Sequence[JudgedPart], labels: Sequence[str]) -> list[dict[str, Any]]:
+    """The rows of one picture.
+
+    Others of an object are objects, and those of an answer are answers: what it is like must not say whether it is
+    right.
+
+    Args:
+        number: of the picture.
+        picture: itself.
+        parts: its objects and answers.
+        labels: all classes by number.
+    """
     grey = (np.asarray(picture.pil().convert("L")) / 255).astype(np.float32)
     return [
         {
             "pictures": number,
-            "boxes": box,
-            "classes": labels.index(label),
-            "verdicts": VERDICTS.index(verdict),
-            "faults": FAULTS.index(fault) if fault else -1,
-            "scores": score,
-            "overlaps": share,
-            "properties": _properties(picture, grey, box, _others(rows, k, first)),
-            "cut": _cut(box, picture),
+            "boxes": part.box,
+            "classes": labels.index(part.label),
+            "verdicts": VERDICTS.index(part.verdict),
+            "faults": FAULTS.index(part.fault) if part.fault else -1,
+            "scores": part.score,
+            "overlaps": part.share,
+            "properties": _properties(picture, grey, part, _others(parts, k)),
+            "cut": _cut(part.box, picture),
+            "shapes": _shape(part.region),
         }
-        for k, (label, box, verdict, fault, score, share) in enumerate(rows)
+        for k, part in enumerate(parts)
     ]
 
 
-def _others(rows: Sequence[tuple[str, Place, str, str, float, float]], k: int, first: int) -> list[Place]:
-    """The boxes of all other objects, of which there are `first`, or of all other answers."""
-    kind = range(first) if k < first else range(first, len(rows))
-    return [rows[j][1] for j in kind if j != k]
+def _others(parts: Sequence[JudgedPart], k: int) -> list[Place]:
+    """The boxes of all other objects, or of all other answers."""
+    return [p.box for j, p in enumerate(parts) if j != k and p.answered == parts[k].answered]
 
 
-def _properties(picture: Picture, grey: Floats, box: Place, others: Sequence[Place]) -> list[float]:
-    """See `BOX_PROPERTIES`."""
-    height, width = grey.shape
+def _shape(region: NDArray[np.bool_] | None) -> NDArray[np.bool_]:
+    """A region on a small grid over its box; of none a grid without cells."""
+    if region is None:
+        return np.zeros((0, 0), bool)
+    return np.asarray(Image.fromarray(region).resize((SHAPE, SHAPE), Image.Resampling.NEAREST))
+
+
+def _properties(picture: Picture, grey: Floats, part: JudgedPart, others: Sequence[Place]) -> list[float]:
+    """See `BOX_PROPERTIES`; size, brightness and contrast to the surroundings of a region are those of its pixels."""
+    (height, width), box = grey.shape, part.box
     left, top, right, bottom = _pixels(box, width, height)
-    own = dict(zip(PROPERTIES, properties(read_image(picture.pixels[top:bottom, left:right])), strict=True))
-    share = max((box[2] - box[0]) * (box[3] - box[1]) / (width * height), 1e-9)
-    own |= {"pixels": np.log2(share)}
+    pixels, inside = picture.pixels[top:bottom, left:right], grey[top:bottom, left:right]
+    own = dict(zip(PROPERTIES, properties(read_image(pixels)), strict=True))
+    area = (box[2] - box[0]) * (box[3] - box[1])
+    region = np.ones(inside.shape, bool) if part.region is None else part.region
+    if part.region is not None:
+        area = int(region.sum())
+        own["brightness"] = np.float32(pixels[region].mean() / 255)
+    own |= {"pixels": np.log2(max(area / (width * height), 1e-9))}
     wide, high = (right - left + 1) // 2, (bottom - top + 1) // 2
     around = np.zeros_like(grey, bool)
     around[max(0, top - high) : bottom + high, max(0, left - wide) : right + wide] = True
-    around[top:bottom, left:right] = False
+    around[top:bottom, left:right] = ~region
     ring = float(grey[around].mean()) if around.any() else own["brightness"]
     x, y = (box[0] + box[2]) / (2 * width) - 0.5, (box[1] + box[3]) / (2 * height) - 0.5
     shared = max((overlap(box, other) for other in others), default=0.0)
-    away = abs(float(grey[top:bottom, left:right].mean()) - ring)
+    away = abs(float(inside[region].mean()) - ring)
     return [*map(float, own.values()), away, float(np.hypot(x, y)), float(len(others)), shared]
 
 
@@ -192,7 +262,7 @@ def find(
         given: further columns by name, a text for each row.
         seed: of the halves.
     """
-    objects, answers = table.are("found", "missed", "misplaced"), table.are("right", "false")
+    objects, answers = table.are(*OBJECTS), table.are("right", "false")
     placed = np.isin(table.faults, [FAULTS.index("place"), FAULTS.index("place and class")])
     asked = (
         ("missed", table.are("missed"), objects),

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from sklearn.cluster import KMeans
 
 from pellucid.audit.clusters import shares
+from pellucid.audit.objects import on_object
 from pellucid.audit.samples import GRID, SampleTable
 
 EVIDENCE = ("evidence at the border", "evidence spread", "evidence off centre", "evidence against")
@@ -84,6 +85,8 @@ def describe(
     numbers = np.concatenate([samples.properties, evidence_figures(samples)], 1)
     for name, column in zip((*samples.names, *EVIDENCE), numbers.T, strict=True):
         found.fifths(name, column)
+    for name, column in zip(("evidence on the object", "size of the object"), on_object(samples), strict=True):
+        found.fifths(name, column)
     for k in np.unique(samples.truth[samples.known]):
         found.add(f"true class {labels[int(k)]}", samples.truth == k, "true class")
     for k in np.unique(samples.answers):
@@ -116,7 +119,8 @@ class Literals:
 
     def fifths(self, name: str, column: NDArray[np.floating]) -> None:
         """The outer fifths of a number."""
-        low, high = np.quantile(column[self.rows], [0.2, 0.8]) if self.rows.any() else (0, 0)
+        told = self.rows & np.isfinite(column)
+        low, high = np.quantile(column[told], [0.2, 0.8]) if told.any() else (0, 0)
         if low < high:
             self.add(f"little {name}", column <= low, name)
             self.add(f"much {name}", column >= high, name)

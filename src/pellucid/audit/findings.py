@@ -5,8 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
+import numpy as np
+
 from pellucid.audit.cases import Case
 from pellucid.audit.failures import LEAST, FailureScore
+from pellucid.audit.objects import on_object
+from pellucid.audit.odd import OddPictures
 from pellucid.audit.reasons import Reliance
 from pellucid.audit.review import Review
 from pellucid.audit.samples import PROPERTIES, SampleTable
@@ -30,6 +34,7 @@ class Findings(Brief):
         failure: how likely each answer is wrong; None where too few are, or nothing is a probability.
         cases: the surest wrong answers beside similar pictures.
         leaked: samples that are also among the training pictures.
+        odd: pictures unlike the others.
     """
 
     samples: SampleTable
@@ -43,6 +48,7 @@ class Findings(Brief):
     failure: FailureScore | None = None
     cases: list[Case] = field(default_factory=list)
     leaked: tuple[int, ...] = ()
+    odd: list[OddPictures] = field(default_factory=list)
 
     @property
     def name(self) -> str:
@@ -68,6 +74,7 @@ class Findings(Brief):
         if r.calibration is not None:
             c = r.calibration
             yield f"Calibration error {c.error:.1%} [{c.low:.1%}, {c.high:.1%}]."
+        yield from self._on_the_object()
         if self.failure is not None:
             yield f"{self.failure.line}."
         elif known and min(wrong := int(self.samples.wrong.sum()), known - wrong) < LEAST:
@@ -97,6 +104,11 @@ class Findings(Brief):
             a, b = self.labels[confusion.truth], self.labels[confusion.answer]
             count = len(confusion.members)
             yield f"`{a}` is taken for `{b}` once." if count == 1 else f"`{a}` is taken for `{b}` {count} times."
+        yield from self._of_the_data()
+
+    def _of_the_data(self) -> Iterator[str]:
+        """What is odd in the pictures and their labels."""
+        r = self.review
         pairs, contradicting, doubtful, astray = map(len, (r.duplicates, r.contradicting, r.mislabelled, r.astray))
         if pairs:
             yield f"Pairs of files that show one picture: {pairs}, with different labels: {contradicting}."
@@ -113,5 +125,27 @@ class Findings(Brief):
                 f"Labels of {len(r.undoubted)} classes are not judged ({names}): on their own pictures the model holds "
                 "another class for likelier."
             )
-        if astray:
+        if astray and self.samples.objects is None:
             yield f"Answers that are confident and wrong, with their evidence at the border of the picture: {astray}."
+        elif astray:
+            yield f"Answers that are confident and wrong, with less evidence on the object than by chance: {astray}."
+        for odd in self.odd:
+            yield f"{odd.line}."
+            if odd.errors:
+                yield f"{odd.errors}."
+
+    def _on_the_object(self) -> Iterator[str]:
+        """How much of the evidence lies on the object, where its place is known."""
+        share, size = on_object(self.samples)
+        told, wrong = np.isfinite(share), self.samples.wrong
+        if not told.any():
+            return
+        yield (
+            f"On the object, {size[told].mean():.0%} of what the model sees, lies {share[told].mean():.0%} of the "
+            f"evidence (mean of {told.sum()} pictures)."
+        )
+        if (told & wrong).any() and (told & ~wrong).any():
+            yield (
+                f"Where the answer is right it is {share[told & ~wrong].mean():.0%}, where it is wrong "
+                f"{share[told & wrong].mean():.0%}."
+            )

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pellucid.audit.columns import evidence_figures
+from pellucid.audit.objects import on_object
 from pellucid.audit.samples import SampleTable
 from pellucid.numerics.proportions import calibration_error
 
@@ -61,7 +62,8 @@ class Review:
         duplicates: pairs of samples that show one picture.
         contradicting: those pairs that are labelled differently.
         mislabelled: samples that are surely another class to the model (confident learning), the surest first.
-        astray: confident and wrong, with the evidence at the border of the picture.
+        astray: confident and wrong, with the evidence at the border of the picture; where the object's place is known,
+            with less of it on the object than an even spread would have.
         undoubted: classes whose labels the model cannot judge.
     """
 
@@ -85,8 +87,9 @@ def review(samples: SampleTable, *, bounded: bool, seed: int = 0) -> Review:
         Confusion(t, a, tuple(int(i) for i in np.flatnonzero((samples.truth == t) & (samples.answers == a))))
         for (t, a), _ in sorted(counts.items(), key=lambda c: (-c[1], c[0]))
     )
-    ring = evidence_figures(samples)[:, 0]
-    stray = wrong & (samples.confidence >= _SURE) & (ring > 0.5)
+    share, size = on_object(samples)
+    off = np.where(np.isfinite(share), share < size, evidence_figures(samples)[:, 0] > 0.5)
+    stray = wrong & (samples.confidence >= _SURE) & off
     order = np.argsort(-samples.confidence, kind="stable")
     return Review(
         accuracy=float(1 - wrong[known].mean()) if known.any() else float("nan"),

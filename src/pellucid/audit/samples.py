@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import io
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -17,12 +14,12 @@ from PIL import Image
 from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool2d
 
+from pellucid.audit.kept import KeptRows
 from pellucid.audit.truth import class_numbers
 from pellucid.engine import Capture, leave_no_trace, unwrap
 from pellucid.errors import MediaError, PellucidError
 from pellucid.heatmaps.activations import choose_layer
 from pellucid.keep.artefact import strict
-from pellucid.keep.files import write_bytes
 from pellucid.media import CLIP, Clip, Geometry, Picture, Pictures
 from pellucid.models.layers import Layer
 from pellucid.models.model import VisionModel
@@ -55,6 +52,8 @@ class SampleTable:
         truth: `(N,)`, the true class as the model numbers it; -1 where it is unknown.
         layer: that was read.
         failed: what could not be used, one sentence each.
+        objects: `(N, GRID, GRID)`, how much of each cell of `maps` lies on the object, NaN where its place is unknown;
+            None where no place is known at all.
     """
 
     positions: NDArray[np.int64]
@@ -68,10 +67,18 @@ class SampleTable:
     truth: NDArray[np.int64]
     layer: str = ""
     failed: tuple[str, ...] = ()
+    objects: Array | None = None
 
     def __len__(self) -> int:
         """Pictures."""
         return len(self.positions)
+
+    @property
+    def sizes(self) -> list[tuple[int, int]]:
+        """Height and width of each picture, out of its properties (exact up to some 100,000 pixels a side)."""
+        pixels, long = (self.properties[:, PROPERTIES.index(n)].astype(np.float64) for n in ("pixels", "elongation"))
+        sides = np.exp2(np.stack([pixels - long, pixels + long], 1) / 2).round().astype(int)
+        return [(int(height), int(width)) for height, width in sides]
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -131,9 +138,8 @@ def build(
             advance(len(some))
     rows = {name: np.concatenate([b[name] for b in batches]) for name in ("positions", *_ROWS)}
     numbers = np.array(class_numbers(reader.model, pictures, rows["scores"].shape[1]) or [-1])
-    truth = numbers[
-        pictures.labels[rows["positions"]] if len(pictures.labels) else np.zeros(len(rows["positions"]), int)
-    ]
+    told = pictures.labels[rows["positions"]] if len(pictures.labels) else np.full(len(rows["positions"]), -1)
+    truth = np.where(told >= 0, numbers[told], -1)
     return reader.model, SampleTable(truth=truth, layer=reader.layer.name, failed=tuple(reader.failed), **rows)
 
 
@@ -151,23 +157,15 @@ class _Reader:
         self.model.reading.class_scores(model.outputs(x))
         self.layer = choose_layer(layer, prepare(self.model, x, [TopClass()]), True)
         about = [_VERSION, model.fingerprint(), strict(model.preprocess.as_dict()), self.layer.name, model.declared]
-        key = hashlib.sha256(json.dumps(about, sort_keys=True, default=str).encode()).hexdigest()[:16]
-        self.folder = keep / key if keep is not None else None
+        self.kept = KeptRows(keep, about)
 
     def read(self, positions: range) -> dict[str, NDArray[Any]] | None:
         """The rows of a batch, kept or new; None where no picture of it can be used."""
         opened = list(self._opened(positions))
         if not opened:
             return None
-        name = hashlib.sha256(" ".join(p.sha256 for _, p in opened).encode()).hexdigest()
-        file = self.folder / f"{name}.npz" if self.folder is not None else None
-        rows = _kept(file)
-        if rows is None:
-            rows = self._run([p for _, p in opened])
-            if file is not None:
-                data = io.BytesIO()
-                np.savez(data, allow_pickle=False, **rows)
-                write_bytes(file, data.getvalue())
+        digests = " ".join(p.sha256 for _, p in opened)
+        rows = self.kept.rows(digests, _ROWS, lambda: self._run([p for _, p in opened]))
         return {"positions": np.array([i for i, _ in opened]), **rows}
 
     def _opened(self, positions: range) -> Iterator[tuple[int, Picture | Clip]]:
@@ -234,16 +232,6 @@ def _ready(model: VisionModel, looked: Picture | Clip) -> tuple[Tensor, Geometry
 def reread(model: VisionModel, pictures: Pictures, samples: SampleTable, rows: Sequence[int]) -> Tensor:
     """The pictures of some rows, read again, as the model takes them: see `inputs`."""
     return inputs(model, [opened(model, pictures, int(samples.positions[i])) for i in rows])
-
-
-def _kept(file: Path | None) -> dict[str, NDArray[Any]] | None:
-    if file is None or not file.is_file():
-        return None
-    try:
-        with np.load(file, allow_pickle=False) as found:
-            return {name: found[name] for name in _ROWS}
-    except Exception:  # damaged: it is run again
-        return None
 
 
 def _pass(model: VisionModel, layer: Layer, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:

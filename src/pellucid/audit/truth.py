@@ -51,9 +51,10 @@ def shortcomings(
     notes = []
     numbers = class_numbers(model, pictures, len(labels))
     if strange := [name for name, k in zip(pictures.classes, numbers, strict=False) if k < 0]:
+        lost = int(np.isin(pictures.labels, [i for i, k in enumerate(numbers) if k < 0]).sum())
         notes.append(
-            f"The model has no class of the name {some(strange)}: {counted(int((truth < 0).sum()), 'picture')} of it "
-            "can be neither right nor wrong."
+            f"The model has no class of the name {some(strange)}: {counted(lost, 'picture')} of it can be neither "
+            "right nor wrong."
         )
     elif model.labels and numbers and pictures.classes[0].casefold() != labels[numbers[0]].casefold():
         notes.append(

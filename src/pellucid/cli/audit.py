@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -16,7 +16,9 @@ from pellucid.cli.of_batch import given_batch
 from pellucid.keep.journal import Journal
 
 if TYPE_CHECKING:
+    from pellucid.media import Pictures
     from pellucid.models.model import VisionModel
+    from pellucid.models.task import Task
     from pellucid.results.audit import Audit
     from pellucid.results.box_audit import BoxAudit
 
@@ -52,7 +54,9 @@ class AuditOptions:
     ] = None
     truth: Annotated[
         Path | None,
-        typer.Option("--truth", help="Of a detector: what is truly there; a COCO file, VOC or YOLO files, a table."),
+        typer.Option(
+            "--truth", help="What is truly there: COCO, VOC or YOLO files, a table of boxes, a folder of mask PNGs."
+        ),
     ] = None
     score: Annotated[float, typer.Option("--score", help="Of a detector: from which score on its boxes count.")] = 0.0
 
@@ -77,7 +81,7 @@ def audit(
         str,
         typer.Argument(
             metavar="FOLDER",
-            help="Pictures (sub-folders or labels.csv: classes), a batch of them, or a COCO file beside its pictures.",
+            help="Pictures (sub-folders or labels.csv: classes), a batch, a COCO file beside its pictures, or a CSV.",
         ),
     ],
     model: options.ModelName = options.DEFAULT_MODEL,
@@ -89,31 +93,32 @@ def audit(
     of: options.ModelOptions = options.PLAIN,
 ) -> None:
     """Find where a model goes wrong and on what evidence: slices, wrong reasons tested by exchange, doubtful data."""
-    batch, listing = Journal(pictures).exists, Path(pictures).suffix.lower() == ".json"
+    batch, listing = Journal(pictures).exists, Path(pictures).suffix.lower() in (".json", ".xml", ".csv")
     with console.report(as_json, out, *([] if batch or listing else [pictures])) as report:
         of_batch = given_batch([pictures], model)
         from pellucid.audit.reasons import PAIRS
-        from pellucid.media import as_pictures
         from pellucid.results.audit_exports import require_formats
         from pellucid.verbs.audit import audit as run
+        from pellucid.verbs.labelled import labelled
 
-        if beside.truth is not None or listing:
-            boxes = _of_boxes(of.load(model), pictures, beside, (out, seed), report, quiet=as_json)
+        vision = of.load(model) if of_batch is None else of_batch.load()
+        looked = pictures if of_batch is None else of_batch.pictures()
+        shown = labelled(looked, vision.medium, beside.truth, vision.labels or ())
+        if shown.truth is not None and (task := _placing(vision, shown.pictures)):
+            boxes = _beside_truth(replace(vision, task=task), pictures, beside, (out, seed), report, quiet=as_json)
             if beside.fails(boxes):
                 raise typer.Exit(1)
             return
         require_formats(beside.kinds)
-        vision = of.load(model) if of_batch is None else of_batch.load()
-        looked = pictures if of_batch is None else of_batch.pictures()
         if not as_json and sys.stderr.isatty():
-            total = len(as_pictures(looked, vision.medium, absent=True))
+            total = len(shown.pictures)
             say(
                 f"{total} inputs: a forward and a backward each (none if they are kept from a run before), then 10 to "
                 f"30 forwards for each of up to {PAIRS} of a class, to test what it rests on",
                 aside=True,
             )
         with console.progress():
-            given = {"given": beside.metadata, "training": beside.training}
+            given: dict[str, Any] = {"truth": beside.truth, "given": beside.metadata, "training": beside.training}
             found = run(vision, looked, layer=layer, keep=out / "work", seed=seed, **given)
             saved = [str(path) for path in found.save(out)]
             exported = [str(path) for kind in beside.kinds for path in found.export(kind, out)]
@@ -126,7 +131,19 @@ def audit(
         raise typer.Exit(1)
 
 
-def _of_boxes(
+def _placing(model: VisionModel, pictures: Pictures) -> Task | None:
+    """What a detector or segmentation network answers; None of any other model."""
+    from pellucid.audit.metadata import source_in
+    from pellucid.models.tasks import BoxTask, RegionTask
+    from pellucid.verbs.beside_truth import task_beside
+
+    if model.medium.moving:
+        return None
+    task = task_beside(model, [source_in(pictures, i) for i in range(len(pictures))])
+    return task if isinstance(task, BoxTask | RegionTask) else None
+
+
+def _beside_truth(
     model: VisionModel,
     pictures: str,
     beside: AuditOptions,
@@ -135,12 +152,18 @@ def _of_boxes(
     *,
     quiet: bool,
 ) -> BoxAudit:
-    """A detector audited beside the truth; `how`: the folder that is written to, and the seed."""
+    """A model of places audited beside the truth; `how`: the folder that is written to, and the seed."""
+    from pellucid.models.tasks import RegionTask
     from pellucid.verbs.audit_boxes import audit_boxes
+    from pellucid.verbs.audit_regions import audit_regions
 
     out, seed = how
+    common: dict[str, Any] = {"given": beside.metadata, "keep": out / "work", "seed": seed}
     with console.progress():
-        found = audit_boxes(model, pictures, beside.truth, given=beside.metadata, score=beside.score, seed=seed)
+        if isinstance(model.task, RegionTask):
+            found: BoxAudit = audit_regions(model, pictures, beside.truth, **common)
+        else:
+            found = audit_boxes(model, pictures, beside.truth, score=beside.score, **common)
         exported = [str(path) for kind in beside.kinds for path in found.export(kind, out)]
         saved = [*map(str, found.save(out)), *exported]
     page = next(path for path in saved if path.endswith(".html"))

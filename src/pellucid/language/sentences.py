@@ -56,6 +56,7 @@ _WORDS = (
     "'{0}' or '{1}' or '{2}'", "agrees", "weak", "fragile", "unlike", "dead", "significant", "worse", "better",
     "repaired", "majority class {0}", "random concepts {0}", "{0} inputs", "before: {0}", "now: {0}", "before", "now",
     "missed", "misplaced", "false", "found", "right", "size", "elongation", "fault", "{0} object", "{0} objects",
+    "{0} true region", "{0} true regions", "{0} answered region", "{0} answered regions", "far", "blurred",
     "{0} box", "{0} boxes", "missed: {0}", "misplaced: {0}", "false: {0}", "error", "tested", "elsewhere",
     "part", "wrong", "unmeasured", "edges", "faithfulness", "robustness", "complexity",
     "randomisation", "localisation", "forwards", "backwards", "seconds", "95 % interval", "alike {0} (random {1})",

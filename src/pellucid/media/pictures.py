@@ -145,7 +145,8 @@ def read_folder(
 
     A folder whose sub-folders hold pictures is labelled: each sub-folder is a class. So is one with a table
     ``labels.csv``, whose first column is the file and whose column ``class`` or ``label`` (else the second one) is the
-    class. Anything else is not labelled. Of clips (`medium`) it is the same. With `absent` a table may list files that
+    class; and such a table itself, whatever its name, whose files lie beside it or where they say. Anything else is not
+    labelled. Of clips (`medium`) it is the same. With `absent` a table may list files that
     are not there, as long as some are: those are refused when they are read.
 
     Raises:
@@ -160,10 +161,12 @@ def read_folder(
         names = tuple(str(d) for d in range(10))
         return PictureSet(text, tuple(f"{DIGITS}{i}" for i in range(len(labels))), labels, names)
     path = Path(text).expanduser()
+    if path.suffix.lower() == ".csv" and path.is_file():
+        return _from_table(path, path.stem, held, absent)
     if not path.is_dir():
         return held(text, tuple(medium.expand([source])), _NONE)
     if (path / TABLE).is_file():
-        return _from_table(path, held, absent)
+        return _from_table(path / TABLE, path.name, held, absent)
     inside = [p for p in path.iterdir() if p.is_dir() and not p.name.startswith(".")]
     inside.sort(key=lambda p: natural(p.name))
     groups = {p.name: files for p in inside if (files := _held_in(p, medium))}
@@ -202,8 +205,7 @@ def _held_in(folder: Path, medium: Medium) -> list[str]:
     return [str(p) for p in sorted(names, key=lambda p: natural(p.name))]
 
 
-def _from_table(folder: Path, held: type[PictureSet], absent: bool) -> PictureSet:
-    table = folder / TABLE
+def _from_table(table: Path, name: str, held: type[PictureSet], absent: bool) -> PictureSet:
     try:
         with table.open(newline="", encoding="utf-8-sig") as file:
             rows = [row for row in csv.reader(file) if row]
@@ -216,7 +218,7 @@ def _from_table(folder: Path, held: type[PictureSet], absent: bool) -> PictureSe
     column = named[0] if named else 1
     if short := next((row for row in entries if len(row) <= column), None):
         raise MediaError(f"The row {','.join(short)!r} of {table} has no class: complete it.")
-    files = [str(folder / row[0]) for row in entries]
+    files = [_beside(table, row[0]) for row in entries]
     if repeated := [f for f, count in Counter(files).items() if count > 1]:
         raise MediaError(f"{table} lists {repeated[0]} more than once: keep one row for each picture.")
     missing = [f for f in files if not os.path.isfile(f)]
@@ -224,7 +226,13 @@ def _from_table(folder: Path, held: type[PictureSet], absent: bool) -> PictureSe
         raise MediaError(f"{table} lists {missing[0]}, which is not there: check the first column.")
     classes = sorted({row[column] for row in entries}, key=natural)
     labels = np.array([classes.index(row[column]) for row in entries], np.int64)
-    return held(folder.name, tuple(files), labels, tuple(classes))
+    return held(name, tuple(files), labels, tuple(classes))
+
+
+def _beside(table: Path, file: str) -> str:
+    """A file that a table names, which lies beside it, or where it says."""
+    beside = table.parent / file
+    return file if not beside.is_file() and os.path.isfile(file) else str(beside)
 
 
 @dataclass(frozen=True, eq=False)

@@ -13,6 +13,8 @@ from pellucid import storage
 from pellucid.audit.cases import Case
 from pellucid.audit.failures import FailureScore
 from pellucid.audit.findings import Findings
+from pellucid.audit.objects import on_object
+from pellucid.audit.odd import OddPictures
 from pellucid.audit.reasons import Reliance
 from pellucid.audit.review import Calibration, Confusion, Review
 from pellucid.audit.samples import SampleTable, arrays
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
     from pellucid.render.pages.card import Card
 
 FORMAT = "pellucid-audit/1"
+ODD_NAMES = {"far": "unlike all others", "blurred": "blurred beside the others"}
 
 
 @dataclass(repr=False)
@@ -39,7 +42,8 @@ class Audit(Findings, Result):
         rows = []
         groups = {f"slice: {s.name}": set(s.members) for s in self.sure_slices}
         groups |= {f"rests on {r.name}: {r.label}": set(r.members) for r in self.wrong_reasons}
-        suspects = set(self.review.mislabelled)
+        groups |= {ODD_NAMES[o.kind]: set(o.members) for o in self.odd}
+        suspects, (on_it, _) = set(self.review.mislabelled), on_object(self.samples)
         for i, source in enumerate(self.sources):
             truth = int(self.samples.truth[i])
             rows.append(
@@ -49,6 +53,7 @@ class Audit(Findings, Result):
                     "answer": self.labels[int(self.samples.answers[i])],
                     "confidence": float(self.samples.confidence[i]),
                     **({} if self.failure is None else {"chance of being wrong": float(self.failure.values[i])}),
+                    **({} if self.samples.objects is None else {"evidence on the object": float(on_it[i])}),
                     "label looks wrong": int(i in suspects),
                     **({"among training pictures": int(i in self.leaked)} if self.leaked else {}),
                     **{name: int(i in members) for name, members in groups.items()},
@@ -58,7 +63,7 @@ class Audit(Findings, Result):
 
     def csv(self) -> str:
         """The table as comma-separated values."""
-        return comma_separated(self.table())
+        return comma_separated(self.table(), nan="")
 
     @property
     def caption(self) -> str:
@@ -112,6 +117,7 @@ class Audit(Findings, Result):
             "notes": self.notes,
             "cases": [asdict(c) for c in self.cases],
             "leaked": list(self.leaked),
+            "odd": [asdict(o) for o in self.odd],
             "facts": [] if self.failure is None else list(self.failure.facts),
         }
         values = {**arrays(self.samples), **regions, **({} if self.failure is None else self.failure.arrays())}
@@ -135,6 +141,7 @@ def read_audit(artefact: storage.Artefact) -> Audit:
             samples, meta["sources"], meta["labels"], reasons, slices, _review(meta["review"]),
             storage.record_from(meta), meta["notes"], FailureScore.read(found, meta.get("facts", ())),
             [Case.read(c) for c in meta.get("cases", ())], tuple(meta.get("leaked", ())),
+            [OddPictures.read(o) for o in meta.get("odd", ())],
         )  # fmt: skip
 
 

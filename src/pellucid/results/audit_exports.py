@@ -32,7 +32,10 @@ def groups(found: Findings) -> Iterator[Found]:
     r = found.review
     yield "wrong answer", "answer is not the true class", tuple(int(i) for i in np.flatnonzero(found.samples.wrong))
     yield "doubtful label", "label looks wrong", r.mislabelled
-    yield "astray", "confident and wrong, evidence at the border", r.astray
+    on_it = found.samples.objects is not None
+    where = "confident and wrong, evidence off the object" if on_it else "confident and wrong, evidence at the border"
+    yield "astray", where, r.astray
+    yield from ((o.kind, o.line.partition(":")[0], o.members) for o in found.odd)
     yield "duplicate", "another file shows this picture", tuple(sorted({i for pair in r.duplicates for i in pair}))
 
 

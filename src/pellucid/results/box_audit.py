@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from pellucid import storage
-from pellucid.audit.boxes import BOX_PROPERTIES, VERDICTS, BoxTable
+from pellucid.audit.boxes import BOX_PROPERTIES, OBJECTS, VERDICTS, BoxTable
 from pellucid.audit.slices import WeakSlice, sure, told
 from pellucid.errors import PellucidError
 from pellucid.explanation import Brief, Record
@@ -58,6 +58,11 @@ class BoxAudit(Brief, Result):
     record: Record
     notes: list[str]
 
+    format: ClassVar[str] = FORMAT
+    ending: ClassVar[str] = "boxes"  # of the files' names
+    kinds: ClassVar[tuple[str, str]] = ("object", "box")  # what a row is: what is there, what is answered
+    fault_names: ClassVar[Mapping[str, str]] = FAULT_NAMES
+
     @property
     def name(self) -> str:
         """Of the pictures."""
@@ -85,20 +90,22 @@ class BoxAudit(Brief, Result):
                 f"{placed} are badly placed, {both} badly placed and of another class, {second} a second box of one "
                 "object."
             )
-        yield from told(weak := self.sure_slices)
-        if not weak:
+        if self.sure_slices:
+            yield from told(self.sure_slices)
+        else:
             yield "No slice of objects is missed or misplaced, and none of boxes false, more often beyond chance."
 
     def rows(self) -> list[dict[str, Any]]:
         """One row an object or box: picture, class, verdict, place, properties, slices."""
         t, groups = self.table, {f"{s.fault}: {s.name}": set(s.members) for s in self.sure_slices}
+        is_object = t.are(*OBJECTS)
         return [
             {
                 "source": self.sources[int(t.pictures[i])],
-                "what": "object" if t.are("found", "missed", "misplaced")[i] else "box",
+                "what": self.kinds[int(not is_object[i])],
                 "class": self.labels[int(t.classes[i])],
                 "verdict": VERDICTS[int(t.verdicts[i])],
-                "fault": FAULT_NAMES[FAULTS[int(t.faults[i])]] if t.faults[i] >= 0 else "",
+                "fault": self.fault_names[FAULTS[int(t.faults[i])]] if t.faults[i] >= 0 else "",
                 "score": float(t.scores[i]) if t.scores[i] >= 0 else float("nan"),
                 "overlap": float(t.overlaps[i]),
                 **dict(zip(("x0", "y0", "x1", "y1"), map(float, t.boxes[i]), strict=True)),
@@ -140,7 +147,7 @@ class BoxAudit(Brief, Result):
         return box_audit_card(self, self.caption, file=file)
 
     def _stem(self, folder: str | Path) -> Path:
-        return Path(folder) / unused(f"{slug(self.name)}.boxes", names_of_inputs(folder, self.sources))
+        return Path(folder) / unused(f"{slug(self.name)}.{self.ending}", names_of_inputs(folder, self.sources))
 
     def annotated(self) -> Truth:
         """Objects and boxes as annotations, each with its verdict, score and slices."""
@@ -166,7 +173,7 @@ class BoxAudit(Brief, Result):
         """
         if kind != "coco":
             raise PellucidError(
-                f"An audit of boxes is exported as coco, not as {kind}; its table (.csv) is written in any case."
+                f"An audit of boxes or regions is exported as coco, not as {kind}; its table (.csv) is always written."
             )
         stem = self._stem(folder)
         return write_together({stem.with_name(f"{stem.name}.coco.json"): coco_text(self.annotated()).encode()})
@@ -185,15 +192,18 @@ class BoxAudit(Brief, Result):
             "record": asdict(self.record),
             "notes": self.notes,
         }
-        return storage.write_artefact(stem.with_name(f"{stem.name}.npz"), FORMAT, self.table.arrays(), meta, further)
+        return storage.write_artefact(
+            stem.with_name(f"{stem.name}.npz"), self.format, self.table.arrays(), meta, further
+        )
 
-
-def read_box_audit(artefact: storage.Artefact) -> BoxAudit:
-    """An artefact as the audit that it holds."""
-    with storage.reading(artefact):
-        meta = artefact.meta
-        slices = [
-            WeakSlice(**{**s, "members": tuple(s["members"]), "literals": tuple(s["literals"])}) for s in meta["slices"]
-        ]
-        table = BoxTable.stored(artefact.arrays)
-        return BoxAudit(table, meta["sources"], meta["labels"], slices, storage.record_from(meta), meta["notes"])
+    @classmethod
+    def read(cls, artefact: storage.Artefact) -> Self:
+        """An artefact as the audit that it holds."""
+        with storage.reading(artefact):
+            meta = artefact.meta
+            slices = [
+                WeakSlice(**{**s, "members": tuple(s["members"]), "literals": tuple(s["literals"])})
+                for s in meta["slices"]
+            ]
+            table = BoxTable.stored(artefact.arrays)
+            return cls(table, meta["sources"], meta["labels"], slices, storage.record_from(meta), meta["notes"])

@@ -55,6 +55,7 @@ class Annotated:
         size: `(H, W)` as it was written down; None where that is not.
         shares: whether places are shares of the picture's sides rather than pixels.
         key: what the file calls the picture.
+        unjudged: the pixels that nobody judged, where there are such.
     """
 
     name: str
@@ -62,6 +63,7 @@ class Annotated:
     size: tuple[int, int] | None = None
     shares: bool = False
     key: int | str | None = None
+    unjudged: Outline | None = None
 
     def on(self, size: tuple[int, int]) -> Annotated:
         """In pixels of the picture itself, which is of `size` `(H, W)`.

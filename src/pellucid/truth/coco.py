@@ -15,8 +15,11 @@ from pellucid.truth.outlines import Outline, outline_of, runs_as_text, runs_from
 _OWN = ("id", "image_id", "category_id", "bbox", "segmentation", "iscrowd", "area")
 
 
-def read_coco(path: Path) -> Truth:
+def read_coco(path: Path, *, whole: bool = False) -> Truth:
     """The objects of a COCO file.
+
+    Args:
+        whole: an annotation without a box, and an image's own `category_id`, speak of the whole picture.
 
     Raises:
         DataError: it cannot be read, or an annotation speaks of what is not there.
@@ -31,10 +34,13 @@ def read_coco(path: Path) -> Truth:
         names = {entry["id"]: str(entry["name"]) for entry in data.get("categories", [])}
         objects: dict[Any, list[Annotation]] = {image["id"]: [] for image in data["images"]}
         empty = 0
-        for entry in data["annotations"]:
-            found = _object(entry, names, path)
+        sizes = {image["id"]: _size(image) for image in data["images"]}
+        own = [{"image_id": i["id"], "category_id": i["category_id"]} for i in data["images"] if "category_id" in i]
+        for entry in [*own, *data["annotations"]] if whole else data["annotations"]:
             if entry["image_id"] not in objects:
                 raise DataError(f"An annotation of {path} is of image {entry['image_id']}, which it does not list.")
+            all_of_it = {"bbox": [0, 0, *(sizes[entry["image_id"]] or (1, 1))[::-1]]}
+            found = _object(entry | all_of_it if whole and not entry.get("bbox") else entry, names, path)
             flat = found.box[0] >= found.box[2] or found.box[1] >= found.box[3]
             empty += flat
             if not flat:
@@ -49,8 +55,14 @@ def read_coco(path: Path) -> Truth:
 
 
 def _picture(image: Mapping[str, Any], objects: list[Annotation]) -> Annotated:
-    size = (int(image["height"]), int(image["width"])) if image.get("height") and image.get("width") else None
-    return Annotated(str(image["file_name"]), tuple(objects), size, key=image["id"])
+    size = _size(image)
+    shares = size is None and bool(objects) and all(o.box == (0, 0, 1, 1) for o in objects)
+    return Annotated(str(image["file_name"]), tuple(objects), size, shares, key=image["id"])
+
+
+def _size(image: Mapping[str, Any]) -> tuple[int, int] | None:
+    """Height and width, where they are written down."""
+    return (int(image["height"]), int(image["width"])) if image.get("height") and image.get("width") else None
 
 
 def _object(entry: Mapping[str, Any], names: Mapping[Any, str], path: Path) -> Annotation:

@@ -43,7 +43,13 @@ def read_masks(path: Path, labels: tuple[str, ...] = ()) -> Truth:
         names = {n: labels[n].strip() if n < len(labels) else str(n) for n in numbers if n != _VOID}
     ending = next((e for e in _ENDINGS if all(file.stem.endswith(e) for file in files)), "")
     pictures = tuple(
-        Annotated(file.stem.removesuffix(ending), _objects(mask, names), mask.shape[:2]) for file, mask in masks.items()
+        Annotated(
+            file.stem.removesuffix(ending),
+            _objects(mask, names),
+            mask.shape[:2],
+            unjudged=None if _VOID in names or not (mask == _VOID).any() else outline_of(mask == _VOID),
+        )
+        for file, mask in masks.items()
     )
     return Truth(str(path), pictures, {label: number for number, label in names.items()})
 

@@ -15,25 +15,26 @@ from pellucid.truth.yolo import NAMES, read_yolo
 _KINDS = "a COCO file (.json), VOC files (.xml), boxes (.csv), a folder of YOLO files (.txt) or one of masks (.png)"
 
 
-def read_truth(source: str | Path, labels: tuple[str, ...] = ()) -> Truth:
+def read_truth(source: str | Path, labels: tuple[str, ...] = (), *, whole: bool = False) -> Truth:
     """What is truly in pictures: COCO JSON, VOC XML, YOLO text, masks, or a table of boxes.
 
     Args:
         source: a file, or a folder of files of one kind.
         labels: of classes that are numbers only.
+        whole: what has a class and no place speaks of the whole picture: an annotation or image of COCO, a row.
 
     Raises:
         DataError: nothing of the kind is there, or it cannot be read.
     """
     path = Path(source).expanduser()
     if path.is_file() and path.suffix.lower() == ".csv":
-        return read_boxes(path)
+        return read_boxes(path, whole=whole)
     if path.is_file() and path.suffix.lower() in (".json", ".xml"):
-        return read_coco(path) if path.suffix.lower() == ".json" else read_voc(path)
+        return read_coco(path, whole=whole) if path.suffix.lower() == ".json" else read_voc(path)
     if not path.is_dir():
         raise DataError(f"There are no annotations at {source}: give {_KINDS}.")
     if (path / BOXES).is_file():
-        return read_boxes(path / BOXES)
+        return read_boxes(path / BOXES, whole=whole)
     found = [kind for kind in ("xml", "txt", "png") if any(f.name != NAMES for f in path.glob(f"*.{kind}"))]
     if len(found) != 1:
         seen = f" and there are .{' and .'.join(found)} files" if found else ""

@@ -17,17 +17,20 @@ from pellucid.audit.columns import describe
 from pellucid.audit.failures import failure_score
 from pellucid.audit.groups import Likeness
 from pellucid.audit.metadata import Given, known_of, source_in
+from pellucid.audit.objects import placed
+from pellucid.audit.odd import odd_pictures
 from pellucid.audit.review import review
 from pellucid.audit.samples import SampleTable, arrays, build, reread
 from pellucid.audit.truth import shortcomings
 from pellucid.engine.trace import interruptible
-from pellucid.errors import MediaError, ModelError, StorageError
+from pellucid.errors import DataError, MediaError, ModelError, StorageError
 from pellucid.keep.artefact import Artefact
-from pellucid.media import VOLUME, Shown, as_pictures
+from pellucid.media import VOLUME, Shown, address
 from pellucid.models.model import VisionModel
 from pellucid.results.audit import FORMAT, Audit
 from pellucid.results.audit import read_audit as opened
 from pellucid.verbs.inputs import ModelLike, as_model
+from pellucid.verbs.labelled import LabelledPictures, labelled
 from pellucid.verbs.records import opening, record, reloaded, reopened
 from pellucid.verbs.request import REQUESTS, Again, Maker, Request
 
@@ -47,6 +50,7 @@ class AuditRequest(Request):
     verb: ClassVar[str] = "audit"
 
     layer: str | None = None
+    truth: str | Path | None = None
     given: Given = None
     training: Shown | None = None
     seed: int = 0
@@ -58,6 +62,7 @@ def audit(
     pictures: Shown,
     *,
     layer: str | None = None,
+    truth: str | Path | None = None,
     given: Given = None,
     keep: str | Path | None = None,
     training: Shown | None = None,
@@ -67,8 +72,11 @@ def audit(
 
     Args:
         model: a `VisionModel`, a model's name for `load`, or a bare module; of pictures or clips, with class scores.
-        pictures: a folder (sub-folders or a `labels.csv` are classes), a glob, `digits:`, or a list.
+        pictures: a folder (sub-folders or a `labels.csv` are classes), a CSV of files and their classes, a glob,
+            `digits:`, or a list; or a COCO file beside its pictures.
         layer: module path; None finds the last that reads as a picture.
+        truth: the classes, and where the objects lie: a COCO file, VOC or YOLO files, a folder of masks, a CSV. A
+            picture is of the class of its annotations, where they agree. None: what `pictures` tell.
         given: what is known of the pictures besides, by name a text for each: a site, a device, a year; or a CSV whose
             first column is the picture's file.
         keep: folder where finished batches are kept, so that a run goes on where it stopped.
@@ -87,15 +95,16 @@ def audit(
         raise ModelError(
             f"An audit looks at pictures or clips, and {loaded.name} takes volumes: audit it slice by slice."
         )
-    looked = as_pictures(pictures, loaded.medium, absent=True)
+    shown = labelled(pictures, loaded.medium, truth, loaded.labels or ())
+    looked = shown.pictures
     known = known_of(given, looked, pictures)
     begun, weights = time.perf_counter(), loaded.fingerprint()
-    settled, samples = build(loaded, looked, layer, Path(keep) if keep is not None else None)
+    settled, samples, unplaced = _table(loaded, shown, layer, Path(keep) if keep is not None else None)
     labels = [settled.label(k) for k in range(samples.scores.shape[1])]
     found = wrong_reasons.find(settled, samples, lambda rows: reread(settled, looked, samples, rows), seed)
     told = {name: [str(texts[int(i)]) for i in samples.positions] for name, texts in known.columns.items()}
     weak = slices.find(describe(samples, labels, told, seed), samples.wrong, samples.known, seed, Likeness.of(samples))
-    notes = [*settled.reading.notes, *known.notes]
+    notes = [*settled.reading.notes, *shown.notes, *known.notes, *unplaced]
     notes += [] if samples.known.any() else [_NO_LABELS]
     notes += [_FEW] if 0 < samples.known.sum() < 100 else []
     notes += shortcomings(settled, looked, samples.truth, samples.failed, labels)
@@ -106,11 +115,12 @@ def audit(
         "count": len(samples),
     }
     run = {"seed": seed, "layer": samples.layer, "seconds": round(time.perf_counter() - begun, 3)}
-    provenance = record(settled, weights, about, "audit", {"layer": layer}, None, run)
+    asked = {"layer": layer, "truth": None if truth is None else address(truth)}
+    provenance = record(settled, weights, about, "audit", asked, None, run)
     bounded = settled.reading.bounded
     reviewed = review(samples, bounded=bounded, seed=seed)
     sources = [source_in(looked, int(i)) for i in samples.positions]
-    pool, shown = (samples, sources) if training is None else _pool(settled, training, samples.layer, keep)
+    pool, beside = (samples, sources) if training is None else _pool(settled, training, samples.layer, keep)
     return Audit(
         samples=samples,
         sources=sources,
@@ -121,14 +131,27 @@ def audit(
         record=provenance,
         notes=notes,
         failure=failure_score(samples, reviewed.duplicates, seed) if bounded else None,
-        cases=cases(samples, pool, shown, labels),
+        cases=cases(samples, pool, beside, labels),
         leaked=() if training is None else leaked(samples, pool),
+        odd=odd_pictures(samples, None if training is None else pool),
     )
+
+
+def _table(
+    model: VisionModel, shown: LabelledPictures, layer: str | None, keep: Path | None
+) -> tuple[VisionModel, SampleTable, list[str]]:
+    """The model settled, the table with the places of objects that are known, and why some are not."""
+    settled, samples = build(model, shown.pictures, layer, keep)
+    if shown.truth is None:
+        return settled, samples, []
+    sources = [source_in(shown.pictures, int(i)) for i in samples.positions]
+    samples, reason = placed(samples, shown.truth, sources)
+    return settled, samples, [reason] if reason else []
 
 
 def _pool(model: VisionModel, training: Shown, layer: str, keep: str | Path | None) -> tuple[SampleTable, list[str]]:
     """The table of the pictures that were learned from, and what opens each."""
-    looked = as_pictures(training, model.medium, absent=True)
+    looked = labelled(training, model.medium).pictures
     _, pool = build(model, looked, layer, Path(keep) if keep is not None else None)
     return pool, [source_in(looked, int(i)) for i in pool.positions]
 
@@ -144,10 +167,10 @@ def recompute(artefact: Artefact, model: ModelLike | None, given: Any) -> Again:
     about = stored.record
     pictures = reopened(about, given)
     loaded = reloaded(about, model, pictures, told)
-    looked = as_pictures(pictures, loaded.medium, absent=True)
     try:
-        _, samples = build(loaded, looked, about.run["layer"])
-    except MediaError as error:
+        shown = labelled(pictures, loaded.medium, about.method["parameters"].get("truth"), loaded.labels or ())
+        _, samples, _ = _table(loaded, shown, about.run["layer"], None)
+    except (DataError, MediaError) as error:
         raise StorageError(f"{error} The pictures of the record are not at hand: give inputs=...") from error
     again: dict[str, Any] = arrays(samples)
     if stored.failure is not None:  # of the table as it is stored: that is compared by itself

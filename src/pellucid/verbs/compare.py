@@ -18,11 +18,12 @@ from pellucid.audit.truth import shortcomings
 from pellucid.engine.trace import interruptible
 from pellucid.errors import DataError
 from pellucid.keep.artefact import Artefact
-from pellucid.media import PictureSet, Shown, as_pictures
+from pellucid.media import PictureSet, Shown
 from pellucid.models.model import VisionModel
 from pellucid.results.comparison import FORMAT, Comparison
 from pellucid.results.comparison import read_comparison as opened
 from pellucid.verbs.inputs import ModelLike, as_model
+from pellucid.verbs.labelled import labelled
 from pellucid.verbs.records import opening, record, reloaded, reopened
 from pellucid.verbs.request import REQUESTS, Again, Maker, Request
 
@@ -52,7 +53,8 @@ def compare(
     Args:
         first: the model before; a `VisionModel`, a name for `load`, or a bare module.
         second: the model now, of the same classes (mapped by name).
-        pictures: a folder (sub-folders or a `labels.csv` are classes), a glob, `digits:`, or a list.
+        pictures: a folder (sub-folders or a `labels.csv` are classes), a CSV of files and their classes, a COCO
+            file beside its pictures, a glob, `digits:`, or a list.
         keep: folder where finished batches are kept, so that a run goes on where it stopped.
         seed: of whatever is random.
 
@@ -63,7 +65,8 @@ def compare(
         PellucidError: one sentence with the cure; the models have other classes.
     """
     models = [as_model(first), as_model(second)]
-    looked = as_pictures(pictures, models[0].medium, absent=True)
+    shown = labelled(pictures, models[0].medium, None, models[0].labels or ())
+    looked = shown.pictures
     home = Path(keep) if keep is not None else None
     settled, tables = zip(*(build(m, looked, None, home) for m in models), strict=True)
     names = [[m.label(k) for k in range(t.scores.shape[1])] for m, t in zip(settled, tables, strict=True)]
@@ -71,7 +74,8 @@ def compare(
     bounded = all(m.reading.bounded for m in settled)
     sure = tuple(review(t, bounded=bounded, seed=seed).calibration for t in (before, now))
     found = paired.compare(before, now, describe(before, names[0], seed=seed), (sure[0], sure[1]), seed)
-    notes = [] if before.known.any() else ["Nothing is known of the true classes: give sub-folders or a labels.csv."]
+    notes = [*shown.notes]
+    notes += [] if before.known.any() else ["Nothing is known of the true classes: give sub-folders or a labels.csv."]
     failed = list(dict.fromkeys(sentence for table in tables for sentence in table.failed))
     notes += shortcomings(settled[0], looked, before.truth, failed, names[0])
     digests = [looked.digest(int(i)) for i in before.positions]

@@ -30,6 +30,11 @@ from pellucid.render.paper.overlay import overlay
 
 Pixels = NDArray[np.uint8]
 _UNPROVEN = "The groups are the repair's own figures; `pellucid verify` computes the comparison of both models again."
+_ASTRAY = (
+    "Confident and wrong, with the evidence at the border",
+    "Confident and wrong, with the evidence off the object",
+)
+_ODD = {"far": "Unlike all others", "blurred": "Blurred beside the others"}
 _SIDE, _SHOWN = 112, 6  # pixels of a picture, pictures of a finding
 
 
@@ -55,13 +60,16 @@ def audit_card(found: Findings, title: str, *, file: str = "") -> Card:
         parts.append(section(f"{found.labels[c.truth]} taken for {found.labels[c.answer]}", _row(found, c.members)))
     for name, members in (
         ("Labels that look wrong", found.review.mislabelled),
-        ("Confident and wrong, with the evidence at the border", found.review.astray),
+        (_ASTRAY[found.samples.objects is not None], found.review.astray),
         ("Two files, one picture", [i for pair in found.review.duplicates[: _SHOWN // 2] for i in pair]),
         ("Most likely wrong by the score", _doubted(found)),
         ("Least sure", np.argsort(found.samples.confidence, kind="stable")[:_SHOWN].tolist()),
     ):
         if members:
             parts.append(section(name, _row(found, members)))
+    for odd in found.odd:
+        name, said = _ODD[odd.kind], [f"{text}." for text in (odd.line, odd.errors) if text]
+        parts.append(section(name, *map(paragraph, said), _row(found, odd.members)))
     for case in found.cases:
         parts.append(_case(found, case))
     parts.append(section("What was tested", _tests(found.reasons), folded("Slices", slices_table(found.slices))))

@@ -22,7 +22,7 @@ from pellucid.render.pages.provenance import drawer
 
 _SIDE, _SHOWN = 168, 6  # pixels of a picture, pictures of a finding
 _TRUE, _ANSWERED = (20, 200, 60), (255, 140, 0)
-_LEGEND = "Green: what is there. Orange: what is answered. The box that is meant is drawn thick."
+_LEGEND = "Green: what is there. Orange: what is answered. The one that is meant is drawn thick."
 
 
 class OfBoxes(Protocol):
@@ -113,5 +113,22 @@ def _around(found: OfBoxes, i: int) -> NDArray[np.uint8] | None:
     answered = t.are("right", "false")
     for j in sorted(same, key=lambda j: j == i):
         edges = [(float(v) - start) * scale for v, start in zip(t.boxes[j], (left, top) * 2, strict=True)]
-        pen.rectangle(edges, outline=_ANSWERED if answered[j] else _TRUE, width=4 if j == i else 1)
+        colour, width = _ANSWERED if answered[j] else _TRUE, 4 if j == i else 1
+        if t.shapes.size:
+            _outline(pen, t.shapes[j], edges, colour, width)
+        else:
+            pen.rectangle(edges, outline=colour, width=width)
     return np.asarray(shown)
+
+
+def _outline(
+    pen: ImageDraw.ImageDraw, shape: NDArray[np.bool_], edges: Sequence[float], colour: tuple[int, int, int], width: int
+) -> None:
+    """The edge of a region that a grid `(S, S)` over its box tells of, in pixels of the picture."""
+    x0, y0, x1, y1 = edges
+    padded = np.pad(shape, 1)
+    x, y = np.linspace(x0, x1, shape.shape[1] + 1), np.linspace(y0, y1, shape.shape[0] + 1)
+    for r, c in np.argwhere(padded[1:-1, :-1] != padded[1:-1, 1:]):
+        pen.line((x[c], y[r], x[c], y[r + 1]), fill=colour, width=width)
+    for r, c in np.argwhere(padded[:-1, 1:-1] != padded[1:, 1:-1]):
+        pen.line((x[c], y[r], x[c + 1], y[r]), fill=colour, width=width)
