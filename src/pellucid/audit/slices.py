@@ -18,7 +18,7 @@ from pellucid.numerics.statistics import adjusted
 
 ALPHA, DEPTH = 0.95, 2  # SliceLine's weight of the error against the size; literals of a slice at the most
 LEAST = 10  # samples of a slice, in the half where it is searched
-_LEAST_TESTED = 5  # samples of a slice, in the half where it is tested
+_LEAST_TESTED = 3  # samples of a slice, in the half where it is tested: with fewer hardly any is beyond chance
 SURE = 0.05  # slices up to this p-value are said
 _SAID = 5  # slices that a summary names
 _TESTED = 12
