@@ -19,7 +19,7 @@ from pellucid.truth import Annotated, Truth
 from pellucid.truth.matching import LEAST
 from pellucid.verbs.beside_truth import UNKNOWN, answers_beside
 from pellucid.verbs.inputs import ModelLike
-from pellucid.verbs.judging import Judge, Judging, Seen
+from pellucid.verbs.judging import Judge, JudgedView, Judging
 from pellucid.verbs.request import REQUESTS, Again, Maker, Request
 
 __all__ = ["BoxAudit", "audit_boxes", "opened", "recompute"]
@@ -79,13 +79,13 @@ class _BoxJudge(Judge):
 
     kind = "boxes"
 
-    def seen(self, item: Prepared, there: Annotated) -> Seen:
+    def seen(self, item: Prepared, there: Annotated) -> JudgedView:
         objects, answers = answers_beside(self.model, item, there, self.classes)
         unknown = {o.label for o in objects if o.ignored == UNKNOWN}
         sure = [a for a in answers if a.score >= self.asked["score"]]
         told = [a for a in sure if a.label in self.labels]
         untold = [a.label for a in sure if a.label not in self.labels]
-        return Seen(judged_parts(objects, told, self.asked["least"]), sorted(unknown), untold)
+        return JudgedView(judged_parts(objects, told, self.asked["least"]), sorted(unknown), untold)
 
     def notes(self) -> list[str]:
         notes = super().notes()

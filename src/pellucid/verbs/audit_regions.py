@@ -24,7 +24,7 @@ from pellucid.truth import Annotated, Truth
 from pellucid.truth.matching import LEAST
 from pellucid.verbs.beside_truth import size_of
 from pellucid.verbs.inputs import ModelLike
-from pellucid.verbs.judging import Judge, Judging, Seen
+from pellucid.verbs.judging import Judge, JudgedView, Judging
 from pellucid.verbs.request import REQUESTS, Again, Maker, Request
 
 __all__ = ["RegionAudit", "audit_regions", "opened", "recompute"]
@@ -85,7 +85,7 @@ class _RegionJudge(Judge):
 
     kind = "regions"
 
-    def seen(self, item: Prepared, there: Annotated) -> Seen:
+    def seen(self, item: Prepared, there: Annotated) -> JudgedView:
         x = item.x[None].to(self.model.device, self.model.dtype)
         output = self.model.outputs(x)
         task = self.model.settled(x, output).answering
@@ -102,7 +102,7 @@ class _RegionJudge(Judge):
         masks = {name: classes == number for number, name in numbers.items()}
         parts, specks = judged_regions(truth, masks, lead, self.asked["least"], self.asked["smallest"])
         untold = [self.model.label(int(k)) for k in np.unique(classes[classes >= 0]) if int(k) not in numbers]
-        return Seen(parts, sorted(set(truth.masks) - set(self.classes)), untold, specks)
+        return JudgedView(parts, sorted(set(truth.masks) - set(self.classes)), untold, specks)
 
     def _numbers(self, columns: int) -> dict[int, str]:
         """The name of each class that is judged; a single column is the logit of the only one."""

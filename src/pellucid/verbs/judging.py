@@ -33,13 +33,13 @@ from pellucid.verbs.request import Again
 
 FEW = "With fewer than 100 objects slices can hardly be told from chance: no slice found is no proof."
 _VERSION = 1
-_SIDE = ("unknown", "untold", "left_out")  # of a picture, besides its rows: see `Seen`
+_SIDE = ("unknown", "untold", "left_out")  # of a picture, besides its rows: see `JudgedView`
 
 A = TypeVar("A", bound=BoxAudit)
 
 
 @dataclass(frozen=True)
-class Seen:
+class JudgedView:
     """One picture judged.
 
     Attributes:
@@ -81,7 +81,7 @@ class Judge(ABC):
         self.left_out = 0
 
     @abstractmethod
-    def seen(self, item: Prepared, there: Annotated) -> Seen:
+    def seen(self, item: Prepared, there: Annotated) -> JudgedView:
         """One picture judged."""
 
     def table(self, looked: Pictures) -> Judge:
