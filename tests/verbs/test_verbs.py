@@ -7,7 +7,7 @@ from torchvision import transforms as T  # noqa: N812
 
 import pellucid as pl
 from helpers.cases import PLAIN, SIDE, STRETCH, bright_model, bright_net, nan_tiff, pixels, save, truncated_jpeg
-from pellucid.heatmaps import GradCAM, IntegratedGradients, Saliency
+from pellucid.heatmaps import RISE, GradCAM, IntegratedGradients, Saliency
 from pellucid.models.preprocess import Preprocess
 
 
@@ -170,6 +170,15 @@ def test_hyper_parameters_seed_and_layer_reach_the_methods(model, folder):
     assert (a.record.method["parameters"]["seed"], c.record.method["parameters"]["seed"]) == (0, 1)
     mixed = pl.explain(model, folder / "b2.png", ["grad-cam", "saliency"], layer="0")
     assert [e.layer is None for e in mixed] == [False, True]
+
+
+def test_a_method_that_was_made_with_a_seed_keeps_it(model, folder, tmp_path):
+    picture, made = folder / "b2.png", RISE(samples=16, seed=5)
+    kept, named, other = (pl.explain(model, picture, made, seed=s) for s in (None, 5, 0))
+    assert torch.equal(kept.attribution, named.attribution)
+    assert not torch.equal(kept.attribution, other.attribution)
+    assert (kept.record.method["parameters"]["seed"], kept.record.run["seed"]) == (5, 0)
+    assert str(pl.verify(kept.save(tmp_path)[0], model=model)) == "same"
 
 
 # ---------------------------------------------------------------- back to the original's pixels

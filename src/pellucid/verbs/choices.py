@@ -17,7 +17,10 @@ from pellucid.verbs.auto import Auto
 def as_methods(
     method: str | Method | Sequence[str | Method], *, layer: str | None = None, seed: int | None = None
 ) -> list[Method]:
-    """Methods by name (`"grad-cam,rise"`), as objects, or a mixture; `layer` and `seed` go to those that take them."""
+    """Methods by name (`"grad-cam,rise"`), as objects, or a mixture; `layer` and `seed` go to those that take them.
+
+    None leaves each its own: an object may have been made with a seed.
+    """
     given = method if isinstance(method, Sequence) and not isinstance(method, str) else [method]
     names = [part for m in given for part in (m.split(",") if isinstance(m, str) else [m])]
     methods = [named_method(m) if isinstance(m, str) else m for m in names]

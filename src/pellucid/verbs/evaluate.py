@@ -94,7 +94,7 @@ def evaluate(
         baseline: what shows where something is hidden, for metrics that leave it open.
         quick: methods of this package in their cheaper versions, with fewer samples and steps.
         keep: folder where finished inputs are kept, so that a run goes on where it stopped.
-        seed: of whatever is random.
+        seed: of whatever is random; methods that are given as objects keep their own.
         say: is told, in a line, what the work will cost.
 
     Returns:
@@ -160,7 +160,8 @@ def _named(methods: Methods, seed: int) -> dict[str, Any]:
     if isinstance(methods, Mapping):
         return {name: named_method(name) if given is None else given for name, given in methods.items()}
     found: dict[str, Any] = {}
-    for m in as_methods(methods, seed=seed):
+    given = [methods] if isinstance(methods, str | Method) else methods
+    for m in (m for each in given for m in as_methods(each, seed=seed if isinstance(each, str) else None)):
         name = next(n for n in (m.name, *(f"{m.name} {k}" for k in range(2, 1000))) if n not in found)
         found[name] = m
     return found

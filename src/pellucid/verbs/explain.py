@@ -71,8 +71,7 @@ class ExplainRequest(Request):
 
 def explained(model: VisionModel, inputs: Input, asked: ExplainRequest) -> Any:
     """`explain` as it was requested."""
-    how: dict[str, Any] = {"seed": asked.seed, "check": asked.check, "frames": asked.frames}
-    return explain(model, inputs, asked.method, asked.target, **how)
+    return _held(sampled(model, asked.frames), inputs, [asked.method], [asked.target], asked.seed, asked.check)
 
 
 @interruptible
@@ -83,7 +82,7 @@ def explain(
     target: TargetLike | Sequence[TargetLike] = None,
     *,
     layer: str | None = None,
-    seed: int = 0,
+    seed: int | None = None,
     check: bool = False,
     frames: Plan | str | int | None = None,
 ) -> Any:
@@ -99,7 +98,7 @@ def explain(
         target: one or several: class numbers, labels, `a>b`, `Target` objects, functions of the output; None explains
             each picture's top class.
         layer: module path for the methods that explain a layer; None finds one.
-        seed: for whatever is random.
+        seed: for whatever is random; None: 0, and a method that is given as an object keeps its own.
         check: measure the quality at once (see `Heatmap.check`).
         frames: which frames of a clip the model is shown, other than its own sampling (see `Plan`).
 
@@ -111,8 +110,20 @@ def explain(
     """
     loaded = sampled(as_model(model), frames)
     methods, targets = as_methods(method, layer=layer, seed=seed), as_targets(target)
+    return _held(loaded, inputs, methods, targets, seed or 0, check)
+
+
+def _held(
+    model: VisionModel,
+    inputs: Input | Sequence[Input],
+    methods: Sequence[Method],
+    targets: Sequence[Target],
+    seed: int,
+    check: bool,
+) -> Any:
+    """All explanations, raising the first error; one alone comes as such."""
     found = Heatmaps()
-    for _, result in explain_each(loaded, inputs, methods, targets, seed=seed):
+    for _, result in explain_each(model, inputs, methods, targets, seed=seed):
         if isinstance(result, PellucidError):
             raise result
         found += result

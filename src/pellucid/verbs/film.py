@@ -110,6 +110,8 @@ def reel(
 ) -> Reel:
     """The frames of a clip that are to be explained; nothing is explained yet. Arguments as of `explain_film`.
 
+    The seed is of whatever is random beside the methods.
+
     Raises:
         ModelError: the model answers no places.
         PellucidError: the clip cannot be read.
@@ -122,7 +124,7 @@ def reel(
         )
     footage = open_clip(source)
     numbers = Plan.parse(FRAMES if frames is None else frames).choose(footage.times, footage.end)
-    return Reel(loaded, as_methods(method, seed=seed), as_targets(target), footage, numbers, seed)
+    return Reel(loaded, as_methods(method), as_targets(target), footage, numbers, seed)
 
 
 def explain_film(
@@ -132,7 +134,7 @@ def explain_film(
     target: TargetLike | Sequence[TargetLike] = None,
     *,
     frames: Plan | str | int | None = None,
-    seed: int = 0,
+    seed: int | None = None,
 ) -> Film:
     """Each frame of a clip explained like a picture, by a model that says where: boxes or regions.
 
@@ -144,13 +146,13 @@ def explain_film(
         source: a video, an animation, a folder of numbered frames.
         method, target: as `explain` takes them.
         frames: which ones (see `Plan`); None: 12, evenly.
-        seed: for whatever is random.
+        seed: for whatever is random; None: 0, and a method that is given as an object keeps its own.
 
     Raises:
         ModelError: the model answers no places.
         PellucidError: the clip cannot be read, or the model fails on a frame.
     """
-    found = reel(model, source, method, target, frames=frames, seed=seed)
+    found = reel(model, source, as_methods(method, seed=seed), target, frames=frames, seed=seed or 0)
     return Film(found.footage.name, found.footage.source, list(found.explained()))
 
 

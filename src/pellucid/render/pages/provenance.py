@@ -122,6 +122,8 @@ def _python(record: Record) -> str:
     if changed:
         imports = "from pellucid.heatmaps import get_method\n"
         method = f"get_method({name!r}, {_arguments(changed)})"
+    if settings.get("seed", record.run.get("seed")) != record.run.get("seed"):
+        seed = ""  # it would take the place of the method's own
     return f"{imports}result = pl.explain(model, {where}, {method}{target}{seed})"
 
 
