@@ -315,6 +315,23 @@ def test_trace_order_against_every_order(seed):
     assert insertion - deletion == pytest.approx(max(every), abs=1e-5)
 
 
+def test_a_few_tried_cells_find_the_order_of_additive_scores_in_fewer_passes():
+    weights = torch.randn(36, generator=torch.Generator().manual_seed(0))
+    net, asked = Weighted(weights.reshape(1, 6, 6)), {"curve": "deletion", "sweeps": 0, "baseline": "zero"}
+    whole, few = (
+        TraceOrder(cells=6, tried=tried, **asked).explain(net, torch.ones(1, 1, 6, 6), [0])[0] for tried in (None, 3)
+    )
+    assert few.extras["order"].tolist() == whole.extras["order"].tolist() == [weights.argsort(descending=True).tolist()]
+    once = 36 + 34 * 3  # all for the first rank, three for each further one; the last follows
+    assert few.cost.forwards <= once + 2 * 37 + 9 < whole.cost.forwards / 2
+    (first,) = TraceOrder(cells=6, ranks=5, **asked).explain(net, torch.ones(1, 1, 6, 6), [0])
+    assert first.extras["order"].tolist() == whole.extras["order"].tolist()
+    assert first.cost.forwards <= sum(range(32, 37)) + 30 + 2 * 37 + 9
+    for wrong in ({"tried": 0}, {"ranks": 0}, {"tried": -1}):
+        with pytest.raises(MethodError, match="Cells tried for a rank"):
+            TraceOrder(**wrong)
+
+
 def test_exchanges_only_help_and_are_bounded_in_cost():
     net = seeded(lambda: nn.Sequential(nn.Flatten(), nn.Linear(256, 24), nn.Tanh(), nn.Linear(24, 4)))
     x = 4 * noise(3, 1, 16, 16)  # far into saturation: what a cell adds depends on the others

@@ -1,13 +1,17 @@
 """Black boxes: any function of a batch, and ONNX files; explained as the network inside them would be."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
 import pellucid as pl
+from pellucid.engine.names import named, names_of, renamed
 from pellucid.errors import MethodError, ModelError
-from pellucid.heatmaps import GradCAM, Occlusion
+from pellucid.heatmaps import RISE, GradCAM, Occlusion
+from pellucid.models import blackbox
 from pellucid.models.blackbox import BlackBox
 
 
@@ -80,6 +84,42 @@ def test_the_same_answer_is_asked_for_twice_only_once_and_no_input_again(x):
     assert seen == [2, 1]
     assert torch.equal(box(torch.cat([x[1:], x[:1] + 1])), torch.cat([x[1:], x[:1] + 1]).flatten(1)[:, :3])
     assert seen == [2, 1, 1]
+
+
+def test_masked_inputs_are_known_by_their_names_and_nobody_else_is_taken_for_one(net, x, monkeypatch):
+    """A masked input is not read to be recognised; and it is recognised in a second run, through adapters."""
+    asked, hashed = [], []
+    monkeypatch.setattr(blackbox, "_key", lambda row: hashed.append(1) or hash(row.numpy().tobytes()))
+
+    def predictor(batch):
+        asked.append(len(batch))
+        with torch.no_grad():
+            return net(batch)
+
+    box, method = pl.wrap(predictor), RISE(samples=40, baseline="blur")
+    first = method.attribute(box, x, 1)
+    few, count = len(hashed), sum(asked)
+    assert few < 8
+    assert count >= 80
+    assert torch.equal(method.attribute(box, x, 1), first)
+    assert sum(asked) == count
+    other = method.attribute(box, x.flip(2), 1)  # another input, the same masks
+    assert sum(asked) > count
+    assert torch.allclose(other, method.attribute(net, x.flip(2), 1), atol=1e-6)
+    ground = replace(method, baseline="zero").attribute(box, x, 1)  # the same input on another baseline
+    assert torch.allclose(ground, replace(method, baseline="zero").attribute(net, x, 1), atol=1e-6)
+
+
+def test_a_name_dies_with_what_is_written_to_its_tensor():
+    rows = named(torch.zeros(2, 3), ["a", "b"])
+    assert names_of(rows) == ("a", "b")
+    assert names_of(renamed(rows.flip(1), rows, "flipped")) == (("a", "flipped"), ("b", "flipped"))
+    assert names_of(rows * 2) is names_of(rows[:1]) is None
+    part = rows.detach()
+    named(part, ["c", "d"])
+    rows[0] = 1  # a view's memory, and the tensor's own
+    assert names_of(rows) is names_of(part) is None
+    assert names_of(renamed(part.clone(), part)) is None
 
 
 def test_a_box_that_drifts_later_is_found_out():

@@ -216,6 +216,19 @@ class Convolved(torch.nn.Module):
         return Squares()((6 * self.head(self.body(x)) + 2).sigmoid())
 
 
+@pytest.mark.parametrize("seed", range(8))
+def test_the_most_alike_of_many_candidates_is_that_of_all(seed):
+    """Few candidates' classes are read first; where one of the others could be liker, all are."""
+    g = torch.Generator().manual_seed(seed)
+    near, being, classes = torch.rand(2, 500, generator=g), torch.rand(2, 500, generator=g) ** 4, torch.rand(2, 500, 7)
+    if seed % 2:  # those that overlap most are of other classes
+        near, classes = near**0.1, classes * (torch.rand(2, 500, 7, generator=g) < 0.2)
+    vectors, labels = torch.rand(2, 7, generator=g), torch.tensor([1, 4])
+    found = Detections(torch.rand(2, 500, 4, generator=g), classes, being)
+    cosines = torch.cosine_similarity(classes, vectors[:, None], dim=-1)
+    assert torch.allclose(found.most_alike(near, vectors, labels), (near * cosines * being).amax(1), atol=1e-6)
+
+
 def test_odam_and_ssgrad_cam_are_their_formulas():
     torch.manual_seed(0)
     net, x = Convolved().eval(), torch.rand(1, 3, 32, 32)

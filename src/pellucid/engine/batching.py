@@ -13,9 +13,10 @@ from pellucid.progress import task
 OUT_OF_MEMORY = "Memory ran out on the smallest batch: give a smaller input, or run it on the CPU or a larger device."
 _CPU_BATCH, _GPU_BATCH = 16, 64
 _CPU_BYTES = 2_500_000  # of inputs at a time: 4 pictures of 224 x 224
+_BOX_BYTES = 8_000_000  # of a model whose activations lie elsewhere
 
 
-def default_batch(like: Tensor | torch.device | str, nbytes: int = 0) -> int:
+def default_batch(like: Tensor | torch.device | str, nbytes: int = 0, *, elsewhere: bool = False) -> int:
     """Inputs per micro-batch: small on a CPU, where a larger batch gains nothing, larger on an accelerator.
 
     On a CPU a large batch even loses. Activations of more than 32 MB, an early layer's some 5 to 10 times the input,
@@ -25,12 +26,15 @@ def default_batch(like: Tensor | torch.device | str, nbytes: int = 0) -> int:
     Args:
         like: the inputs `(N, C, *space)`, whose size sets the batch on a CPU; or only their device.
         nbytes: of one input, where `like` does not tell; 0 for unknown.
+        elsewhere: the model is a black box, whose activations are none of torch's: nothing is lost, and more inputs
+            share what a call costs beside it.
     """
     device = like.device if isinstance(like, Tensor) else torch.device(like)
     if device.type != "cpu":
         return _GPU_BATCH
     size = like[0].nbytes if isinstance(like, Tensor) else nbytes
-    return max(1, min(_CPU_BATCH, _CPU_BYTES // size)) if size else _CPU_BATCH
+    most = _BOX_BYTES if elsewhere else _CPU_BYTES
+    return max(1, min(_CPU_BATCH, most // size)) if size else _CPU_BATCH
 
 
 def is_out_of_memory(error: BaseException) -> bool:

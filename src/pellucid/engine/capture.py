@@ -24,6 +24,7 @@ from pellucid.engine.folding import PASSES, PAYS, foldable, folded, may_have_twi
 from pellucid.engine.hooks import Behind, End, Hooks
 from pellucid.engine.leaves import first_tensor, replace_first_tensor
 from pellucid.engine.misfit import OUTPUTS_ONLY
+from pellucid.engine.names import renamed
 from pellucid.engine.opaque import require_layers, require_readable
 from pellucid.engine.run import batch_size, guarded_backward, joined, require_values, run_model
 from pellucid.engine.runtimes.asked import Ran
@@ -280,7 +281,8 @@ class Capture:
     def _run(self, inputs: Tensor, module: nn.Module, scratch: bool) -> Any:
         self.activations.clear()
         self._parts.clear()
-        x = inputs.detach() if scratch else inputs.detach().clone()  # the model may write to its input
+        x = inputs.detach()
+        x = renamed(x, inputs) if scratch else x.clone()  # the model may write to its input
         if self.input_gradient:
             self.activations["input"] = x.requires_grad_()
             x = x.clone()

@@ -7,6 +7,8 @@ filled across inputs. Everything else is left to the methods, which are sums ove
 
 from __future__ import annotations
 
+import hashlib
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -20,8 +22,9 @@ from torch import Tensor, nn
 from pellucid.engine.baselines import Backdrop, Baseline
 from pellucid.engine.batching import adaptive_batches, default_batch
 from pellucid.engine.capture import Capture, Cost
-from pellucid.engine.masks import Masks
+from pellucid.engine.masks import KEY, Masks
 from pellucid.engine.memory import Memory
+from pellucid.engine.names import named, remembers
 from pellucid.engine.patches import PatchNet, are_windows, find_patches
 from pellucid.errors import ModelError, UnsteadyError
 from pellucid.numerics.statistics import spearman
@@ -101,7 +104,7 @@ class MaskScorer(ABC):
             raise ModelError(
                 f"The model answered {len(scores)} scores for {len(inputs)} inputs; it must answer one each."
             )
-        if not torch.isfinite(scores).all():
+        if not math.isfinite(float(scores.sum())) and not torch.isfinite(scores).all():  # one number is soon looked at
             raise ModelError(
                 "The model answered NaN or infinity to a masked input: check its weights and preprocessing."
             )
@@ -172,6 +175,12 @@ class MaskScorer(ABC):
                 memory.keep(n, [keys[n][r] for r in rows.tolist()], scores)
 
 
+def _digest(x: Tensor) -> bytes:
+    about = hashlib.blake2b(f"{tuple(x.shape)} {x.dtype}".encode(), digest_size=KEY)
+    about.update(x.double().cpu().contiguous().numpy().tobytes())
+    return about.digest()
+
+
 class Scorer(MaskScorer):
     """Scores of masked inputs, something else in the place of what is hidden.
 
@@ -209,10 +218,12 @@ class Scorer(MaskScorer):
             Backdrop(baseline.detach().expand_as(inputs)) if isinstance(baseline, Tensor) else baseline
         )
         self.score, self.targets = score, targets
-        self.batch = batch or default_batch(self.inputs)
+        self._boxed = remembers(module)
+        self.batch = batch or default_batch(self.inputs, elsewhere=self._boxed)
         self.cost = Cost()
         self._wider = 1 if batch else _WIDER
         self._asked = 0  # masked inputs so far
+        self._grounds: list[bytes] | None = None
         self._capture = Capture(module, watch=watch)
 
     def __enter__(self) -> Self:
@@ -231,6 +242,7 @@ class Scorer(MaskScorer):
             return
         patches = self._quicken(masks)
         batch = self.batch * (self._wider if patches else 1)
+        names = self._names(masks)
         owner = torch.repeat_interleave(torch.arange(len(masks)), torch.tensor(ends).diff())
         buffer = torch.empty((min(batch, ends[-1]), *self.inputs.shape[1:])).to(self.inputs)
 
@@ -243,6 +255,8 @@ class Scorer(MaskScorer):
                 mask = masks[n].render(rows).to(self.inputs)
                 torch.lerp(self.baseline.behind(n, mask), self.inputs[n : n + 1], mask, out=blended[at])
                 parts.append((n, rows, at))
+            if names:
+                named(blended, names[start:stop])
             if patches:
                 patches.expect([(n, row) for n, rows, _ in parts for row in range(rows.start, rows.stop)])
             scores = self.evaluate(
@@ -256,6 +270,16 @@ class Scorer(MaskScorer):
         finally:
             if patches:
                 patches.expect([])
+
+    def _names(self, masks: Sequence[Masks]) -> list[bytes]:
+        """Of masked inputs, for a model that remembers its answers by them: input, backdrop and mask; else none."""
+        if not self._boxed or not isinstance(self.baseline, Backdrop):
+            return []
+        if self._grounds is None:
+            pairs = zip(self.inputs, self.baseline.pictures.expand_as(self.inputs), strict=True)
+            self._grounds = [_digest(torch.stack(pair)) for pair in pairs]
+        keys = [some.keys() for some in masks]
+        return [ground + key for ground, some in zip(self._grounds, keys, strict=True) for key in some]
 
     def _quicken(self, masks: Sequence[Masks]) -> PatchNet | None:
         """Enough masked inputs are worth patches of windows, another runtime, or a quicker twin of the model."""

@@ -7,7 +7,7 @@ bounds what any map of that grid can reach: a random order is the floor of the b
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar, Literal
 
@@ -44,6 +44,10 @@ class TraceOrder(PerturbationMethod):
     Args:
         cells: grid cells on the longest axis, the others in proportion, or a number for each axis.
         curve: `both`; or `deletion` (the second term alone) or `insertion` (the first), for half the cost.
+        tried: how many cells are tried for each rank after the first: those that gained most when they last were (after
+            Minoux 1978: where gains never grow, only cells that cannot win are passed over); None: all.
+        ranks: so many ranks are searched like that; each further one goes to the cell that gained most when it last was
+            tried. None: all.
         sweeps: rounds of exchanges after the greedy order; it ends early where a round changes nothing.
         baseline: what shows where a cell is hidden: a name such as `zero` (see the page on baselines), or a tensor.
         seed: of the exchanges and of a random baseline.
@@ -53,6 +57,8 @@ class TraceOrder(PerturbationMethod):
 
     cells: int | tuple[int, ...] = 7
     curve: Literal["both", "deletion", "insertion"] = "both"
+    tried: int | None = None
+    ranks: int | None = None
     sweeps: int = 2
     baseline: str | Tensor = "blur"
     seed: int = 0
@@ -60,6 +66,11 @@ class TraceOrder(PerturbationMethod):
     def __post_init__(self) -> None:
         if self.curve not in ("both", "deletion", "insertion") or self.sweeps < 0:
             raise MethodError("The curve of trace-order is `both`, `deletion` or `insertion`, its sweeps 0 or more.")
+        if min(self.tried or 1, self.ranks or 1) < 1 or 0 in (self.tried, self.ranks):
+            raise MethodError(
+                f"Cells tried for a rank, and ranks searched, are 1 or more, or None for all; got {self.tried} and "
+                f"{self.ranks}."
+            )
 
     def quick(self) -> TraceOrder:
         """At most 4 cells along an axis, no exchanges."""
@@ -91,7 +102,8 @@ class TraceOrder(PerturbationMethod):
             values = scorer([SegmentMasks(m, labels) for m in kept], label=self.name)[:, :, target]
             return values if self.curve == "insertion" else -values
 
-        order, gains = _greedy(gain, count, cells, scorer.inputs.device)
+        tried = [self.tried or cells if k < (self.ranks or cells) else 1 for k in range(cells)]
+        order, gains = _greedy(gain, count, [cells, *tried[1:]], scorer.inputs.device)
         generator = torch.Generator().manual_seed(self.seed + _STREAM)
         for _ in range(self.sweeps):
             won = [_exchange(gain, order, gains, windows) for windows in _windows(cells, generator)]
@@ -114,19 +126,33 @@ def _prefixes(order: Tensor) -> Tensor:
     return (rank[:, None] < torch.arange(order.shape[1] + 1, device=order.device)[:, None]).float()
 
 
-def _greedy(gain: Callable[[Tensor], Tensor], count: int, cells: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Orders `(N, cells)` of the best next cell, and the gain of the first k cells, k = 1 to cells - 1."""
+def _greedy(
+    gain: Callable[[Tensor], Tensor], count: int, tried: Sequence[int], device: torch.device
+) -> tuple[Tensor, Tensor]:
+    """Orders `(N, cells)` of the best next cell, and the gain of the first k cells, k = 1 to cells - 1.
+
+    For each rank so many are tried, those that added most when they last were.
+    """
+    cells = len(tried)
     taken = torch.zeros(count, cells, device=device)
+    added = torch.full((count, cells), torch.inf, dtype=torch.float64, device=device)  # by each, when last tried
     order = torch.empty(count, cells, dtype=torch.long, device=device)
     gains = torch.empty(count, cells - 1, dtype=torch.float64, device=device)
     rows = torch.arange(count, device=device)
+    some = any(few < cells - k for k, few in enumerate(tried))
+    before = gain(taken[:, None]) if some else torch.zeros(count, 1, dtype=torch.float64, device=device)
     for k in range(cells):
-        left = (taken == 0).nonzero()[:, 1].reshape(count, cells - k)  # the candidates
+        left = (taken == 0).nonzero()[:, 1].reshape(count, cells - k)
         if k == cells - 1:
             order[:, k] = left[:, 0]
             break
-        sets = taken[:, None].repeat(1, cells - k, 1).scatter_(2, left[:, :, None], 1.0)
-        best = gain(sets).max(1)
+        if tried[k] < cells - k:
+            left = left.gather(1, added.gather(1, left).topk(tried[k]).indices.sort().values)
+        sets = taken[:, None].repeat(1, left.shape[1], 1).scatter_(2, left[:, :, None], 1.0)
+        found = gain(sets)
+        added.scatter_(1, left, found - before)
+        best = found.max(1)
+        before = best.values[:, None]
         order[:, k], gains[:, k] = left[rows, best.indices], best.values
         taken[rows, order[:, k]] = 1.0
     return order, gains

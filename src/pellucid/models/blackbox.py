@@ -9,7 +9,7 @@ import hashlib
 import json
 import warnings
 from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from pellucid.engine import leave_no_trace, unwrap
+from pellucid.engine.names import names_of
 from pellucid.errors import ModelError, UnsteadyError
 from pellucid.models.detections import Detections, padded
 from pellucid.models.model import VisionModel
@@ -40,17 +41,17 @@ _LONE = ""
 
 
 class _Answers:
-    """What a black box has answered, by the hash of each input; the oldest go when there are too many.
+    """What a black box has answered, by the name or hash of each input; the oldest go when there are too many.
 
     No plain container: what a forward pass writes to those of a module is undone (see `leave_no_trace`).
     """
 
     def __init__(self) -> None:
-        self.rows: OrderedDict[int, Answer] = OrderedDict()
+        self.rows: OrderedDict[Hashable, Answer] = OrderedDict()
         self.first: tuple[Tensor, Answer] | None = None  # an input and its answer, to be asked again
         self.calls = 0
 
-    def keep(self, keys: Sequence[int], rows: Sequence[Answer]) -> None:
+    def keep(self, keys: Sequence[Hashable], rows: Sequence[Answer]) -> None:
         """Remember what was answered to inputs."""
         self.rows.update(zip(keys, ({n: row.cpu().clone() for n, row in r.items()} for r in rows), strict=True))
         while len(self.rows) * sum(row.nbytes for row in rows[0].values()) > _REMEMBERED:
@@ -84,6 +85,7 @@ class BlackBox(nn.Module):
     """
 
     opens = OUTPUTS
+    remembers = True
 
     def __init__(self, function: Predictor, *, numpy: bool = False, identity: str = "") -> None:
         super().__init__()
@@ -93,7 +95,7 @@ class BlackBox(nn.Module):
 
     def forward(self, inputs: Tensor) -> Tensor | Answer | Detections:
         """The function's answer, checked; only inputs that it has not answered yet are given to it."""
-        keys = [_key(x) for x in inputs.detach().cpu().float()]
+        keys = names_of(inputs) or [_key(x) for x in inputs.detach().cpu().float()]
         known = self._answers.rows
         fresh = [n for n, key in enumerate(keys) if key not in known]
         answers = {key: known[key] for key in keys if key in known}

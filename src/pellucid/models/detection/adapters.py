@@ -12,6 +12,7 @@ from torchvision.models.detection.generalized_rcnn import GeneralizedRCNN
 from torchvision.models.detection.ssd import SSD
 from torchvision.ops import clip_boxes_to_image
 
+from pellucid.engine.names import renamed
 from pellucid.models.adapters import Adapter
 from pellucid.models.detection.heads import HEADS
 from pellucid.models.detections import Answered, Detections
@@ -39,7 +40,7 @@ class HeadDetector(Adapter):
         given = x.flip(1) if shown.startswith("bgr") else x
         if shown.endswith("255"):
             given = given * 255 if given is x else given.mul_(255)
-        return HEADS[self.head].read(self.module(given), (x.shape[-2], x.shape[-1]))
+        return HEADS[self.head].read(self.module(renamed(given, x, shown)), (x.shape[-2], x.shape[-1]))
 
 
 class TorchvisionDetector(Adapter):

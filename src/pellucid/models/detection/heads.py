@@ -82,14 +82,21 @@ def fastestdet(output: Any, size: tuple[int, int]) -> Detections:
     raw = _one(output)
     if raw.ndim != 4 or raw.shape[1] < 6:
         raise TargetError(_other("fastestdet", raw, "(N, 5 + classes, rows, columns)"))
-    rows, columns = raw.shape[2:]
     cells = raw.flatten(2).transpose(1, 2)
-    x, y = grid(rows, columns, raw)
-    scale = torch.tensor([size[1] / columns, size[0] / rows]).to(raw)
-    centre = (cells[..., 1:3].tanh() + torch.stack([x, y], -1)) * scale
-    half = cells[..., 3:5].sigmoid() * torch.tensor([size[1], size[0]]).to(raw) / 2
+    corner, scale, most = (each.to(raw) for each in _cells(raw.shape[2], raw.shape[3], size))
+    centre = (cells[..., 1:3].tanh() + corner) * scale
+    half = cells[..., 3:5].sigmoid() * most
     boxes = torch.cat([centre - half, centre + half], -1)
     return Detections(boxes, cells[..., 5:], cells[..., 0], powers=(0.6, 0.4))
+
+
+@lru_cache(maxsize=16)
+@torch.inference_mode(False)
+def _cells(rows: int, columns: int, size: tuple[int, int]) -> tuple[Tensor, Tensor, Tensor]:
+    """The column and row of each cell `(K, 2)`, a cell's width and height, and half of the input's."""
+    x, y = grid(rows, columns, torch.zeros(()))
+    cell, half = (torch.tensor(each) for each in ((size[1] / columns, size[0] / rows), (size[1] / 2, size[0] / 2)))
+    return torch.stack([x, y], -1), cell, half
 
 
 @head("yolo")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -146,15 +147,13 @@ class BoxTarget(Target):
             return self.freeze(output)(output)
         found = Detections.of(output)
         asked = self.boxes[: len(found)]  # the layer probe runs one sample: any of the boxes serves there
-        places = torch.tensor([a.place for a in asked]).to(found.boxes)[:, None]
-        labels = torch.tensor([a.label for a in asked], device=found.boxes.device)
+        places, labels, vectors = (each.to(found.boxes.device) for each in _tensors(asked))
         boxes = found.placed(labels)
-        near = overlaps(boxes.detach(), places)  # (N, K)
+        near = overlaps(boxes.detach(), places.to(boxes)[:, None])  # (N, K)
         if not self.part:
             return (near * found.confidence(labels)).amax(1)
         if self.part == "similarity":
-            vectors = torch.tensor([a.classes for a in asked])
-            return (near * found.alike(vectors, labels) * found.being()).amax(1)
+            return found.most_alike(near, vectors, labels)
         return self._number(found, asked, boxes, near, labels)
 
     def _number(self, found: Detections, asked: Sequence[Asked], boxes: Tensor, near: Tensor, labels: Tensor) -> Tensor:
@@ -282,6 +281,14 @@ class BoxTarget(Target):
         if not which or which.isdecimal():
             return cls(int(which or 0), part=part)
         return cls(label=which, part=part)
+
+
+@lru_cache(maxsize=64)  # a method asks the same thousands of times
+@torch.inference_mode(False)  # what is kept must serve gradients too
+def _tensors(asked: tuple[Asked, ...]) -> tuple[Tensor, Tensor, Tensor]:
+    """Places `(N, 4)`, labels `(N,)` and class vectors `(N, C)` of boxes."""
+    places, vectors = torch.tensor([a.place for a in asked]), torch.tensor([a.classes for a in asked])
+    return places, torch.tensor([a.label for a in asked]), vectors
 
 
 def _shown(at: Place) -> str:
