@@ -1,6 +1,7 @@
 """Clips explained frame by frame: a planted detector, a square that moves, and where each frame's answers go."""
 
 import csv
+import gc
 import json
 import weakref
 from dataclasses import replace
@@ -16,6 +17,7 @@ import pellucid as pl
 from helpers.detectors import DIM, RED, Squares
 from pellucid.cli import app, options
 from pellucid.errors import DataError, MediaError, ModelError, TargetError
+from pellucid.media import Plan
 from pellucid.media.writing import encode
 from pellucid.render.film import film_scale
 from pellucid.render.paper.colour import limits
@@ -160,6 +162,36 @@ def test_a_long_clip_takes_the_memory_of_a_short_one(folder, tmp_path):
     many, files = held(30, reader, tmp_path / "many")
     assert many == few <= 4
     assert sum(path.suffix == ".json" for path in files) == 30
+
+
+def test_a_film_in_python_holds_a_frame_at_a_time(folder, monkeypatch):
+    """Counted while it is explained, and while all of its frames are looked at; each then answers as before."""
+    alive, most = [], [0]
+    explained = Reel.explained
+
+    def watched(self):
+        for frame in explained(self):
+            for thing in (frame, frame.picture, *frame.maps):
+                alive.append(weakref.ref(thing))
+            most[0] = max(most[0], sum(ref() is not None for ref in alive))
+            yield frame
+
+    monkeypatch.setattr(Reel, "explained", watched)
+    monkeypatch.setattr(Plan, "choose", lambda *_: [k % 3 for k in range(20)])
+    film = pl.explain_film(planted(), folder, "occlusion", "box:red")
+    gc.collect()
+    assert most[0] <= 2 * 3, "two frames with their pictures and maps"
+    assert sum(ref() is not None for ref in alive) == 0
+    lefts = [float(frame.maps[0].extras["box"][0][0]) for frame in film.frames]
+    assert lefts == pytest.approx([2 * PLACES[k % 3] for k in range(20)], abs=0.1)
+    assert film.frames[1] is film.frames[1]
+    assert film.frames[1].maps[0].check().verdict == film.frames[4].maps[0].check().verdict
+    assert film.frames[1].maps[0].quality is not None, "what was measured is kept"
+    home = film.frames._folder
+    assert home.is_dir()
+    del film
+    gc.collect()
+    assert not home.exists()
 
 
 def test_what_is_written_as_it_comes_is_what_a_film_in_memory_writes(folder, tmp_path):

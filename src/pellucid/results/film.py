@@ -75,17 +75,17 @@ class _Shown:
 
 @dataclass(repr=False)
 class Film(Brief):
-    """A clip's frames, all in memory.
+    """A clip's frames.
 
     Attributes:
         name: of the clip.
         source: what opens it again.
-        frames: in their order.
+        frames: in their order; those of `explain_film` are read from disk when they are asked for (see `Spilled`).
     """
 
     name: str
     source: str
-    frames: list[FilmFrame]
+    frames: Sequence[FilmFrame]
 
     @property
     def asked(self) -> list[Question]:

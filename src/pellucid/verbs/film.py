@@ -5,10 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import FunctionType
+from typing import Any
+
+from torch import nn
 
 from pellucid.errors import AbsentError, DataError, ModelError, PellucidError
 from pellucid.explanation import Prediction
 from pellucid.heatmaps import Method
+from pellucid.keep.spill import Spilled
 from pellucid.media import PICTURE, Footage, Picture, Plan, address, open_clip
 from pellucid.media.redaction import redacted
 from pellucid.models.model import VisionModel
@@ -148,12 +153,20 @@ def explain_film(
         frames: which ones (see `Plan`); None: 12, evenly.
         seed: for whatever is random; None: 0, and a method that is given as an object keeps its own.
 
+    Returns:
+        The frames, of which one at a time is in memory: the others wait in a folder that goes with the film.
+
     Raises:
         ModelError: the model answers no places.
         PellucidError: the clip cannot be read, or the model fails on a frame.
     """
     found = reel(model, source, as_methods(method, seed=seed), target, frames=frames, seed=seed or 0)
-    return Film(found.footage.name, found.footage.source, list(found.explained()))
+    return Film(found.footage.name, found.footage.source, Spilled(found.explained(), _is_held))
+
+
+def _is_held(thing: Any) -> bool:
+    """What frames have in common, and functions, which cannot be written."""
+    return isinstance(thing, nn.Module | VisionModel | FunctionType)
 
 
 def _answers(model: VisionModel, picture: Picture) -> list[Prediction]:
