@@ -164,11 +164,11 @@ def pairs(most: int) -> Section:
     section.about = (
         f"{len(vectors)} crops of seven people in one film. A black box is asked which crop is nearest to each, among "
         "one other of the same person, the farthest in time, and all those of the other six. It is right about "
-        f"{len(matches)}; {len(chosen)} of these matches are explained, `rank:` beside the nearest of somebody else: by "
-        "`trace-order` (the cells whose hiding takes most, one after another, each with those before hidden; 12 are "
-        "tried for each of 13 ranks), and by occlusion (windows of 32 pixels, steps of 16). The tenth of the cells (16 x "
-        "16 pixels) at the top of the map is filled with the picture's mean; a match breaks where somebody else is then "
-        f"the nearest. At random: {_DRAWS} draws a match."
+        f"{len(matches)}; {len(chosen)} of these matches are explained, `rank:` beside the nearest of somebody else, "
+        "by `trace-order` (the cells whose hiding takes most, one after another, each with those before hidden; 12 "
+        "are tried for each of 13 ranks) and by occlusion (windows of 32 pixels, steps of 16). The tenth of the cells "
+        "(16 x 16 pixels) at the top of the map is filled with the picture's mean; a match breaks where somebody else "
+        f"is then the nearest. At random: {_DRAWS} draws a match."
     )
     return section
 

@@ -99,7 +99,8 @@ def _tell(found: JudgedPicture, panels: list[str]) -> None:
         sure = "" if about["score"] is None else f" {about['score']:.2f}"
         say(f"  {about['kind']}: {about['label']}{sure}{why}")
         for remark in dict.fromkeys(remark for e in box.maps for remark in e.remarks):
-            say(f"    {remark}")
+            if not why or f"{why}." not in remark:  # a figure has no such line above it
+                say(f"    {remark}")
     for remark in found.remarks:
         say(f"  note: {remark}")
     for panel in panels:

@@ -131,7 +131,7 @@ def explain(
             located = boxes_first(vision, files, truth, boxes, redact, report, out, as_json)
             if located is None:
                 return
-        _tell_costs([] if as_json or not files or not sys.stderr.isatty() else methods)
+        _tell_costs(methods if files and not as_json else [])
         measured = len(files) == 1 and not vision.medium.moving if check is None else check
         taken = names_of_inputs(out, files)
         explaining = partial(explained_one_by_one, report=report) if every else explain_each
@@ -164,7 +164,8 @@ def _end(files: Sequence[str], report: dict[str, Any], *, quiet: bool) -> None:
 
 
 def _tell_costs(methods: Sequence[Method]) -> None:
-    for m in methods:
+    """What each will cost, to whoever looks on; to a log, of those alone that cost thousands of passes."""
+    for m in methods if sys.stderr.isatty() else (m for m in methods if m.dear):
         say(f"{m.name}: {m.cost} a picture{' and target' if m.uses_target else ''}", aside=True)
 
 

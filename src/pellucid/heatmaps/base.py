@@ -77,6 +77,7 @@ class Method(ABC):
     cost: ClassVar[str]
     paper: ClassVar[str]
     uses_target: ClassVar[bool] = True
+    dear: ClassVar[bool] = False  # thousands of passes for every picture: it is said beforehand even where nobody looks
     signed: ClassVar[bool] = True  # whether negative values mean evidence against the target
     channels: ClassVar[Literal["sum", "max"]] = "sum"  # how the channel axis is folded for display
     kind: ClassVar[Literal["map", "channels"]] = "map"

@@ -30,7 +30,7 @@ _STREAM = 0x7BACE  # sets the exchanges' random numbers apart from those of a ra
     "trace-order",
     family="perturbation",
     needs="outputs",
-    cost="cells (cells + 1) forwards (2450), and up to 4 a cell in each of 2 sweeps",
+    cost="some 900 forwards, and up to 4 a cell in each of 2 sweeps; tried=None: cells (cells + 1) (2450), and these",
     paper="Wang & Wang 2024, ICML, Benchmarking Deletion Metrics with the Principled Explanations (TRACE)",
 )
 @dataclass(frozen=True, kw_only=True)
@@ -53,11 +53,12 @@ class TraceOrder(PerturbationMethod):
         seed: of the exchanges and of a random baseline.
     """
 
+    dear: ClassVar[bool] = True
     signed: ClassVar[bool] = False
 
     cells: int | tuple[int, ...] = 7
     curve: Literal["both", "deletion", "insertion"] = "both"
-    tried: int | None = None
+    tried: int | None = 8
     ranks: int | None = None
     sweeps: int = 2
     baseline: str | Tensor = "blur"
