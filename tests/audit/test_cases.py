@@ -91,3 +91,15 @@ def test_an_audit_beside_training_pictures_shows_them_and_tells_leaks(tmp_path):
     page = found.html()
     assert "similar pictures" in page
     assert "Whose lesson speaks most against its label" in page
+
+
+def test_training_pictures_that_lack_a_class_or_are_broken_are_no_error(tmp_path):
+    model = trained("mark", count=300, epochs=4)
+    learned = world("mark", 30, seed=1)
+    learned.pixels, learned.labels = learned.pixels[learned.labels > 0], learned.labels[learned.labels > 0]
+    home = saved(learned, tmp_path / "learned")
+    (home / CLASSES[1] / "broken.png").write_bytes(b"no picture")
+    found = pl.audit(model, world("mark", 60, seed=2, told=0.3), training=home)
+    assert found.leaked == ()
+    assert found.cases
+    assert {b.label for c in found.cases for b in c.alike} <= set(CLASSES[1:])

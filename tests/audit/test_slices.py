@@ -4,6 +4,7 @@ from itertools import combinations
 
 import numpy as np
 import pytest
+from scipy.stats import binomtest, false_discovery_control
 
 from pellucid.audit.columns import Columns
 from pellucid.audit.slices import WeakSlice, best_slices, distinct, find, score
@@ -61,6 +62,18 @@ def test_a_slice_is_tested_on_the_half_that_it_was_not_found_on():
     assert all(s.p == 1 for s in find(columns, wrong, known, 0))
 
 
+def test_no_slice_is_told_by_fewer_than_three_samples():
+    """All five of a planted slice's samples that a half holds are wrong; the halves are drawn."""
+    counts = []
+    for seed in range(40):
+        inside = np.arange(400) < 14
+        columns = Columns(("few",), inside[:, None], ("few",))
+        found = find(columns, inside | (np.arange(400) % 10 == 0), np.ones(400, bool), seed)
+        counts += [s.count for s in found]
+    assert min(counts) >= 3
+    assert 3 in counts or 4 in counts
+
+
 def test_of_slices_that_are_nearly_one_the_first_is_kept():
     def group(*members):
         return WeakSlice("", (), members, 1, 1.0, 0.0, 1.0, 0.0, 1.0, 0.0)
@@ -82,6 +95,14 @@ def test_mcnemar_is_that_of_statsmodels(first, second):
     assert mcnemar(first, second) == pytest.approx(
         tables.mcnemar([[50, first], [second, 8]], exact=True).pvalue if first + second else 1.0
     )
+
+
+def test_mcnemar_and_benjamini_hochberg_are_those_of_scipy():
+    for first, second in ((0, 0), (3, 0), (7, 2), (5, 5), (40, 21)):
+        wanted = binomtest(first, first + second).pvalue if first + second else 1.0
+        assert mcnemar(first, second) == pytest.approx(wanted)
+    p = np.random.default_rng(1).random(40) ** 3
+    np.testing.assert_allclose(adjusted(p, "bh"), false_discovery_control(p))
 
 
 def test_intervals_of_shares_are_those_of_statsmodels():
