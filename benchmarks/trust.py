@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from benchmarks import blind, broken, sequential
+from benchmarks import blind, broken, chosen, sequential
 from benchmarks.report import Section
 
 
@@ -44,6 +44,10 @@ def _sequential(size: Size, _device: str) -> Iterator[Section]:
     yield sequential.section(30 if size is FULL else 10)
 
 
+def _chosen(size: Size, _device: str) -> Iterator[Section]:
+    yield chosen.section(2 * size.photographs if size is FULL else 4)
+
+
 TITLE = "Whether check() may be believed"
 SECTIONS: dict[str, Callable[[Size, str], Iterator[Section]]] = {
     "planted": _planted,
@@ -51,4 +55,5 @@ SECTIONS: dict[str, Callable[[Size, str], Iterator[Section]]] = {
     "embedded": _embedded,
     "broken": _broken,
     "sequential": _sequential,
+    "auto": _chosen,
 }
