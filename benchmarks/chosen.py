@@ -19,8 +19,8 @@ def section(count: int) -> Section:
     """One photograph after the other, both ways in turns."""
     made = Section(
         "The map that auto shows",
-        f"{count} labelled photographs, the embedded network, the top class: `explain` with `auto`, which measures as it "
-        "chooses, beside `explain` with `grad-cam` and its check. The ratio of processor time is the median of pairs.",
+        f"{count} labelled photographs, the embedded network, the top class: `explain` with `auto`, which measures as "
+        "it chooses, beside `explain` with `grad-cam` and its check. The ratio of processor time is the median of pairs.",
     )
     folder = data_folder()
     if not (folder / "images" / "imagenet_sample" / "labels.csv").is_file():

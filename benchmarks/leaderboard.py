@@ -86,7 +86,7 @@ ENTRANTS: dict[str, Entrant] = {
         OF_ATTENTION,
         "default,mprt-last",
         _vit,
-        12,
+        24,
         quick=True,
     ),
     "EfficientNet-Lite0": Entrant(
@@ -102,7 +102,7 @@ ENTRANTS: dict[str, Entrant] = {
         CHEAP,
         "srg,sensitivity-n,single-deletion,faithfulness-correlation,relevance-mass,mask-auc,mprt-last",
         _resnet,
-        3,
+        12,
         quick=True,
     ),
 }
