@@ -20,7 +20,7 @@ def section(count: int) -> Section:
     made = Section(
         "The map that auto shows",
         f"{count} labelled photographs, the embedded network, the top class: `explain` with `auto`, which measures as "
-        "it chooses, beside `explain` with `grad-cam` and its check. The ratio of processor time is the median of pairs.",
+        "it chooses, beside `explain` with `grad-cam` and its check. The ratio is of processor time.",
     )
     folder = data_folder()
     if not (folder / "images" / "imagenet_sample" / "labels.csv").is_file():

@@ -142,6 +142,12 @@ def test_inputs_that_cannot_be_read_are_left_out(model, tmp_path):
     assert "is left out" in found.notes[0]
 
 
+def test_inputs_of_one_name_are_told_apart(model):
+    found = pl.evaluate(model, X, {"truth": truth}, "entropy")
+    assert found.samples == ["tensor", "tensor 2", "tensor 3"]
+    assert {row["sample"] for row in found.rows()} == set(found.samples)
+
+
 def test_a_model_at_chance_is_told():
     flat = pl.wrap(Formula(lambda x: x.flatten(1)[:, :4] * 1e-3).eval(), scores="softmax")
     found = pl.evaluate(flat, X, {"truth": truth}, "entropy")

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
+from itertools import count as count_from
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -162,9 +164,13 @@ def _named(methods: Methods, seed: int) -> dict[str, Any]:
     found: dict[str, Any] = {}
     given = [methods] if isinstance(methods, str | Method) else methods
     for m in (m for each in given for m in as_methods(each, seed=seed if isinstance(each, str) else None)):
-        name = next(n for n in (m.name, *(f"{m.name} {k}" for k in range(2, 1000))) if n not in found)
-        found[name] = m
+        found[_unused(m.name, found)] = m
     return found
+
+
+def _unused(name: str, taken: Container[str]) -> str:
+    """The name, with a number behind it where it is taken."""
+    return next(n for n in chain((name,), (f"{name} {k}" for k in count_from(2))) if n not in taken)
 
 
 def _competitors(found: dict[str, Any], quick: bool) -> list[Competitor]:
@@ -188,6 +194,7 @@ class _Opened:
         self.failed: list[str] = []
         self.notes: list[str] = []
         self.thumbs: list[NDArray[np.uint8]] = []
+        self._names: set[str] = set()
         self._sure: list[float] = []  # probability over what a model that knows something gives at least
 
     def __iter__(self) -> Iterator[Sample]:
@@ -250,6 +257,8 @@ class _Opened:
         name = str(item.source["name"])
         mask = self._mask(name, item, target, model) if self._truth is not None else None
         self.thumbs.append(_thumb(model, item.x))
+        name = _unused(name, self._names)  # tensors have one name, and so may pictures of several folders
+        self._names.add(name)
         return Sample(model, x, target, name, item.geometry, mask, self._seed, item.source, classes)
 
     def _mask(self, name: str, item: Prepared, target: Target, model: VisionModel) -> Tensor | None:
