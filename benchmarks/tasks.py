@@ -16,12 +16,13 @@ class Size:
     pictures: int  # of a detector
     few: int  # of these, for what takes thousands of masks
     streets: int
+    few_streets: int  # of these, for the methods that take long
     matches: int
     masks: int  # of what is timed
 
 
-FULL = Size(pictures=85, few=85, streets=2, matches=40, masks=5000)
-QUICK = Size(pictures=8, few=2, streets=1, matches=40, masks=192)
+FULL = Size(pictures=85, few=85, streets=2, few_streets=2, matches=40, masks=5000)
+QUICK = Size(pictures=8, few=2, streets=2, few_streets=1, matches=40, masks=192)
 
 
 def _boxes(size: Size, _device: str) -> Iterator[Section]:
@@ -34,7 +35,7 @@ def _cost(size: Size, _device: str) -> Iterator[Section]:
 
 
 def _regions(size: Size, _device: str) -> Iterator[Section]:
-    yield segmenters.regions(size.streets)
+    yield segmenters.regions(size.streets, size.few_streets)
 
 
 def _pairs(size: Size, _device: str) -> Iterator[Section]:
