@@ -8,9 +8,11 @@ import pytest
 import torch
 from PIL import Image
 from torch import nn
+from typer.testing import CliRunner
 
 import pellucid as pl
 from helpers.sheets import illegible, texts
+from pellucid.cli import app
 from pellucid.errors import MediaError, MethodError, TargetError
 from pellucid.explanation import Record
 from pellucid.heatmaps import get_method
@@ -147,6 +149,19 @@ def test_a_sheet_says_the_whole_question_and_which_picture_has_which_part(shown)
     asked = "liker to a street at night than to one by day"
     assert asked in " ".join(texts(panel([replace(found, target=asked)])))
     assert f"and {names[0].stem}" in " ".join(texts(panel([pl.explain(model(), a, "occlusion", f"pair:{names[0]}")])))
+
+
+def test_a_log_is_told_the_cost_of_what_takes_thousands_of_passes_alone(shown, tmp_path, monkeypatch):
+    """On the command line a ranking is asked for by text, and what nobody looks at stays quiet."""
+    monkeypatch.setattr("pellucid.cli.options.load_model", lambda *_, **__: model())
+    a, b, c = shown
+    asked = ["explain", str(a), "--target", f"rank:{b}>{c}", "--no-check", "--out", str(tmp_path)]
+    dear = CliRunner().invoke(app, [*asked, "--method", "trace-order", "--set", "cells=2"])
+    quiet = CliRunner().invoke(app, [*asked, "--method", "occlusion"])
+    assert dear.exit_code == quiet.exit_code == 0, dear.output
+    assert f"trace-order for liker to {b.stem} than to {c.stem}" in dear.output
+    assert "trace-order: some 900 forwards" in dear.output
+    assert "occlusion: " not in quiet.output
 
 
 @pytest.mark.parametrize(

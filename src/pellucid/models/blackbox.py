@@ -256,8 +256,9 @@ def onnx_box(path: str | Path) -> tuple[BlackBox, OnnxMeta]:
             rows = []
             for start in range(0, len(batch), fixed):
                 part = batch[start : start + fixed]
-                padded = np.concatenate([part, np.repeat(part[-1:], fixed - len(part), axis=0)])
-                rows.append([each[: len(part)] for each in asked(padded)])
+                short = fixed - len(part)
+                whole = np.concatenate([part, np.repeat(part[-1:], short, axis=0)]) if short else part
+                rows.append([each[: len(part)] for each in asked(whole)])
             found = [np.concatenate(each) for each in zip(*rows, strict=True)]
         return found[0] if len(found) == 1 else dict(zip(names, found, strict=True))
 
