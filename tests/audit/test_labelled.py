@@ -142,6 +142,19 @@ def test_masks_are_places_too():
     assert away.objects is None, "the model does not see it"
 
 
+def test_masks_of_pictures_that_have_classes_tell_places_only(marked, tmp_path):
+    data = world("mark", 9)
+    pictures = saved(data, tmp_path / "pictures")
+    mask = np.zeros((SIDE, SIDE), np.uint8)
+    mask[8:24, 8:24] = 255
+    (tmp_path / "masks").mkdir()
+    for i in range(9):
+        Image.fromarray(mask).save(tmp_path / "masks" / f"{i}.png")
+    found = pl.audit(marked, pictures, truth=tmp_path / "masks")
+    assert sorted(found.samples.truth) == sorted(data.labels)
+    assert on_object(found.samples)[1] == pytest.approx(np.full(9, 256 / SIDE**2), rel=1e-4)
+
+
 def test_a_table_of_paths_and_classes_is_audited_and_what_is_not_there_is_said(folder, marked, tmp_path):
     data = world("mark", COUNT)
     rows = [f"{folder}/{i}.png,{CLASSES[k]}" for i, k in enumerate(data.labels)]

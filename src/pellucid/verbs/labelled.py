@@ -11,7 +11,7 @@ from pellucid.audit.metadata import source_in
 from pellucid.errors import DataError
 from pellucid.language import counted
 from pellucid.media import Medium, Pictures, PictureSet, Shown, as_pictures
-from pellucid.truth import Truth, listed, read_truth
+from pellucid.truth import Truth, class_numbers, listed, read_truth
 
 _ANNOTATIONS = (".json", ".xml")  # that can stand in the place of their pictures
 
@@ -37,6 +37,8 @@ def labelled(
     """What was given, with the classes that it tells of.
 
     A picture is of the class of its annotations where these agree; one of several classes, or without any, has none.
+    Where the pictures have classes and the annotations none that the model knows, such as masks of whatever the object
+    is, these tell places only.
 
     Args:
         given: pictures; or annotations that lie beside them.
@@ -59,6 +61,13 @@ def labelled(
     if alone and (gone := len(known.pictures) - len(looked)):
         notes.append(f"{counted(gone, 'picture')} of {Path(str(given)).name} are not there, and are left out.")
     sources = [source_in(looked, i) for i in range(len(looked))]
+    if (
+        len(looked.labels)
+        and labels
+        and not class_numbers(labels, known.numbers)
+        and any(map(known.speaks_of, sources))
+    ):
+        return LabelledPictures(looked, known, tuple(notes))
     classes = [{o.label for o in known.of(s).objects if not o.ignored} if known.speaks_of(s) else None for s in sources]
     if all(found is None for found in classes):
         raise DataError(f"{known.source} says nothing of any of the pictures: name the files as they are called there.")
