@@ -5,11 +5,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from helpers.nets import noise, seeded
-from pellucid.engine.backward import Propagation, RuleTable
+from helpers.nets import noise, seeded, settled
+from pellucid.engine.backward import Propagation, RuleTable, carrier
 from pellucid.engine.rules.rectifiers import RECTIFIERS, Deconvolved, Guided, Rectified
 from pellucid.engine.spelling import name_of
 from pellucid.errors import MethodError
+from pellucid.heatmaps import get_method
 
 SPELLINGS = {
     "module": nn.ReLU(),
@@ -150,3 +151,47 @@ def test_a_paused_table_hears_nothing():
     with Propagation(RuleTable(dict.fromkeys(RECTIFIERS, Guided())), nn.Module()) as run, run.paused():
         x.relu()
     assert not run.acted
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.float16])
+def test_what_carries_relevance_in_the_place_of_zeros(dtype):
+    tiny = 1e-4 if dtype == torch.float16 else 1e-12
+    for signs in ("both", "one", "none is 0"):
+        y = noise(1, 3, 40, 40).to(dtype)
+        y[0, 0, :3] = 0.0 if signs != "none is 0" else 1.0
+        y[0, 1, 0, 0], y[0, 1, 0, 1] = (tiny / 2, -tiny / 2) if signs == "both" else (1.0, 1.0)
+        y = y.abs() if signs == "one" else y
+        expected = torch.where(y.abs() <= tiny, torch.tensor(tiny, dtype=dtype), y)
+        assert torch.equal(carrier(y), expected)
+
+
+class WritesAgain(nn.Module):
+    """What rules have kept is written to by the model, more than once, and read in between."""
+
+    def __init__(self, inplace):
+        super().__init__()
+        self.conv, self.bn, self.inplace = nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), inplace
+
+    def forward(self, x):
+        z = self.bn(self.conv(x))
+        first = z * 0.5
+        y = functional.silu(z, inplace=self.inplace)
+        second = y * 0.5
+        y = functional.relu(y, inplace=self.inplace)
+        third = y.mean((2, 3))
+        y = y.mul_(2.0) if self.inplace else y * 2.0
+        y = functional.hardtanh(y, 0.0, 1.0, inplace=self.inplace)
+        return third + (first + second).mean((2, 3)) + y.sum((2, 3))
+
+
+@pytest.mark.parametrize(
+    "name", ["lrp", "attn-lrp", "full-grad", "libra-gradients", "deep-lift", "excitation-backprop"]
+)
+def test_writing_to_what_a_rule_has_kept_changes_nothing(name):
+    x = noise(1, 3, 12, 12)
+    maps = []
+    for inplace in (False, True):
+        net = settled(seeded(lambda inplace=inplace: WritesAgain(inplace)))
+        (found,) = get_method(name).explain(net, x, [1])
+        maps.append(found.values)
+    torch.testing.assert_close(maps[1], maps[0], rtol=1e-4, atol=1e-6 * float(maps[0].abs().max()))

@@ -1,5 +1,7 @@
 """Each rule of a layer with weights against a replica by explicit matrices, on every kind of layer; folded norms."""
 
+import itertools
+
 import pytest
 import torch
 from torch import nn
@@ -202,3 +204,34 @@ def test_a_rule_runs_its_layer_once_more(rule, signs, monkeypatch):
     monkeypatch.setattr(Affine, "run", lambda *given: ran.append(1) or run(*given))
     led(layer, rule, x, layer(x).detach().relu())
     assert len(ran) == 1
+
+
+def test_a_damped_gradient_is_the_rule_of_epsilon_by_its_definition():
+    layer, x = seeded(lambda: nn.Conv2d(6, 9, 3, padding=1)), noise(2, 6, 5, 4)
+    x[:, :2] = 0.0
+    R = noise(*layer(x).shape, seed=1)
+    for epsilon in (1e-6, 0.1):
+        found, _ = led(layer, Epsilon(epsilon), x, R)
+        z = layer(x).detach()
+        share = R / torch.where(z >= 0, z + epsilon, z - epsilon)
+        leaf = x.clone().requires_grad_()
+        (g,) = torch.autograd.grad(layer(leaf), leaf, share)
+        torch.testing.assert_close(found, x * g, rtol=1e-4, atol=1e-5 * float(found.abs().max()))
+
+
+@pytest.mark.parametrize("beta", [0.0, 1.0])
+@pytest.mark.parametrize("inputs", ["both signs", "one sign"])
+def test_depthwise_layers_in_rows_of_channels_are_as_by_loops(beta, inputs):
+    """The rule written out, unit by unit, in double precision."""
+    layer, x = seeded(lambda: nn.Conv2d(5, 5, 3, groups=5)), noise(2, 5, 6, 7)
+    x = x if inputs == "both signs" else x.abs()
+    R = noise(2, 5, 4, 5, seed=1)
+    found, _ = led(layer, AlphaBeta(1 + beta, beta, epsilon=1e-6), x, R)
+    w, b, given = (t.detach().double() for t in (layer.weight, layer.bias, x))
+    expected = torch.zeros_like(given)
+    for n, c, i, j in itertools.product(range(2), range(5), range(4), range(5)):
+        terms = given[n, c, i : i + 3, j : j + 3] * w[c, 0]
+        up, down = terms.clamp(min=0), terms.clamp(max=0)
+        p, m = up.sum() + b[c].clamp(min=0) + 1e-6, down.sum() + b[c].clamp(max=0) - 1e-6
+        expected[n, c, i : i + 3, j : j + 3] += R[n, c, i, j] * ((1 + beta) * up / p - beta * down / m)
+    torch.testing.assert_close(found.double(), expected, rtol=1e-3, atol=1e-4 * float(expected.abs().max()))

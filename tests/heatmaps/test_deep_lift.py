@@ -201,3 +201,18 @@ def test_a_reference_from_which_differences_grow_beyond_all_numbers_is_refused_w
     with pytest.raises(MethodError, match="baseline=uniform"):
         DeepLIFT().explain(net, x, [1])
     assert DeepLIFT(baseline="uniform").attribute(net, x, 1).isfinite().all()
+
+
+def test_shares_that_cancel_are_said_beside_the_gap():
+    """A change that is what is left of shares millions of times as large, which single precision cannot tell."""
+    x, layer = noise(1, 3, 20, 20), nn.Linear(1200, 1, bias=False)
+    flat = x.flatten(1).double()
+    away = noise(1, 1200, seed=1).double()
+    away = away - flat * (away * flat).sum() / flat.square().sum()  # at a right angle to the input
+    with torch.no_grad():
+        layer.weight.copy_(1e3 * (away + 1e-8 * flat))
+    (found,) = DeepLIFT().explain(nn.Sequential(nn.Flatten(), layer), x, [0])
+    assert found.facts["completeness_gap"][0] > 0.01
+    assert "times the change and cancel" in found.notes[1]
+    (sound,) = DeepLIFT().explain(nn.Sequential(nn.Flatten(), seeded(lambda: nn.Linear(1200, 1))), x, [0])
+    assert sound.notes == []

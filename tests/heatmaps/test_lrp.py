@@ -265,3 +265,18 @@ def test_weights_by_a_softmax_over_any_axis_are_accounted_for(name):
     gaps = found.facts["conservation_gap" if name.endswith("lrp") else "completeness_gap"]
     assert max(gaps) < 1e-4
     assert found.notes == []
+
+
+@pytest.mark.parametrize(("size", "said"), [(0.0, False), (8.0, False), (500.0, True)])
+def test_biases_that_take_many_times_the_score_are_said(size, said):
+    """A score of 1 out of `(1 + size) mean - size` of ones."""
+    layer, x = nn.Linear(36, 1), torch.ones(1, 4, 3, 3)
+    with torch.no_grad():
+        layer.weight.fill_((1 + size) / 36)
+        layer.bias.fill_(-size)
+    (found,) = LRP(composite="epsilon", epsilon=1e-9).explain(nn.Sequential(nn.Flatten(), layer), x, [0])
+    assert found.facts["conservation_gap"][0] < 1e-4  # nothing is lost
+    assert found.facts["absorbed"][0] == pytest.approx(-size, rel=1e-3)
+    assert float(found.values.sum()) == pytest.approx(1 + size, rel=1e-3)
+    assert [n for n in found.notes if "500 times the score" in n] == (found.notes if said else [])
+    assert bool(found.notes) == said

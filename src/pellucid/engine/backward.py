@@ -18,6 +18,7 @@ from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 from torch.utils._pytree import tree_leaves
 from torch.utils.weak import WeakIdKeyDictionary
 
@@ -27,6 +28,7 @@ from pellucid.engine.spelling import OPENED, name_of, opened, spelled, without_w
 from pellucid.engine.strides import plain
 from pellucid.errors import MethodError
 
+_GLANCE = 1024  # values that mostly tell whether any is below 0
 _TINY = 1e-12  # below it a value carries relevance as if it were this large (in half precision, 1e-4)
 
 
@@ -74,7 +76,9 @@ def carrier(y: Tensor) -> Tensor:
     y = y.detach()
     if kind == "itself":
         return y
-    return y.clamp_min(tiny) if kind == "positive" else torch.where(y.abs() < tiny, tiny, y)
+    if kind == "positive":
+        return y.clamp_min(tiny)
+    return functional.hardshrink(y, tiny).add_(y.abs().le_(tiny).mul_(tiny))  # `where` takes five times as long
 
 
 def _kind(y: Tensor, tiny: float) -> str:
@@ -90,7 +94,7 @@ def _kind(y: Tensor, tiny: float) -> str:
     if known is not None and known[0] == version:
         return str(known[1])
     values = y.detach()
-    least = float(values.min())
+    least = min(float(_part(values).min()), 0.0) or float(values.min())
     kind = "positive" if 0 <= least < tiny else "itself"
     if least < 0 and float(values.abs().min()) < tiny:
         kind = "mixed"
@@ -98,10 +102,27 @@ def _kind(y: Tensor, tiny: float) -> str:
     return kind
 
 
+def _part(y: Tensor) -> Tensor:
+    """Some of the values, without a copy."""
+    while y.ndim > 1 and y.numel() > _GLANCE:
+        y = y[0]
+    return y
+
+
 def carried(y: Tensor, g: Tensor) -> Tensor:
     """All the relevance of a tensor and its gradient, one number in double precision."""
     y, g = (t.float() if t.dtype in (torch.float16, torch.bfloat16) else t for t in (carrier(y), g))
     return torch.dot(y.flatten(), g.flatten()).double()
+
+
+_BARE = (int, float, bool, str, type(None), torch.dtype, torch.device)
+
+
+def _tensors(given: Any) -> Sequence[Tensor]:
+    """The tensors that an argument or an answer is or holds; mostly it is one, or is none."""
+    if isinstance(given, Tensor):
+        return (given,)
+    return () if isinstance(given, _BARE) else [t for t in tree_leaves(given) if isinstance(t, Tensor)]
 
 
 @dataclass
@@ -194,14 +215,23 @@ class RuleTable:
 
 class _Rerouted(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, back: Any, value: Tensor, *sources: Tensor) -> Tensor:
+    def forward(ctx: Any, back: Any, copied: bool, value: Tensor, *sources: Tensor) -> Tensor:
         ctx.back = back
-        return value.clone()  # the rule keeps the value; what the model writes to is the copy
+        return value.clone() if copied else value.data  # the rule keeps the value; the model writes to the copy
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Any, ...]:
         with torch.enable_grad():
-            return (None, None, *ctx.back(grads[0]))
+            return (None, None, None, *ctx.back(grads[0]))
+
+
+def _written(x: Tensor, answer: Tensor) -> Tensor:
+    """The answer, copied to where the model wants it."""
+    written = x.copy_(answer)
+    known = _COPIES.get(answer)
+    if known is not None and known[1].dtype == x.dtype and known[1].shape == x.shape:
+        _COPIES[written] = (written._version, known[1])
+    return written
 
 
 @dataclass(eq=False)
@@ -230,7 +260,7 @@ class Propagation:
 
     def __post_init__(self) -> None:
         self._functions: Any = None
-        self._off = False
+        self._off, self._copies = False, True
         self._weights = {id(p) for p in self.module.parameters()}
         self._scripted = any(isinstance(part, torch.jit.ScriptModule) for part in self.module.modules())
         self._live: Any = WeakIdKeyDictionary()  # tensors that depend on the input; True: as a gate
@@ -268,7 +298,7 @@ class Propagation:
     def inside(self) -> Iterator[None]:
         """Inside, a rule's own functions are met too: it says what a function is made of."""
         assert self._functions is not None
-        with self._functions:
+        with self._functions, self._copying(True):
             yield
 
     def get(self, function: Function) -> Replacement | None:
@@ -285,13 +315,13 @@ class Propagation:
 
     def mark(self, answer: Any, gate: bool = False) -> Any:
         """Note that an answer depends on the input."""
-        for each in tree_leaves(answer) if not isinstance(answer, Tensor) else (answer,):
-            if isinstance(each, Tensor) and each.requires_grad:
+        for each in _tensors(answer):
+            if each.requires_grad:
                 self._live[each] = gate
         return answer
 
     def _answer(self, function: Function, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        given = [t for t in tree_leaves((args, kwargs)) if isinstance(t, Tensor) and self._is_given(t)]
+        given = [t for each in (*args, *kwargs.values()) for t in _tensors(each) if self._is_given(t)]
         if not given:
             return function(*args, **kwargs)
         if function in OPENED and name_of(function)[0] not in self.table.rules:
@@ -311,18 +341,37 @@ class Propagation:
             called, given_args, named = apart or (function, args, kwargs)
             call = Call(called, name, given_args, named, self)
             if apart is not None:  # the rule keeps what the input was before it is written to
-                call.args = (self.mark(call.args[0].clone(), self.is_gate(call.args[0])), *call.args[1:])
-            answer = rule(call)
+                call.args = (self.mark(self._kept(args[0]), self.is_gate(args[0])), *call.args[1:])
+            with self._copying(apart is None):
+                answer = rule(call)
             if answer is not None:
                 self.acted[name] += 1
                 if isinstance(answer, Tensor) and answer not in self._live:
                     self.mark(answer, gate)
-                return answer if apart is None else self.mark(args[0].copy_(answer))
+                return answer if apart is None else self.mark(_written(args[0], answer))
         answer = function(*args, **kwargs)
-        differentiable = any(isinstance(t, Tensor) and t.requires_grad for t in tree_leaves(answer))
+        differentiable = any(t.requires_grad for t in _tensors(answer))
         if differentiable and self.table.misses(name):
             self._miss(name)
         return self.mark(answer, gate)
+
+    def _kept(self, x: Tensor) -> Tensor:
+        """What is about to be written to, as it is: what a rule has kept of it, else a copy."""
+        known = _COPIES.get(x)
+        if known is None or known[0] != x._version or known[1].dtype != x.dtype:
+            return x.clone()
+        kept: Tensor = _Rerouted.apply(lambda g: (g,), False, known[1], x)
+        _COPIES[kept] = (kept._version, known[1])
+        return kept
+
+    @contextmanager
+    def _copying(self, on: bool) -> Iterator[None]:
+        """Whether the model is handed copies: not where a rule's answer is copied to where it is written anyway."""
+        before, self._copies = self._copies, on
+        try:
+            yield
+        finally:
+            self._copies = before
 
     def _miss(self, name: str) -> None:
         """Count a function without a rule."""
@@ -379,7 +428,7 @@ class Propagation:
             self.absorb(carried(value, g) - given)
             return found
 
-        answer: Tensor = _Rerouted.apply(accounted, value, *sources)
+        answer: Tensor = _Rerouted.apply(accounted, self._copies, value, *sources)
         _COPIES[answer] = (answer._version, value)
         return answer
 

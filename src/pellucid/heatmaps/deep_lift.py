@@ -44,6 +44,7 @@ RULES = ("rescale", "reveal-cancel")
 LARGEST = ("max", "min", "maximum", "minimum", "fmax", "fmin")
 _BENDS = {*ACTIVATIONS, *RECTIFIERS}
 _GROWN = 1e7  # of the change: where shares are so large, not one digit of their sum is right in single precision
+_CANCELLED = 1e4  # times the change: beyond it shares in single precision cancel to a sum with a gap of its own
 _MISSED = 0.01  # of the change of score: a gap above it is said
 
 
@@ -149,6 +150,12 @@ class DifferenceMethod(Method):
         worst = float(gap.max())
         if worst > _MISSED and bool((missing > 1e-5).any()):
             notes = [*notes, f"The completeness gap is {worst:.1%}: that share of the change is in no pixel."]
+            grown = float((sizes / change.abs().clamp(min=1e-12)).max())
+            if grown > _CANCELLED:
+                notes.append(
+                    f"The shares of all pixels are {grown:,.0f} times the change and cancel, so their sum is known no "
+                    "better: compare with baseline=uniform or blur, or with integrated-gradients."
+                )
         return Attribution(values, notes=notes, facts={"completeness_gap": gap.tolist()}, cost=cost)
 
 

@@ -89,34 +89,41 @@ class _Places:
 
     def keep(self, name: str, share: Tensor) -> None:
         """What a function takes, at each place of its answer (of one input)."""
-        share = share.detach().double()
-        self.whole += share.sum()
-        found = self._grid(name, share)
-        if self.absolute:
-            share, found = share.abs(), None if found is None else found.abs()
-        if found is None:
-            self.nowhere += share.sum()
+        share, axis = share.detach(), self._channels(name, tuple(share.shape))
+        signed = _summed(share, axis)
+        self.whole += signed.sum()
+        rows = _summed(share.abs(), axis) if self.absolute else signed
+        if axis is None:
+            self.nowhere += rows.sum()
             return
-        self.nowhere += share.sum() - found.sum()
+        found = rows[0, self.prefix :].reshape(self.grid) if self._tokens(share.shape) else rows[0]
+        self.nowhere += rows.sum() - found.sum()
         self.total += _spread(found, self.space)
 
-    def _grid(self, name: str, share: Tensor) -> Tensor | None:
-        """`(*grid)`, summed over channels; None where places are not known."""
-        shape = tuple(share.shape)
-        if len(shape) == 3 and shape[:2] == (1, self.tokens) and self.grid:
-            return self._sum(share[0, self.prefix :], -1).reshape(self.grid)
+    def _tokens(self, shape: Sequence[int]) -> bool:
+        return len(shape) == 3 and tuple(shape[:2]) == (1, self.tokens) and bool(self.grid)
+
+    def _channels(self, name: str, shape: tuple[int, ...]) -> int | None:
+        """Which axis of an answer are its channels; None where the places of the others are not known."""
+        if self._tokens(shape):
+            return -1
         if len(shape) != len(self.space) + 2 or shape[0] != 1:
             return None
         kinds = [r.kind for r in readings(shape, self.space) if r.kind != "tokens"]
-        last = name in ("linear", "layer_norm", "native_layer_norm") or kinds[:1] == ["channels-last"]
-        return self._sum(share[0], -1 if last else 0) if kinds else None
-
-    def _sum(self, share: Tensor, dim: int) -> Tensor:
-        return (share.abs() if self.absolute else share).sum(dim)
+        if not kinds:
+            return None
+        return -1 if name in ("linear", "layer_norm", "native_layer_norm") or kinds[0] == "channels-last" else 1
 
     def map(self) -> Tensor:
         """`(*space)`: what has no place is spread evenly."""
         return self.total + self.nowhere / self.total.numel()
+
+
+def _summed(share: Tensor, axis: int | None) -> Tensor:
+    """Sums over one axis as precise as the network, over all others then in double precision."""
+    axis = -1 if axis is None and share.ndim else axis
+    whole = share if axis is None else share.sum(axis, dtype=torch.promote_types(share.dtype, torch.float32))
+    return whole.double()
 
 
 def _spread(cells: Tensor, space: tuple[int, ...]) -> Tensor:

@@ -18,6 +18,7 @@ from pellucid.heatmaps.composites import COMPOSITES, Strengths, table
 from pellucid.heatmaps.propagation import Led, RuleMethod
 
 _LOST = 0.01  # of the score: a gap above it is said
+_FLOODED = 100.0  # times the score: biases that take more are said
 _ONE = "1 forward + 1 backward"
 
 
@@ -40,11 +41,15 @@ class RelevanceMethod(RuleMethod):
         return {"conservation_gap": [gap] * count, "absorbed": [taken] * count}
 
     def said(self, facts: dict[str, list[float]]) -> list[str]:
-        """That relevance got lost, if it did."""
-        gap = max(facts["conservation_gap"])
-        if gap <= _LOST:
-            return []
-        return [f"Relevance is not conserved: {gap:.1%} of the score is found neither in the map nor in biases."]
+        """That relevance got lost, if it did, or that biases took many times the score."""
+        gap, taken = max(facts["conservation_gap"]), abs(facts["absorbed"][0])
+        lost = f"Relevance is not conserved: {gap:.1%} of the score is found neither in the map nor in biases."
+        flooded = (
+            f"Biases and stabilisers take {taken:,.0f} times the score, and the pixels hold as much with the other "
+            "sign: most of this map is what cancels. Compare it with integrated-gradients, or with another composite "
+            "of lrp (gamma, epsilon-plus-flat)."
+        )
+        return [lost] * (gap > _LOST) + [flooded] * (taken > _FLOODED)
 
 
 @method(

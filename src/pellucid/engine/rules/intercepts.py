@@ -15,11 +15,12 @@ import torch
 from torch import Tensor
 
 from pellucid.engine.backward import Call, Rule
-from pellucid.engine.rules.layers import Affine
+from pellucid.engine.rules.layers import Affine, straight_line
 from pellucid.engine.rules.pointwise import GATES, POINTWISE
 from pellucid.engine.rules.products import constant_part
 from pellucid.engine.strides import plain
 
+_STRAIGHT = ("relu", "leaky_relu")  # `f(x) = x f'(x)` everywhere
 _OF_ONE = POINTWISE | GATES | {"relu", "relu6", "hardtanh", "rsqrt", "reciprocal"}  # one value each, by themselves
 
 Kept = Callable[[str, Tensor], None]
@@ -70,8 +71,9 @@ class Constant(Intercept):
     """What a sum, or a normalisation by fixed statistics, answers to an input of zeros."""
 
     def own(self, call: Call) -> Tensor | None:
-        """Its constant part."""
-        return constant_part(call)
+        """Its constant part; of a normalisation what it shifts each channel by."""
+        line = straight_line(call) if call.name == "batch_norm" and call.live() == [0] else None
+        return constant_part(call) if line is None else line[1].reshape(-1, *[1] * (call.args[0].ndim - 2))
 
 
 @dataclass(frozen=True)
@@ -92,15 +94,16 @@ class Shift(Intercept):
 class Degree(Intercept):
     """A product of `k` signals, whose gradient counts it `k` times; a quotient, whose denominator counts less one."""
 
-    def own(self, call: Call) -> Tensor | None:
-        """`(1 - k) y`."""
+    def __call__(self, call: Call) -> Any:
+        """The product, which notes `(1 - k) y`; None for what is linear."""
         live = call.live()
         degree = (1 if 0 in live else 0) - (1 if 1 in live else 0) if call.name == "div" else len(live)
         if degree == 1:
             return None
-        with torch.no_grad():
-            answer: Tensor = call.answer()
-        return (1 - degree) * answer
+        answer: Tensor = call.answer()
+        own = (1 - degree) * answer.detach()
+        answer.register_hook(lambda g: self.keep(call.name, own * g))  # type: ignore[no-untyped-call]
+        return answer
 
 
 @dataclass(frozen=True)
@@ -114,18 +117,32 @@ class Bend(Rule):
         live = call.live()
         if not live:
             return None
+        if call.name in _STRAIGHT and live == [0]:
+            return call.answer()
         leaves, found = call.local(live)
         value: Any = found
         if not isinstance(value, Tensor) or not value.requires_grad:
             return None
         with torch.enable_grad():
             if call.name in _OF_ONE and len(leaves) == 1 and leaves[0].shape == value.shape:
-                return self._led(call, live, leaves, value, _elementwise(leaves[0], value))
+                return self._of_one(call, live, leaves[0], value)
             away = torch.zeros_like(value, requires_grad=True)
             slopes = torch.autograd.grad(value, leaves, away, create_graph=True, allow_unused=True)
             along = sum((x.detach() * s).sum() for x, s in zip(leaves, slopes, strict=True) if s is not None)
             straight = torch.autograd.grad(along, away)[0] if isinstance(along, Tensor) else torch.zeros_like(value)
         return self._led(call, live, leaves, value, straight)
+
+    def _of_one(self, call: Call, live: Sequence[int], leaf: Tensor, value: Tensor) -> Tensor:
+        """Of a function of each value by itself, whose slope says both what is led back and what bends."""
+        (slope,) = torch.autograd.grad(value, leaf, torch.ones_like(value))
+        x, y = leaf.detach(), value.detach()
+
+        def back(g: Tensor) -> tuple[Tensor]:
+            sent = slope * g
+            self.keep(call.name, (y * g).addcmul_(x, sent, value=-1))
+            return (sent,)
+
+        return call.rerouted(y, live, back)
 
     def _led(
         self, call: Call, live: Sequence[int], leaves: Sequence[Tensor], value: Tensor, straight: Tensor
@@ -139,9 +156,3 @@ class Bend(Rule):
             return tuple(torch.zeros_like(x) if h is None else h for x, h in zip(leaves, sent, strict=True))
 
         return call.rerouted(y, live, back)
-
-
-def _elementwise(x: Tensor, value: Tensor) -> Tensor:
-    """`J x` of a function of each value by itself: not every one of torch's has a second derivative."""
-    (slope,) = torch.autograd.grad(value, x, torch.ones_like(value), retain_graph=True)
-    return x.detach() * slope

@@ -34,7 +34,7 @@ _CLEAR = 1e-2  # of that sum: what is smaller is not told by a difference
 
 def stable(z: Tensor, epsilon: float) -> Tensor:
     """`z`, moved away from 0 by `epsilon`."""
-    return z.sign().add_(0.5).sign_().mul_(epsilon).add_(z)  # the sign of 0 is that of 0.5
+    return z.abs().add_(epsilon).copysign_(z)
 
 
 def below_zero(x: Tensor) -> bool:
@@ -66,12 +66,13 @@ class Affine:
     def ones(self) -> Tensor:
         """In the place of each value of the input a 1; a 0 where the network padded zeros on in a call of its own."""
         known = self.call.run.padded.get(self.x)
-        return torch.ones_like(self.x) if known is None or known[0] != self.x._version else known[1]()
+        unpadded = known is None or known[0] != self.x._version
+        return self.in_rows(torch.ones_like(self.x) if unpadded else known[1]())
 
     def run(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        """The layer with another input and other weights, the same but for rounding."""
-        if self.depthwise:  # torch runs such a layer several times as fast on rows of channels
-            x, weight = (t.contiguous(memory_format=torch.channels_last) for t in (x, weight))
+        """The layer with another input and other weights, the same but for rounding; its answer is in `x`'s order."""
+        as_usual = x.is_contiguous()
+        x, weight = self.in_rows(x), self.in_rows(weight)
         given, named = list(self.call.args), dict(self.call.kwargs)
         for place, name, value in zip(self._places, ("input", "weight", "bias"), (x, weight, bias), strict=True):
             if len(given) > place:
@@ -81,7 +82,16 @@ class Affine:
             elif name in named or value is not None:
                 named[name] = value
         answer: Tensor = self.call.function(*given, **named)
-        return answer.contiguous() if self.depthwise else answer
+        return answer.contiguous() if self.depthwise and as_usual else answer
+
+    def in_rows(self, t: Tensor) -> Tensor:
+        """In rows of channels for a depth-wise layer, which torch then runs several times as fast; else as it is."""
+        return t.contiguous(memory_format=torch.channels_last) if self.depthwise else t
+
+    @property
+    def input(self) -> Tensor:
+        """The input without its graph, `in_rows`."""
+        return self.in_rows(self.x.detach())
 
     @property
     def depthwise(self) -> bool:
@@ -171,19 +181,24 @@ class AffineRule(Rule):
             R: the relevance of `y`.
             transposed: `s -> W^T s` through the graph of the layer's forward pass, for no further one.
         """
-        x = layer.x.detach()
-        found = torch.zeros_like(x)
+        found: Tensor | None = None
+        R, y = layer.in_rows(R), layer.in_rows(y)
         for share, epsilon, terms in self.groups(layer, weight, bias, y):
-            given = share * R
-            if not bool(given.any()):
+            given = R if isinstance(share, float) else R * share
+            if given is not R and not bool(given.any()):
                 continue
-            leaves = [t[0].detach().clone().requires_grad_() for t in terms]
+            leaves = [t[0].detach().requires_grad_() for t in terms]
             z = sum(layer.run(leaf, w, b) for leaf, (_, w, b) in zip(leaves, terms, strict=True))
             assert isinstance(z, Tensor)
-            sent = given.div_(stable(z.detach(), epsilon))
+            sent = stable(z.detach(), epsilon)
+            torch.div(given, sent, out=sent)
+            if given is R and share != 1:
+                sent.mul_(share)
             for leaf, h in zip(leaves, torch.autograd.grad(z, leaves, sent), strict=True):
-                found.addcmul_(leaf.detach(), h)
-        return found.div_(carrier(layer.x))
+                found = h.mul_(leaf.detach()) if found is None else found.addcmul_(leaf.detach(), h)
+        if found is None:
+            return torch.zeros_like(layer.x)
+        return (found.contiguous() if layer.depthwise else found).div_(carrier(layer.x))
 
     @abstractmethod
     def groups(
@@ -216,7 +231,7 @@ class SignedProducts:
         self._many = layer.fan_in >= _MANY
         self.one_sign = not below_zero(self.x)
         how = {"min": 0.0} if self.one_sign else {}
-        self._leaf = (self.x if self.one_sign else self.x.abs()).clone().requires_grad_()
+        self._leaf = (self.x.detach() if self.one_sign else self.x.abs()).requires_grad_()
         w, b = (t if t is None else t.clamp(min=0) if how else t.abs() for t in (weight, bias))
         assert w is not None
         self._sizes = layer.run(self._leaf, w, b)
@@ -230,7 +245,12 @@ class SignedProducts:
         """Whether rounding does not show in `p`, or in `-m`, anywhere where there is relevance."""
         if self.one_sign:
             return True
-        return self._many and not bool(((part < _CLEAR * self._sizes.detach()) & (R != 0)).any())
+        if not self._many:
+            return False
+        sizes = self._sizes.detach()
+        if float(torch.sub(part, sizes, alpha=_CLEAR).min()) >= 0:  # a fraction of what the masks take
+            return True
+        return not bool(((part < _CLEAR * sizes) & (R != 0)).any())
 
     def back(self, both: Tensor | None, up: Tensor, down: Tensor) -> Tensor:
         """Relevance of the input: `W` sends `both`, what excites sends `up`, what inhibits sends `down`."""
@@ -260,16 +280,18 @@ class Epsilon(AffineRule):
         plain: Callable[[Tensor], tuple[Tensor, ...]],
     ) -> Tensor:
         """The plain way back of a gradient that is damped where `z` is small: no further forward pass."""
-        sent = g * carrier(y) / stable(y, self.epsilon)
+        y = carrier(y)
+        sent = stable(y, self.epsilon)  # and from here on in its memory: to take new memory is most of the time
+        torch.div(y, sent, out=sent).mul_(g)
         if norm is not None:
-            sent = sent * norm[0].reshape(-1, *[1] * (y.ndim - 2))
+            sent.mul_(norm[0].reshape(-1, *[1] * (y.ndim - 2)))
         return plain(sent)[0]
 
     def groups(
         self, layer: Affine, w: Tensor, b: Tensor | None, y: Tensor
     ) -> Iterator[tuple[Tensor | float, float, Sequence[Term]]]:
         """All of it at once."""
-        yield 1.0, self.epsilon, [(layer.x.detach(), w, b)]
+        yield 1.0, self.epsilon, [(layer.input, w, b)]
 
 
 @dataclass(frozen=True)
@@ -300,7 +322,7 @@ class Gamma(AffineRule):
         self, layer: Affine, w: Tensor, b: Tensor | None, y: Tensor
     ) -> Iterator[tuple[Tensor | float, float, Sequence[Term]]]:
         """Units that are positive, and units that are negative."""
-        x = layer.x.detach()
+        x = layer.input
         up, down = w + self.gamma * w.clamp(min=0), w + self.gamma * w.clamp(max=0)
         b_up, b_down = (None if b is None else b + self.gamma * b.clamp(**k) for k in ({"min": 0}, {"max": 0}))
         yield (y > 0).to(y), self.epsilon, signs(x, up, down, b_up)
@@ -336,7 +358,7 @@ class AlphaBeta(AffineRule):
         self, layer: Affine, w: Tensor, b: Tensor | None, y: Tensor
     ) -> Iterator[tuple[Tensor | float, float, Sequence[Term]]]:
         """What excites, and what inhibits."""
-        x = layer.x.detach()
+        x = layer.input
         up, down = w.clamp(min=0), w.clamp(max=0)
         yield self.alpha, self.epsilon, signs(x, up, down, _part(b, min=0))
         if self.beta:
@@ -403,7 +425,7 @@ class ZBox(AffineRule):
         self, layer: Affine, w: Tensor, b: Tensor | None, y: Tensor
     ) -> Iterator[tuple[Tensor | float, float, Sequence[Term]]]:
         """What the input is above the darkest, and below the brightest; what is padded on is no part of it."""
-        x, ones = layer.x.detach(), layer.ones
+        x, ones = layer.input, layer.ones
         dims = tuple(range(2, x.ndim)) or (1,)
         inside = ones > 0
         low = x.where(inside, torch.inf).amin(dims, keepdim=True) * ones
