@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from benchmarks import runtime_pass
+from benchmarks import regions, runtime_pass
 from benchmarks.report import Row, Section, at_least, at_most
 from benchmarks.startup import seconds
 from benchmarks.timing import Spread
@@ -26,17 +26,18 @@ COMMIT = "adb6db6"
 
 @dataclass(frozen=True)
 class Size:
-    """How much work to spend: masks for each network, pictures, rounds."""
+    """How much work to spend: masks for each network, pictures, rounds, pictures with a box."""
 
     embedded: int
     resnet: int
     vit: int
     pictures: int
     rounds: int
+    boxed: int
 
 
-FULL = Size(embedded=2000, resnet=2000, vit=2000, pictures=3, rounds=3)
-QUICK = Size(embedded=500, resnet=150, vit=70, pictures=1, rounds=1)
+FULL = Size(embedded=2000, resnet=2000, vit=2000, pictures=3, rounds=3, boxed=20)
+QUICK = Size(embedded=500, resnet=150, vit=70, pictures=1, rounds=1, boxed=5)
 
 
 def earlier_source() -> Path:
@@ -166,6 +167,11 @@ def _importance(size: Size, _device: str) -> Iterator[Section]:
     yield Section(f"Importance of superpixels by shapley, {size.pictures} sample pictures", _ABOUT, rows)
 
 
+def _regions(size: Size, _device: str) -> Iterator[Section]:
+    yield regions.section("mobilenet_v2", size.boxed, None)
+    yield regions.section("resnet50", size.boxed, (1.0, 0.2))
+
+
 def _passes(size: Size, _device: str) -> Iterator[Section]:
     for said in runtime_pass.NETWORKS:
         yield runtime_pass.section(said, size.rounds)
@@ -179,4 +185,5 @@ SECTIONS: dict[str, Callable[[Size, str], Iterator[Section]]] = {
     "vit": _vit,
     "explain": _explain,
     "importance": _importance,
+    "regions": _regions,
 }

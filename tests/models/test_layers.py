@@ -1,3 +1,6 @@
+from copy import deepcopy
+from dataclasses import replace
+
 import pytest
 import timm
 import torch
@@ -8,7 +11,7 @@ from helpers.nets import Sevens, Shuffled, noise, pooled, random_net, seeded
 from helpers.oracles import activation_and_gradient
 from pellucid.errors import LayerError, TargetError
 from pellucid.heatmaps import EigenCAM, GradCAM, HiResCAM, Saliency
-from pellucid.models.layers import best_layer, describe, layers
+from pellucid.models.layers import best_layer, describe, finer_layers, layers
 from pellucid.models.layouts import Layout, readings
 from pellucid.models.sources import load
 from pellucid.models.targets import Unit
@@ -141,6 +144,31 @@ def test_the_choice_does_not_hang_on_the_picture_and_is_made_once():
     runs.clear()
     assert best_layer(net, torch.zeros_like(x)) == found
     assert best_layer(net, noise(5, 3, 96, 96, seed=9)) == found
+    assert not runs
+
+
+FOUND = ["test_convnext", "test_efficientnet", "test_resnet", "test_vit", "mobilevit_xxs", "crossvit_9_240"]
+
+
+@pytest.mark.parametrize("name", FOUND)
+def test_layers_that_were_found_read_as_they_do_when_asked_for_by_name(name):
+    """In a copy that has found none; and in the model itself nothing runs again for it."""
+    net, size = load(f"timm:{name}", random_weights=True).module, 240 if name == "crossvit_9_240" else 128
+    x, fresh, runs = noise(1, 3, size, size), deepcopy(net), []
+
+    def score(output, _watched):
+        return output.sum()
+
+    finer = finer_layers(net, x, score, key="sum")
+    net.register_forward_hook(lambda *_: runs.append(1))
+    best = best_layer(net, x, score, key="sum")
+    assert not runs, "one search finds them all"
+    assert best == best_layer(fresh, x, score, key="sum")
+    fresh = deepcopy(fresh)
+    for layer in (best, *finer):
+        known = describe(net, x, layer.name, score, key="sum")
+        assert replace(known, coverage=0.0) == replace(layer, coverage=0.0)
+        assert replace(known, coverage=0.0) == replace(describe(fresh, x, layer.name, score, key="sum"), coverage=0.0)
     assert not runs
 
 

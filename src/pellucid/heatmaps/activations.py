@@ -51,7 +51,8 @@ def choose_layer(name: str | None, job: Job, gradient: bool = True) -> Layer:
 def layers_of(job: Job) -> tuple[Layer, ...]:
     """The layer that is chosen where none is named, and those with finer grids before it."""
     kinds, score = _asked(job)
-    return choose_layer(None, job), *finer_layers(job.module, job.inputs, score, watch=job.watch, key=kinds)
+    finer = finer_layers(job.module, job.inputs, score, watch=job.watch, key=kinds)
+    return choose_layer(None, job), *finer
 
 
 def _asked(job: Job) -> tuple[frozenset[Hashable], Score]:

@@ -22,7 +22,6 @@ from pellucid.engine.perturb import MaskScorer, Scores
 from pellucid.errors import MethodError, PellucidError
 from pellucid.heatmaps.base import Attribution
 from pellucid.heatmaps.cam import GradCAM
-from pellucid.heatmaps.path import IntegratedGradients
 from pellucid.heatmaps.perturbation import PerturbationMethod, on_patches
 from pellucid.heatmaps.sampling import RISE, cells_per_axis
 from pellucid.models.blackbox import BlackBox
@@ -31,7 +30,8 @@ from pellucid.numerics.subsets import Smallest, consensus, first, smallest
 from pellucid.scoring.job import Job
 from pellucid.scoring.masked import masked
 
-_MASKS = 128  # of the sampled map among those that a search begins with
+_MASKS = 128  # of the sampled map that a search begins with, at most
+_A_MASK = 4  # regions of the budget for each of them
 _HALF = 0.5  # of what the input adds to a score, where that is no answer
 _LEVELS = 49  # sizes of the regions that a guarantee chooses from
 _GIVEN_AWAY = (
@@ -231,10 +231,11 @@ class Searches:
 
     def _maps(self) -> list[list[Tensor]]:
         """The engine's cheap maps, `[target][map]`, each `(*any)`: by masks, and by gradients where there are some."""
-        by_masks = RISE(samples=_MASKS, cells=7, baseline=self.ground, seed=self.settings.seed)
+        masks = min(_MASKS, self.settings.budget // _A_MASK + 1)
+        by_masks = RISE(samples=masks, cells=7, baseline=self.ground, seed=self.settings.seed)
         methods: list[Any] = [by_masks]
         if not isinstance(self.job.module, BlackBox):
-            methods += [GradCAM(), IntegratedGradients(max_steps=16, tolerance=None)]
+            methods.append(GradCAM())
         found: list[list[Tensor]] = [[] for _ in self.job.targets]
         plain = replace(self.job, memory=None)
         for m in methods:

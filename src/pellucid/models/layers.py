@@ -128,16 +128,29 @@ def best_layer(
 
     def search() -> Layer:
         asked = score or largest_output
-        found = probe(module, sample, asked, watch)
-        for layer in _candidates(module, sample, found):
-            if chosen := _proven_by_cutting(module, sample, asked, watch, layer, found):
-                return _placed(module, sample, chosen, found)
-        raise LayerError(
-            "No layer that reads as a picture of the input is on the way to the score: what leaves it by a hook is not "
-            "what the model goes on with. Use a method that needs no layer, such as integrated-gradients."
-        )
+        return _best(module, sample, asked, watch, key, probe(module, sample, asked, watch))
 
-    return _cached(module, ("best", tuple(sample.shape[1:]), sample.dtype, key), search)  # type: ignore[no-any-return]
+    return _cached(module, ("best", *_size(sample), key), search)  # type: ignore[no-any-return]
+
+
+def _best(module: nn.Module, sample: Tensor, score: Score, watch: Sequence[str], key: Hashable, found: Probe) -> Layer:
+    for layer in _candidates(module, sample, found):
+        if chosen := _proven_by_cutting(module, sample, score, watch, layer, found):
+            return _described(module, sample, key, _placed(module, sample, chosen, found))
+    raise LayerError(
+        "No layer that reads as a picture of the input is on the way to the score: what leaves it by a hook is not "
+        "what the model goes on with. Use a method that needs no layer, such as integrated-gradients."
+    )
+
+
+def _described(module: nn.Module, sample: Tensor, key: Hashable, layer: Layer) -> Layer:
+    """A layer that was found, so that nothing is run again where it is then asked for by its name."""
+    _cached(module, ("describe", *_size(sample), layer.name, (key,)), lambda: replace(layer, coverage=math.nan))
+    return layer
+
+
+def _size(sample: Tensor) -> tuple[Hashable, ...]:
+    return tuple(sample.shape[1:]), sample.dtype
 
 
 def finer_layers(
@@ -155,8 +168,9 @@ def finer_layers(
     module, sample = unwrap(module), _noise_like(inputs)
 
     def search() -> tuple[Layer, ...]:
-        best, asked = best_layer(module, sample, score, watch=watch, key=key), score or largest_output
-        found = probe(module, sample, asked, watch)
+        asked = score or largest_output
+        found = probe(module, sample, asked, watch)  # which serves the best one too, where that is not known yet
+        best = _cached(module, ("best", *_size(sample), key), lambda: _best(module, sample, asked, watch, key, found))
         trunk = [s for s in found.seen.values() if s.fed and not s.beside and not s.is_output]
         chosen = []
         for factor in (2, 4):
@@ -164,11 +178,11 @@ def finer_layers(
             fit = [s for s in trunk if any(wanted <= max(r.grid) < 2 * wanted for r in s.readings)]
             for layer in reversed(_alive(_proven(module, sample, fit[-_LATEST:]), COVERAGE)):
                 if cut := _proven_by_cutting(module, sample, asked, watch, layer, found):
-                    chosen.append(_placed(module, sample, cut, found))
+                    chosen.append(_described(module, sample, key, _placed(module, sample, cut, found)))
                     break
         return tuple(chosen)
 
-    return _cached(module, ("finer", tuple(sample.shape[1:]), sample.dtype, key), search)  # type: ignore[no-any-return]
+    return _cached(module, ("finer", *_size(sample), key), search)  # type: ignore[no-any-return]
 
 
 def _candidates(module: nn.Module, sample: Tensor, found: Probe) -> Iterator[Layer]:
@@ -321,7 +335,7 @@ def layers(
         found = probe(module, sample, score or largest_output, watch)
         return _proven(module, sample, list(found.seen.values()))
 
-    return _cached(module, ("layers", tuple(sample.shape[1:]), sample.dtype, key), search)  # type: ignore[no-any-return]
+    return _cached(module, ("layers", *_size(sample), key), search)  # type: ignore[no-any-return]
 
 
 def describe(
@@ -349,7 +363,7 @@ def describe(
     module = unwrap(module)
     find_layer(module, name)
     sample = _noise_like(inputs)
-    size = (tuple(sample.shape[1:]), sample.dtype)
+    size = _size(sample)
 
     def look() -> Layer:
         lent = _cache.get(module, {}).get(("lent", *size, name))
