@@ -81,5 +81,5 @@ def _rex(model: pl.VisionModel, pictures: dict[str, Path], work: Path) -> dict[s
 
 def _sufficient(model: pl.VisionModel, picture: Path) -> dict[str, float]:
     found = pl.explain(model, picture, SufficientRegion(**SETTING))
-    cost = found.attribution.cost
-    return {"area": float(found.facts["area"]), "calls": cost.forwards + cost.backwards}
+    run = found.record.run
+    return {"area": float(found.facts["area"]), "calls": run["forwards"] + run["backwards"]}
