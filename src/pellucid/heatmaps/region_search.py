@@ -22,6 +22,7 @@ from pellucid.engine.perturb import MaskScorer, Scores
 from pellucid.errors import MethodError, PellucidError
 from pellucid.heatmaps.base import Attribution
 from pellucid.heatmaps.cam import GradCAM
+from pellucid.heatmaps.path import IntegratedGradients
 from pellucid.heatmaps.perturbation import PerturbationMethod, on_patches
 from pellucid.heatmaps.sampling import RISE, cells_per_axis
 from pellucid.models.blackbox import BlackBox
@@ -32,6 +33,7 @@ from pellucid.scoring.masked import masked
 
 _MASKS = 128  # of the sampled map that a search begins with, at most
 _A_MASK = 4  # regions of the budget for each of them
+_AMPLE = 512  # regions from which on a third map, which costs as much as 34 of them, is worth it
 _HALF = 0.5  # of what the input adds to a score, where that is no answer
 _LEVELS = 49  # sizes of the regions that a guarantee chooses from
 _GIVEN_AWAY = (
@@ -236,6 +238,8 @@ class Searches:
         methods: list[Any] = [by_masks]
         if not isinstance(self.job.module, BlackBox):
             methods.append(GradCAM())
+            if self.settings.budget >= _AMPLE:
+                methods.append(IntegratedGradients(max_steps=16, tolerance=None))
         found: list[list[Tensor]] = [[] for _ in self.job.targets]
         plain = replace(self.job, memory=None)
         for m in methods:
