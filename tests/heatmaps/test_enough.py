@@ -127,6 +127,14 @@ def test_scores_are_shared_and_counted():
     assert three.forwards < 2 * one
 
 
+def test_a_small_budget_begins_with_fewer_masks_and_no_integrated_gradient():
+    net, x = network_and_input(0)
+    small, ample = (SufficientRegion(cells=4, budget=b).explain(net, x, [None])[0] for b in (100, 600))
+    first = [found.cost.forwards - found.facts["tried"][0] for found in (small, ample)]
+    assert first[0] + 100 < first[1], "26 masks, and 128 with a path of 16"
+    assert 0 < small.cost.backwards < ample.cost.backwards
+
+
 def test_any_target():
     """A contrast keeps its sign; a plain function half of what the input adds; `keep` is the caller's share."""
     net = Reads([ONE])
