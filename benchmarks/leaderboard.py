@@ -86,7 +86,7 @@ ENTRANTS: dict[str, Entrant] = {
         OF_ATTENTION,
         "default,mprt-last",
         _vit,
-        24,
+        20,
         quick=True,
     ),
     "EfficientNet-Lite0": Entrant(
