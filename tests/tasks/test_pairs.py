@@ -160,6 +160,7 @@ def test_a_log_is_told_the_cost_of_what_takes_thousands_of_passes_alone(shown, t
     quiet = CliRunner().invoke(app, [*asked, "--method", "occlusion"])
     assert dear.exit_code == quiet.exit_code == 0, dear.output
     assert f"trace-order for liker to {b.stem} than to {c.stem}" in dear.output
+    assert "no class scores" not in dear.output, "an embedding lacks nothing"
     assert "trace-order: some 900 forwards" in dear.output
     assert "occlusion: " not in quiet.output
 

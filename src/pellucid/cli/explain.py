@@ -211,7 +211,8 @@ def tell(found: Heatmaps, saved: list[str], *, measured: bool = True) -> None:
 
     first = found[0]
     answers = ", ".join(f"{p.label} {p.said()}" for p in first.prediction[:3])
-    say(f"{first.record.input['source'] or first.name}: {answers or 'no class scores'}")
+    name = first.record.input["source"] or first.name
+    say(f"{name}: {answers}" if answers else name)
     for e in found:
         where = f", layer {e.layer}" if e.layer else ""
         say(f"  {e.method} for {e.target}{where}")
