@@ -9,6 +9,7 @@ import pellucid as pl
 from helpers.cases import PLAIN, SIDE, STRETCH, bright_model, bright_net, nan_tiff, pixels, save, truncated_jpeg
 from pellucid.heatmaps import RISE, GradCAM, IntegratedGradients, Saliency
 from pellucid.models.preprocess import Preprocess
+from pellucid.verbs.evaluate import _named
 
 
 @pytest.fixture
@@ -179,6 +180,8 @@ def test_a_method_that_was_made_with_a_seed_keeps_it(model, folder, tmp_path):
     assert not torch.equal(kept.attribution, other.attribution)
     assert (kept.record.method["parameters"]["seed"], kept.record.run["seed"]) == (5, 0)
     assert str(pl.verify(kept.save(tmp_path)[0], model=model)) == "same"
+    named = _named([made, "rise"], 3)
+    assert [m.seed for m in named.values()] == [5, 3], "of an evaluation's methods alike"
 
 
 # ---------------------------------------------------------------- back to the original's pixels
