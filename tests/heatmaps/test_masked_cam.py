@@ -307,7 +307,7 @@ def test_batches_inputs_and_targets_do_not_meet(method, monkeypatch):
     for t, target in enumerate(targets):
         close(method.attribute(net, x, target), whole[t], within)
         close(torch.cat([method.attribute(net, x[n : n + 1], target) for n in range(3)]), whole[t], within)
-    monkeypatch.setattr(perturb, "default_batch", lambda _device: 5)
+    monkeypatch.setattr(perturb, "default_batch", lambda *_, **__: 5)
     monkeypatch.setattr(tail_cam, "_CHANGES", 5)
     for a, b in zip(method.explain(net, x, targets), whole, strict=True):
         close(a.values, b, within)

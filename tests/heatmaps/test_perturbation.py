@@ -88,7 +88,7 @@ def test_neither_batch_size_nor_company_matters(monkeypatch):
         alone = torch.cat([method.attribute(net, x[n : n + 1], 1) for n in range(3)])
         torch.testing.assert_close(alone, whole, rtol=1e-4, atol=1e-6)
         with monkeypatch.context() as patched:
-            patched.setattr("pellucid.engine.perturb.default_batch", lambda _device: 7)
+            patched.setattr("pellucid.engine.perturb.default_batch", lambda *_, **__: 7)
             torch.testing.assert_close(method.attribute(net, x, 1), whole, rtol=1e-4, atol=1e-6)
         assert torch.equal(method.attribute(net, x, 1), whole)
 

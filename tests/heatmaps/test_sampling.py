@@ -344,7 +344,7 @@ def test_neither_batch_size_nor_company_matters(name, monkeypatch):
     (both,) = method.explain(net, x, [0])
     for n in range(2):
         assert torch.allclose(method.attribute(net, x[n : n + 1], 0)[0], both.values[n], rtol=1e-4, atol=1e-5)
-    monkeypatch.setattr("pellucid.engine.perturb.default_batch", lambda _device: 7)
+    monkeypatch.setattr("pellucid.engine.perturb.default_batch", lambda *_, **__: 7)
     assert torch.allclose(method.attribute(net, x, 0), both.values, rtol=1e-4, atol=1e-5)
 
 

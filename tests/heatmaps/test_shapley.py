@@ -229,7 +229,7 @@ def test_the_size_of_batches_does_not_matter(cls, monkeypatch):
     net, x = pooled(2), noise(1, 3, 16, 16)
     method = cls(segments=grid_labels((16, 16), (3, 4)))
     plain = method.attribute(net, x, 0)
-    monkeypatch.setattr("pellucid.engine.perturb.default_batch", lambda device: 7)
+    monkeypatch.setattr("pellucid.engine.perturb.default_batch", lambda *_, **__: 7)
     torch.testing.assert_close(method.attribute(net, x, 0), plain, rtol=1e-4, atol=1e-6)
 
 

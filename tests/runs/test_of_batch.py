@@ -110,7 +110,7 @@ def test_evaluate_takes_inputs_model_methods_and_target(batch, tmp_path, capsys)
     out = tmp_path / "board"
     assert main(["evaluate", str(batch), "--metrics", "sparseness", "-o", str(out), "--json"]) == 0
     (told,) = json.loads(capsys.readouterr().out)["results"]
-    assert told["inputs"] == [f"{k:04d}" for k in range(3)] * 2
+    assert told["inputs"] == [f"{k:04d}{again}" for again in ("", " 2") for k in range(3)]  # two folders, same names
     files = [str(batch.parent / "in" / folder / f"{k:04d}.png") for folder in ("one", "two") for k in range(3)]
     alone = pl.evaluate(small(), files, "grad-cam", "sparseness", target="top")
     again = pl.read(next(out.glob("*.json")))
