@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from pellucid.explanation import Explanation
@@ -15,11 +15,18 @@ def slug(text: str) -> str:
     return short.decode(errors="ignore") or "input"
 
 
-def unused(name: str, taken: set[str]) -> str:
-    """`name`, numbered if it is taken, in upper or lower case; then it is taken too."""
-    candidates = (name if i == 1 else f"{name}-{i}" for i in range(1, len(taken) + 2))
-    found = next(c for c in candidates if c.casefold() not in taken)
-    taken.add(found.casefold())
+def unused(name: str, taken: set[str], between: str = "-", alike: Callable[[str], str] = str.casefold) -> str:
+    """`name`, numbered if it is taken; then it is taken too.
+
+    Args:
+        name: of a file, which may not be that of another in upper or lower case; or whatever `alike` makes of names.
+        taken: names that are, as `alike` makes them.
+        between: what stands between a name and its number.
+        alike: makes one of names that may not stand beside each other.
+    """
+    candidates = (name if i == 1 else f"{name}{between}{i}" for i in range(1, len(taken) + 2))
+    found = next(c for c in candidates if alike(c) not in taken)
+    taken.add(alike(found))
     return found
 
 

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Container, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import chain
-from itertools import count as count_from
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -37,6 +36,7 @@ from pellucid.models.model import VisionModel
 from pellucid.models.targets import Target, TargetLike
 from pellucid.models.targets.classes import label_of
 from pellucid.results.scoreboard import FORMAT, Scoreboard, read_scoreboard, scoreboard
+from pellucid.results.shown import unused
 from pellucid.storage import Artefact
 from pellucid.verbs.choices import as_methods, as_targets, named_method
 from pellucid.verbs.contenders import with_contenders
@@ -47,6 +47,8 @@ from pellucid.verbs.request import REQUESTS, Again, Maker, Request, Say
 from pellucid.verbs.truths import Truths, TruthSource
 
 __all__ = ["Scoreboard", "evaluate", "opened", "recompute"]
+
+_unused = partial(unused, between=" ", alike=str)  # names in a table
 
 _SIDE = 112  # pixels of an input as it is shown
 _SURER = 2.0  # times the probability of a guess (or half way to certainty): a model below knows nothing of its inputs
@@ -161,16 +163,11 @@ def _named(methods: Methods, seed: int) -> dict[str, Any]:
     """Whoever is to be measured, under names of their own."""
     if isinstance(methods, Mapping):
         return {name: named_method(name) if given is None else given for name, given in methods.items()}
-    found: dict[str, Any] = {}
+    found, taken = dict[str, Any](), set[str]()
     given = [methods] if isinstance(methods, str | Method) else methods
     for m in (m for each in given for m in as_methods(each, seed=seed if isinstance(each, str) else None)):
-        found[_unused(m.name, found)] = m
+        found[_unused(m.name, taken)] = m
     return found
-
-
-def _unused(name: str, taken: Container[str]) -> str:
-    """The name, with a number behind it where it is taken."""
-    return next(n for n in chain((name,), (f"{name} {k}" for k in count_from(2))) if n not in taken)
 
 
 def _competitors(found: dict[str, Any], quick: bool) -> list[Competitor]:
@@ -258,7 +255,6 @@ class _Opened:
         mask = self._mask(name, item, target, model) if self._truth is not None else None
         self.thumbs.append(_thumb(model, item.x))
         name = _unused(name, self._names)  # tensors have one name, and so may pictures of several folders
-        self._names.add(name)
         return Sample(model, x, target, name, item.geometry, mask, self._seed, item.source, classes)
 
     def _mask(self, name: str, item: Prepared, target: Target, model: VisionModel) -> Tensor | None:
