@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from pellucid.audit.groups import distributions
 from pellucid.audit.review import one_picture
 from pellucid.audit.samples import SampleTable
+from pellucid.numerics.directions import directions
 
 MOST, SHOWN = 6, 3  # wrong answers; pictures beside each
 
@@ -49,13 +50,8 @@ class Case:
 
 def likeness(rows: NDArray[np.floating], pool: NDArray[np.floating]) -> Floats:
     """Cosines `(Q, N)` of embeddings `(Q, D)` with those of a pool `(N, D)`, about the pool's mean."""
-
-    def unit(values: NDArray[np.floating]) -> Floats:
-        away = values.astype(np.float64) - pool.mean(0)
-        found: Floats = away / np.maximum(np.linalg.norm(away, axis=1, keepdims=True), 1e-12)
-        return found
-
-    found: Floats = unit(rows) @ unit(pool).T
+    here, there = (directions(values.astype(np.float64) - pool.mean(0)) for values in (rows, pool))
+    found: Floats = here @ there.T
     return found
 
 

@@ -10,6 +10,8 @@ from scipy.linalg import eigh
 from scipy.ndimage import binary_dilation, label
 from sklearn.cluster import KMeans
 
+from pellucid.numerics.directions import directions
+
 _MOST, _NEIGHBOURS = 5, 8  # groups; maps that each is joined to
 _LIMIT = 600  # maps that are compared with each other
 _MASS, _AREA = 0.5, 0.25  # share of the evidence that a common place holds, on at most this share of the grid
@@ -46,8 +48,7 @@ def clusters(maps: Maps, seed: int = 0) -> list[NDArray[np.int64]]:
     k = int(np.argmax(np.diff(values))) + 1
     if k == 1:
         return whole
-    rows = vectors[:, :k] / np.maximum(np.linalg.norm(vectors[:, :k], axis=1, keepdims=True), 1e-12)
-    found = KMeans(k, n_init=5, random_state=seed).fit_predict(rows)
+    found = KMeans(k, n_init=5, random_state=seed).fit_predict(directions(vectors[:, :k]))
     groups = sorted((some[found == g] for g in range(k)), key=len, reverse=True)
     return whole + groups
 

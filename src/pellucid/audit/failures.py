@@ -16,6 +16,7 @@ from sklearn.linear_model import LogisticRegression
 
 from pellucid.audit.columns import EVIDENCE, evidence_figures
 from pellucid.audit.samples import SampleTable
+from pellucid.numerics.directions import directions
 
 FACTS = (
     "log-odds of the confidence", "margin", "entropy", "margin of the scores", "log-sum-exp of the scores", *EVIDENCE,
@@ -147,8 +148,7 @@ def _neighbours(samples: SampleTable, folds: Rows) -> Floats:
     one does, which tells. Every picture weighs by its cosine, without a bound at which it would begin to count.
     """
     rows = np.nan_to_num(samples.embedding.astype(np.float64), posinf=0, neginf=0)
-    rows = rows - rows.mean(0)
-    rows /= np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)
+    rows = directions(rows - rows.mean(0))
     sums = np.zeros((_FOLDS, len(rows), 4))  # over each fold: of the answered class, wrong, all; how many
     for fold in range(_FOLDS):
         others = np.flatnonzero(folds == fold)

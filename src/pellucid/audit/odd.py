@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from scipy.stats import hypergeom, median_abs_deviation, norm
 
 from pellucid.audit.samples import PROPERTIES, SampleTable
+from pellucid.numerics.directions import directions
 from pellucid.numerics.proportions import difference
 from pellucid.numerics.statistics import adjusted
 
@@ -113,9 +114,7 @@ def nearest(rows: NDArray[np.floating], pool: NDArray[np.floating] | None = None
 
 
 def _unit(rows: NDArray[np.floating]) -> Floats:
-    values = np.nan_to_num(rows.astype(np.float64), posinf=0, neginf=0)
-    found: Floats = values / np.maximum(np.linalg.norm(values, axis=1, keepdims=True), 1e-12)
-    return found
+    return directions(np.nan_to_num(rows.astype(np.float64), posinf=0, neginf=0))
 
 
 def _beyond(values: Floats, usual: Floats) -> NDArray[np.bool_]:

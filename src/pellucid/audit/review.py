@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from pellucid.audit.columns import evidence_figures
 from pellucid.audit.objects import on_object
 from pellucid.audit.samples import SampleTable
+from pellucid.numerics.directions import directions
 from pellucid.numerics.proportions import calibration_error
 
 _SAME, _OF_CONTRAST = 4.0, 0.15  # how far thumbnails of one picture may differ: in grey levels, of their contrast
@@ -122,8 +123,7 @@ def one_picture(embedding: NDArray[np.float32], thumbs: NDArray[np.uint8]) -> tu
     """Pairs of which thumbnails `(N, h, w, 3)` and embeddings `(N, D)` agree: one picture, perhaps stored or scaled
     anew.
     """
-    rows = embedding - embedding.mean(0)
-    rows = rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)
+    rows = directions(embedding - embedding.mean(0))
     thumbs = thumbs.reshape(len(thumbs), -1).astype(np.float32)
     found: list[tuple[int, int]] = []
     for start in range(0, len(rows), _BLOCK):
