@@ -11,8 +11,7 @@ import pellucid as pl
 from benchmarks.pointing import boxed_pictures, data_folder
 from benchmarks.report import Section, at_least, at_most, single
 from benchmarks.timing import timed
-
-_ORDER = ("meaningless", "unproven", "not faithful", "partly faithful", "faithful")
+from pellucid.evaluation.choice import ORDER, TOP
 
 
 def section(count: int) -> Section:
@@ -36,15 +35,14 @@ def section(count: int) -> Section:
         for way in ("grad-cam", "auto")[:: 1 if k % 2 else -1]:
             kept: list[Any] = []
             _, seconds = timed(lambda path=path, way=way, kept=kept: kept.append(_checked(model, path, way)))
-            found[way] = seconds, _ORDER.index(kept[0].quality.verdict)
+            found[way] = seconds, ORDER.index(kept[0].quality.verdict)
         ratios.append(found["auto"][0] / found["grad-cam"][0])
         words.append((found["grad-cam"][1], found["auto"][1]))
-    top = len(_ORDER) - 1
     made.rows += [
-        single("faithful: grad-cam", float(sum(a == top for a, _ in words)), "", None, f"of {count}"),
+        single("faithful: grad-cam", float(sum(a == TOP for a, _ in words)), "", None, f"of {count}"),
         single(
             "faithful: auto",
-            float(sum(b == top for _, b in words)),
+            float(sum(b == TOP for _, b in words)),
             "",
             at_least(round(count * 14 / 16)),
             f"of {count}",

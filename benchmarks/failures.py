@@ -9,7 +9,7 @@ import torch
 from torch.nn.functional import softmax
 
 import pellucid as pl
-from benchmarks.pointing import data_folder, zoo_of
+from benchmarks.pointing import data_folder, look_of, zoo_of
 from benchmarks.reliances import World
 from benchmarks.repairs import collection
 from benchmarks.report import Row, Section, at_least, single
@@ -40,10 +40,7 @@ def failures(count: int) -> Section:
     if photographs.is_dir():
         with zoo_of(data_folder()) as zoo:
             labels, (module, info) = zoo.imagenet_labels(), zoo.mobilenet_v2()
-        look = pl.Preprocess(
-            input_size=(info["size"],) * 2, resize=info["resize"], fit="cover", mean=info["mean"], std=info["std"]
-        )
-        model = pl.wrap(module, transform=look, labels=labels, scores="softmax")
+        model = pl.wrap(module, transform=look_of(info), labels=labels, scores="softmax")
         pictures = read_folder(photographs)
         settled, samples = build(model, pictures)
         section.rows += _rows("ImageNet photographs, MobileNetV2", settled, _labelled(samples, pictures), pictures)

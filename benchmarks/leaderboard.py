@@ -18,7 +18,7 @@ import numpy as np
 import torch
 
 import pellucid as pl
-from benchmarks.pointing import boxed_pictures, data_folder, zoo_of
+from benchmarks.pointing import boxed_pictures, data_folder, look_of, zoo_of
 from pellucid.results.scoreboard import Scoreboard
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "leaderboard.md"
@@ -73,10 +73,8 @@ def _resnet(count: int) -> tuple[Any, Any, dict[str, Any]]:
     with zoo_of(folder) as zoo:
         module, info = zoo.resnet50()
         labels = zoo.imagenet_labels()
-    size = (info["size"], info["size"])
-    transform = pl.Preprocess(input_size=size, resize=info["resize"], fit="cover", mean=info["mean"], std=info["std"])
     pictures = boxed_pictures(folder, 24)[:count]
-    model = pl.wrap(module, transform=transform, labels=labels, name="ResNet-50")
+    model = pl.wrap(module, transform=look_of(info), labels=labels, name="ResNet-50")
     return model, [p.path for p in pictures], {"masks": [p.box for p in pictures]}
 
 

@@ -67,6 +67,14 @@ def boxed_pictures(folder: Path, count: int) -> list[Labelled]:
     ]
 
 
+def look_of(info: dict[str, Any]) -> pl.Preprocess:
+    """How a network of the zoo is shown a photograph: scaled, and its middle cut out."""
+    side = info["size"]
+    return pl.Preprocess(
+        input_size=(side, side), resize=info["resize"], fit="cover", mean=info["mean"], std=info["std"]
+    )
+
+
 @contextmanager
 def zoo_of(folder: Path) -> Iterator[Any]:
     """The folder's own constructors of models."""
@@ -97,11 +105,7 @@ def pointing(count: int, device: str) -> Section:
         labels = zoo.imagenet_labels()
         built = {name: getattr(zoo, name)() for name in _NETWORKS}
     for name, (module, info) in built.items():
-        size = info["size"]
-        transform = pl.Preprocess(
-            input_size=(size, size), resize=info["resize"], fit="cover", mean=info["mean"], std=info["std"]
-        )
-        model = pl.wrap(module, transform=transform, labels=labels, name=name, device=device)
+        model = pl.wrap(module, transform=look_of(info), labels=labels, name=name, device=device)
         hits, right = zip(*(_peak(p, model) for p in pictures), strict=True)
         note = f"{sum(right)} of {len(pictures)} classified right"
         section.rows.append(single(f"{name}: grad-cam's peak in the box", 100 * sum(hits) / len(hits), " %", note=note))

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 import pellucid as pl
-from benchmarks.pointing import boxed_pictures, data_folder, zoo_of
+from benchmarks.pointing import boxed_pictures, data_folder, look_of, zoo_of
 from benchmarks.report import Row, Section, at_least, at_most, single
 from benchmarks.timing import Spread
 from pellucid.heatmaps import SufficientRegion
@@ -39,10 +39,7 @@ def section(network: str, count: int, targets: tuple[float, float] | None) -> Se
         return found
     with zoo_of(data) as zoo:
         module, info = getattr(zoo, network)()
-    transform = pl.Preprocess(
-        input_size=(info["size"], info["size"]), resize=info["resize"], fit="cover", mean=info["mean"], std=info["std"]
-    )
-    model = pl.wrap(module, transform=transform, name=network)
+    model = pl.wrap(module, transform=look_of(info), name=network)
     pictures = {f"{k:02d}_{p.path.stem}": p.path for k, p in enumerate(boxed_pictures(data, count))}
     theirs = _rex(model, pictures, work)
     if not theirs:

@@ -17,8 +17,8 @@ from pellucid.evaluation.verdict import SIGNIFICANT, diagnose
 
 _FOLLOWED = 3  # maps at most whose curves are drawn
 _NAMED = 3  # of those that it beat
-_ORDER = ("meaningless", "unproven", "not faithful", "partly faithful", "faithful")
-_TOP = len(_ORDER) - 1
+ORDER = ("meaningless", "unproven", "not faithful", "partly faithful", "faithful")
+TOP = len(ORDER) - 1
 
 E = TypeVar("E", bound=Explained)
 
@@ -80,17 +80,17 @@ def _best(candidates: Sequence[E], session: Session, sanity: dict[int, float | N
     ranked = sorted(sound, key=lambda e: _standing(found.get(id(e))))
     best: E | None = None
     for e in ranked[:_FOLLOWED]:
-        if best is not None and (_rank(best) == _TOP or found[id(e)].p_value > SIGNIFICANT):
+        if best is not None and (_rank(best) == TOP or found[id(e)].p_value > SIGNIFICANT):
             break
         e.quality = judged(e, session, sanity[id(e)], sound=True, agreement=found.get(id(e)))
         best = e if best is None or _rank(e) > _rank(best) else best
-    if best is None or _rank(best) < _TOP:
+    if best is None or _rank(best) < TOP:
         # The usual map was not chosen by what was measured, so it may be held to its own p-value alone.
         before, usual.quality = usual.quality, None
         usual.quality = judged(usual, session, sanity.get(id(usual)), sound=id(usual) in sanity)
         if best is None or (best is not usual and _rank(usual) > _rank(best)):
             best = usual
-        elif best is usual and before is not None and _ORDER.index(before.verdict) >= _rank(usual):
+        elif best is usual and before is not None and ORDER.index(before.verdict) >= _rank(usual):
             usual.quality = before
     best.chosen = True
     every = [*ranked, *(e for e in candidates if id(e) not in sanity)]
@@ -99,7 +99,7 @@ def _best(candidates: Sequence[E], session: Session, sanity: dict[int, float | N
     place = next(k for k, e in enumerate(every) if e is best)
     best.notes = [
         *best.notes,
-        _told(_rank(best) == _TOP, tried[place], tried[:place] + tried[place + 1 :], usual.method),
+        _told(_rank(best) == TOP, tried[place], tried[:place] + tried[place + 1 :], usual.method),
     ]
     return best
 
@@ -111,7 +111,7 @@ def _standing(agreement: Agreement | None) -> tuple[bool, float]:
 
 def _rank(e: Explained) -> int:
     assert e.quality is not None
-    return _ORDER.index(e.quality.verdict)
+    return ORDER.index(e.quality.verdict)
 
 
 def _told(faithful: bool, best: TestedMap, others: Sequence[TestedMap], usual: str) -> str:
