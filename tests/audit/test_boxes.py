@@ -11,6 +11,7 @@ from scipy.stats import t as student
 from torch import nn
 
 import pellucid as pl
+from helpers.audits import resumed
 from pellucid.audit.boxes import BOX_PROPERTIES, VERDICTS, BoxTable, find, judged_parts, rows_of
 from pellucid.cli import main
 from pellucid.errors import DataError, ModelError, PellucidError
@@ -232,20 +233,7 @@ def test_what_cannot_be_judged_is_said_and_the_rest_goes_on(squares, tmp_path):
 
 def test_a_run_that_was_cut_goes_on_and_finds_the_same(found, squares, tmp_path):
     given = (str(squares), squares / "truth.json")
-    pl.audit_boxes(finder(True), *given, keep=tmp_path)
-    kept = sorted(tmp_path.rglob("*.npz"))
-    assert len(kept) == 80
-    for file in kept[:30]:
-        file.unlink()
-    kept[40].write_bytes(b"damaged")
-    model, seen = finder(True), []
-    model.module.register_forward_hook(lambda m, x, y: seen.append(len(x[0])))
-    again = pl.audit_boxes(model, *given, keep=tmp_path)
-    assert sum(seen) == 31
-    assert again.notes == found.notes
-    assert [s.line for s in again.slices] == [s.line for s in found.slices]
-    for name, value in found.table.arrays().items():
-        np.testing.assert_array_equal(again.table.arrays()[name], value, err_msg=name)
+    model, seen = resumed(pl.audit_boxes, lambda: finder(True), given, found, tmp_path)
     seen.clear()
     assert pl.audit_boxes(model, *given, keep=tmp_path, score=0.95).table.count("missed") == 240
     assert sum(seen) == 80, "other settings have rows of their own"

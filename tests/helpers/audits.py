@@ -30,3 +30,26 @@ def saved(data, folder, labelled=True):
         home.mkdir(parents=True, exist_ok=True)
         Image.fromarray(data.pixels[i]).save(home / f"{i}.png")
     return folder
+
+
+def resumed(audit, made, given, whole, folder):
+    """An audit of 80 pictures, cut after 50 of which one row is damaged, goes on and finds the same as the whole one.
+
+    Returns:
+        The model that went on, and how many pictures it has seen in each of its passes.
+    """
+    audit(made(), *given, keep=folder)
+    kept = sorted(folder.rglob("*.npz"))
+    assert len(kept) == 80
+    for file in kept[:30]:
+        file.unlink()
+    kept[40].write_bytes(b"damaged")
+    model, seen = made(), []
+    model.module.register_forward_hook(lambda m, x, y: seen.append(len(x[0])))
+    again = audit(model, *given, keep=folder)
+    assert sum(seen) == 31
+    assert again.notes == whole.notes
+    assert [s.line for s in again.slices] == [s.line for s in whole.slices]
+    for name, value in whole.table.arrays().items():
+        np.testing.assert_array_equal(again.table.arrays()[name], value, err_msg=name)
+    return model, seen

@@ -9,7 +9,6 @@ from typing import Any, ClassVar
 from pellucid.audit.boxes import judged_parts
 from pellucid.audit.metadata import Given
 from pellucid.engine.trace import interruptible
-from pellucid.keep.artefact import Artefact
 from pellucid.language import counted
 from pellucid.media import Shown
 from pellucid.models.feed import Prepared
@@ -20,7 +19,7 @@ from pellucid.truth.matching import LEAST
 from pellucid.verbs.beside_truth import UNKNOWN, answers_beside
 from pellucid.verbs.inputs import ModelLike
 from pellucid.verbs.judging import Judge, JudgedView, Judging
-from pellucid.verbs.request import REQUESTS, Again, Maker, Request
+from pellucid.verbs.request import REQUESTS, Maker, Request
 
 __all__ = ["BoxAudit", "audit_boxes", "opened", "recompute"]
 
@@ -96,17 +95,12 @@ class _BoxJudge(Judge):
 
 
 _BOXES = Judging(_BoxJudge, BoxAudit)
-opened = BoxAudit.read
+opened, recompute = BoxAudit.read, _BOXES.recompute
 
 
 def requested(model: VisionModel, pictures: Any, asked: BoxAuditRequest) -> BoxAudit:
     """`audit_boxes` as it was requested."""
     return audit_boxes(model, pictures, **vars(asked))
-
-
-def recompute(artefact: Artefact, model: ModelLike | None, given: Any) -> Again:
-    """The stored table made again from its record: see `verify`."""
-    return _BOXES.recompute(artefact, model, given)
 
 
 REQUESTS[FORMAT] = Maker(BoxAuditRequest, requested, opened, recompute)

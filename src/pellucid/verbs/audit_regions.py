@@ -12,7 +12,6 @@ from pellucid.audit.metadata import Given
 from pellucid.audit.regions import SMALLEST, Segmentation, answered, judged_regions
 from pellucid.engine.trace import interruptible
 from pellucid.errors import ModelError
-from pellucid.keep.artefact import Artefact
 from pellucid.language import counted
 from pellucid.media import Shown
 from pellucid.models.dense import dense_scores
@@ -25,7 +24,7 @@ from pellucid.truth.matching import LEAST
 from pellucid.verbs.beside_truth import size_of
 from pellucid.verbs.inputs import ModelLike
 from pellucid.verbs.judging import Judge, JudgedView, Judging
-from pellucid.verbs.request import REQUESTS, Again, Maker, Request
+from pellucid.verbs.request import REQUESTS, Maker, Request
 
 __all__ = ["RegionAudit", "audit_regions", "opened", "recompute"]
 
@@ -123,17 +122,12 @@ class _RegionJudge(Judge):
 
 
 _REGIONS = Judging(_RegionJudge, RegionAudit)
-opened = RegionAudit.read
+opened, recompute = RegionAudit.read, _REGIONS.recompute
 
 
 def requested(model: VisionModel, pictures: Any, asked: RegionAuditRequest) -> RegionAudit:
     """`audit_regions` as it was requested."""
     return audit_regions(model, pictures, **vars(asked))
-
-
-def recompute(artefact: Artefact, model: ModelLike | None, given: Any) -> Again:
-    """The stored table made again from its record: see `verify`."""
-    return _REGIONS.recompute(artefact, model, given)
 
 
 REQUESTS[FORMAT] = Maker(RegionAuditRequest, requested, opened, recompute)
