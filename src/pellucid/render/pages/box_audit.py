@@ -19,6 +19,7 @@ from pellucid.render.pages.card import Card
 from pellucid.render.pages.figures import rows_table
 from pellucid.render.pages.page import folded, paragraph, picture, spoken
 from pellucid.render.pages.provenance import drawer
+from pellucid.render.viewer.outlines import edge_runs
 
 _SIDE, _SHOWN = 168, 6  # pixels of a picture, pictures of a finding
 _TRUE, _ANSWERED = (20, 200, 60), (255, 140, 0)
@@ -126,9 +127,9 @@ def _outline(
 ) -> None:
     """The edge of a region that a grid `(S, S)` over its box tells of, in pixels of the picture."""
     x0, y0, x1, y1 = edges
-    padded = np.pad(shape, 1)
     x, y = np.linspace(x0, x1, shape.shape[1] + 1), np.linspace(y0, y1, shape.shape[0] + 1)
-    for r, c in np.argwhere(padded[1:-1, :-1] != padded[1:-1, 1:]):
-        pen.line((x[c], y[r], x[c], y[r + 1]), fill=colour, width=width)
-    for r, c in np.argwhere(padded[:-1, 1:-1] != padded[1:, 1:-1]):
-        pen.line((x[c], y[r], x[c + 1], y[r]), fill=colour, width=width)
+    rows, columns = edge_runs(shape)
+    for c, start, stop in columns:
+        pen.line((x[c], y[start], x[c], y[stop]), fill=colour, width=width)
+    for r, start, stop in rows:
+        pen.line((x[start], y[r], x[stop], y[r]), fill=colour, width=width)

@@ -21,6 +21,7 @@ _FINE = 480  # pixels of the longer side of a region, before its edge is drawn
 _DEEP = 96  # voxels of an axis of a volume's region, likewise
 _RING = 0.025  # of the longer side: around what is but a place
 
+Edge = tuple[int, int, int]
 Shape = dict[str, Any]
 """A `box` [x0, y0, x1, y1] or a `path`, in the original's pixels, with its `layer`, its `name`, and where that stands
 (`at`); the number of the `map` that it belongs to, its `rank` among its like, and where it is: a frame (`index`), or of
@@ -128,18 +129,21 @@ def edge_path(inside: NDArray[np.bool_], down: float = 1.0, across: float = 1.0)
         down: height of a row.
         across: width of a column.
     """
-    padded = np.pad(inside, 1)
-    found = [
-        f"M{start * across:.1f} {y * down:.1f}H{stop * across:.1f}"
-        for y, line in enumerate(padded[1:, 1:-1] != padded[:-1, 1:-1])
-        for start, stop in _runs(line)
-    ]
-    found += [
-        f"M{x * across:.1f} {start * down:.1f}V{stop * down:.1f}"
-        for x, line in enumerate((padded[1:-1, 1:] != padded[1:-1, :-1]).T)
-        for start, stop in _runs(line)
-    ]
+    rows, columns = edge_runs(inside)
+    found = [f"M{start * across:.1f} {y * down:.1f}H{stop * across:.1f}" for y, start, stop in rows]
+    found += [f"M{x * across:.1f} {start * down:.1f}V{stop * down:.1f}" for x, start, stop in columns]
     return "".join(found).replace(".0", "")
+
+
+def edge_runs(inside: NDArray[np.bool_]) -> tuple[list[Edge], list[Edge]]:
+    """The lines between the inside and the outside of a region `(h, w)`: along rows, then along columns.
+
+    Each is where it lies across, where it begins and where it stops, in cells.
+    """
+    padded = np.pad(inside, 1)
+    rows, columns = padded[1:, 1:-1] != padded[:-1, 1:-1], (padded[1:-1, 1:] != padded[1:-1, :-1]).T
+    lying, standing = ([(n, *run) for n, line in enumerate(lines) for run in _runs(line)] for lines in (rows, columns))
+    return lying, standing
 
 
 def _runs(line: NDArray[np.bool_]) -> list[tuple[int, int]]:
