@@ -24,6 +24,7 @@ from pellucid.heatmaps import IntegratedGradients, get_method
 
 ACCEPTED = ("faithful", "partly faithful")
 _SIDE, _PATCH = 56, 9  # of planted pictures and of what is planted, in pixels
+_DECOYS = 4
 _SAMPLES = ("cat", "coffee", "rocket", "motorcycle", "astronaut")
 
 
@@ -139,12 +140,26 @@ def planted(kind: str, seed: int) -> Subject:
     y, z = torch.randint(0, _SIDE - _PATCH, (2,), generator=g).tolist()
     there = (..., slice(y, y + _PATCH), slice(z, z + _PATCH))
     x[there] = 0.5 * x[there] + 1.2 * pattern
-    net = Detector(pattern, None if kind == "a pattern anywhere" else (y, z)).eval()
+    if kind == AMONG:
+        _with_decoys(x, (y, z), g)
+    net = Detector(pattern, None if kind in ("a pattern anywhere", AMONG) else (y, z)).eval()
     net.stretch(x, *((-4.0, 40.0) if kind == "a pattern, saturated" else (-3.0, 3.0)))
     return Subject(net, x, 1).explained("integrated-gradients")
 
 
-PLANTED = ("a pattern at one place", "a pattern anywhere", "a pattern, saturated", "all pixels count")
+def _with_decoys(x: Tensor, place: tuple[int, int], g: torch.Generator) -> None:
+    """Patterns of the same contrast that no network knows, none on another: contrast alone tells nothing then."""
+    taken = [place]
+    while len(taken) <= _DECOYS:
+        y, z = torch.randint(0, _SIDE - _PATCH, (2,), generator=g).tolist()
+        if all(max(abs(y - a), abs(z - b)) >= _PATCH for a, b in taken):
+            there = (..., slice(y, y + _PATCH), slice(z, z + _PATCH))
+            x[there] = 0.5 * x[there] + 1.2 * torch.randn(3, _PATCH, _PATCH, generator=g).sign()
+            taken.append((y, z))
+
+
+AMONG = "a pattern among others"
+PLANTED = ("a pattern at one place", "a pattern anywhere", "a pattern, saturated", "all pixels count", AMONG)
 
 # ---------------------------------------------------------------- networks and photographs
 

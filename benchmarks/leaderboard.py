@@ -109,15 +109,16 @@ _HEAD = """# Leaderboard
 
 Which explanation to believe depends on the network, so this is measured on {count}. `python -m benchmarks.leaderboard`
 wrote this page; `pellucid evaluate` says the same of your own model and pictures (see [evaluate](evaluate.md)). A
-method deserves trust where it ranks above both anchors, random order and an edge detector that never saw the model;
-`srg` is 0 for a random order. Ranks are means over faithfulness (and localisation, where boxes are known), 1 the best;
-behind ± is half of a 95 % interval over the pictures.
+method deserves trust where it ranks surely above both anchors, random order and an edge detector that never saw the
+model (signed ranks over the pictures, Holm's correction, p up to 0.05); `srg` is 0 for a random order. Ranks are means
+over faithfulness (and localisation, where boxes are known), 1 the best; behind ± is half of a 95 % interval over the
+pictures.
 """
 _SHOWN = ("srg", "sensitivity-n", "single-deletion", "road", "relevance-mass", "mprt-last")
 _PART = re.compile(r"^## ([^\n]+)\n(.*?)(?=^## |\Z)", re.M | re.S)
 _TRUST = "What it says"
 _SURE = 7  # pictures, from which on a rank test can be
-_ABOVE, _BELOW = "Above both anchors", "Not above both, so not to be trusted here"
+_STANDINGS = ("Surely above both anchors", "Above both, but not surely", "Not above both, so not to be trusted here")
 
 
 def part(entrant: Entrant, board: Scoreboard) -> str:
@@ -137,14 +138,10 @@ def part(entrant: Entrant, board: Scoreboard) -> str:
         lines.append(
             _row([f"*{standing.name}*" if standing.blind else standing.name, f"{standing.rank:.2f}", *cells, *price])
         )
-    lines += ["", *[f"- {line}" for line in board.lines()]]
-    standings = [s for s in board.rank().standings if isfinite(s.rank)]
-    anchors = min(s.rank for s in standings if s.blind)
+    lines += ["", *[f"- {line}" for line in board.lines() if " every anchor" not in line]]
     if len(board.samples) < _SURE:
         lines.append(f"- {len(board.samples)} pictures are too few to be sure of any difference.")
-    for what, wanted in ((_ABOVE, True), (_BELOW, False)):
-        found = [s.name for s in standings if not s.blind and (s.rank < anchors) is wanted]
-        lines.append(f"- {what}: {_list(found)}.")
+    lines += [f"- {what}: {_list(names)}." for what, names in zip(_STANDINGS, board.beside_anchors, strict=True)]
     return "\n".join(lines)
 
 
@@ -159,17 +156,20 @@ def _row(cells: list[str]) -> str:
 def page(parts: dict[str, str]) -> str:
     """The page, with what all networks have in common first."""
     ordered = [name for name in ENTRANTS if name in parts]
-    sets = {name: (_named(parts[name], _ABOVE), _named(parts[name], _BELOW)) for name in ordered}
+    sets = {name: [_named(parts[name], what) for what in _STANDINGS] for name in ordered}
     lines = [
-        f"On the {n}: {_list(high)} above both anchors; {_list(low)} not.{_doubt(parts[n])}"
-        for n, (high, low) in sets.items()
+        f"On the {n}: surely above both anchors {_list(surely)}; above, not surely {_list(barely)}; not above "
+        f"{_list(behind)}.{_doubt(parts[n])}"
+        for n, (surely, barely, behind) in sets.items()
     ]
-    above = [m for high, _ in sets.values() for m in high]
-    measured = [m for high, low in sets.values() for m in (*high, *low)]
+    sure = [m for surely, _, _ in sets.values() for m in surely]
+    measured = [m for three in sets.values() for some in three for m in some]
     several = [m for m in dict.fromkeys(measured) if measured.count(m) > 1]
     if several:
-        told = [f"{m} {above.count(m)} of {measured.count(m)}" for m in several]
-        lines.append(f"On how many of the networks where they were measured methods are above both: {_list(told)}.")
+        told = [f"{m} {sure.count(m)} of {measured.count(m)}" for m in several]
+        lines.append(
+            f"On how many of the networks where they were measured methods are surely above both: {_list(told)}."
+        )
     count = "one network" if len(ordered) == 1 else f"{len(ordered)} networks"
     trust = "\n".join(f"- {line}" for line in lines)
     body = "".join(f"\n## {name}\n\n{parts[name].strip()}\n" for name in ordered)

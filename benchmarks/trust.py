@@ -17,11 +17,11 @@ class Size:
     draws: int
     seeds: int
     photographs: int
-    broken: tuple[int, int, int]
+    broken: tuple[int, int, int, int]
 
 
-FULL = Size(pictures=20, draws=10, seeds=20, photographs=8, broken=(20, 20, 8))
-QUICK = Size(pictures=8, draws=2, seeds=4, photographs=5, broken=(6, 6, 2))
+FULL = Size(pictures=20, draws=10, seeds=20, photographs=8, broken=(20, 20, 20, 8))
+QUICK = Size(pictures=8, draws=2, seeds=4, photographs=5, broken=(6, 6, 6, 2))
 
 
 def _planted(size: Size, _device: str) -> Iterator[Section]:

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from pellucid.evaluation.chance import STEPS, agreement, mask_pairs, moved, steps_shown
+from helpers.trials import agreement
+from pellucid.evaluation.chance import STEPS, Trial, mask_pairs, moved, steps_shown
 
 
 def noise(*shape, seed=0):
@@ -89,6 +90,29 @@ def test_correlation_and_p_value_are_those_of_the_brute_loop():
     as_good = [by_hand(m.numpy(), masks, scores) >= found.correlation - 1e-9 for m in moved(values)]
     assert found.p_value == pytest.approx(np.mean(as_good), abs=1e-12)
     assert 0 < found.p_value < 0.1
+
+
+def test_blocks_that_come_one_by_one_are_as_good_as_all_at_once():
+    maps = [noise(5, 6, seed=s) for s in range(3)]
+    blocks = [(masks := mask_pairs((5, 6), 0, k), noise(2, masks.shape[1], seed=9 + k)) for k in range(3)]
+    piecemeal, whole = Trial(maps), Trial(maps)
+    for block in blocks:
+        piecemeal.add(*block)
+    masks, scores = (torch.cat(parts, 1) for parts in zip(*blocks, strict=True))
+    whole.add(masks, scores)
+    for values, row in zip(maps, piecemeal.correlations(), strict=True):
+        expected = [by_hand(m.numpy(), masks, scores) for m in moved(values)]
+        assert row.tolist() == pytest.approx(expected, abs=1e-9)
+    for one, other in zip(piecemeal.agreements(), whole.agreements(), strict=True):
+        assert (one.p_value, one.alone) == (other.p_value, other.alone)
+        assert one.correlation == pytest.approx(other.correlation, abs=1e-12)
+
+
+def test_masks_that_all_show_as_much_have_no_line_to_take_out():
+    values, masks = noise(3), torch.eye(3, dtype=torch.bool)
+    scores = torch.stack([values, -values])
+    found = agreement(values, torch.stack([masks, ~masks]), scores)
+    assert found.correlation == pytest.approx(1)
 
 
 def test_the_truth_agrees_wholly_and_its_opposite_not_at_all():

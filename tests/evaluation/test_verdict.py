@@ -6,7 +6,7 @@ import torch
 from pellucid.evaluation import Agreement, diagnose, judge
 from pellucid.explanation import Curve
 
-KNOWS, BLIND = Agreement(0.6, 0.001), Agreement(0.1, 0.021)
+KNOWS, BLIND = Agreement(0.6, 0.001, 1, 0.001), Agreement(0.1, 0.021, 1, 0.021)
 
 
 def curve(auc, random=0.4, std=0.05):
@@ -41,9 +41,9 @@ def test_what_is_wrong_with_a_map_is_said(values, signed, message):
         (0.7, 0.2, KNOWS, 0.1, "faithful"),
         (0.7, 0.2, KNOWS, -0.79, "faithful"),
         (0.7, 0.2, KNOWS, None, "faithful"),
-        (0.7, 0.2, Agreement(0.3, 0.02), 0.1, "faithful"),
+        (0.7, 0.2, Agreement(0.3, 0.02, 1, 0.02), 0.1, "faithful"),
         (0.7, 0.2, BLIND, 0.1, "not faithful"),  # such areas come by chance, however good they look
-        (0.7, 0.2, Agreement(float("nan"), float("nan")), 0.1, "not faithful"),
+        (0.7, 0.2, Agreement(float("nan"), float("nan"), 1, float("nan")), 0.1, "not faithful"),
         (0.7, 0.2, KNOWS, 0.8, "partly faithful"),  # the same map on other weights
         (0.7, 0.2, KNOWS, -0.9, "partly faithful"),
         (0.9, 0.45, KNOWS, 0.1, "partly faithful"),  # deletion above random
@@ -70,7 +70,7 @@ def test_a_score_that_never_moves_proves_nothing():
 
 def test_the_line_says_what_was_measured():
     known = {"insertion": curve(0.7), "deletion": curve(0.25), "sanity": 0.04, "completeness_gap": 0.0123}
-    quality = judge(**known, agreement=Agreement(0.5, 0.0123))
+    quality = judge(**known, agreement=Agreement(0.5, 0.0123, 1, 0.0123))
     assert quality.line == (
         "faithful: insertion 0.70 vs random 0.40 +- 0.05; deletion 0.25 vs random 0.40 +- 0.05; a blind map as smooth "
         "does as well with p = 0.012; changes with the weights (correlation 0.04 when they are shuffled); completeness "
@@ -78,9 +78,9 @@ def test_the_line_says_what_was_measured():
     )
     assert (quality.agreement, quality.p_value) == (0.5, 0.0123)
     for p, said in ((0.0006, "p < 0.001;"), (0.001, "p = 0.001;"), (0.4567, "p = 0.46;"), (1, "p = 1.00;")):
-        assert said in judge(**known, agreement=Agreement(0.5, p)).line
+        assert said in judge(**known, agreement=Agreement(0.5, p, 1, p)).line
     assert (quality.completeness_gap, quality.sanity) == (0.0123, 0.04)
-    jumped = judge(**known, agreement=Agreement(0.5, 0.0123), jump=-1.123).line
+    jumped = judge(**known, agreement=Agreement(0.5, 0.0123, 1, 0.0123), jump=-1.123).line
     assert jumped == quality.line + " besides the score's jump of -1.12 at the baseline, which the map leaves out"
     assert "does NOT change with the weights (correlation 0.93" in judge(sanity=0.93).line
 

@@ -8,7 +8,7 @@ import torch
 from scipy import stats
 
 from pellucid.evaluation.metrics.registry import MetricFacts
-from pellucid.evaluation.ranking import ranking, recommend
+from pellucid.evaluation.ranking import leads, ranking, recommend
 from pellucid.numerics.agreement import krippendorff, mean_interval, paired_test, sample_ranks
 from pellucid.numerics.ranks import mid_ranks, pearson, rank_correlation
 
@@ -129,3 +129,26 @@ def test_none_is_recommended_that_does_not_beat_the_anchors():
     worse = recommend(np.concatenate([blind, better]), facts, ["m", "anchor"], [False, True], price)
     assert worse.name == ""
     assert len(worse.failures) == 12
+
+
+def test_leads_are_signed_rank_tests_against_the_nearer_anchor():
+    rng = np.random.default_rng(3)
+    levels = np.array([2.0, 0.4, 0.3, 0.0])  # the third is an anchor, and so near to the second that it may be luck
+    good = levels[:, None, None] + rng.normal(0, [[[0.1]], [[1.0]], [[1.0]], [[1.0]]], (4, 2, 14))
+    values = np.round(good, 1) * [[[1], [-1]]]  # of deletion less is better
+    facts, names, blind = METRICS[:2], ["m", "n", "edges", "random order"], [False, False, True, True]
+    found = leads(values, facts, names, blind)
+    sign = [1 if m.better == "higher" else -1 for m in facts]
+    assert [m.category for m in facts] == ["faithfulness", "faithfulness"]
+    ranks = np.mean([stats.rankdata(-sign[k] * values[:, k], axis=0) for k in range(2)], 0)
+    ps = {}
+    for name, row in zip(names, ranks, strict=True):
+        if name in found:
+            nearest = min(ranks[2:], key=lambda anchor, row=row: (anchor - row).mean())
+            assert found[name].difference == pytest.approx((nearest - row).mean())
+            ps[name] = stats.wilcoxon(nearest, row).pvalue
+    low, high = sorted(ps.values())
+    assert sorted(t.p for t in found.values()) == pytest.approx([2 * low, max(2 * low, high)])  # Holm
+    assert list(found) == ["m", "n"]
+    assert found["m"].p < 0.01 < 0.05 < found["n"].p
+    assert leads(values, facts, names, [False] * 4) == {}

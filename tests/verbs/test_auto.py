@@ -10,8 +10,9 @@ from torch import nn
 
 import pellucid as pl
 from helpers.cases import STRETCH, pixels, planted_net
+from helpers.trials import agreement, agreements
 from pellucid.errors import PellucidError
-from pellucid.evaluation.chance import agreement, agreements, mask_pairs, moved
+from pellucid.evaluation.chance import mask_pairs, moved
 from pellucid.results import Heatmap
 from pellucid.verbs.auto import Auto
 from pellucid.verbs.request import CODECS

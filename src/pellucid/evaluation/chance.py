@@ -28,6 +28,7 @@ _OUTERMOST = 1 / 8
 _SMOOTHNESS = (1.5, 3.0)  # standard deviation in cells of the Gaussian that the random fields are smoothed by
 _MOVES = 2000  # places and turns that a map is moved to, where there are more
 _EQUAL, _TINY = 1e-9, 1e-18  # of correlations; of what they are divided by
+_ROUNDING = 1e-12  # what is no more than this, of shares and of sums of squares, is nothing but rounding
 
 
 @dataclass(frozen=True)
@@ -38,11 +39,13 @@ class Agreement:
         correlation: of the map's share inside a mask with the effect of that mask, in [-1, 1].
         p_value: the chance that the same map, moved anywhere, agrees as well; the best of them, `among` several.
         among: how many maps were tested, of which the best is taken.
+        alone: the p-value of this map had no other been tested.
     """
 
     correlation: float
     p_value: float
-    among: int = 1
+    among: int
+    alone: float
 
 
 def steps_shown(cells: int) -> Tensor:
@@ -80,66 +83,103 @@ def smooth_field(grid: Sequence[int], sigma: float, generator: torch.Generator) 
     return field[tuple(slice(n) for n in grid)].flatten()
 
 
-def moved(values: Tensor) -> Tensor:
-    """A map `(*grid)` moved: `(moves, cells)`, all shifts round the edges of its mirror images and quarter turns.
+def moves(grid: Sequence[int]) -> Tensor:
+    """From which cell each cell of a moved map comes `(moves, cells)`; the first move leaves the map as it lies.
 
-    Axes of equal length are exchanged; where there are more than `_MOVES`, so many are drawn from them.
+    All shifts round the edges of all mirror images and quarter turns, where axes of equal length are exchanged; where
+    there are more than `_MOVES`, so many are drawn from them.
     """
-    grid, axes = tuple(values.shape), range(values.ndim)
+    axes, cells = range(len(grid)), math.prod(grid)
     turns = [p for p in itertools.permutations(axes) if all(grid[a] == grid[b] for a, b in zip(p, axes, strict=True))]
-    flips = [f for k in range(values.ndim + 1) for f in itertools.combinations(axes, k)]
-    kinds = [(p, f) for p in turns for f in flips]
-    cells = math.prod(grid)
-    chosen = torch.arange(len(kinds) * cells)  # the first is the map as it lies
+    flips = [f for k in range(len(grid) + 1) for f in itertools.combinations(axes, k)]
+    chosen = torch.arange(len(turns) * len(flips) * cells)
     if len(chosen) > _MOVES:
         drawn = torch.randperm(len(chosen) - 1, generator=torch.Generator().manual_seed(0))[: _MOVES - 1] + 1
         chosen = torch.cat([chosen[:1], drawn])
-    images = torch.stack([values.permute(p).flip(f).flatten() for p, f in kinds])
-    steps = torch.arange(cells)
+    lying = torch.arange(cells).reshape(*grid)
+    images = torch.stack([lying.permute(p).flip(f).flatten() for p in turns for f in flips])
     place = torch.zeros(len(chosen), cells, dtype=torch.long)
     unit = cells
     for n in grid:
         unit //= n
-        place += (steps // unit + (chosen % cells // unit)[:, None]) % n * unit
+        place += (lying.flatten() // unit + (chosen % cells // unit)[:, None]) % n * unit
     return images[chosen // cells].gather(1, place)
 
 
-def agreement(values: Tensor, masks: Tensor, scores: Tensor) -> Agreement:
-    """The agreement of a map `(*grid)` with the scores `(2, pairs)` of masks `(2, pairs, cells)` and complements."""
-    return agreements([values], masks, scores)[0]
+def moved(values: Tensor) -> Tensor:
+    """A map `(*grid)` moved everywhere: `(moves, cells)`, see `moves`."""
+    return values.flatten()[moves(values.shape)]
 
 
-def agreements(maps: Sequence[Tensor], masks: Tensor, scores: Tensor) -> list[Agreement]:
-    """Those of several maps of one picture, of which the best will be taken: the p-values allow for that.
+class Trial:
+    """Maps of one picture and all their moves beside masks that come block by block.
 
-    All maps are moved alike. At each move, the smallest p-value that any of the moved maps has among its own moves is
-    what a blind choice would have shown (the minimum p-value of Westfall & Young 1993); so the best is believed wrongly
-    no more often than one map alone would be. Maps that are much alike, as those of one pass are, lose little by it.
+    Of each move are kept the five sums that its correlation is made of, so a block costs what it holds, however many
+    came before it.
+
+    Args:
+        maps: each `(*grid)`, on one grid.
     """
-    found = torch.stack([_correlations(moved(_of_size_one(m.double())), masks, scores) for m in maps])
-    ordered = found.sort(1).values
-    shares = 1 - torch.searchsorted(ordered, found - _EQUAL).double() / found.shape[1]  # of moves that do as well
-    best = shares.amin(0) if len(maps) > 1 else shares[0]
-    return [
-        Agreement(float(own[0]), float((best <= share[0]).double().mean()), len(maps))
-        for own, share in zip(found, shares, strict=True)
-    ]
 
+    def __init__(self, maps: Sequence[Tensor]) -> None:
+        flat = torch.stack([_of_size_one(m.double()).flatten() for m in maps])
+        self._maps = flat - flat.mean(1, keepdim=True)
+        self._moves = moves(maps[0].shape)
+        self._sums = torch.zeros(len(maps), len(self._moves), 4, dtype=torch.float64)  # of shares, beside `_known`
+        self._known = torch.zeros(0, 3, dtype=torch.float64)
 
-def _correlations(maps: Tensor, masks: Tensor, scores: Tensor) -> Tensor:
-    """Of each map `(maps, cells)`: its share in a mask less that outside, with the difference of the two scores.
+    def add(self, masks: Tensor, scores: Tensor) -> None:
+        """A block of masks `(2, pairs, cells)`, each with its complement, and what the model says of them `(2, pairs)`.
 
-    What the number of cells shown explains of the difference, in a straight line, is nobody's merit and is taken out.
-    """
-    shown = masks[0].double()
-    count = shown.mean(1)
-    known = torch.stack([torch.ones_like(count), count - count.mean()], dim=1)
-    basis = torch.linalg.qr(known).Q
-    effect = _of_size_one((scores[0] - scores[1]).double())
-    share = (maps - maps.mean(1, keepdim=True)) @ (2 * shown - 1).T
-    effect, share = (t - (t @ basis) @ basis.T for t in (effect, share))
-    scale = share.norm(dim=1) * effect.norm()
-    return torch.where(scale > _TINY, share @ effect / scale.clamp(min=_TINY), 0.0)  # of NaN too: no proof
+        A map's share is what lies inside of a mask less what lies outside.
+        """
+        shown = masks[0].double()
+        known = torch.stack([torch.ones(len(shown)), shown.mean(1), (scores[0] - scores[1]).double()], 1)
+        signs = (2 * shown - 1).T.contiguous()
+        for values, sums in zip(self._maps, self._sums, strict=True):
+            share = values[self._moves] @ signs
+            sums[:, :3] += share @ known
+            sums[:, 3] += share.square().sum(1)
+        self._known = torch.cat([self._known, known])
+
+    def correlations(self) -> Tensor:
+        """Of the shares of each move of each map with the difference of the two scores `(maps, moves)`.
+
+        What the number of cells shown explains of the difference, in a straight line, is nobody's merit and is taken
+        out of both.
+        """
+        one, count, effect = self._known.T
+        scale = effect.abs().max() if len(effect) else effect.sum()
+        effect = _of_size_one(effect)
+        middle = count.mean()
+        line = count - middle
+        slope = 1 / line.norm() if line.norm() > _ROUNDING else 0.0  # masks that all show as much have no line
+        level = max(len(one), 1) ** -0.5
+        along = torch.stack([one * level, line * slope])
+        shares, counts, effects, squares = self._sums.unbind(2)
+        own = torch.stack([shares * level, (counts - middle * shares) * slope], 2)
+        left = (effect - (along @ effect) @ along).norm()
+        together = (effects / scale if scale > 0 else effects) - own @ (along @ effect)
+        rest = squares - own.square().sum(2)
+        size = torch.where(rest > _ROUNDING * squares, rest, 0.0).sqrt() * left
+        return torch.where(size > _TINY, together / size.clamp(min=_TINY), 0.0)  # of NaN too: no proof
+
+    def agreements(self) -> list[Agreement]:
+        """Those of all maps, of which the best will be taken: the p-values allow for that.
+
+        All maps are moved alike. At each move, the smallest p-value that any of the moved maps has among its own moves
+        is what a blind choice would have shown (the minimum p-value of Westfall & Young 1993); so the best is believed
+        wrongly no more often than one map alone would be. Maps that are much alike, as those of one pass are, lose
+        little by it.
+        """
+        found = self.correlations()
+        ordered = found.sort(1).values
+        shares = 1 - torch.searchsorted(ordered, found - _EQUAL).double() / found.shape[1]  # of moves that do as well
+        best = shares.amin(0)
+        return [
+            Agreement(float(own[0]), float((best <= share[0]).double().mean()), len(shares), float(share[0]))
+            for own, share in zip(found, shares, strict=True)
+        ]
 
 
 def _of_size_one(values: Tensor) -> Tensor:

@@ -1,8 +1,8 @@
 """`auto`: of several maps of one picture, the one that says best what the model does.
 
 All maps are tested on the same masked pictures, which costs no more than testing one; the p-values allow for the choice
-(`pellucid.evaluation.chance.agreements`). Only the best is then followed through insertion and deletion; the next one,
-where they speak against it.
+(`pellucid.evaluation.chance.Trial`). Only the best is then followed through insertion and deletion and compared with
+those of shuffled weights; the next one, where they speak against it.
 """
 
 from __future__ import annotations
@@ -13,12 +13,14 @@ from typing import Any, TypeVar
 
 from pellucid.evaluation.chance import Agreement
 from pellucid.evaluation.check import Explained, Session, dependence, judged
+from pellucid.evaluation.sanity import shuffled_once
 from pellucid.evaluation.verdict import SIGNIFICANT, diagnose
 
 _FOLLOWED = 3  # maps at most whose curves are drawn
 _NAMED = 3  # of those that it beat
 ORDER = ("meaningless", "unproven", "not faithful", "partly faithful", "faithful")
 TOP = len(ORDER) - 1
+LEAST = ORDER.index("partly faithful")  # that is believed at all
 
 E = TypeVar("E", bound=Explained)
 
@@ -59,41 +61,31 @@ def choose(candidates: Sequence[Sequence[E]]) -> list[E]:
     """
     session = candidates[0][0].session
     assert session is not None
-    sound = [e for row in candidates for e in row if diagnose(e.attribution, signed=False) is None]
     before = session.passes
-    session.expect(e.explained for e in sound if e.explained is not None)
-    sanity = dependence(session, sound)
-    best = [_best(row, session, sanity) for row in candidates]
+    sound = [[e for e in row if diagnose(e.attribution, signed=False) is None] for row in candidates]
+    session.expect(e.explained for row in sound for e in row if e.explained is not None)
+    with shuffled_once():
+        best = [_best(row, own, session) for row, own in zip(candidates, sound, strict=True)]
     for e in best:
         e.record.run["chosen"]["passes"] = session.passes - before
     return best
 
 
-def _best(candidates: Sequence[E], session: Session, sanity: dict[int, float | None]) -> E:
-    """The one that is shown of those for one target."""
-    usual, sound = candidates[0], [e for e in candidates if id(e) in sanity]
-    found: dict[int, Agreement] = {}
-    if sound and (target := sound[0].explained) is not None:
-        with session.borrowed():
-            tested = session.perturbed(target).agreements([e.map()[0] for e in sound])
-        found = dict(zip(map(id, sound), tested, strict=True))
+def _best(candidates: Sequence[E], sound: Sequence[E], session: Session) -> E:
+    """The one that is shown of those for one target, of which the `sound` have values."""
+    usual, found = candidates[0], _agreements(sound, session)
     ranked = sorted(sound, key=lambda e: _standing(found.get(id(e))))
-    best: E | None = None
-    for e in ranked[:_FOLLOWED]:
-        if best is not None and (_rank(best) == TOP or found[id(e)].p_value > SIGNIFICANT):
-            break
-        e.quality = judged(e, session, sanity[id(e)], sound=True, agreement=found.get(id(e)))
-        best = e if best is None or _rank(e) > _rank(best) else best
+    best = _first_faithful([e for e in ranked if _believed(found.get(id(e)))], found, session)
     if best is None or _rank(best) < TOP:
         # The usual map was not chosen by what was measured, so it may be held to its own p-value alone.
-        before, usual.quality = usual.quality, None
-        usual.quality = judged(usual, session, sanity.get(id(usual)), sound=id(usual) in sanity)
-        if best is None or (best is not usual and _rank(usual) > _rank(best)):
-            best = usual
-        elif best is usual and before is not None and ORDER.index(before.verdict) >= _rank(usual):
-            usual.quality = before
+        alone = judged(usual, session, _sanity(usual, sound, session), sound=any(e is usual for e in sound))
+        if best is None or ORDER.index(alone.verdict) > _rank(best):
+            best, usual.quality = usual, alone
+    if ranked and not _believed(found.get(id(ranked[0]))) and _rank(best) < LEAST:  # none: what agrees most is shown
+        best = ranked[0]
+        best.quality = judged(best, session, _sanity(best, sound, session), sound=True, agreement=found.get(id(best)))
     best.chosen = True
-    every = [*ranked, *(e for e in candidates if id(e) not in sanity)]
+    every = [*ranked, *(e for e in candidates if not any(e is s for s in sound))]
     tried = [TestedMap(e.method, e.record.run.get("layer"), found.get(id(e))) for e in every]
     best.record.run["chosen"] = {"among": [t.as_dict() for t in tried]}
     place = next(k for k, e in enumerate(every) if e is best)
@@ -104,9 +96,37 @@ def _best(candidates: Sequence[E], session: Session, sanity: dict[int, float | N
     return best
 
 
+def _agreements(sound: Sequence[E], session: Session) -> dict[int, Agreement]:
+    """By the `id` of each map; the usual one, where it has values, comes first."""
+    if not sound or (target := sound[0].explained) is None:
+        return {}
+    with session.borrowed():
+        tested = session.perturbed(target).agreements([e.map()[0] for e in sound])
+    return dict(zip(map(id, sound), tested, strict=True))
+
+
+def _first_faithful(believed: Sequence[E], found: dict[int, Agreement], session: Session) -> E | None:
+    """The first whose curves bear it out; else the one that comes nearest to it."""
+    best: E | None = None
+    for e in believed[:_FOLLOWED]:
+        e.quality = judged(e, session, _sanity(e, believed, session), sound=True, agreement=found[id(e)])
+        best = e if best is None or _rank(e) > _rank(best) else best
+        if _rank(best) == TOP:
+            break
+    return best
+
+
+def _sanity(e: E, sound: Sequence[E], session: Session) -> float | None:
+    return dependence(session, [e])[id(e)] if any(e is s for s in sound) else None
+
+
+def _believed(agreement: Agreement | None) -> bool:
+    return agreement is not None and agreement.p_value <= SIGNIFICANT
+
+
 def _standing(agreement: Agreement | None) -> tuple[bool, float]:
     """What is believed comes first, then what agrees most."""
-    return (agreement.p_value > SIGNIFICANT, -agreement.correlation) if agreement else (True, 0.0)
+    return (not _believed(agreement), -agreement.correlation if agreement else 0.0)
 
 
 def _rank(e: Explained) -> int:

@@ -20,7 +20,7 @@ from torch.nn.functional import interpolate
 
 from pellucid.engine import adaptive_batches, default_batch
 from pellucid.engine.baselines import blur
-from pellucid.evaluation.chance import STEPS, Agreement, agreements, mask_pairs, steps_shown
+from pellucid.evaluation.chance import STEPS, Agreement, Trial, mask_pairs, steps_shown
 from pellucid.explanation import Curve
 
 CELLS = 14  # along the longer space axis of a picture
@@ -146,13 +146,17 @@ class Perturbed:
         return self.agreements([attribution])[0]
 
     def agreements(self, attributions: Sequence[Tensor]) -> list[Agreement]:
-        """Those of several maps, of which the best will be taken (see `chance.agreements`), until its is certain."""
-        values = [cell_values(a, self.grid).cpu() for a in attributions]
-        for count in range(1, BLOCKS + 1):
-            blocks = [self._block(k) for k in range(count)]
-            masks, scores = (torch.cat(parts, dim=1) for parts in zip(*blocks, strict=True))
-            found = agreements(values, masks, scores)
-            if count == BLOCKS or not CERTAIN[count - 1] < min(a.p_value for a in found) <= HOPELESS[count - 1]:
+        """Those of several maps, of which the best will be taken (see `chance.Trial`), until the choice is certain.
+
+        The first is the usual one. It is nobody's choice, so it may be held to its own p-value: where that is certain
+        there is a map to show, and no more masked pictures are asked for.
+        """
+        trial = Trial([cell_values(a, self.grid).cpu() for a in attributions])
+        for k in range(BLOCKS):
+            trial.add(*self._block(k))
+            found = trial.agreements()
+            least = min(found[0].alone, *(a.p_value for a in found))
+            if k == BLOCKS - 1 or not CERTAIN[k] < least <= HOPELESS[k]:
                 break
         return found
 

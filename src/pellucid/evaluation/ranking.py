@@ -67,6 +67,10 @@ def _ranks(values: Array, k: int, metric: MetricFacts) -> Array:
     return sample_ranks(values[:, k], higher=metric.better == "higher", resolution=RESOLUTION)
 
 
+def _counted(metrics: Sequence[MetricFacts]) -> list[int]:
+    return [k for k, m in enumerate(metrics) if m.category in COUNTED] or list(range(len(metrics)))
+
+
 def ranking(
     values: Array, metrics: Sequence[MetricFacts], names: Sequence[str], blind: Sequence[bool]
 ) -> OverallRanking:
@@ -78,7 +82,7 @@ def ranking(
         names: of the methods.
         blind: which of them are anchors.
     """
-    counted = [k for k, m in enumerate(metrics) if m.category in COUNTED] or list(range(len(metrics)))
+    counted = _counted(metrics)
     means = mean_ranks(values, metrics)
     standings = []
     for c, name in enumerate(names):
@@ -93,6 +97,35 @@ def ranking(
     alpha = krippendorff(judged) if len(counted) > 1 else math.nan
     ordered = sorted(standings, key=lambda s: (math.isnan(s.rank), s.rank))
     return OverallRanking(tuple(ordered), alpha)
+
+
+def leads(
+    values: Array, metrics: Sequence[MetricFacts], names: Sequence[str], blind: Sequence[bool]
+) -> dict[str, PairedTest]:
+    """By how many ranks each method lies before the anchor that comes nearest to it, over samples; best first.
+
+    A sample's rank is put together as `ranking` does it. The p-values are adjusted for the number of methods (Holm).
+    Without anchors there is nothing to be before.
+    """
+    counted = _counted(metrics)
+    by_category: dict[str, list[Array]] = {}
+    for k in counted:
+        by_category.setdefault(metrics[k].category, []).append(_ranks(values, k, metrics[k]))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # of samples without any value
+        ranks = np.nanmean([np.nanmean(own, 0) for own in by_category.values()], 0)  # (methods, samples)
+    anchors = [c for c in range(len(names)) if blind[c]]
+    entrants = [c for c in range(len(names)) if not blind[c] and np.isfinite(ranks[c]).any()]
+    if not (anchors and entrants):
+        return {}
+    nearest = [min((paired_test(ranks[a], ranks[c]) for a in anchors), key=_ahead) for c in entrants]
+    ps = adjusted([1.0 if math.isnan(t.p) else t.p for t in nearest]).tolist()
+    found = [(names[c], replace(t, p=p)) for c, t, p in zip(entrants, nearest, ps, strict=True)]
+    return dict(sorted(found, key=lambda pair: -_ahead(pair[1])))
+
+
+def _ahead(test: PairedTest) -> float:
+    return test.difference if math.isfinite(test.difference) else math.inf
 
 
 @dataclass(frozen=True)

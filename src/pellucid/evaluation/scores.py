@@ -13,7 +13,16 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pellucid.evaluation.metrics.registry import MetricFacts
-from pellucid.evaluation.ranking import OverallRanking, Recommendation, mean_ranks, mean_table, ranking, recommend
+from pellucid.evaluation.banks.oracle import ORACLE
+from pellucid.evaluation.ranking import (
+    OverallRanking,
+    Recommendation,
+    leads,
+    mean_ranks,
+    mean_table,
+    ranking,
+    recommend,
+)
 from pellucid.explanation import Brief, Record
 from pellucid.language import counted, some
 from pellucid.numerics.agreement import PairedTest
@@ -83,6 +92,16 @@ class ScoreData(Brief):
         """Which method to take; None where no metric decides."""
         return recommend(self.scores, self.metrics, self.methods, self.blind, self.price)
 
+    @cached_property
+    def beside_anchors(self) -> tuple[list[str], list[str], list[str]]:
+        """Methods whose rank is surely before every anchor's, before but not surely, and not before, best first."""
+        surely, barely, behind = [], [], []
+        for name, lead in leads(self.scores, self.metrics, self.methods, self.blind).items():
+            if name != ORACLE:
+                place = behind if not lead.difference > 0 else surely if lead.p <= SURE else barely
+                place.append(name)
+        return surely, barely, behind
+
     def table(self) -> list[dict[str, Any]]:
         """One row a method, best first: its rank, and of each metric the mean and half of its 95 % interval."""
         rows = []
@@ -142,6 +161,13 @@ class ScoreData(Brief):
             return
         yield from found.why
         yield from _recommended(found, self.samples)
+        surely, barely, behind = map(", ".join, self.beside_anchors)
+        if surely:
+            yield f"By rank surely above every anchor: {surely}."
+        if barely:
+            yield f"Above every anchor by rank, but not surely on so few inputs: {barely}."
+        if behind:
+            yield f"Not above every anchor, so not to be trusted here: {behind}."
         alpha = self.rank().alpha
         if math.isfinite(alpha):
             if alpha >= 0.667:
