@@ -93,7 +93,7 @@ ENTRANTS: dict[str, Entrant] = {
         "default",
         _embedded,
         23,
-        quick=True,
+        quick=False,
     ),
     "ResNet-50": Entrant(
         "ResNet-50 on ImageNet pictures with a box around the object",

@@ -8,16 +8,17 @@ from benchmarks import blind
 from benchmarks.pointing import data_folder
 from benchmarks.report import Section, at_least, at_most, single
 from pellucid.evaluation import Perturbed
-from pellucid.evaluation.chance import agreement
+from pellucid.evaluation.chance import Trial
 from pellucid.evaluation.faithfulness import BLOCKS, cell_values
 from pellucid.evaluation.verdict import SIGNIFICANT
 
 
 def with_all_blocks(perturbed: Perturbed, values: torch.Tensor) -> float:
     """The p-value from every masked picture that may be asked for."""
-    blocks = [perturbed._block(k) for k in range(BLOCKS)]
-    masks, scores = (torch.cat(parts, dim=1) for parts in zip(*blocks, strict=True))
-    return agreement(cell_values(values, perturbed.grid), masks, scores).p_value
+    trial = Trial([cell_values(values, perturbed.grid)])
+    for k in range(BLOCKS):
+        trial.add(*perturbed._block(k))
+    return trial.agreements()[0].p_value
 
 
 def section(pictures: int) -> Section:

@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pellucid.evaluation.metrics.registry import MetricFacts
 from pellucid.evaluation.banks.oracle import ORACLE
+from pellucid.evaluation.metrics.registry import MetricFacts
 from pellucid.evaluation.ranking import (
     OverallRanking,
     Recommendation,
