@@ -95,7 +95,9 @@ class ScoreData(Brief):
     @cached_property
     def beside_anchors(self) -> tuple[list[str], list[str], list[str]]:
         """Methods whose rank is surely before every anchor's, before but not surely, and not before, best first."""
-        surely, barely, behind = [], [], []
+        surely: list[str] = []
+        barely: list[str] = []
+        behind: list[str] = []
         for name, lead in leads(self.scores, self.metrics, self.methods, self.blind).items():
             if name != ORACLE:
                 place = behind if not lead.difference > 0 else surely if lead.p <= SURE else barely
