@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 import pellucid as pl
 from pellucid.audit import repair as head
 from pellucid.audit.evidence import region_part
+from pellucid.audit.proof import NEUTRAL, Proof, ProvenGroup
 from pellucid.audit.reasons import Reliance
 from pellucid.cli import app
 
@@ -74,6 +75,8 @@ def test_the_lamp_is_found_and_its_exchange_no_longer_misleads(mended):
     assert any("fixed mark at the top left" in line for line in found.reasons)
     exchanged = [g for g in found.groups if "exchanged" in g.form]
     assert all(g.accuracies[0] < 0.2 for g in exchanged)
+    neutral = [g for g in found.groups if g.form == NEUTRAL]
+    assert all(0.2 < g.accuracies[0] < 0.8 for g in neutral)  # half of the lamps are the class's own
     assert all(g.accuracies[1] > 0.9 for g in found.groups)
     assert not found.fallen
 
@@ -86,13 +89,21 @@ def test_the_users_model_stays_and_its_body_is_the_new_ones(mended):
     assert found.layer == "head"
 
 
-def test_the_halves_share_no_picture_and_hold_all(mended, rooms):
-    halves = []
+def test_the_three_parts_share_no_picture_and_hold_all(mended, rooms):
+    parts = []
     for file in mended[2].files[1:]:
         with file.open() as table:
-            halves.append({row["file"]: row["class"] for row in csv.DictReader(table)})
-    assert not set(halves[0]) & set(halves[1])
-    assert {**halves[0], **halves[1]} == {str(p.resolve()): p.parent.name for p in rooms.rglob("*.png")}
+            parts.append({row["file"]: row["class"] for row in csv.DictReader(table)})
+    assert [len(part) for part in parts] == [80, 20, 60]
+    assert parts[0] | parts[1] | parts[2] == {str(p.resolve()): p.parent.name for p in rooms.rglob("*.png")}
+
+
+def test_of_both_ways_the_one_is_chosen_whose_worst_group_is_best(mended):
+    found = mended[2]
+    assert [t.way.split(",")[0] for t in found.tries] == ["the last layer", "the whole network"]
+    assert [t.chosen for t in found.tries].count(True) == 1
+    assert max(found.tries, key=lambda t: t.worst).worst == next(t.worst for t in found.tries if t.chosen)
+    assert any(line.startswith("Chosen: the last layer, on frozen features; ") for line in found.lines())
 
 
 def test_saved_weights_give_the_numbers_that_are_said(mended):
@@ -101,7 +112,7 @@ def test_saved_weights_give_the_numbers_that_are_said(mended):
     net.load_state_dict(load_file(found.files[0]))
     plain = [g for g in found.groups if g.form == "as they are"]
     for group in plain:
-        with found.files[2].open() as table:
+        with found.files[-1].open() as table:
             files = [row["file"] for row in csv.DictReader(table) if row["class"] == group.label]
         x = torch.stack([PLAIN(pl.read_image(f))[0] for f in files])
         answers = net.eval()(x).argmax(1) == LABELS.index(group.label)
@@ -165,11 +176,13 @@ def test_the_layer_is_the_weighted_regression_on_standardised_features(classes, 
     assert (shift is not None) == bias
 
 
-def test_groups_weigh_the_same():
+def test_classes_weigh_the_same_and_so_do_the_groups_of_each():
     groups = np.array([0] * 6 + [1] * 2 + [3] * 4)
     weights = head.HeadLesson(np.zeros((12, 1)), groups % 2, groups, np.arange(12)).weights
     assert weights.mean() == pytest.approx(1)
-    assert {g: pytest.approx(4) for g in (0, 1, 3)} == {g: weights[groups == g].sum() for g in (0, 1, 3)}
+    assert {g: pytest.approx(6 if g == 0 else 3) for g in (0, 1, 3)} == {
+        g: weights[groups == g].sum() for g in (0, 1, 3)
+    }
 
 
 def test_parts_come_from_the_other_side():
@@ -238,3 +251,25 @@ def test_a_few_pictures_of_a_slice_do_not_weigh_as_much_as_a_class(rooms):
 
     assert len(set(groups(range(head.LEAST - 1)))) == 2
     assert sorted(np.unique(groups(range(head.LEAST)), return_counts=True)[1]) == [head.LEAST, 20 - head.LEAST, 20]
+
+
+def test_a_class_falls_where_the_parts_tell_nothing_not_where_they_told_it():
+    def group(form, before, now, label="a"):
+        return ProvenGroup(
+            label, form, (True,) * before + (False,) * (40 - before), (True,) * now + (False,) * (40 - now)
+        )
+
+    given = Proof((), (group("as they are", 40, 25), group("exchanged", 2, 25), group(NEUTRAL, 20, 25)))
+    assert (given.verdict, given.fallen, [g.form for g in given.given_up]) == ("repaired", [], ["as they are"])
+    assert any("1 classes are right less often" in line or "is given up" in line for line in given.lines())
+    fallen = Proof((), (group("as they are", 40, 25), group("exchanged", 2, 25), group(NEUTRAL, 30, 10)))
+    assert (fallen.verdict, [g.form for g in fallen.fallen]) == ("worse", [NEUTRAL])
+    slices = Proof((), (group("as they are", 40, 25), group("as they are", 10, 30, "b")))  # no part was found
+    assert (slices.verdict, [g.label for g in slices.fallen], slices.given_up) == ("worse", ["a"], [])
+    stored = {key: value for key, value in given.as_dict().items() if key != "tries"}
+    assert Proof.read(stored) == given
+
+
+def test_pictures_of_no_class_of_the_models_are_refused():
+    with pytest.raises(pl.PellucidError, match="2 of the pictures are of no class"):
+        head.require_classes(np.array([0] * 9 + [1] * 9 + [-1] * 2), LABELS)

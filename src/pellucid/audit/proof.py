@@ -9,7 +9,23 @@ from typing import Any
 from pellucid.numerics.proportions import interval, mcnemar
 from pellucid.numerics.statistics import adjusted
 
+NEUTRAL = "with the parts of any picture"  # a form: what classes rested on tells nothing
 _LEVEL = 0.05
+
+
+@dataclass(frozen=True)
+class Try:
+    """One way of learning anew.
+
+    Attributes:
+        way: in words.
+        worst: accuracy of its worst group, on the pictures that choose.
+        chosen: whether the repaired model is its.
+    """
+
+    way: str
+    worst: float
+    chosen: bool
 
 
 @dataclass(frozen=True)
@@ -47,10 +63,12 @@ class Proof:
     Attributes:
         found: the wrong reasons and weak slices that were repaired, in words.
         groups: each class in each form.
+        tries: ways of learning anew, of which one was chosen.
     """
 
     found: tuple[str, ...]
     groups: tuple[ProvenGroup, ...]
+    tries: tuple[Try, ...] = ()
 
     @property
     def worst(self) -> tuple[ProvenGroup, ProvenGroup]:
@@ -59,10 +77,20 @@ class Proof:
 
     @property
     def fallen(self) -> list[ProvenGroup]:
-        """Classes that got worse on pictures as they are, beyond chance (Holm)."""
-        plain = [g for g in self.groups if g.form == self.groups[0].form]
-        p = adjusted([g.p for g in plain], "holm")
-        return [g for g, q in zip(plain, p, strict=True) if q < _LEVEL and g.accuracies[1] < g.accuracies[0]]
+        """Classes that got worse beyond chance (Holm): on pictures with the parts of any picture, if classes rested on
+        parts, since to give up what these told is the repair itself; else on pictures as they are.
+        """
+        return self._lost(NEUTRAL if any(g.form == NEUTRAL for g in self.groups) else self.groups[0].form)
+
+    @property
+    def given_up(self) -> list[ProvenGroup]:
+        """Classes that got worse beyond chance on pictures as they are, where the parts told them."""
+        return [] if self.groups[0].form in {g.form for g in self.fallen} else self._lost(self.groups[0].form)
+
+    def _lost(self, form: str) -> list[ProvenGroup]:
+        shown = [g for g in self.groups if g.form == form]
+        p = adjusted([g.p for g in shown], "holm")
+        return [g for g, q in zip(shown, p, strict=True) if q < _LEVEL and g.accuracies[1] < g.accuracies[0]]
 
     @property
     def verdict(self) -> str:
@@ -83,7 +111,16 @@ class Proof:
             f"{_share(before.now)} (p = {before.p:.2g})."
         )
         yield f"The worst group now is `{now.label}`, {now.form}: {_share(now.now)} right."
-        yield from (f"`{g.label}` has fallen from {_share(g.before)} to {_share(g.now)}." for g in self.fallen)
+        for t in self.tries:
+            yield f"{'Chosen' if t.chosen else 'Tried'}: {t.way}; its worst group had {t.worst:.0%} right."
+        yield from (
+            f"`{g.label}` has fallen from {_share(g.before)} to {_share(g.now)}, {g.form}." for g in self.fallen
+        )
+        if given := self.given_up:
+            yield (
+                f"On pictures as they are {len(given)} classes are right less often, since what a part told of them is "
+                f"given up: `{given[0].label}` {_share(given[0].before)} before, {_share(given[0].now)} now."
+            )
 
     def table(self) -> list[dict[str, Any]]:
         """One row a group."""
@@ -109,7 +146,8 @@ class Proof:
         if values is None:
             return None
         groups = (ProvenGroup(g["label"], g["form"], tuple(g["before"]), tuple(g["now"])) for g in values["groups"])
-        return cls(tuple(values["found"]), tuple(groups))
+        tries = (Try(t["way"], t["worst"], t["chosen"]) for t in values.get("tries", ()))
+        return cls(tuple(values["found"]), tuple(groups), tuple(tries))
 
 
 def _share(marks: tuple[bool, ...]) -> str:

@@ -19,6 +19,7 @@ from pellucid.audit.clusters import clusters, common_cells
 from pellucid.audit.evidence import PicturePart, beside, centred, common_parts, region_part
 from pellucid.audit.moments import BACKWARDS, of_clips, telling_moment
 from pellucid.audit.samples import SampleTable
+from pellucid.engine import leave_no_trace, unwrap
 from pellucid.models.model import VisionModel
 from pellucid.numerics.statistics import adjusted, row_mean
 from pellucid.progress import task
@@ -150,13 +151,14 @@ def find(model: VisionModel, samples: SampleTable, opened: Opener, seed: int = 0
     right = ~samples.wrong
     classes = [int(c) for c in np.unique(answers) if LEAST <= ((answers == c) & right).sum() <= len(samples) - LEAST]
     tried: list[_Tried] = []
-    with task("classes", len(classes)) as advance:
-        for c in classes:
-            tried += _of_class(model, samples, opened, c, rng)
-            advance(1)
+    with leave_no_trace(unwrap(model.module)):  # borrowed once for all
+        with task("classes", len(classes)) as advance:
+            for c in classes:
+                tried += _of_class(model, samples, opened, c, rng)
+                advance(1)
+        tried = _beside_marks(model, tried, opened)
     if not tried:
         return []
-    tried = _beside_marks(model, tried, opened)
     p = adjusted([t.p for t in tried], "holm")
     return _judged(tried, [float(v) for v in p])
 

@@ -1,4 +1,4 @@
-"""The last layer learned anew on frozen features, with what the model wrongly rests on exchanged between classes.
+"""What the model wrongly rests on exchanged between classes, and the last layer learned anew on frozen features.
 
 Kirichenko et al. 2023 (arXiv:2204.02937) showed that a network which rests on a wrong cue mostly holds the right one
 too, so that its last layer alone needs to be learned anew, on pictures in which the cue says nothing. They take such
@@ -9,7 +9,8 @@ of others. Every class in every form, and every weak slice, weighs the same.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,6 +21,7 @@ from sklearn.model_selection import GroupKFold
 from torch import Tensor, nn
 
 from pellucid.audit.evidence import PicturePart, common_parts, region_part
+from pellucid.audit.proof import NEUTRAL
 from pellucid.audit.reasons import Reliance
 from pellucid.engine import leave_no_trace, unwrap
 from pellucid.engine.hooks import Hooks
@@ -27,7 +29,6 @@ from pellucid.engine.run import run_model
 from pellucid.errors import DataError, ModelError
 from pellucid.language import some
 from pellucid.models.model import VisionModel
-from pellucid.models.reading import Reading
 
 _STRENGTHS = (10.0, 1.0, 0.1, 0.01)  # inverse of the penalty on weights of standardised features
 _FOLDS = 4
@@ -35,6 +36,8 @@ LEAST = 8  # pictures of each class, in each half
 
 Rows = NDArray[np.int64]
 Opener = Callable[[Sequence[int]], Tensor]
+Show = Callable[[Rows], Tensor]
+"""Numbers of pictures -> inputs `(n, C, H, W)`."""
 
 
 @dataclass(frozen=True)
@@ -103,6 +106,37 @@ def donors(truth: Rows, form: Form, labels: Sequence[str], rng: np.random.Genera
     return found
 
 
+def any_donors(truth: Rows, count: int, rng: np.random.Generator) -> Rows:
+    """Numbers of `count` pictures, each class as likely as any other."""
+    chance = 1 / np.bincount(truth)[truth]
+    found: Rows = rng.choice(len(truth), count, p=chance / chance.sum())
+    return found
+
+
+def telling_nothing(x: Tensor, opened: Opener, truth: Rows, every: Sequence[Form], rng: np.random.Generator) -> Tensor:
+    """Pictures `(n, C, H, W)` with each part of others, drawn over all classes alike: it says no more than chance."""
+    for form in every:
+        if form.part is not None:
+            x = form.of(x, opened(any_donors(truth, len(x), rng).tolist()))
+    return x
+
+
+def shown(
+    opened: Opener, truth: Rows, every: Sequence[Form], labels: Sequence[str], rng: np.random.Generator
+) -> Iterator[tuple[str, Show]]:
+    """Each form's name and what shows pictures in it; where parts were found, also with parts that tell nothing."""
+    for form in every:
+        given = donors(truth, form, labels, rng)
+
+        def show(some: Rows, form: Form = form, given: Rows = given) -> Tensor:
+            x = opened(some.tolist())
+            return x if form.part is None else form.of(x, opened(given[some].tolist()))
+
+        yield form.name, show
+    if any(form.part is not None for form in every):
+        yield NEUTRAL, lambda some: telling_nothing(opened(some.tolist()), opened, truth, every, rng)
+
+
 def last_layer(model: VisionModel, x: Tensor) -> str:
     """The linear layer whose answer is the class scores.
 
@@ -146,7 +180,7 @@ class HeadLesson:
     Attributes:
         features: `(R, D)`.
         truth: `(R,)`, the classes.
-        groups: `(R,)`, which weigh the same: a class in a form, or in a weak slice.
+        groups: `(R,)`: a class in a form, or in a weak slice.
         pictures: `(R,)`, number of the picture that a row was made of.
     """
 
@@ -157,10 +191,32 @@ class HeadLesson:
 
     @property
     def weights(self) -> NDArray[np.float64]:
-        """Of each row, so that groups weigh the same; their mean is 1."""
-        counts = np.bincount(self.groups)
-        found: NDArray[np.float64] = len(self.groups) / (np.count_nonzero(counts) * counts[self.groups])
-        return found
+        """Of each row: see `balanced`."""
+        return balanced(self.truth, self.groups)
+
+
+def balanced(truth: Rows, groups: Rows) -> NDArray[np.float64]:
+    """Weights `(R,)` with which classes weigh the same, and the groups of a class do; their mean is 1.
+
+    Were all groups alike, a class with more weak slices would be answered more often.
+    """
+    counts, classes = np.bincount(groups), np.unique(truth)
+    of_class = {k: len(np.unique(groups[truth == k])) for k in classes}
+    shares = np.array([of_class[k] for k in truth])
+    found: NDArray[np.float64] = len(groups) / (len(classes) * shares * counts[groups])
+    return found
+
+
+def memberships(truth: Rows, slices: Sequence[Sequence[int]], classes: int) -> Rows:
+    """The weak slice of each picture `(N,)`, counted from 1; 0 where it is in none, or is one of fewer than `LEAST` of
+    its class there, as a few pictures must not weigh as much as a class.
+    """
+    found = np.zeros(len(truth), np.int64)
+    for s, inside in enumerate(slices):
+        own = np.array(inside, np.int64)
+        enough = np.bincount(truth[own], minlength=classes)[truth[own]] >= LEAST
+        found[own[enough]] = 1 + s
+    return found
 
 
 def lesson(
@@ -181,18 +237,14 @@ def lesson(
         opened: numbers of pictures -> inputs `(n, C, H, W)`.
         truth: the class of each, `(N,)`.
         every: form.
-        slices: numbers of the pictures in each weak slice; those of a class in it are a group of their own if they are
-            `LEAST` or more, as a few pictures must not weigh as much as a class.
+        slices: numbers of the pictures in each weak slice: see `memberships`.
         labels: names of the classes.
         seed: of who gives a part to whom.
     """
     rng = np.random.default_rng(seed)
     count, classes = len(truth), len(labels)
-    members = np.zeros(count, np.int64)
-    for s, inside in enumerate(slices):
-        own = np.array(inside, np.int64)
-        enough = np.bincount(truth[own], minlength=classes)[truth[own]] >= LEAST
-        members[own[enough]] = len(every) + s
+    weak = memberships(truth, slices, classes)
+    members = np.where(weak > 0, len(every) - 1 + weak, 0)
     rows, groups = [], []
     for k, form in enumerate(every):
         given = donors(truth, form, labels, rng)
@@ -248,21 +300,28 @@ def repaired(model: VisionModel, layer: str, weight: Tensor, bias: Tensor | None
     return VisionModel(module, model.preprocess, model.labels, model.name, {}, model.reading, model.task)
 
 
-def require_classes(truth: Rows, labels: Sequence[str]) -> None:
-    """Raises DataError for a class with too few pictures to learn it anew."""
-    counts = np.bincount(truth[truth >= 0], minlength=len(labels))
-    if short := [label for label, count in zip(labels, counts, strict=True) if count < LEAST]:
+def require_classes(truth: Rows, labels: Sequence[str], least: int = LEAST) -> None:
+    """Raises DataError for a class with too few pictures to learn it anew, or to prove it, and for strange classes."""
+    if strange := int((truth < 0).sum()):
+        raise DataError(f"{strange} of the pictures are of no class that the model has: take them out of the folder.")
+    counts = np.bincount(truth, minlength=len(labels))
+    if short := [label for label, count in zip(labels, counts, strict=True) if count < least]:
         raise DataError(
-            f"The last layer is learned anew for all classes, and {len(short)} of them have fewer than {LEAST} "
-            f"pictures in a half (first: {short[0]}): give more pictures of these."
+            f"All classes are learned anew, and {len(short)} of them have fewer than {least} pictures to teach or to "
+            f"prove it (first: {short[0]}): give more pictures of these, at least {2 * LEAST} of every class."
         )
 
 
-def right(model: VisionModel, x: Tensor, truth: Rows, reading: Reading) -> NDArray[np.bool_]:
-    """Whether the top class is the true one, for each input."""
-    rows = [
-        reading.class_scores(model.outputs(x[start : start + model.batch])).argmax(1).cpu().numpy()
-        for start in range(0, len(x), model.batch)
-    ]
-    found: NDArray[np.bool_] = np.concatenate(rows) == truth
+def rights(models: Sequence[VisionModel], show: Show, truth: Rows) -> NDArray[np.bool_]:
+    """Whether the top class is the true one, `(models, N)`, of pictures as they are shown."""
+    found = np.zeros((len(models), len(truth)), bool)
+    with ExitStack() as loans:
+        for one in models:
+            loans.enter_context(leave_no_trace(unwrap(one.module)))
+        for start in range(0, len(truth), models[0].batch):
+            some = np.arange(start, min(start + models[0].batch, len(truth)))
+            x = show(some)
+            for m, one in enumerate(models):
+                answers = one.reading.class_scores(one.outputs(x)).argmax(1).cpu().numpy()
+                found[m, some] = answers == truth[some]
     return found

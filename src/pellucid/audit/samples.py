@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -232,6 +233,32 @@ def _ready(model: VisionModel, looked: Picture | Clip) -> tuple[Tensor, Geometry
 def reread(model: VisionModel, pictures: Pictures, samples: SampleTable, rows: Sequence[int]) -> Tensor:
     """The pictures of some rows, read again, as the model takes them: see `inputs`."""
     return inputs(model, [opened(model, pictures, int(samples.positions[i])) for i in rows])
+
+
+class Reopened:
+    """`reread` that keeps what it has read, as long as that is no more than 256 MB: for pictures read many times.
+
+    Args:
+        model, pictures, samples: see `reread`.
+    """
+
+    _LIMIT = 2**28
+
+    def __init__(self, model: VisionModel, pictures: Pictures, samples: SampleTable) -> None:
+        self._read = partial(reread, model, pictures, samples)
+        self._kept: dict[int, Tensor] = {}
+        self._bytes = 0
+
+    def __call__(self, rows: Sequence[int]) -> Tensor:
+        """The pictures of some rows, `(n, C, H, W)`."""
+        new = [int(i) for i in dict.fromkeys(rows) if int(i) not in self._kept]
+        found = dict(zip(new, self._read(new), strict=True)) if new else {}
+        stacked = torch.stack([found[int(i)] if int(i) in found else self._kept[int(i)] for i in rows])
+        more = sum(x.nbytes for x in found.values())
+        if self._bytes + more <= self._LIMIT:
+            self._bytes += more
+            self._kept |= {i: x.clone() for i, x in found.items()}
+        return stacked
 
 
 def _pass(model: VisionModel, layer: Layer, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -29,9 +29,7 @@ COMMANDS = {
     "compare": (
         "Say what changed from one model to another: answers, slices, calibration, evidence; paired, and tested."
     ),
-    "repair": (
-        "Learn the last layer anew without the wrong reasons that an audit finds, and prove it on other pictures."
-    ),
+    "repair": "Learn anew without the wrong reasons that an audit finds, and prove it on other pictures.",
     "concepts": "Find the concepts of a layer in many pictures, and measure them beside random ones.",
     "tcav": "Test whether a class's score rises towards concepts, more than towards random pictures.",
     "distill": "Learn a model that a person can read, and measure how far it can be believed.",

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pellucid.audit.proof import Proof, ProvenGroup
+from pellucid.audit.proof import Proof, ProvenGroup, Try
 from pellucid.explanation import Brief
 from pellucid.models.model import VisionModel
 from pellucid.results.base import Result
@@ -21,17 +21,18 @@ if TYPE_CHECKING:
 
 @dataclass(repr=False)
 class Repair(Brief, Result):
-    """A model whose last layer was learned anew.
+    """A model that learned anew.
 
     Attributes:
         model: the repaired one.
-        layer: that was learned anew.
-        strength: inverse of the penalty, chosen for the worst group.
+        layer: that was learned anew; empty where the whole network was taught.
+        strength: inverse of the layer's penalty, chosen for the worst group; NaN for the whole network.
         reasons, slices: what was found, in words.
-        groups: each class in each form, on the half that proves.
-        comparison: both models on that half, with the proof.
-        files: the weights, and the tables of both halves.
+        groups: each class in each form, on the pictures that prove.
+        comparison: both models on these pictures, with the proof.
+        files: the weights, and the tables of the pictures that teach, choose and prove.
         notes: what a reader must know.
+        tries: the ways of learning anew, of which one was chosen.
     """
 
     model: VisionModel
@@ -43,6 +44,7 @@ class Repair(Brief, Result):
     comparison: Comparison
     files: list[Path]
     notes: list[str]
+    tries: list[Try] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.comparison = replace(self.comparison, proof=self.proof)
@@ -50,7 +52,7 @@ class Repair(Brief, Result):
     @property
     def proof(self) -> Proof:
         """What the groups prove."""
-        return Proof((*self.reasons, *self.slices), tuple(self.groups))
+        return Proof((*self.reasons, *self.slices), tuple(self.groups), tuple(self.tries))
 
     @property
     def caption(self) -> str:
@@ -64,7 +66,7 @@ class Repair(Brief, Result):
 
     @property
     def fallen(self) -> list[ProvenGroup]:
-        """Classes that got worse on pictures as they are, beyond chance (Holm)."""
+        """Classes that got worse beyond chance (Holm): see `Proof.fallen`."""
         return self.proof.fallen
 
     @property
