@@ -236,7 +236,7 @@ def reread(model: VisionModel, pictures: Pictures, samples: SampleTable, rows: S
 
 
 class Reopened:
-    """`reread` that keeps what it has read, as long as that is no more than 256 MB: for pictures read many times.
+    """`reread` that keeps what it has read, where all is no more than 256 MB: for pictures that are asked for many times.
 
     Args:
         model, pictures, samples: see `reread`.
@@ -246,19 +246,23 @@ class Reopened:
 
     def __init__(self, model: VisionModel, pictures: Pictures, samples: SampleTable) -> None:
         self._read = partial(reread, model, pictures, samples)
-        self._kept: dict[int, Tensor] = {}
-        self._bytes = 0
+        self._have = np.zeros(len(samples), bool)
+        self._kept: Tensor | None = None
 
     def __call__(self, rows: Sequence[int]) -> Tensor:
         """The pictures of some rows, `(n, C, H, W)`."""
-        new = [int(i) for i in dict.fromkeys(rows) if int(i) not in self._kept]
-        found = dict(zip(new, self._read(new), strict=True)) if new else {}
-        stacked = torch.stack([found[int(i)] if int(i) in found else self._kept[int(i)] for i in rows])
-        more = sum(x.nbytes for x in found.values())
-        if self._bytes + more <= self._LIMIT:
-            self._bytes += more
-            self._kept |= {i: x.clone() for i, x in found.items()}
-        return stacked
+        asked = np.asarray(rows, np.int64)
+        new = np.unique(asked[~self._have[asked]])
+        if len(new):
+            found = self._read(new.tolist())
+            if found[0].nbytes * len(self._have) > self._LIMIT:
+                return found[torch.from_numpy(np.searchsorted(new, asked))]
+            if self._kept is None:
+                self._kept = found.new_empty((len(self._have), *found.shape[1:]))
+            self._kept[torch.from_numpy(new)] = found
+            self._have[new] = True
+        assert self._kept is not None
+        return self._kept[torch.from_numpy(asked)]
 
 
 def _pass(model: VisionModel, layer: Layer, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:

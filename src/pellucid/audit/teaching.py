@@ -28,7 +28,7 @@ from pellucid.errors import ModelError
 from pellucid.models.model import VisionModel
 from pellucid.progress import task
 
-STEPS, LEAST_STEPS = 120, 20  # of a lesson: at most, and fewer teach nothing
+STEPS, LEAST_STEPS = 160, 20  # of a lesson: at most, and fewer teach nothing
 _BATCH = 64
 _RATE, _SCALED, _MOMENTUM, _DECAY = 0.1, 0.01, 0.9, 5e-4  # the second rate: without batch normalisation
 _RISE = 0.1  # share of the steps over which the rate rises; then it falls to nothing, along cosines
@@ -95,7 +95,7 @@ def taught_further(model: VisionModel, lesson: Lesson, seconds: float, steps: in
     own = unwrap(model.module)
     trial, module = copy.deepcopy(own), copy.deepcopy(own)  # before the loan, which changes modes
     with leave_no_trace(own):
-        _taught(model, trial, lesson, 2)
+        _taught(model, trial, lesson, 1)
         one = _clock(lambda: _taught(model, trial, lesson, 2)) / 2
         left = seconds - (time.process_time() - begun)
         fits = math.floor(left / one)

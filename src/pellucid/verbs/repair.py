@@ -40,7 +40,7 @@ def repair(
     *,
     layer: str | None = None,
     keep: str | Path | None = None,
-    seconds: float = 30.0,
+    seconds: float = 35.0,
     seed: int = 0,
 ) -> Repair:
     """Learn anew without the wrong reasons, and prove it on pictures that had no part in it.
