@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from pellucid.language import some
 from pellucid.numerics.proportions import interval, mcnemar
 from pellucid.numerics.statistics import adjusted
 
@@ -112,14 +113,15 @@ class Proof:
         )
         yield f"The worst group now is `{now.label}`, {now.form}: {_share(now.now)} right."
         for t in self.tries:
-            yield f"{'Chosen' if t.chosen else 'Tried'}: {t.way}; its worst group had {t.worst:.0%} right."
+            reached = f"{t.way}; its worst group had {t.worst:.0%} right"
+            yield f"Chosen: {reached}." if t.chosen else f"Tried: {reached}."
         yield from (
             f"`{g.label}` has fallen from {_share(g.before)} to {_share(g.now)}, {g.form}." for g in self.fallen
         )
         if given := self.given_up:
             yield (
-                f"On pictures as they are {len(given)} classes are right less often, since what a part told of them is "
-                f"given up: `{given[0].label}` {_share(given[0].before)} before, {_share(given[0].now)} now."
+                f"What a part told of {some(f'`{g.label}`' for g in given)} is given up; on pictures as they are "
+                f"`{given[0].label}` had {_share(given[0].before)} right before and has {_share(given[0].now)} now."
             )
 
     def table(self) -> list[dict[str, Any]]:

@@ -158,7 +158,7 @@ def last_layer(model: VisionModel, x: Tensor) -> str:
             return name
     raise ModelError(
         "The model's class scores are not the answer of one linear layer to a row of features, so its last layer "
-        "cannot be learned anew: repair it by training on pictures whose wrong evidence is exchanged or hidden."
+        "cannot be learned anew by itself; the whole network can, if there is time for it (seconds=...)."
     )
 
 

@@ -236,7 +236,7 @@ def reread(model: VisionModel, pictures: Pictures, samples: SampleTable, rows: S
 
 
 class Reopened:
-    """`reread` that keeps what it has read, where all is no more than 256 MB: for pictures that are asked for many times.
+    """`reread` that keeps what it has read, where all is no more than 256 MB: for pictures read many times.
 
     Args:
         model, pictures, samples: see `reread`.
