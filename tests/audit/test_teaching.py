@@ -145,6 +145,25 @@ def test_the_steps_are_those_of_nesterov_by_hand():
         torch.testing.assert_close(p.detach().double(), value, atol=1e-6, rtol=1e-5)
 
 
+def test_a_network_that_views_its_activations_learns_too():
+    class Viewing(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.eye, self.last = nn.Conv2d(3, 4, 1), nn.Linear(64, 2)
+
+        def forward(self, x):
+            seen = self.eye(x)
+            return self.last(seen.view(len(seen), -1))
+
+    plain = pl.Preprocess(input_size=(4, 4), mean=(0, 0, 0), std=(1, 1, 1))
+    x, truth = torch.rand(40, 3, 4, 4), np.arange(40) % 2
+    x += torch.from_numpy(truth)[:, None, None, None]
+    again, _ = taught_further(pl.wrap(Viewing().eval(), transform=plain, labels=LABELS), lesson(x, truth), 60)
+    with torch.no_grad():
+        assert (again.module(x).argmax(1).numpy() == truth).mean() > 0.9
+    assert all(p.is_contiguous() for p in again.module.parameters())
+
+
 def test_a_lesson_is_bounded_in_processor_time():
     net = nn.Sequential(nn.Flatten(), nn.Linear(3 * 64 * 64, 200), nn.ReLU(), nn.Linear(200, 2)).eval()
     x, truth = torch.rand(64, 3, 64, 64), np.arange(64) % 2

@@ -95,8 +95,8 @@ def taught_further(model: VisionModel, lesson: Lesson, seconds: float, steps: in
     own = unwrap(model.module)
     trial, module = copy.deepcopy(own), copy.deepcopy(own)  # before the loan, which changes modes
     with leave_no_trace(own):
-        _taught(model, trial, lesson, 1)
-        one = _clock(lambda: _taught(model, trial, lesson, 2)) / 2
+        layout = _layout(model, trial, lesson)
+        one = _clock(lambda: _taught(model, trial, lesson, 2, layout)) / 2
         left = seconds - (time.process_time() - begun)
         fits = math.floor(left / one)
         if fits < min(LEAST_STEPS, steps):
@@ -105,9 +105,19 @@ def taught_further(model: VisionModel, lesson: Lesson, seconds: float, steps: in
                 "processor time (seconds=...)."
             )
         count = min(steps, fits)
-        _taught(model, module, lesson, count, told=True)
+        _taught(model, module, lesson, count, layout, told=True)
     again = VisionModel(module, model.preprocess, model.labels, model.name, {}, model.reading, model.task)
     return again, count
+
+
+def _layout(model: VisionModel, trial: nn.Module, lesson: Lesson) -> torch.memory_format:
+    """Channels last, in which convolutions learn a fifth faster, unless the network views its activations as rows."""
+    try:
+        _taught(model, trial, lesson, 1, torch.channels_last)
+    except (ModelError, RuntimeError):
+        _taught(model, trial, lesson, 1, torch.contiguous_format)
+        return torch.contiguous_format
+    return torch.channels_last
 
 
 def _clock(work: Callable[[], Any]) -> float:
@@ -116,7 +126,15 @@ def _clock(work: Callable[[], Any]) -> float:
     return time.process_time() - begun
 
 
-def _taught(model: VisionModel, module: nn.Module, lesson: Lesson, steps: int, *, told: bool = False) -> None:
+def _taught(
+    model: VisionModel,
+    module: nn.Module,
+    lesson: Lesson,
+    steps: int,
+    layout: torch.memory_format,
+    *,
+    told: bool = False,
+) -> None:
     """The module itself after so many steps; modes and flags of its parts are put back."""
     modes = {part: part.training for part in module.modules()}
     flags = {p: p.requires_grad for p in module.parameters()}
@@ -126,14 +144,14 @@ def _taught(model: VisionModel, module: nn.Module, lesson: Lesson, steps: int, *
     rate = _RATE if any(isinstance(part, _BatchNorm) for part in modes) else _SCALED
     steering = torch.optim.SGD(learns, rate, momentum=_MOMENTUM, weight_decay=_DECAY, nesterov=True)
     weights, truth = (torch.from_numpy(v).to(model.device) for v in (lesson.weights, lesson.truth))
-    module.train()
+    module.train().to(memory_format=layout)
     steering.zero_grad()
     with task("steps", steps if told else 0) as advance:
         for k, (x, some) in zip(range(steps), lesson.batches(), strict=False):
             for group in steering.param_groups:
                 group["lr"] = rate * _risen((k + 1) / steps)
             try:
-                scores = model.reading.class_scores(module(x))
+                scores = model.reading.class_scores(module(x.contiguous(memory_format=layout)))
                 loss = (weights[some] * cross_entropy(scores, truth[some], reduction="none")).mean()
                 loss.backward()  # type: ignore[no-untyped-call]
             except Exception as error:
@@ -141,6 +159,7 @@ def _taught(model: VisionModel, module: nn.Module, lesson: Lesson, steps: int, *
             steering.step()
             steering.zero_grad()
             advance(1 if told else 0)
+    module.to(memory_format=torch.contiguous_format)
     for part, mode in modes.items():
         part.training = mode
     for p, flag in flags.items():

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from pellucid.audit import repair as head
 from pellucid.audit.proof import ProvenGroup, Try
@@ -50,14 +51,19 @@ class Shown:
     labels: Sequence[str]
     seed: int
 
+    def marks(self, models: Sequence[VisionModel]) -> Iterator[tuple[str, NDArray[np.bool_]]]:
+        """Of each form its name, and whether each answer of each model is right, `(models, N)`."""
+        rng = np.random.default_rng(self.seed)
+        for name, show in head.shown(self.opened, self.truth, self.every, self.labels, rng):
+            yield name, head.rights(models, show, self.truth)
+
     def groups(self, before: VisionModel, now: VisionModel) -> list[ProvenGroup]:
         """Each class in each form: whether each model is right."""
-        found, rng = [], np.random.default_rng(self.seed)
-        for name, show in head.shown(self.opened, self.truth, self.every, self.labels, rng):
-            marks = head.rights((before, now), show, self.truth)
-            for k, label in enumerate(self.labels):
-                found.append(ProvenGroup(label, name, *(tuple(row[self.truth == k].tolist()) for row in marks)))
-        return found
+        return [
+            ProvenGroup(label, name, *(tuple(row[self.truth == k].tolist()) for row in marks))
+            for name, marks in self.marks((before, now))
+            for k, label in enumerate(self.labels)
+        ]
 
 
 def ways(
@@ -102,12 +108,12 @@ def _whole(model: VisionModel, taught: Shown, slices: Sequence[Sequence[int]], s
     return Way(again, f"the whole network, in {steps} steps")
 
 
-def chosen(found: Sequence[Way], before: VisionModel, choosing: Shown) -> tuple[Way, list[Try]]:
+def chosen(found: Sequence[Way], choosing: Shown) -> tuple[Way, list[Try]]:
     """The way whose worst group is best, of equal ones that with more right answers; and what each reached."""
-    reached = []
-    for way in found:
-        shares = [g.accuracies[1] for g in choosing.groups(before, way.model)]
-        reached.append((min(shares), float(np.mean(shares))))
-    best = max(range(len(found)), key=lambda k: reached[k])
-    tries = [Try(way.name, reached[k][0], k == best) for k, way in enumerate(found)]
-    return found[best], tries
+    of_class = [choosing.truth == k for k in range(len(choosing.labels))]
+    shares = [  # of each form and class, `(ways,)`
+        marks[:, inside].mean(1) for _, marks in choosing.marks([way.model for way in found]) for inside in of_class
+    ]
+    worst, mean = np.min(shares, 0), np.mean(shares, 0)
+    best = max(range(len(found)), key=lambda k: (worst[k], mean[k]))
+    return found[best], [Try(way.name, float(worst[k]), k == best) for k, way in enumerate(found)]

@@ -40,7 +40,7 @@ def repair(
     *,
     layer: str | None = None,
     keep: str | Path | None = None,
-    seconds: float = 35.0,
+    seconds: float = 30.0,
     seed: int = 0,
 ) -> Repair:
     """Learn anew without the wrong reasons, and prove it on pictures that had no part in it.
@@ -92,7 +92,7 @@ def repair(
     _, others = build(settled, choosing, samples.layer, kept)
     head.require_classes(others.truth, labels, 1)
     choice = Shown(Reopened(settled, choosing, others), others.truth, every, labels, seed + 2)
-    way, tries = chosen(found_ways, settled, choice)
+    way, tries = chosen(found_ways, choice)
     again = way.model
     files = _written(again, home, teaching, choosing, proving)
     if settled.source:
