@@ -12,7 +12,7 @@ import pellucid as pl
 from pellucid.audit import repair as head
 from pellucid.audit.evidence import region_part
 from pellucid.audit.samples import Reopened, reread
-from pellucid.audit.teaching import Lesson, moved, taught_further
+from pellucid.audit.teaching import NetworkLesson, moved, taught_further
 from pellucid.media import read_folder
 
 LABELS = ["dark", "light"]
@@ -117,7 +117,7 @@ def test_without_time_the_last_layer_alone_is_learned_and_that_is_said(lit, tmp_
 
 
 def lesson(x, truth, every=(), weights=None):
-    return Lesson(
+    return NetworkLesson(
         lambda rows: x[list(rows)].clone(), truth, np.ones(len(truth)) if weights is None else weights, every, 3
     )
 

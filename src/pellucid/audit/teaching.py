@@ -38,7 +38,7 @@ Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class Lesson:
+class NetworkLesson:
     """What a network is taught from.
 
     Attributes:
@@ -82,7 +82,9 @@ def moved(x: Tensor, rng: np.random.Generator) -> Tensor:
     return wide[..., y : y + height, z : z + width]
 
 
-def taught_further(model: VisionModel, lesson: Lesson, seconds: float, steps: int = STEPS) -> tuple[VisionModel, int]:
+def taught_further(
+    model: VisionModel, lesson: NetworkLesson, seconds: float, steps: int = STEPS
+) -> tuple[VisionModel, int]:
     """A copy of the model after a lesson of at most `seconds` of processor time, and its steps; the model itself stays.
 
     Stochastic gradients with momentum (Nesterov), at a rate that rises and falls once (Smith 2018). In front of a batch
@@ -110,7 +112,7 @@ def taught_further(model: VisionModel, lesson: Lesson, seconds: float, steps: in
     return again, count
 
 
-def _layout(model: VisionModel, trial: nn.Module, lesson: Lesson) -> torch.memory_format:
+def _layout(model: VisionModel, trial: nn.Module, lesson: NetworkLesson) -> torch.memory_format:
     """Channels last, in which convolutions learn a fifth faster, unless the network views its activations as rows."""
     try:
         _taught(model, trial, lesson, 1, torch.channels_last)
@@ -129,7 +131,7 @@ def _clock(work: Callable[[], Any]) -> float:
 def _taught(
     model: VisionModel,
     module: nn.Module,
-    lesson: Lesson,
+    lesson: NetworkLesson,
     steps: int,
     layout: torch.memory_format,
     *,

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from pellucid.audit import repair as head
 from pellucid.audit.proof import ProvenGroup, Try
 from pellucid.audit.repair import Form, Opener, Rows
-from pellucid.audit.teaching import Lesson, taught_further
+from pellucid.audit.teaching import NetworkLesson, taught_further
 from pellucid.errors import ModelError
 from pellucid.models.model import VisionModel
 
@@ -34,7 +34,7 @@ class Way:
 
 
 @dataclass(frozen=True)
-class Shown:
+class KnownPictures:
     """Pictures of known classes, and the forms in which they are shown.
 
     Attributes:
@@ -67,7 +67,7 @@ class Shown:
 
 
 def ways(
-    model: VisionModel, taught: Shown, slices: Sequence[Sequence[int]], seconds: float
+    model: VisionModel, taught: KnownPictures, slices: Sequence[Sequence[int]], seconds: float
 ) -> tuple[list[Way], list[str]]:
     """Those that can be gone, and why others cannot.
 
@@ -91,7 +91,7 @@ def ways(
     return found, notes
 
 
-def _last_layer(model: VisionModel, taught: Shown, slices: Sequence[Sequence[int]], _seconds: float) -> Way:
+def _last_layer(model: VisionModel, taught: KnownPictures, slices: Sequence[Sequence[int]], _seconds: float) -> Way:
     layer = head.last_layer(model, taught.opened([0]))
     lesson = head.lesson(model, layer, taught.opened, taught.truth, taught.every, slices, taught.labels, taught.seed)
     bias = model.module.get_submodule(layer).bias is not None
@@ -99,16 +99,16 @@ def _last_layer(model: VisionModel, taught: Shown, slices: Sequence[Sequence[int
     return Way(head.repaired(model, layer, weight, shift), "the last layer, on frozen features", layer, strength)
 
 
-def _whole(model: VisionModel, taught: Shown, slices: Sequence[Sequence[int]], seconds: float) -> Way:
+def _whole(model: VisionModel, taught: KnownPictures, slices: Sequence[Sequence[int]], seconds: float) -> Way:
     classes, groups = len(taught.labels), taught.truth
     if all(form.part is None for form in taught.every):  # else errors may be those of parts that now tell nothing
         groups = head.memberships(taught.truth, slices, classes) * classes + taught.truth
-    lesson = Lesson(taught.opened, taught.truth, head.balanced(taught.truth, groups), taught.every, taught.seed)
+    lesson = NetworkLesson(taught.opened, taught.truth, head.balanced(taught.truth, groups), taught.every, taught.seed)
     again, steps = taught_further(model, lesson, seconds)
     return Way(again, f"the whole network, in {steps} steps")
 
 
-def chosen(found: Sequence[Way], choosing: Shown) -> tuple[Way, list[Try]]:
+def chosen(found: Sequence[Way], choosing: KnownPictures) -> tuple[Way, list[Try]]:
     """The way whose worst group is best, of equal ones that with more right answers; and what each reached."""
     of_class = [choosing.truth == k for k in range(len(choosing.labels))]
     shares = [  # of each form and class, `(ways,)`

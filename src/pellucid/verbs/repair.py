@@ -17,7 +17,7 @@ from pellucid.audit.groups import Likeness
 from pellucid.audit.samples import Reopened, build
 from pellucid.audit.slices import SURE, distinct
 from pellucid.audit.truth import unusable
-from pellucid.audit.ways import Shown, chosen, ways
+from pellucid.audit.ways import KnownPictures, chosen, ways
 from pellucid.engine.trace import interruptible
 from pellucid.errors import DataError, ModelError
 from pellucid.keep.files import write_bytes
@@ -87,11 +87,11 @@ def repair(
             "nothing to repair; `pellucid audit` shows all its tests."
         )
     every = head.forms(reasons, tuple(opened([0]).shape[-2:]))  # type: ignore[arg-type]
-    taught = Shown(opened, samples.truth, every, labels, seed)
+    taught = KnownPictures(opened, samples.truth, every, labels, seed)
     found_ways, lacking = ways(settled, taught, [s.members for s in weak], seconds)
     _, others = build(settled, choosing, samples.layer, kept)
     head.require_classes(others.truth, labels, 1)
-    choice = Shown(Reopened(settled, choosing, others), others.truth, every, labels, seed + 2)
+    choice = KnownPictures(Reopened(settled, choosing, others), others.truth, every, labels, seed + 2)
     way, tries = chosen(found_ways, choice)
     again = way.model
     files = _written(again, home, teaching, choosing, proving)
@@ -102,7 +102,7 @@ def repair(
     compared = compare(settled, again, str(files[-1].parent), keep=kept, seed=seed)
     rest = compared.first
     head.require_classes(rest.truth, labels, _PROVES)
-    proof = Shown(Reopened(settled, proving, rest), rest.truth, every, labels, seed + 1)
+    proof = KnownPictures(Reopened(settled, proving, rest), rest.truth, every, labels, seed + 1)
     return Repair(
         model=again,
         layer=way.layer,
