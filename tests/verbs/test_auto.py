@@ -128,7 +128,50 @@ def test_where_none_is_faithful_it_says_so():
         net[4].weight *= 1e-3  # a score that nothing moves
     e = pl.explain(pl.wrap(net.eval(), transform=STRETCH), pixels(64, 64), "auto", 0)
     assert e.quality.verdict != "faithful"
-    assert e.notes[-1].startswith("None of ")
+    assert e.notes[-2].startswith("None of ")
+    assert e.notes[-1].startswith("Nor is rise ")
+
+
+class Switch(nn.Module):
+    """Is it bright at the place, yes or no? No gradient says where that was read."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.features = nn.Conv2d(3, 4, 8, 8)
+        self.head = nn.Linear(4, 2)
+
+    def forward(self, x):
+        told = self.head(self.features(x).mean((2, 3))) * 1e-3
+        bright = (x[:, :, PLACE[0], PLACE[1]].mean((1, 2, 3), keepdim=False) > 0.4).to(x.dtype)
+        return told + torch.stack([4 * bright, torch.full_like(bright, 2.0)], 1)
+
+
+def test_where_no_map_of_a_pass_is_faithful_masks_are_asked():
+    values = scene()
+    values[40:56, 8:24] = 250  # as bright, and not read
+    values[40:56, 40:56] = 250
+    model = pl.wrap(Switch().eval(), transform=STRETCH, labels=("bright", "dark"))
+    e = pl.explain(model, values, "auto", "bright")
+    among = e.record.run["chosen"]["among"]
+    assert (e.method, e.quality.verdict, e.ran.samples) == ("rise", "faithful", 500)
+    assert among[0]["method"] == "rise"
+    assert len(among) > 8
+    alone = pl.explain(model, values, e.ran, "bright").check()[0]
+    assert e.quality.p_value == among[0]["p_value"] == pytest.approx(2 * alone.p_value)  # a second look
+    assert "None of" in e.notes[-1]
+    assert "counts twice" in e.notes[-1]
+    assert e.check() is e.quality
+    assert pl.explain(model, values, "auto", "bright", layer="features").method != "rise"  # a layer was asked for
+
+
+def test_where_masks_do_no_better_it_says_so_too():
+    model = pl.wrap(Switch().eval(), transform=STRETCH, labels=("bright", "dark"))
+    e = pl.explain(model, scene((slice(8, 24), slice(8, 24))), "auto", "bright")  # dark at the place: nothing switches
+    assert e.quality.verdict != "faithful"
+    assert e.method != "rise" or e.quality.verdict == "partly faithful"
+    assert e.record.run["chosen"]["among"][-1]["method"] == "rise"
+    assert e.notes[-1].startswith("Nor is rise")
 
 
 def test_a_black_box_is_explained_by_what_needs_outputs_alone():

@@ -8,7 +8,7 @@ those of shuffled weights; the next one, where they speak against it.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 from pellucid.evaluation.chance import Agreement
@@ -69,6 +69,43 @@ def choose(candidates: Sequence[Sequence[E]]) -> list[E]:
     for e in best:
         e.record.run["chosen"]["passes"] = session.passes - before
     return best
+
+
+def leaves_doubt(e: Explained) -> bool:
+    """Whether what was chosen was measured, and may not be believed wholly."""
+    return e.explained is not None and e.quality is not None and e.quality.verdict not in ("faithful", "unproven")
+
+
+def better_of(best: E, further: E) -> E:
+    """What was chosen among maps, none of them faithful, or one more, if it is believed more.
+
+    It is a second look at the same masked pictures, so its p-value counts twice (Bonferroni).
+    """
+    session = further.session
+    assert session is not None
+    before, tried = session.passes, best.record.run["chosen"]
+    if further.explained is None or diagnose(further.attribution, signed=False) is not None:
+        return best
+    with session.borrowed():
+        found = session.perturbed(further.explained).agreement(further.map()[0])
+    counted = replace(found, p_value=min(1.0, 2 * found.p_value))
+    own = TestedMap(further.method, None, counted)
+    if _believed(counted):
+        further.quality = judged(further, session, _sanity(further, [further], session), sound=True, agreement=counted)
+    passes = tried["passes"] + session.passes - before
+    if further.quality is None or _rank(further) <= _rank(best):
+        best.record.run["chosen"] = {"among": [*tried["among"], own.as_dict()], "passes": passes}
+        best.notes = [*best.notes, f"Nor is {own.said()}, which was asked because of that."]
+        return best
+    further.chosen = True
+    further.record.run["chosen"] = {"among": [own.as_dict(), *tried["among"]], "passes": passes}
+    count = len(tried["among"])
+    further.notes = [
+        *further.notes,
+        f"None of {count} maps of one pass is faithful here, so {own.said()} was asked besides; it is a second look at "
+        "the same masked pictures, so its p-value counts twice.",
+    ]
+    return further
 
 
 def _best(candidates: Sequence[E], sound: Sequence[E], session: Session) -> E:
@@ -143,7 +180,4 @@ def _told(faithful: bool, best: TestedMap, others: Sequence[TestedMap], usual: s
     count, own = len(others) + 1, best.said()
     if faithful:
         return f"Chosen from {count} maps on the same masked pictures, by agreement: {own}, beside {beside}."
-    return (
-        f"None of {count} maps is faithful here, so do not rest on a place in this one, {own}, beside {beside}. "
-        "A method of another kind, such as rise or occlusion, may do better."
-    )
+    return f"None of {count} maps is faithful here, so do not rest on a place in this one, {own}, beside {beside}."

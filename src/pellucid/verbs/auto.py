@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 from pellucid.errors import LayerError, MethodError, PellucidError
-from pellucid.evaluation.choice import choose
+from pellucid.evaluation.choice import better_of, choose, leaves_doubt
 from pellucid.heatmaps import Attribution, Method, get_method
 from pellucid.heatmaps.activations import layers_of
 from pellucid.registry import settings_of
@@ -28,6 +28,7 @@ _USUAL = (
 _FINER = ("hires-cam", "layer-cam", "grad-cam-elementwise", "eigen-grad-cam")  # what holds at shallower layers too
 _AT_THE_INPUT = ("deep-lift",)
 _ELSE = (("input-x-gradient", "saliency"), ("rise",))  # where a model does not open what the others need
+_LAST, _MASKS = "rise", 500  # as many forwards as a check takes at most
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,7 +44,7 @@ class Auto(Method):
     seed: int = 0
     name: ClassVar[str] = "auto"
     needs: ClassVar[str] = "outputs"
-    cost: ClassVar[str] = "1 forward + tail backward, and its check"
+    cost: ClassVar[str] = "1 forward + tail backward, and its check; 500 forwards more where none is faithful"
 
     def candidates(self, job: Job) -> Iterator[list[Method]]:
         """Sets of methods to be measured together, the usual one first; the next set where one cannot be run.
@@ -66,6 +67,13 @@ class Auto(Method):
         for names in _ELSE:
             made = [get_method(name) for name in names]
             yield [replace(m, seed=self.seed) if "seed" in settings_of(m) else m for m in made]  # type: ignore[type-var]
+
+    def last_resort(self) -> Method | None:
+        """What is asked where no map of a pass is faithful: what the model says of masks. None where a layer was named.
+
+        The masked pictures of the check serve it too, so it costs its own masks alone.
+        """
+        return get_method(_LAST, samples=_MASKS, seed=self.seed) if self.layer is None else None
 
     @classmethod
     def run(cls, methods: Sequence[Any], job: Job) -> list[list[Attribution]]:
@@ -101,11 +109,28 @@ def with_candidates(
     raise failure
 
 
-def settled(found: Sequence[Heatmap], stands: Sequence[int]) -> list[Heatmap]:
-    """Of one picture's maps, those of a target after the other: the ones that are shown, in order."""
+def settled(
+    found: Sequence[Heatmap],
+    stands: Sequence[int],
+    asked: Sequence[Method],
+    further: Callable[[Method, int], Heatmap],
+) -> list[Heatmap]:
+    """Of one picture's maps, those of a target after the other: the ones that are shown, in order.
+
+    Args:
+        found: all that were drawn.
+        stands: see `with_candidates`.
+        asked: methods before candidates took the place of `auto`.
+        further: draws the map of another method for the target of a number.
+    """
     rows = [found[i : i + len(stands)] for i in range(0, len(found), len(stands))]
     own = {k: [i for i, stand in enumerate(stands) if stand == k] for k in stands if k >= 0}
     chosen = {k: choose([[row[i] for i in places] for row in rows]) for k, places in own.items()}
+    for k, best in chosen.items():
+        auto = asked[k]
+        last = auto.last_resort() if isinstance(auto, Auto) else None
+        if last is not None and all(rows[0][i].method != last.name for i in own[k]):
+            chosen[k] = [_or_last(e, number, last, further) for number, e in enumerate(best)]
     shown: list[Heatmap] = []
     for number, row in enumerate(rows):
         for i, e in enumerate(row):
@@ -115,3 +140,10 @@ def settled(found: Sequence[Heatmap], stands: Sequence[int]) -> list[Heatmap]:
             elif i == own[k][0]:
                 shown.append(chosen[k][number])
     return shown
+
+
+def _or_last(best: Heatmap, number: int, last: Method, further: Callable[[Method, int], Heatmap]) -> Heatmap:
+    if leaves_doubt(best):
+        with suppress(MethodError, LayerError):
+            return better_of(best, further(last, number))
+    return best

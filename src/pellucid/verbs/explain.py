@@ -233,23 +233,8 @@ def explain_batch(
         yield from _each_as_read(model, items, doubts, methods, targets, seed, memory, weights)
         return
     for i, item in enumerate(found.items):
-        session = Session(found.model, x[i : i + 1], seed, weights)
-        row = torch.tensor([i])
-        maps = [
-            _heatmap(
-                replace(item, remarks=[*item.remarks, *found.said[b][i]]) if found.said[b] else item,
-                session,
-                m,
-                asked.select(row),
-                target.select(row),
-                found.maps[a][b],
-                i,
-                found.predictions[i],
-            )
-            for b, (asked, target) in enumerate(zip(found.named, found.bound, strict=True))
-            for a, m in enumerate(found.methods)
-        ]
-        yield item.source["name"], Heatmaps(settled(maps, found.stands))
+        one = _One(found, i, Session(found.model, x[i : i + 1], seed, weights))
+        yield item.source["name"], Heatmaps(settled(one.maps(), found.stands, found.asked, one.further))
 
 
 def _wants_slopes(methods: Sequence[Method]) -> bool:
@@ -270,13 +255,52 @@ class _Found:
 
     model: VisionModel
     items: list[Prepared]
-    methods: list[Method]
+    asked: list[Method]
+    methods: list[Method]  # that were run, several for one `auto`
     named: list[Target]
     bound: list[Target]
     said: list[list[list[str]]]  # of each target, for each input
     predictions: list[list[Prediction]]
     maps: list[list[Attribution]]  # [method][target]
     stands: list[int]  # of each method, the place of the `auto` that it is a candidate of; -1: of none
+
+
+@dataclass(frozen=True)
+class _One:
+    """One input of a batch that was explained: its maps, and what is asked of it afterwards."""
+
+    found: _Found
+    place: int
+    session: Session
+
+    def maps(self) -> list[Heatmap]:
+        """Those of one target after the other."""
+        count = len(self.found.bound)
+        return [
+            self._map(m, b, found[b], self.place)
+            for b in range(count)
+            for m, found in zip(self.found.methods, self.found.maps, strict=True)
+        ]
+
+    def further(self, method: Method, number: int) -> Heatmap:
+        """One more map, of the target of this number."""
+        target = self.found.bound[number].select(torch.tensor([self.place]))
+        ((attribution,),) = explain_all([method], self.found.model, self.session.x, [target])
+        return self._map(method, number, attribution, 0)
+
+    def _map(self, method: Method, number: int, attribution: Attribution, row: int) -> Heatmap:
+        found, own = self.found, torch.tensor([self.place])
+        item, said = found.items[self.place], found.said[number]
+        return _heatmap(
+            replace(item, remarks=[*item.remarks, *said[self.place]]) if said else item,
+            self.session,
+            method,
+            found.named[number].select(own),
+            found.bound[number].select(own),
+            attribution,
+            row,
+            found.predictions[self.place],
+        )
 
 
 def _found(
@@ -300,12 +324,13 @@ def _found(
     named = [model.bound(for_batch(t, items).placed(geometries), x) for t in targets]
     bound = [model.frozen(t, x, output) for t in named]
     said = [t.remarks(output, model.labels) for t in bound]
+    asked = _by_pathway(methods, model, x)
     ready, stands, maps = with_candidates(
-        _by_pathway(methods, model, x),
+        asked,
         lambda chosen: explain_all(chosen, model, x, bound, memory, ahead),
         lambda: prepare(model, x, bound),
     )
-    return _Found(model, items, ready, named, bound, said, predictions, maps, stands)
+    return _Found(model, items, asked, ready, named, bound, said, predictions, maps, stands)
 
 
 def _each_as_read(
