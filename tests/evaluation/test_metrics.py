@@ -8,7 +8,7 @@ import torch
 
 import pellucid as pl
 from helpers.evaluations import candidate, linear, read, sample, total
-from helpers.nets import noise
+from helpers.nets import MultiLayer, noise
 from pellucid.evaluation.banks import (
     CascadedMaps,
     GroupEffects,
@@ -21,6 +21,7 @@ from pellucid.evaluation.banks import (
 )
 from pellucid.evaluation.metrics import METRICS, as_metrics, located
 from pellucid.evaluation.metrics.located import top_share
+from pellucid.heatmaps import get_method
 from pellucid.numerics.statistics import spearman
 
 
@@ -179,6 +180,21 @@ def test_infidelity_by_hand():
     assert value("infidelity", found) == pytest.approx(1)
     # best scale 8 / 10; the rest 1.2^2 and 0.4^2, over 4
     assert value("infidelity-scaled", found) == pytest.approx((1.44 + 0.16) / 2 / 4)
+
+
+@pytest.mark.parametrize("name", ["integrated-gradients", "feature-ablation"])
+def test_the_attributions_of_captums_net_are_wholly_faithful(name):
+    """At (1, 2, 3) and its parts the first unit is off and the rest are on: each value counts three times."""
+    x = torch.tensor([[[1.0, 2, 3]]])
+    of = sample(x, MultiLayer().eval())
+    settings = {"segments": torch.tensor([[0, 1, 2]])} if name == "feature-ablation" else {}
+    exact = get_method(name, **settings, baseline="zero").attribute(MultiLayer().eval(), x[None], 0)[0].reshape(1, 3)
+    assert exact.tolist() == [pytest.approx([3, 6, 9], abs=1e-4)]
+    blind = torch.tensor([[9.0, 6, 3]])
+    for metric, best in (("infidelity", 0), ("completeness-gap", 0), ("sensitivity-n", 1)):
+        found, other = read(on_zero(metric), of, exact, blind)
+        assert found == pytest.approx(best, abs=1e-4)
+        assert metric == "completeness-gap" or abs(other - best) > 0.1  # the same sum at other places
 
 
 # --- localisation

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from helpers.cases import bright_net
-from helpers.nets import Busy, Sevens, noise, pooled, seeded
+from helpers.nets import Busy, MultiLayer, Sevens, noise, pooled, seeded
 from pellucid.engine.masks import grid_labels
 from pellucid.errors import MethodError
 from pellucid.heatmaps.lime import LIME
@@ -17,22 +17,6 @@ from pellucid.numerics import games
 from pellucid.numerics.games import exact_shapley, owen
 
 ALL = (Shapley, KernelSHAP, Owen, LIME)
-
-
-class MultiLayer(nn.Module):
-    """Captum's `BasicModel_MultiLayer`, over inputs (N, 1, 3)."""
-
-    def __init__(self):
-        super().__init__()
-        self.linear1, self.linear2 = nn.Linear(3, 4), nn.Linear(4, 2)
-        with torch.no_grad():
-            self.linear1.weight.fill_(1)
-            self.linear1.bias.copy_(torch.tensor([-10.0, 1, 1, 1]))
-            self.linear2.weight.fill_(1)
-            self.linear2.bias.copy_(torch.tensor([-1.0, 1]))
-
-    def forward(self, x):
-        return self.linear2(self.linear1(x[:, 0]).relu())
 
 
 @pytest.mark.parametrize("method", [Shapley(), Shapley(samples="exact"), KernelSHAP(samples=6)], ids=repr)

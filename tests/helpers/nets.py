@@ -218,3 +218,19 @@ class Biasless(nn.Module):
         self.first = nn.Conv2d(3, 6, 3, padding=1, bias=False)
         self.second = nn.Conv2d(6, 6, 3, padding=1, bias=False)
         self.fc = nn.Linear(6, 5, bias=False)
+
+
+class MultiLayer(nn.Module):
+    """Captum's `BasicModel_MultiLayer`, over inputs of three values."""
+
+    def __init__(self):
+        super().__init__()
+        self.linear1, self.linear2 = nn.Linear(3, 4), nn.Linear(4, 2)
+        with torch.no_grad():
+            self.linear1.weight.fill_(1)
+            self.linear1.bias.copy_(torch.tensor([-10.0, 1, 1, 1]))
+            self.linear2.weight.fill_(1)
+            self.linear2.bias.copy_(torch.tensor([-1.0, 1]))
+
+    def forward(self, x):
+        return self.linear2(self.linear1(x.flatten(1)).relu())
