@@ -8,7 +8,8 @@ from torch import nn
 import pellucid as pl
 from pellucid.audit.clusters import clusters, common_cells
 from pellucid.audit.evidence import PicturePart, beside, centred, common_parts, region_part, smooth, surroundings
-from pellucid.audit.reasons import _judged, _tried, fixed_marks
+from pellucid.audit.marks import distinct, fixed_marks, moved_marks
+from pellucid.audit.reasons import _judged, _tried
 
 PARTS = {p.kind: p for p in common_parts((24, 32))}
 
@@ -101,7 +102,7 @@ def test_an_exchange_is_measured_as_by_hand():
     x, others = noise(10), 0.2 * noise(10, 1)
     place = torch.zeros(24, 32, dtype=torch.bool)
     place[:6, :6] = True
-    found = _tried(model, region_part("mark", "a mark", place), "first", 0, tuple(range(10)), x, others)
+    found = _tried(model, region_part("mark", "a mark", place), 0, tuple(range(10)), x, others)
     p, q = (torch.sigmoid(4 * v[..., :6, :6].mean((1, 2, 3))).double().numpy() for v in (x, others))
     np.testing.assert_allclose(found.drops, p - q, atol=1e-6)
     np.testing.assert_allclose(found.rises, p - q, atol=1e-6)
@@ -109,7 +110,7 @@ def test_an_exchange_is_measured_as_by_hand():
     assert reason.relied
     assert (reason.drop, reason.rest) == pytest.approx(((p - q).mean(), q.mean()), abs=1e-6)
     elsewhere = region_part("mark", "a mark", place.flip(1))
-    nothing = _tried(model, elsewhere, "first", 0, (), x, others)
+    nothing = _tried(model, elsewhere, 0, (), x, others)
     assert not nothing.drops.any()
     assert nothing.p == 1
     assert not _judged([nothing], [1.0])[0].relied
@@ -127,6 +128,73 @@ def test_a_mark_is_what_is_the_same_in_all_and_not_in_others():
     assert fixed_marks(everywhere, noise(30, 2), others) == []
     x[:] = 1.0  # all of the picture is no mark
     assert fixed_marks(everywhere, x, others) == []
+
+
+@pytest.mark.parametrize("reach", [1, 2])
+def test_a_mark_that_moves_by_a_pixel_or_two_is_found_with_its_room(reach):
+    """Of no place in it all pictures hold the same, and a mark that stays is found as it is."""
+    x, others, rng = noise(40, size=(32, 32)), noise(40, 1, size=(32, 32)), np.random.default_rng(0)
+    for i, (y, z) in enumerate(rng.integers(-reach, reach + 1, (40, 2)).tolist()):
+        x[i, :, 6 + y : 11 + y, 20 + z : 25 + z] = 2.0
+    region = torch.zeros(32, 32, dtype=torch.bool)
+    region[3:14, 17:28] = True
+    assert fixed_marks(region, x, others) == []
+    (room,) = moved_marks(region, x, others)
+    assert room.nonzero().amin(0).tolist() == [6 - reach, 20 - reach]
+    assert room.nonzero().amax(0).tolist() == [10 + reach, 24 + reach]
+    assert moved_marks(region, noise(40, 2, size=(32, 32)), others) == []
+    assert moved_marks(torch.ones(32, 32, dtype=torch.bool), x, others) == []
+
+
+def test_what_differs_from_picture_to_picture_is_no_mark_that_moves():
+    """Squares of several sizes and greys near one place, as objects are."""
+    x, others, rng = noise(40, size=(32, 32)), noise(40, 1, size=(32, 32)), np.random.default_rng(0)
+    for i in range(40):
+        y, z, side = 12 + rng.integers(-2, 3), 12 + rng.integers(-2, 3), rng.integers(5, 9)
+        x[i, :, y : y + side, z : z + side] = float(rng.uniform(1, 2))
+    region = torch.zeros(32, 32, dtype=torch.bool)
+    region[8:24, 8:24] = True
+    assert moved_marks(region, x, others) == []
+
+
+def test_marks_that_are_nearly_one_are_tested_once():
+    first, second, apart = (torch.zeros(8, 8, dtype=torch.bool) for _ in range(3))
+    first[:4, :4] = second[:4, :3] = apart[4:, 4:] = True
+    assert [m is first for m in distinct([first, second], [])] == [True]
+    assert distinct([second], [first]) == []
+    assert distinct([apart], [first])[0] is apart
+
+
+class Lamps(nn.Module):
+    """Each class's logit is 6 times the light of its own corner; of two lamps at once the second is believed."""
+
+    def forward(self, x):
+        first, second = (x[..., place, :4].mean((1, 2, 3)) for place in (slice(4), slice(-4, None)))
+        return torch.stack([6 * first * (1 - second), 6 * second, 0 * first + 1], 1)
+
+
+def test_a_mark_is_given_to_pictures_whose_own_is_taken_away():
+    """Given the first lamp, pictures of the second class still follow their own: as a picture with both would."""
+    model = pl.wrap(
+        Lamps(), transform=pl.Preprocess(input_size=(24, 24), mean=(0,) * 3, std=(1,) * 3), scores="softmax"
+    )
+    x, others = 0.1 * noise(20, size=(24, 24)), 0.1 * noise(20, 1, size=(24, 24))
+    x[..., :4, :4] = others[..., -4:, :4] = 1.0
+    place = torch.zeros(24, 24, dtype=torch.bool)
+    place[:4, :4] = True
+    part = region_part("mark", "a mark", place)
+    plain = _tried(model, part, 0, (), x, others)
+    assert plain.rises.mean() < 0.02
+    bared = others.clone()
+    bared[..., -4:, :4] = x[..., -4:, :4]
+    found = _tried(model, part, 0, (), x, others, bared=bared)
+    np.testing.assert_allclose(found.drops, plain.drops)
+    with torch.no_grad():
+        both = bared.clone()
+        both[..., :4, :4] = 1.0
+        by_hand = (model.module(both).softmax(1) - model.module(bared).softmax(1))[:, 0].double().numpy()
+    np.testing.assert_allclose(found.rises, by_hand, atol=1e-6)
+    assert found.rises.mean() > 0.5
 
 
 def test_the_core_of_an_object_is_no_mark():
@@ -162,11 +230,11 @@ def test_an_exchange_that_harms_whoever_gives_the_part_is_no_reason():
     place = torch.zeros(24, 32, dtype=torch.bool)
     place[:6, :6] = True
     harmful = PicturePart("texture", "fine texture", lambda a, _b: torch.where(place, 1 - a, a))
-    found = _tried(model, harmful, "first", 0, (), x, others)
+    found = _tried(model, harmful, 0, (), x, others)
     assert min(found.drops.mean(), found.rises.mean()) > 0.1
     assert found.carried > found.rest
     assert not _judged([found], [found.p])[0].relied
-    honest = _tried(model, region_part("texture", "fine texture", place), "first", 0, (), x, others)
+    honest = _tried(model, region_part("texture", "fine texture", place), 0, (), x, others)
     assert _judged([honest], [honest.p])[0].relied
 
     def p(v):

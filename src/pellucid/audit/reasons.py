@@ -9,14 +9,13 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.ndimage import binary_dilation
-from scipy.ndimage import label as joined
 from scipy.stats import ttest_1samp
 from torch import Tensor
 from torch.nn.functional import interpolate
 
 from pellucid.audit.clusters import clusters, common_cells
 from pellucid.audit.evidence import PicturePart, beside, centred, common_parts, region_part
+from pellucid.audit.marks import distinct, fixed_marks, moved_marks
 from pellucid.audit.moments import BACKWARDS, of_clips, telling_moment
 from pellucid.audit.samples import SampleTable
 from pellucid.engine import leave_no_trace, unwrap
@@ -26,12 +25,10 @@ from pellucid.progress import task
 
 LEAST = 8  # pictures of a class, and of others: fewer prove nothing
 PAIRS = 40  # pictures of a class that are exchanged with others
+_TAKERS = 2 * PAIRS  # pictures of others that are given a mark, which is the same in all that give it
 _EFFECT = 0.1  # of the class's probability, that must leave and come
 _LEVEL = 0.01  # of all tests together
-_FIXED = 0.8  # share of a region's difference from other classes that is the same in all pictures of this one
-_EDGE = 0.1  # of a mark's difference from other classes, that may be left right beside it
 _LEFT = 0.12  # of what a broader part does: up to which it is nothing but the marks that were left in place
-_MARKS = 3  # pieces that are tried of a region
 _MAIN = 0.7  # share of the largest effect from which on the more specific part is named
 _ORDER = ("mark", "frame", "order", "border", "background", "colour", "texture")
 
@@ -55,6 +52,7 @@ class Reliance:
         relied: whether the class rests on it.
         region: `(H, W)`, where it lies, as shares of the input's size; None where it has no place.
         members: samples of its cluster; all of the class for parts that any picture has.
+        bared: whether pictures of other classes were given it in place of their own marks.
     """
 
     label: str
@@ -70,16 +68,29 @@ class Reliance:
     relied: bool
     region: NDArray[np.bool_] | None = None
     members: tuple[int, ...] = ()
+    bared: bool = False
 
     @property
     def line(self) -> str:
         """The verdict in words."""
         chance = "p < 0.001" if self.p < 0.001 else f"p = {self.p:.2g}"
         effect = f"{self.drop:.2f} [{self.low:.2f}, {self.high:.2f}]"
+        if not self.relied and self.bared:
+            return (
+                f"`{self.label}` is not shown to rest on {self.name}: exchanging it lowers the class by {effect}, and "
+                f"giving it to pictures of other classes, whose own marks are first taken away, raises it by "
+                f"{self.rise:.2f} ({chance})"
+            )
         if not self.relied:
             return (
                 f"`{self.label}` is not shown to rest on {self.name}: exchanging it lowers the class by {effect}, and "
                 f"giving it to pictures of other classes raises it by {self.rise:.2f} ({chance})"
+            )
+        if self.bared:
+            return (
+                f"`{self.label}` rests on {self.name}: exchanging it for that of other classes lowers the class by "
+                f"{effect}, and giving it to their pictures, whose own marks are first taken away, raises it by "
+                f"{self.rise:.2f} ({chance})"
             )
         if self.kind == "order":
             return (
@@ -101,6 +112,7 @@ class _Tried:
             where nothing of the other class comes in; None where the exchange does too little to ask.
         c: number of the class.
         pairs: samples of the class, and those of others that they were exchanged with.
+        bared: whether those of others were without their own marks when the part was given to them.
     """
 
     label: str
@@ -113,6 +125,7 @@ class _Tried:
     lasting: tuple[NDArray[np.float64], NDArray[np.float64]] | None = None
     c: int = 0
     pairs: tuple[NDArray[np.int64], NDArray[np.int64]] | None = None
+    bared: bool = False
 
     @property
     def effects(self) -> tuple[NDArray[np.float64], ...]:
@@ -156,11 +169,40 @@ def find(model: VisionModel, samples: SampleTable, opened: Opener, seed: int = 0
             for c in classes:
                 tried += _of_class(model, samples, opened, c, rng)
                 advance(1)
-        tried = _beside_marks(model, tried, opened)
+        tried = _beside_marks(model, _without_rivals(model, samples, tried, opened), opened)
     if not tried:
         return []
     p = adjusted([t.p for t in tried], "holm")
     return _judged(tried, [float(v) for v in p])
+
+
+def _without_rivals(model: VisionModel, samples: SampleTable, tried: list[_Tried], opened: Opener) -> list[_Tried]:
+    """The tests of marks, each given to pictures whose own class's marks are taken away.
+
+    Where classes have their marks at different places, a picture that is given another's still holds its own, and the
+    answer would stay with that. So its own are first exchanged too, and the rise counted from there.
+    """
+    own: dict[int, Tensor] = {}
+    for t in tried:
+        place = t.part.region
+        if t.part.kind == "mark" and place is not None and t.drops.mean() >= _EFFECT and _above(t.drops) < _LEVEL:
+            own[t.c] = place | own.get(t.c, place)
+
+    def again(t: _Tried) -> _Tried:
+        place = t.part.region
+        if t.pairs is None or t.part.kind != "mark" or place is None or t.drops.mean() < _EFFECT:
+            return t
+        nothing = torch.zeros_like(place)
+        rivals = torch.stack([own.get(int(c), nothing) for c in samples.answers[t.pairs[1]]]) & ~place
+        if not rivals.any():
+            return t
+        x, others = (opened(rows.tolist()) for rows in t.pairs)
+        there = rivals.to(x.device).reshape(len(others), *(1,) * (x.ndim - 3), *rivals.shape[1:])
+        bared = torch.where(there, _in_turn(x, len(others)), others)
+        found = _tried(model, t.part, t.c, t.members, x, others, bared=bared)
+        return replace(found, pairs=t.pairs, bared=True)
+
+    return [again(t) for t in tried]
 
 
 def _beside_marks(model: VisionModel, tried: list[_Tried], opened: Opener) -> list[_Tried]:
@@ -179,7 +221,7 @@ def _beside_marks(model: VisionModel, tried: list[_Tried], opened: Opener) -> li
         if t.pairs is None or t.part.kind == "mark" or not t.part.given or not _moves(t, t.p):
             return t
         x, others = (opened(rows.tolist()) for rows in t.pairs)
-        left = _tried(model, beside(t.part, held), t.label, t.c, t.members, x, others)
+        left = _tried(model, beside(t.part, held), t.c, t.members, x, others)
         return replace(left, pairs=t.pairs) if left.moved < _LEFT * t.moved else t
 
     return [again(t) for t in tried]
@@ -192,7 +234,6 @@ def _of_class(
     others = np.flatnonzero((samples.answers != c) & ~samples.wrong)
     if len(others) < LEAST:
         return []
-    label = model.label(c)
     chosen = rng.choice(mine, min(PAIRS, len(mine)), replace=False)
     donors = rng.choice(others, len(chosen), replace=len(others) < len(chosen))
     x, d = opened(chosen.tolist()), opened(donors.tolist())
@@ -202,9 +243,9 @@ def _of_class(
     if x.ndim == 5:
         parts = [*map(of_clips, parts), BACKWARDS]
     before = _untouched(model, x, d, c)
-    found = [_tried(model, p, label, c, every, x, d, before) for p in parts]
+    found = [_tried(model, p, c, every, x, d, before) for p in parts]
     if x.ndim == 5:
-        found.append(_moment_tried(model, label, c, every, x, d, before))
+        found.append(_moment_tried(model, c, every, x, d, before))
     found = [replace(t, pairs=(chosen[-len(t.drops) :], donors[-len(t.drops) :])) for t in found]
     seen: list[Tensor] = []
     for members in clusters(samples.maps[mine], seed=0):
@@ -212,20 +253,25 @@ def _of_class(
         if len(own) < LEAST:
             continue
         some = rng.choice(own, min(PAIRS, len(own)), replace=False)
-        others_ = rng.choice(others, len(some), replace=len(others) < len(some))
+        count = max(len(some), min(_TAKERS, len(others)))
+        others_ = rng.choice(others, count, replace=len(others) < count)
         y, e = opened(some.tolist()), opened(others_.tolist())
         for cells in common_cells(samples.maps[own]):
             region = _spread(cells, size)
-            marks = [m for m in fixed_marks(region, y, e) if not any((m == k).all() for k in seen)]
+            fixed = fixed_marks(region, y, e)
+            marks = distinct(fixed or moved_marks(region, y, e), seen)
             seen += marks
             for mark in marks:
-                part = region_part("mark", f"a fixed mark at the {centred(mark)}", mark)
-                found.append(_tried(model, part, label, c, tuple(int(i) for i in own), y, e))
+                place = centred(mark)
+                name = f"a fixed mark at the {place}" if fixed else f"a mark near the {place}"
+                part = region_part("mark", name, mark)
+                t = _tried(model, part, c, tuple(int(i) for i in own), y, e)
+                found.append(replace(t, pairs=(some, others_)))
     return found
 
 
 def _moment_tried(
-    model: VisionModel, label: str, c: int, members: tuple[int, ...], x: Tensor, others: Tensor, untouched: Untouched
+    model: VisionModel, c: int, members: tuple[int, ...], x: Tensor, others: Tensor, untouched: Untouched
 ) -> _Tried:
     """The moment that tells most in one half of the clips, exchanged in the other half."""
     half = len(x) // 2
@@ -234,7 +280,7 @@ def _moment_tried(
     def fall(part: PicturePart) -> float:
         return float(usual - _probability(model, part.exchange(x[:half], others[:half]), c).mean())
 
-    return _tried(model, telling_moment(fall, x.shape[2]), label, c, members, x[half:], others[half:], rest)
+    return _tried(model, telling_moment(fall, x.shape[2]), c, members, x[half:], others[half:], rest)
 
 
 def _has_colour(x: Tensor) -> bool:
@@ -247,56 +293,35 @@ def _spread(cells: NDArray[np.bool_], size: tuple[int, int]) -> Tensor:
     return grown
 
 
-def fixed_marks(region: Tensor, x: Tensor, others: Tensor) -> list[Tensor]:
-    """The marks in a region, each `(H, W)`: places at which pictures `x` all hold the same, and others do not.
-
-    What is the same in a class and lies at one place is no object that was photographed. Of the square deviation of
-    the class from the mean of the others, at least 0.8 is that of its mean. And a mark has an edge: beside it the class
-    is like the others, within a tenth. The core of an object that lies at about the same place in some pictures has
-    none. The largest three that are no larger than a seventh of the picture.
-    """
-    if x.ndim == 5:  # clips: what stays in all frames
-        x, others = x.mean(2), others.mean(2)
-    mean, usual = x.mean(0), others.mean(0)
-    away = (x - usual).square().sum(1).mean(0)
-    same = (mean - usual).square().sum(0)
-    spread = others.var(0).sum(0).mean().clamp(min=1e-9)
-    inside = region.to(x.device) & (same >= _FIXED * away) & (away > 0.05 * spread)
-    pieces, count = joined(inside.cpu().numpy(), np.ones((3, 3)))
-    sizes = np.bincount(pieces.ravel(), minlength=count + 1)[1:]
-    order = [int(k) for k in np.argsort(-sizes, kind="stable")[:_MARKS] if 4 <= sizes[k] <= 0.15 * pieces.size]
-    differs = same.cpu().numpy()
-    found = [pieces == k + 1 for k in order]
-    return [torch.from_numpy(piece) for piece in found if _has_edge(piece, differs)]
-
-
-def _has_edge(piece: NDArray[np.bool_], differs: NDArray[np.float32]) -> bool:
-    """Whether two pixels beside a piece the class differs from others by less than a tenth of what it does inside."""
-    around = binary_dilation(piece, np.ones((3, 3)), iterations=2) & ~piece
-    return float(differs[around].mean()) < _EDGE * float(differs[piece].mean())
-
-
 Untouched = tuple[NDArray[np.float64], NDArray[np.float64]]
 """The class's probability of pictures and of others, before anything is exchanged."""
 
 
 @torch.no_grad()
 def _tried(
-    model: VisionModel, part: PicturePart, label: str, c: int, members: tuple[int, ...], x: Tensor, others: Tensor,
-    untouched: Untouched | None = None,
+    model: VisionModel, part: PicturePart, c: int, members: tuple[int, ...], x: Tensor, others: Tensor,
+    untouched: Untouched | None = None, bared: Tensor | None = None,
 ) -> _Tried:  # fmt: skip
     """The part exchanged between pictures of the class and others; where that does much, among each side too.
 
-    An exchange may harm a picture whoever gives the part, and a harmed picture has a favourite class.
+    An exchange may harm a picture whoever gives the part, and a harmed picture has a favourite class. `bared`: the
+    others as they are when the part is given to them, where that is not as they were. Where they are more than `x`,
+    the first take part in both exchanges, and those of `x` give in turn.
     """
-    lost, given = part.exchange(x, others), part.exchange(others, x)
-    before, usual = untouched or _untouched(model, x, others, c)
+    taking = others if bared is None else bared
+    lost, given = part.exchange(x, others[: len(x)]), part.exchange(taking, _in_turn(x, len(taking)))
+    before, usual = untouched or _untouched(model, x, taking, c)
     without, carried = (_probability(model, pictures, c) for pictures in (lost, given))
     drops, rises, lasting = before - without, carried - usual, None
     if part.given and min(drops.mean(), rises.mean()) >= _EFFECT:
-        same = [_probability(model, part.exchange(side, side.roll(1, 0)), c) for side in (x, others)]
+        same = [_probability(model, part.exchange(a, b.roll(1, 0)), c) for a, b in ((x, x), (taking, others))]
         lasting = same[0] - without, carried - same[1]
-    return _Tried(label, part, members, drops, rises, float(carried.mean()), float(without.mean()), lasting, c)
+    return _Tried(model.label(c), part, members, drops, rises, float(carried.mean()), float(without.mean()), lasting, c)
+
+
+def _in_turn(x: Tensor, count: int) -> Tensor:
+    """As many pictures, those of `x` over and over."""
+    return x[torch.arange(count, device=x.device) % len(x)]
 
 
 def _untouched(model: VisionModel, x: Tensor, others: Tensor, c: int) -> Untouched:
@@ -340,5 +365,5 @@ def _reason(t: _Tried, p: float, *, relied: bool) -> Reliance:
     region = None if t.part.region is None else t.part.region.numpy()
     return Reliance(
         t.label, t.part.kind, t.part.name, mean, low, high, float(t.rises.mean()), t.rest, p, len(t.drops), relied,
-        region, t.members,
+        region, t.members, t.bared,
     )  # fmt: skip
