@@ -1,5 +1,7 @@
 """Exchanges of parts against values by hand."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -9,7 +11,7 @@ import pellucid as pl
 from pellucid.audit.clusters import clusters, common_cells
 from pellucid.audit.evidence import PicturePart, beside, centred, common_parts, region_part, smooth, surroundings
 from pellucid.audit.marks import distinct, fixed_marks, moved_marks
-from pellucid.audit.reasons import _judged, _tried
+from pellucid.audit.reasons import _judged, _Tried, _tried
 
 PARTS = {p.kind: p for p in common_parts((24, 32))}
 
@@ -242,3 +244,15 @@ def test_an_exchange_that_harms_whoever_gives_the_part_is_no_reason():
 
     np.testing.assert_allclose(honest.lasting[0], p(x.roll(1, 0)) - p(others), atol=1e-6)
     np.testing.assert_allclose(honest.lasting[1], p(x) - p(others.roll(1, 0)), atol=1e-6)
+
+
+def test_a_part_that_explains_the_fall_and_not_the_rise_is_not_named_for_the_broader_one():
+    """A frame is part of a background that tells: pictures that get it fall, and few of others come."""
+    rng = np.random.default_rng(0)
+    tried = [
+        _Tried("first", PARTS[kind], (), fall + rng.normal(0, 0.05, 40), rise + rng.normal(0, 0.05, 40), 0.6, 0.1)
+        for kind, fall, rise in (("background", 0.9, 0.62), ("border", 0.7, 0.26))
+    ]
+    assert [r.kind for r in _judged(tried, [0.0, 0.0]) if r.relied] == ["background"]
+    frame = replace(tried[1], rises=tried[1].rises + 0.3)
+    assert [r.kind for r in _judged([tried[0], frame], [0.0, 0.0]) if r.relied] == ["border"]

@@ -29,7 +29,7 @@ _TAKERS = 2 * PAIRS  # pictures of others that are given a mark, which is the sa
 _EFFECT = 0.1  # of the class's probability, that must leave and come
 _LEVEL = 0.01  # of all tests together
 _LEFT = 0.12  # of what a broader part does: up to which it is nothing but the marks that were left in place
-_MAIN = 0.7  # share of the largest effect from which on the more specific part is named
+_MAIN = 0.7  # share of the largest effect, fall and rise together, from which on the more specific part is named
 _ORDER = ("mark", "frame", "order", "border", "background", "colour", "texture")
 
 Opener = Callable[[Sequence[int]], Tensor]
@@ -344,10 +344,10 @@ def _judged(tried: Sequence[_Tried], p: Sequence[float]) -> list[Reliance]:
     for label in dict.fromkeys(t.label for t in tried):
         rows = [(t, q) for t, q in zip(tried, p, strict=True) if t.label == label]
         moved = [t for t, q in rows if _moves(t, q)]
-        most = max((float(t.drops.mean()) for t in moved), default=math.inf)
+        most = max((t.moved for t in moved), default=math.inf)
         named = min(
-            (t for t in moved if t.drops.mean() >= _MAIN * most),
-            key=lambda t: (_ORDER.index(t.part.kind), -float(t.drops.mean())),
+            (t for t in moved if t.moved >= _MAIN * most),
+            key=lambda t: (_ORDER.index(t.part.kind), -t.moved),
             default=None,
         )
         found += [_reason(t, q, relied=t is named) for t, q in rows]
