@@ -8,12 +8,13 @@ from benchmarks import reliances
 from benchmarks.reliances import CAUSES, CLASSES, trained, world
 
 import pellucid as pl
-from helpers.audits import saved, table
+from helpers.audits import resumed, saved, table
 from pellucid.audit.review import duplicates, mislabelled, review, undoubted
 from pellucid.audit.samples import arrays, build
 from pellucid.audit.truth import class_numbers, shortcomings
 from pellucid.cli import main
 from pellucid.errors import DataError, MediaError, ModelError
+from pellucid.models import model as model_room
 
 
 @pytest.fixture(scope="module")
@@ -84,6 +85,23 @@ def test_a_run_that_was_cut_goes_on_and_finds_the_same(marked, tmp_path):
     for name, value in arrays(whole).items():
         np.testing.assert_array_equal(arrays(again)[name], value, err_msg=name)
     assert [f for f in kept if f.stat().st_mtime_ns != before[f]] == [kept[0]]
+
+
+def test_an_audit_that_was_cut_goes_on_and_finds_the_same(marked, tmp_path, monkeypatch):
+    """Passes of the exchanges are run again; of the table those that were cut off, and the damaged one."""
+    monkeypatch.setattr(model_room, "default_batch", lambda *_: 10)
+    weights = {name: value.clone() for name, value in marked.module.state_dict().items()}
+
+    def made():
+        module = reliances.net()
+        module.load_state_dict(weights)
+        return pl.wrap(module.eval(), transform=marked.preprocess, labels=list(CLASSES), scores="softmax")
+
+    folder = saved(world("mark", 160), tmp_path / "pictures")
+    whole = pl.audit(made(), folder)
+    assert whole.wrong_reasons
+    _, seen = resumed(pl.audit, made, (folder,), whole, tmp_path / "kept", files=16, batch=10)
+    assert max(seen) <= 10
 
 
 def test_a_row_costs_one_forward_and_one_backward(marked):

@@ -1,9 +1,11 @@
 """What audits are tested on: a table of samples as drawn, and pictures in folders of classes."""
 
 import numpy as np
+import pytest
 from PIL import Image
 
-from pellucid.audit.samples import GRID, SampleTable
+import pellucid as pl
+from pellucid.audit.samples import GRID, SampleTable, arrays
 
 
 def table(count=40, seed=0):
@@ -32,24 +34,55 @@ def saved(data, folder, labelled=True):
     return folder
 
 
-def resumed(audit, made, given, whole, folder):
-    """An audit of 80 pictures, cut after 50 of which one row is damaged, goes on and finds the same as the whole one.
+def resumed(audit, made, given, whole, folder, files=80, batch=1):
+    """An audit that is cut when five eighths of its files are kept, and one is damaged, goes on and finds the same.
+
+    Args:
+        made: the model, anew.
+        given: what `audit` takes besides.
+        whole: what it finds uncut.
+        files: that are kept in all, each of `batch` pictures.
 
     Returns:
         The model that went on, and how many pictures it has seen in each of its passes.
     """
-    audit(made(), *given, keep=folder)
-    kept = sorted(folder.rglob("*.npz"))
-    assert len(kept) == 80
-    for file in kept[:30]:
-        file.unlink()
-    kept[40].write_bytes(b"damaged")
-    model, seen = made(), []
-    model.module.register_forward_hook(lambda m, x, y: seen.append(len(x[0])))
+    cut = 5 * files // 8
+
+    def kept():
+        return sorted(folder.rglob("*.npz"))
+
+    def stop(_module, _given, _output):
+        if len(kept()) == cut:
+            raise KeyboardInterrupt
+
+    def counted():
+        model, seen = made(), []
+        model.module.register_forward_hook(lambda m, x, y: seen.append(len(x[0])))
+        return model, seen
+
+    broken = made()
+    broken.module.register_forward_hook(stop)
+    with pytest.raises(KeyboardInterrupt):
+        audit(broken, *given, keep=folder)
+    assert len(kept()) == cut
+    kept()[cut // 2].write_bytes(b"damaged")
+    model, seen = counted()
     again = audit(model, *given, keep=folder)
-    assert sum(seen) == 31
+    assert len(kept()) == files
+    idle, always = counted()
+    audit(idle, *given, keep=folder)
+    assert sum(seen) == sum(always) + (files - cut + 1) * batch
     assert again.notes == whole.notes
     assert [s.line for s in again.slices] == [s.line for s in whole.slices]
-    for name, value in whole.table.arrays().items():
-        np.testing.assert_array_equal(again.table.arrays()[name], value, err_msg=name)
+    assert list(again.lines()) == list(whole.lines())
+    assert again.csv() == whole.csv()
+    again.record = whole.record  # which tells when it was
+    assert again.html() == whole.html()
+    for name, value in values(whole).items():
+        np.testing.assert_array_equal(values(again)[name], value, err_msg=name)
     return model, seen
+
+
+def values(found):
+    """The arrays that an audit rests on, by name."""
+    return arrays(found.samples) if isinstance(found, pl.Audit) else found.table.arrays()
