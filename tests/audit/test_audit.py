@@ -1,11 +1,16 @@
 """Audits of small networks with planted reasons, of planted faults of data, and of bad input."""
 
+import base64
+import io
 import json
+import re
 
 import numpy as np
 import pytest
+import torch
 from benchmarks import reliances
 from benchmarks.reliances import CAUSES, CLASSES, trained, world
+from PIL import Image
 
 import pellucid as pl
 from helpers.audits import resumed, saved, table
@@ -284,3 +289,37 @@ def test_planted_reasons_are_named_with_the_right_cause(cause):
 def test_clean_networks_are_left_alone():
     named = [r.line for seed in range(4) for r in pl.audit(trained(None, seed), world(None, 240, seed)).wrong_reasons]
     assert named == []
+
+
+def test_pictures_are_shown_undistorted_with_what_colours_mean_and_which_file_it_is(tmp_path):
+    """Of pictures three times as wide as high, seen whole, each is shown so; in the summary, coverage is told."""
+    rng = np.random.default_rng(0)
+    for i in range(30):
+        home = tmp_path / "wide" / CLASSES[i % 3]
+        home.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(rng.integers(0, 256, (40, 120, 3)).astype(np.uint8)).save(home / f"wide {i}.png")
+    look = pl.Preprocess(input_size=(32, 32), resize=(32, 32), fit="exact", mean=(0.5,) * 3, std=(1.0,) * 3)
+    torch.manual_seed(0)
+    found = pl.audit(pl.wrap(reliances.net().eval(), transform=look, labels=list(CLASSES)), tmp_path / "wide")
+    page = found.html()
+    shown = [Image.open(io.BytesIO(base64.b64decode(d))) for d in re.findall(r'data:image/jpeg;base64,([^"]+)', page)]
+    assert len(shown) >= 12
+    assert {image.size for image in shown} == {(112, 37)}
+    assert "red speaks for it, blue against it" in page
+    assert re.search(r"<small title=\"[^\"]*wide/[a-z]+/wide \d+\.png\">wide \d+\.png</small>", page)
+    (told,) = (line for line in found.lines() if "answers are right" in line)
+    assert re.fullmatch(r"[\d.]+% of 30 answers are right \[[\d.]+%, [\d.]+%\]\.", told)
+
+
+def test_what_could_not_be_tested_is_said(marked):
+    """Of classes with too few pictures nothing is said to be clean; without errors no slice is said to be absent."""
+    data = world("mark", 120)
+    few = np.flatnonzero((data.labels != 2) | (np.cumsum(data.labels == 2) <= 4))
+    data.pixels, data.labels = data.pixels[few], data.labels[few]
+    found = pl.audit(marked, data)
+    assert {r.label for r in found.reasons} == set(CLASSES[:2])
+    assert any(line.startswith("Only 2 of the 3 classes that were answered could be tested") for line in found.lines())
+    data.labels = found.samples.answers
+    lines = list(pl.audit(marked, data).lines())
+    assert "No answer is wrong, so there is no slice to look for." in lines
+    assert not any("beyond chance" in line for line in lines)

@@ -11,11 +11,13 @@ from pellucid.audit.cases import Case
 from pellucid.audit.failures import LEAST, FailureScore
 from pellucid.audit.objects import on_object
 from pellucid.audit.odd import OddPictures
+from pellucid.audit.reasons import LEAST as ENOUGH
 from pellucid.audit.reasons import Reliance
 from pellucid.audit.review import Review
 from pellucid.audit.samples import PROPERTIES, SampleTable
 from pellucid.audit.slices import WeakSlice, sure, told
 from pellucid.explanation import Brief, Record
+from pellucid.numerics.proportions import interval
 
 
 @dataclass(repr=False)
@@ -70,7 +72,8 @@ class Findings(Brief):
         r = self.review
         known = int(self.samples.known.sum())
         if known:
-            yield f"{r.accuracy:.1%} of {known} answers are right."
+            low, high = interval(known - int(self.samples.wrong.sum()), known)
+            yield f"{r.accuracy:.1%} of {known} answers are right [{low:.1%}, {high:.1%}]."
         if r.calibration is not None:
             c = r.calibration
             yield f"Calibration error {c.error:.1%} [{c.low:.1%}, {c.high:.1%}]."
@@ -96,10 +99,22 @@ class Findings(Brief):
                 if tested
                 else "Too few pictures of any class to test what the answers rest on."
             )
+        tested, answered = len({r.label for r in self.reasons}), len(np.unique(self.samples.answers))
+        if 0 < tested < answered:
+            yield (
+                f"Only {tested} of the {answered} classes that were answered could be tested for that: a class needs "
+                f"{ENOUGH} pictures."
+            )
         weak = self.sure_slices
         yield from told(weak)
         if known and not weak:
-            yield "No slice errs more often than the rest beyond chance."
+            yield (
+                "No answer is wrong, so there is no slice to look for."
+                if not self.samples.wrong.any()
+                else "No slice errs more often than the rest beyond chance."
+                if self.slices
+                else "Too few answers to test any slice."
+            )
         for confusion in r.confusions[:3]:
             a, b = self.labels[confusion.truth], self.labels[confusion.answer]
             count = len(confusion.members)

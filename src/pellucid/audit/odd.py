@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from scipy.stats import hypergeom, median_abs_deviation, norm
 
 from pellucid.audit.samples import PROPERTIES, SampleTable
+from pellucid.language import chance
 from pellucid.numerics.directions import directions
 from pellucid.numerics.proportions import difference
 from pellucid.numerics.statistics import adjusted
@@ -58,10 +59,9 @@ class OddPictures:
         """Whether the errors lie there, in words; empty where no class is known."""
         if not self.count:
             return ""
-        chance = "p < 0.001" if self.p < 0.001 else f"p = {self.p:.2g}"
         said = (
             f"Of these {self.error:.0%} are answered wrongly, of the rest {self.others:.0%} "
-            f"({self.gap:+.0%} [{self.low:+.0%}, {self.high:+.0%}], {chance})"
+            f"({self.gap:+.0%} [{self.low:+.0%}, {self.high:+.0%}], {chance(self.p)})"
         )
         return said if self.p <= _CHANCE else f"{said}: no more than by chance"
 

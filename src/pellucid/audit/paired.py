@@ -14,6 +14,7 @@ from pellucid.audit.review import Calibration
 from pellucid.audit.samples import SampleTable
 from pellucid.audit.slices import best_slices, distinct
 from pellucid.errors import DataError
+from pellucid.language import chance
 from pellucid.numerics.proportions import mcnemar
 from pellucid.numerics.statistics import adjusted, row_mean
 
@@ -42,7 +43,7 @@ class WorseSlice:
     @property
     def line(self) -> str:
         """It in words."""
-        return f"{self.name}: of {self.count} pictures {self.lost} got lost and {self.won} were won (p = {self.p:.2g})"
+        return f"{self.name}: of {self.count} pictures {self.lost} got lost and {self.won} were won ({chance(self.p)})"
 
 
 @dataclass(frozen=True)
@@ -85,27 +86,29 @@ class Paired:
     def lines(self) -> Iterator[str]:
         """The summary, a sentence each; the verdict first."""
         known = not np.isnan(self.accuracies[0])
-        yield f"{self.verdict if known else 'without the true classes only changes can be told'}."
+        yield f"Verdict: {self.verdict}." if known else "Without the true classes only changes can be told."
         if known:
             a, b = self.accuracies
             yield (
                 f"{a:.1%} right before, {b:.1%} now: {len(self.lost)} got lost and {len(self.won)} were won "
-                f"(p = {self.p:.2g})."
+                f"({chance(self.p)})."
             )
         yield f"{len(self.changed)} of {len(self.agreement)} answers changed."
         yield from (f"{s.line}." for s in self.worse_slices)
         for when, c in zip(("before", "now"), self.calibrations, strict=True):
             if c is not None:
                 yield f"Calibration error {when} {c.error:.1%} [{c.low:.1%}, {c.high:.1%}]."
-        yield f"The evidence lies where it lay with a correlation of {float(np.nanmean(self.agreement)):.2f}."
+        alike = float(np.nanmean(self.agreement))
+        yield (
+            f"Both models' maps of one picture correlate with {alike:.2f} on average (1: the evidence lies at the same "
+            "places, 0: it has nothing to do with where it lay)."
+        )
         mean, low, high = self.border
         if low > 0 or high < 0:
-            moved, ends = f"{abs(mean):.1%}", f"[{low:+.1%}, {high:+.1%}]"
-            more, less = (
-                f"{moved} more of it lies at the border {ends}.",
-                f"{moved} less of it lies at the border {ends}.",
+            yield (
+                f"The share of the evidence at the border of the picture has changed by {100 * mean:+.1f} percentage "
+                f"points [{100 * low:+.1f}, {100 * high:+.1f}]."
             )
-            yield more if mean > 0 else less
 
 
 def aligned(second: SampleTable, first_labels: Sequence[str], second_labels: Sequence[str]) -> SampleTable:

@@ -19,6 +19,7 @@ from pellucid.audit.marks import distinct, fixed_marks, moved_marks
 from pellucid.audit.moments import BACKWARDS, of_clips, telling_moment
 from pellucid.audit.samples import SampleTable
 from pellucid.engine import leave_no_trace, unwrap
+from pellucid.language import chance
 from pellucid.models.model import VisionModel
 from pellucid.numerics.statistics import adjusted, row_mean
 from pellucid.progress import task
@@ -73,33 +74,32 @@ class Reliance:
     @property
     def line(self) -> str:
         """The verdict in words."""
-        chance = "p < 0.001" if self.p < 0.001 else f"p = {self.p:.2g}"
         effect = f"{self.drop:.2f} [{self.low:.2f}, {self.high:.2f}]"
         if not self.relied and self.bared:
             return (
                 f"`{self.label}` is not shown to rest on {self.name}: exchanging it lowers the class by {effect}, and "
                 f"giving it to pictures of other classes, whose own marks are first taken away, raises it by "
-                f"{self.rise:.2f} ({chance})"
+                f"{self.rise:.2f} ({chance(self.p)})"
             )
         if not self.relied:
             return (
                 f"`{self.label}` is not shown to rest on {self.name}: exchanging it lowers the class by {effect}, and "
-                f"giving it to pictures of other classes raises it by {self.rise:.2f} ({chance})"
+                f"giving it to pictures of other classes raises it by {self.rise:.2f} ({chance(self.p)})"
             )
         if self.bared:
             return (
                 f"`{self.label}` rests on {self.name}: exchanging it for that of other classes lowers the class by "
                 f"{effect}, and giving it to their pictures, whose own marks are first taken away, raises it by "
-                f"{self.rise:.2f} ({chance})"
+                f"{self.rise:.2f} ({chance(self.p)})"
             )
         if self.kind == "order":
             return (
                 f"`{self.label}` rests on {self.name}: playing its clips backwards lowers the class by {effect}, and "
-                f"playing those of other classes backwards raises it by {self.rise:.2f} ({chance})"
+                f"playing those of other classes backwards raises it by {self.rise:.2f} ({chance(self.p)})"
             )
         return (
             f"`{self.label}` rests on {self.name}: exchanging it for that of other classes lowers the class by "
-            f"{effect}, and giving it to their pictures raises it by {self.rise:.2f} ({chance})"
+            f"{effect}, and giving it to their pictures raises it by {self.rise:.2f} ({chance(self.p)})"
         )
 
 

@@ -13,6 +13,7 @@ from scipy.stats import hypergeom
 
 from pellucid.audit.columns import Columns, described
 from pellucid.audit.groups import Likeness, ProposedSlice
+from pellucid.language import chance
 from pellucid.numerics.proportions import difference, grouped_difference
 from pellucid.numerics.statistics import adjusted
 
@@ -69,9 +70,10 @@ class WeakSlice:
     @property
     def line(self) -> str:
         """It in words."""
-        chance = "p < 0.001" if self.p < 0.001 else f"p = {self.p:.2g}"
         gap = f"{self.gap:+.0%} [{self.low:+.0%}, {self.high:+.0%}]"
-        return f"{self.name}: {self.error:.0%} of {self.count} {self.fault}, {gap} against all others ({chance})"
+        return (
+            f"{self.name}: {self.error:.0%} of {self.count} {self.fault}, {gap} against all others ({chance(self.p)})"
+        )
 
 
 def score(size: float, errors: float, count: int, total: float, alpha: float = ALPHA) -> float:
@@ -166,7 +168,7 @@ def told(weak: Sequence[WeakSlice]) -> Iterator[str]:
     """The first few in words, and how many there are besides."""
     yield from (f"{s.line}." for s in weak[:_SAID])
     if len(weak) > _SAID:
-        yield f"{len(weak) - _SAID} further slices err more often: they stand on the page and in the table."
+        yield f"Further slices that err more often: {len(weak) - _SAID}; they stand on the page and in the table."
 
 
 def find(

@@ -5,7 +5,18 @@ language only where they are shown: on the terminal, in figures, on pages.
 """
 
 from pellucid.language.choice import LANGUAGES, choose, chosen, restored, speaking
-from pellucid.language.counts import counted, some
+from pellucid.language.counts import chance, counted, some
 from pellucid.language.speech import printable, translated
 
-__all__ = ["LANGUAGES", "choose", "chosen", "counted", "printable", "restored", "some", "speaking", "translated"]
+__all__ = [
+    "LANGUAGES",
+    "chance",
+    "choose",
+    "chosen",
+    "counted",
+    "printable",
+    "restored",
+    "some",
+    "speaking",
+    "translated",
+]

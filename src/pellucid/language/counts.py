@@ -16,6 +16,11 @@ def counted(count: float, thing: str) -> str:
     return f"{count} {thing}{ending}"
 
 
+def chance(p: float) -> str:
+    """`p < 0.001`, `p = 0.012`."""
+    return "p < 0.001" if p < 0.001 else f"p = {p:.2g}"
+
+
 def some(names: Iterable[str], most: int = 3) -> str:
     """`a, b, c`, or `a, b, c, ...` where there are more.
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from html import escape
+from pathlib import PurePath
 from typing import Any, Protocol
 
 import numpy as np
@@ -35,7 +37,8 @@ _ASTRAY = (
     "Confident and wrong, with the evidence off the object",
 )
 _ODD = {"far": "Unlike all others", "blurred": "Blurred beside the others"}
-_SIDE, _SHOWN = 112, 6  # pixels of a picture, pictures of a finding
+_LEGEND = "Under each picture the map of its answer: red speaks for it, blue against it; a part that is meant is green."
+_SIDE, _SHOWN = 112, 6  # pixels of a picture's longer side, pictures of a finding
 
 
 def audit_card(found: Findings, title: str, *, file: str = "") -> Card:
@@ -48,6 +51,7 @@ def audit_card(found: Findings, title: str, *, file: str = "") -> Card:
     """
     lines = list(found.lines())
     parts = [paragraph(line) for line in lines] + [paragraph(note, warn=True) for note in found.notes]
+    parts.append(paragraph(_LEGEND))
     for reason in found.wrong_reasons:
         title_, row = f"{reason.label}: {reason.name}", _row(found, reason.members, reason)
         parts.append(section(title_, paragraph(reason.line), row))
@@ -112,17 +116,19 @@ def comparison_card(found: TwoTables, title: str, *, file: str = "") -> Card:
         parts = [*map(paragraph, proof.lines()), section("Groups", rows_table(proof.table()), paragraph(_UNPROVEN))]
         parts.append("<h3>" + spoken("Both models on pictures as they are") + "</h3>")
     parts += [paragraph(line) for line in lines] + [paragraph(note, warn=True) for note in found.notes]
+    parts.append(paragraph(_LEGEND))
+    lost = set(found.paired.lost)
     moved = np.argsort(np.nan_to_num(found.paired.agreement, nan=1.0), kind="stable")[:_SHOWN]
     for name, members in (
         ("Right before, wrong now", found.paired.lost),
         ("Wrong before, right now", found.paired.won),
-        *((s.name, s.members) for s in found.paired.worse_slices),
+        *((s.name, [i for i in s.members if i in lost]) for s in found.paired.worse_slices),
         ("Whose evidence moved most", moved.tolist()),
     ):
         if members:
             tables = ((found.first, "before"), (found.second, "now"))
-            rows = [_row(ShownTable(t, found.sources, found.labels, when), members) for t, when in tables]
-            parts.append(section(name, *rows))
+            rows = [_row(ShownTable(t, found.sources, found.labels, when), members[:_SHOWN]) for t, when in tables]
+            parts.append(section(name, *rows, _further(len(members) - _SHOWN)))
     parts.append(drawer(found.record, file))
     if proof is not None:
         return Card(title, next(iter(proof.lines())), "".join(parts), proof.verdict, proof.verdict == "repaired")
@@ -142,8 +148,11 @@ class ShownTable:
 def _row(found: ShownTable | Findings, members: Sequence[int], reason: Reliance | None = None) -> str:
     """The first few pictures of a finding, under their maps, with answer and truth below."""
     shown = [_card(found, i, reason) for i in members[:_SHOWN]]
-    more = len(members) - len(shown)
-    return f'<div class="row">{"".join(shown)}</div>' + (paragraph(f"and {more} more, in the table") if more else "")
+    return f'<div class="row">{"".join(shown)}</div>' + _further(len(members) - _SHOWN)
+
+
+def _further(count: int) -> str:
+    return paragraph(f"and {count} more, in the table") if count > 0 else ""
 
 
 def _case(found: Findings, case: Case) -> str:
@@ -161,10 +170,24 @@ def _case(found: Findings, case: Case) -> str:
 
 def _beside(one: Beside) -> str:
     try:
-        pixels = picture(np.asarray(_opened(one.source).resize((_SIDE, _SIDE))), one.label)
+        image = _opened(one.source)
+        pixels = picture(np.asarray(image.resize(_fitted(*image.size))), one.label)
     except (MediaError, IndexError):
         pixels = ""
-    return f"<figure>{pixels}<figcaption>{spoken(one.label)} {number(one.value)}</figcaption></figure>"
+    return (
+        f"<figure>{pixels}<figcaption>{spoken(one.label)} {number(one.value)}{named(one.source)}</figcaption></figure>"
+    )
+
+
+def named(source: str) -> str:
+    """The file of a picture, below what its caption says."""
+    return f'<br><small title="{escape(source)}">{escape(PurePath(source).name)}</small>'
+
+
+def _fitted(width: float, height: float) -> tuple[int, int]:
+    """Width and height of what is shown of something so large: as it is, not distorted."""
+    scale = _SIDE / max(width, height)
+    return max(1, round(width * scale)), max(1, round(height * scale))
 
 
 def _opened(source: str) -> Image.Image:
@@ -183,12 +206,13 @@ def _card(found: ShownTable | Findings, i: int, reason: Reliance | None) -> str:
     if isinstance(found, ShownTable) and found.when:
         said = f"{found.when}: {said}"
     pixels = _seen(found, i)
-    values = np.asarray(Image.fromarray(s.maps[i]).resize((_SIDE, _SIDE), Image.Resampling.BICUBIC))
+    size = (pixels.shape[1], pixels.shape[0])
+    values = np.asarray(Image.fromarray(s.maps[i]).resize(size, Image.Resampling.BICUBIC))
     drawn = overlay(pixels, values, signed=True, limits=limits(values, signed=True)).copy()
     if reason is not None and reason.region is not None:
         _outline(drawn, reason.region)
     both = picture(pixels, said) + picture(drawn, f"evidence for {said}")
-    return f"<figure>{both}<figcaption>{spoken(said)}</figcaption></figure>"
+    return f"<figure>{both}<figcaption>{spoken(said)}{named(found.sources[i])}</figcaption></figure>"
 
 
 def _seen(found: ShownTable | Findings, i: int) -> Pixels:
@@ -197,17 +221,19 @@ def _seen(found: ShownTable | Findings, i: int) -> Pixels:
     try:
         image = _opened(source)
     except (MediaError, IndexError):
-        image = Image.fromarray(found.samples.thumbs[i])
+        height, width = found.samples.sizes[i]
+        image = Image.fromarray(found.samples.thumbs[i]).resize((width, height), Image.Resampling.NEAREST)
     top, left, bottom, right = (float(v) for v in found.samples.boxes[i])
     box = (left * image.width, top * image.height, right * image.width, bottom * image.height)
+    size = _fitted(box[2] - box[0], box[3] - box[1])
     coarse = max(image.size) < _SIDE
     how = Image.Resampling.NEAREST if coarse else Image.Resampling.BICUBIC
-    return np.asarray(image.resize((_SIDE, _SIDE), how, box=box))
+    return np.asarray(image.resize(size, how, box=box))
 
 
 def _outline(pixels: Pixels, region: NDArray[np.bool_]) -> None:
     """The region's edge, written into a picture."""
-    inside = np.asarray(Image.fromarray(region).resize((_SIDE, _SIDE), Image.Resampling.NEAREST))
+    inside = np.asarray(Image.fromarray(region).resize((pixels.shape[1], pixels.shape[0]), Image.Resampling.NEAREST))
     core = inside.copy()
     for axis in (0, 1):
         for step in (-2, 2):

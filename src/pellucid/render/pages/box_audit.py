@@ -14,7 +14,7 @@ from pellucid.audit.slices import WeakSlice
 from pellucid.errors import MediaError
 from pellucid.explanation import Record
 from pellucid.media import read_image
-from pellucid.render.pages.audit import section, slices_table
+from pellucid.render.pages.audit import named, section, slices_table
 from pellucid.render.pages.card import Card
 from pellucid.render.pages.figures import rows_table
 from pellucid.render.pages.page import folded, paragraph, picture, spoken
@@ -23,7 +23,7 @@ from pellucid.render.viewer.outlines import edge_runs
 
 _SIDE, _SHOWN = 168, 6  # pixels of a picture, pictures of a finding
 _TRUE, _ANSWERED = (20, 200, 60), (255, 140, 0)
-_LEGEND = "Green: what is there. Orange: what is answered. The one that is meant is drawn thick."
+_LEGEND = "Green: what is there. Orange: what is answered. The one that is meant is drawn thick; a number is its score."
 
 
 class OfBoxes(Protocol):
@@ -94,7 +94,7 @@ def _figure(found: OfBoxes, row: Mapping[str, Any], i: int) -> str:
     beside = f"<br>{spoken(row['fault'])}" if row["fault"] else ""
     pixels = _around(found, i)
     drawn = picture(pixels, said) if pixels is not None else ""
-    return f"<figure>{drawn}<figcaption>{spoken(said)}{beside}</figcaption></figure>"
+    return f"<figure>{drawn}<figcaption>{spoken(said)}{beside}{named(row['source'])}</figcaption></figure>"
 
 
 def _around(found: OfBoxes, i: int) -> NDArray[np.uint8] | None:
