@@ -318,8 +318,14 @@ def test_what_could_not_be_tested_is_said(marked):
     data.pixels, data.labels = data.pixels[few], data.labels[few]
     found = pl.audit(marked, data)
     assert {r.label for r in found.reasons} == set(CLASSES[:2])
+    few = min(r.pairs for r in found.reasons) < 20
+    assert few == any("large effects alone" in line for line in found.lines())
+    data.pixels, data.labels = data.pixels[:40], data.labels[:40]
+    small = pl.audit(marked, data)
+    assert small.reasons
+    assert any("large effects alone" in line for line in small.lines())
     assert any(line.startswith("Only 2 of the 3 classes that were answered could be tested") for line in found.lines())
-    data.labels = found.samples.answers
+    data.labels = small.samples.answers
     lines = list(pl.audit(marked, data).lines())
     assert "No answer is wrong, so there is no slice to look for." in lines
     assert not any("beyond chance" in line for line in lines)

@@ -19,6 +19,8 @@ from pellucid.audit.slices import WeakSlice, sure, told
 from pellucid.explanation import Brief, Record
 from pellucid.numerics.proportions import interval
 
+FEW = 20  # pictures exchanged, below which a test finds large effects alone
+
 
 @dataclass(repr=False)
 class Findings(Brief):
@@ -105,6 +107,9 @@ class Findings(Brief):
                 f"Only {tested} of the {answered} classes that were answered could be tested for that: a class needs "
                 f"{ENOUGH} pictures."
             )
+        fewest = min((r.pairs for r in self.reasons), default=FEW)
+        if fewest < FEW:
+            yield f"Some of these tests had {fewest} pictures of the class only: they find large effects alone."
         weak = self.sure_slices
         yield from told(weak)
         if known and not weak:
