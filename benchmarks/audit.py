@@ -93,15 +93,16 @@ def _marks(size: Size, _device: str) -> Iterator[Section]:
         "Digits under noise, each class with a mark of its own, right with a chance of 0.95; networks of two "
         "convolutions that learned from 1,200, audits of the other 597. A class follows its mark if exchanging the "
         "planted marks themselves lowers and raises it by 0.1 or more. Named: of those the ones that are said to rest "
-        "on a mark and on nothing else. Accused: classes that follow none and are said to rest on something.",
+        "on a mark and on nothing else. Accused: classes that it neither lowers nor raises by so much, and that are "
+        "said to rest on something.",
     )
     following, named, accused, clear = 0, 0, 0, 0
     for marking in (*MARKINGS, PLAIN):
         here, right, false = 0, 0, 0
         for seed in range(size.marks):
-            follow, kinds = tally(marking, seed)
+            follow, free, kinds = tally(marking, seed)
             here, right = here + len(follow), right + sum(kinds.get(label) == {"mark"} for label in follow)
-            false, clear = false + len(set(kinds) - set(follow)), clear + 10 - len(follow)
+            false, clear = false + len(set(kinds) & set(free)), clear + len(free)
         following, named, accused = following + here, named + right, accused + false
         note = f"of {here} that follow it" if here else f"{false} of {10 * size.marks} accused"
         section.rows.append(single(f"{marking.name}: named", right, " classes", None, note))

@@ -12,6 +12,7 @@ from benchmarks.reliances import SIDE, World
 from pellucid.media.digits import load_digits
 
 CLASSES = tuple("0123456789")
+_MOVED = 0.1  # of a class's probability: less is not to follow a mark
 _TEACH = 1200  # digits that are learned from; the rest are audited
 _RING = ((1, 1), (1, 9), (1, 17), (1, 25), (9, 25), (17, 25), (25, 25), (25, 17), (25, 9), (25, 1))
 _EDGE = tuple((0 if y == 1 else 27 if y == 25 else y, 0 if x == 1 else 27 if x == 25 else x) for y, x in _RING)
@@ -148,14 +149,18 @@ def followed(model, marking, seed):
 
 
 def tally(marking, seed):
-    """Of one network: the classes that follow their mark by a tenth or more, and the kinds that each class is said to
-    rest on, by its label.
+    """Of one network: the classes that follow their mark both ways, those that do in neither, and what is said.
+
+    Returns:
+        Labels of classes that fall and rise by a tenth or more, of those that do neither, and by label the kinds that
+        a class is said to rest on.
     """
     import pellucid as pl
 
     model = trained(marking, seed)
-    follow = followed(model, marking, seed).min(1) >= 0.1 if marking.marked else np.zeros(10, bool)
+    moved = followed(model, marking, seed) if marking.marked else np.zeros((10, 2))
     kinds = {}
     for reason in pl.audit(model, world(marking, parted(seed)[1], seed)).wrong_reasons:
         kinds.setdefault(reason.label, set()).add(reason.kind)
-    return [label for label, yes in zip(CLASSES, follow, strict=True) if yes], kinds
+    rows = list(zip(CLASSES, moved, strict=True))
+    return [c for c, m in rows if m.min() >= _MOVED], [c for c, m in rows if m.max() < _MOVED], kinds

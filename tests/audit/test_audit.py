@@ -210,7 +210,7 @@ def test_classes_that_model_or_pictures_lack_are_said(marked):
     found = pl.audit(marked, data)
     assert found.samples.known.sum() == 6
     assert any("no class of the name zebra: 3 pictures" in n for n in found.notes)
-    assert any("1 of the model's 3 classes have no picture here" in n for n in found.notes)
+    assert any("No picture here is of 1 class of the model's 3" in n for n in found.notes)
 
 
 def test_classes_are_met_by_name_number_or_order_and_never_by_a_guess(marked):
@@ -329,3 +329,71 @@ def test_what_could_not_be_tested_is_said(marked):
     lines = list(pl.audit(marked, data).lines())
     assert "No answer is wrong, so there is no slice to look for." in lines
     assert not any("beyond chance" in line for line in lines)
+
+
+class Fussy(torch.nn.Module):
+    """The network, which answers NaN of bright pictures."""
+
+    def __init__(self, net):
+        super().__init__()
+        self.net = net
+
+    def forward(self, x):
+        bright = x.mean((1, 2, 3)) > 0.3
+        return torch.where(bright[:, None], torch.nan, self.net(x))
+
+
+def test_pictures_on_which_the_model_fails_are_named_and_the_rest_goes_on(marked, tmp_path):
+    data = world("mark", 40)
+    data.pixels[[0, 17]] = 255
+    folder = saved(data, tmp_path / "pictures")
+    model = pl.wrap(Fussy(marked.module), transform=marked.preprocess, labels=list(CLASSES), scores="softmax")
+    found = pl.audit(model, folder, keep=tmp_path / "kept")
+    assert len(found.samples) == 38
+    assert np.isfinite(found.samples.scores).all()
+    assert any("2 pictures could not be used" in n and "17.png: The model's scores hold NaN" in n for n in found.notes)
+    whole = pl.audit(marked, data)
+    rows = np.isin(whole.samples.positions, [0, 17], invert=True)
+    assert sorted(map(tuple, found.samples.scores.round(4))) == sorted(map(tuple, whole.samples.scores[rows].round(4)))
+    data.pixels[:] = 255
+    with pytest.raises(ModelError, match="hold NaN"):
+        pl.audit(model, data)
+
+
+def test_a_folder_of_classes_of_clips_is_audited_from_the_command_line(tmp_path, monkeypatch, capsys):
+    """Before the model is loaded it is open which files it takes."""
+    from benchmarks import clip_reliances
+
+    made = clip_reliances.trained(None, count=30, epochs=1)
+    monkeypatch.setattr("pellucid.cli.options.ModelOptions.load", lambda _self, _name: made)
+    for i, frames in enumerate(clip_reliances.world(None, 6).pixels):
+        home = tmp_path / "clips" / CLASSES[i % 3]
+        home.mkdir(parents=True, exist_ok=True)
+        first, *rest = map(Image.fromarray, frames)
+        first.save(home / f"{i}.gif", save_all=True, append_images=rest, duration=125)
+    (tmp_path / "clips" / CLASSES[0] / "bad.mp4").write_bytes(b"no clip")
+    assert main(["audit", str(tmp_path / "clips"), "--out", str(tmp_path / "out")]) == 0
+    assert "clips: 6 clips, layer" in capsys.readouterr().out
+    (tmp_path / "nothing").mkdir()
+    assert main(["audit", str(tmp_path / "nothing"), "--out", str(tmp_path / "out")]) == 1
+    assert "holds no picture" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("row", ["0.png,", ",disc", "0.png", " , "])
+def test_a_row_that_lacks_a_file_or_a_class_is_one_sentence(marked, tmp_path, row):
+    saved(world("mark", 3), tmp_path, labelled=False)
+    (tmp_path / "labels.csv").write_text(f"file,class\n1.png,disc\n{row}\n2.png,cross\n")
+    if row.strip(" ,"):
+        with pytest.raises(MediaError, match="lacks a file or a class: complete it, or leave it out"):
+            pl.audit(marked, tmp_path)
+    else:
+        assert len(pl.audit(marked, tmp_path).samples) == 2
+
+
+def test_a_table_that_is_not_there_or_has_no_commas_is_one_sentence(marked, tmp_path):
+    saved(world("mark", 3), tmp_path, labelled=False)
+    with pytest.raises(DataError, match=r"There is no table .*nowhere.csv: check the path"):
+        pl.audit(marked, tmp_path, given=tmp_path / "nowhere.csv")
+    (tmp_path / "labels.csv").write_text("file;class\n0.png;disc\n")
+    with pytest.raises(MediaError, match="at least two columns, with a comma between"):
+        pl.audit(marked, tmp_path)

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch.nn.functional import avg_pool2d, pad
 
 import pellucid as pl
 from pellucid.audit.clusters import clusters, common_cells
@@ -87,6 +88,11 @@ def test_smoothing_keeps_a_constant_and_the_mean_of_squares():
     dot = torch.zeros(1, 1, 9, 9)
     dot[..., 4, 4] = 1
     assert smooth(dot, 3)[0, 0, 4, 4] == pytest.approx(9 / 81)
+    x, size = noise(2), 7
+    plain = x
+    for _ in range(2):
+        plain = avg_pool2d(pad(plain, (size // 2,) * 4, mode="replicate"), size, stride=1)
+    torch.testing.assert_close(smooth(x, size), plain)
 
 
 class Corner(nn.Module):

@@ -173,6 +173,6 @@ def test_an_audit_with_few_errors_says_why_there_is_no_score(tmp_path):
     data = world(None, 21)
     found = pl.audit(pl.wrap(Bright().eval(), transform=look, labels=list(data.classes), scores="softmax"), data)
     wrong = int(found.samples.wrong.sum())
-    said = f"Too few answers to learn which look wrong: {wrong} are wrong and {21 - wrong} right, and 20 of each are"
+    said = f"20 wrong and 20 right ones are needed, and there are {wrong} and {21 - wrong}."
     assert any(said in line for line in found.lines())
     assert found.failure is None

@@ -55,7 +55,7 @@ def test_paths_that_do_not_exist_are_one_sentence_and_the_rest_goes_on(pictures,
 def test_a_table_that_says_nothing_is_refused(lines, sentence, pictures, tmp_path):
     with pytest.raises(DataError, match=sentence):
         read_metadata(written(tmp_path, *lines), pictures)
-    with pytest.raises(DataError, match="can't be read"):
+    with pytest.raises(DataError, match="There is no table"):
         read_metadata(tmp_path / "absent.csv", pictures)
 
 

@@ -91,10 +91,13 @@ def surroundings(x: Tensor) -> Tensor:
 
 
 def smooth(x: Tensor, size: int) -> Tensor:
-    """The mean over squares of `size` (odd) pixels, twice; edges are repeated."""
+    """The mean over squares of `size` (odd) pixels, twice; edges are repeated.
+
+    Along one axis, then along the other: the same means in `2 size` steps a pixel, not in `size` squared.
+    """
     around = (size // 2,) * 4
     for _ in range(2):
-        x = avg_pool2d(pad(x, around, mode="replicate"), size, stride=1)
+        x = avg_pool2d(avg_pool2d(pad(x, around, mode="replicate"), (size, 1), stride=1), (1, size), stride=1)
     return x
 
 

@@ -17,6 +17,7 @@ from pellucid.audit.review import Review
 from pellucid.audit.samples import PROPERTIES, SampleTable
 from pellucid.audit.slices import WeakSlice, sure, told
 from pellucid.explanation import Brief, Record
+from pellucid.language import counted
 from pellucid.numerics.proportions import interval
 
 FEW = 20  # pictures exchanged, below which a test finds large effects alone
@@ -84,8 +85,8 @@ class Findings(Brief):
             yield f"{self.failure.line}."
         elif known and min(wrong := int(self.samples.wrong.sum()), known - wrong) < LEAST:
             yield (
-                f"Too few answers to learn which look wrong: {wrong} are wrong and {known - wrong} right, and {LEAST} "
-                "of each are needed."
+                f"Too few answers to learn which look wrong: {LEAST} wrong and {LEAST} right ones are needed, and "
+                f"there are {wrong} and {known - wrong}."
             )
         yield from (f"{reason.line}." for reason in self.wrong_reasons)
         if not self.wrong_reasons:
@@ -142,8 +143,8 @@ class Findings(Brief):
         if r.undoubted:
             names = ", ".join(f"`{self.labels[k]}`" for k in r.undoubted[:3]) + ", ..." * (len(r.undoubted) > 3)
             yield (
-                f"Labels of {len(r.undoubted)} classes are not judged ({names}): on their own pictures the model holds "
-                "another class for likelier."
+                f"Labels of {counted(len(r.undoubted), 'class')} are not judged ({names}): on their own pictures the "
+                "model holds another class for likelier."
             )
         if astray and self.samples.objects is None:
             yield f"Answers that are confident and wrong, with their evidence at the border of the picture: {astray}."

@@ -110,6 +110,8 @@ def read_metadata(table: str | Path, sources: Sequence[str], folder: str | Path 
 
 
 def _rows(table: Path) -> tuple[list[str], list[list[str]]]:
+    if not table.is_file():
+        raise DataError(f"There is no table {table}: check the path.")
     try:
         with table.open(newline="", encoding="utf-8-sig") as file:
             rows = [row for row in csv.reader(file) if any(cell.strip() for cell in row)]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +17,10 @@ from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool2d
 
 from pellucid.audit.kept import KeptRows
+from pellucid.audit.metadata import source_in
 from pellucid.audit.truth import class_numbers
 from pellucid.engine import Capture, leave_no_trace, unwrap
-from pellucid.errors import MediaError, PellucidError
+from pellucid.errors import MediaError, ModelError, PellucidError
 from pellucid.heatmaps.activations import choose_layer
 from pellucid.keep.artefact import strict
 from pellucid.media import CLIP, Clip, Geometry, Picture, Pictures
@@ -32,6 +34,7 @@ GRID, THUMB = 14, 24  # cells of a heat map along each axis, pixels of a thumbna
 PROPERTIES = ("brightness", "contrast", "sharpness", "colourfulness", "pixels", "elongation", "edge brightness")
 MOVING = ("motion", "change of brightness")  # of clips, besides
 _VERSION = 1
+_TRIED = 8  # pictures on which a model may fail before it is given up
 
 Array = NDArray[np.float32]
 
@@ -149,25 +152,60 @@ class _Reader:
 
     def __init__(self, model: VisionModel, pictures: Pictures, layer: str | None, keep: Path | None) -> None:
         self.model, self.pictures, self.batch, self.failed = model, pictures, model.batch, list[str]()
-        first = next(self._opened(range(len(pictures))), None)
-        if first is None:
-            raise MediaError(self.failed[0] if self.failed else f"{pictures.name} holds no picture: name a folder.")
+        x = self._first()
         self.failed.clear()
-        x = inputs(model, [first[1]])
-        self.model = model.settled(x, model.outputs(x))
-        self.model.reading.class_scores(model.outputs(x))
         self.layer = choose_layer(layer, prepare(self.model, x, [TopClass()]), True)
         about = [_VERSION, model.fingerprint(), strict(model.preprocess.as_dict()), self.layer.name, model.declared]
         self.kept = KeptRows(keep, about)
+
+    def _first(self) -> Tensor:
+        """An input on which the model does not fail, of the first few pictures that can be opened; it is settled.
+
+        Raises:
+            ModelError: it fails on all of them.
+            MediaError: none can be opened.
+        """
+        errors: list[ModelError] = []
+        for _, looked in islice(self._opened(range(len(self.pictures))), _TRIED):
+            x = inputs(self.model, [looked])
+            try:
+                settled = self.model.settled(x, self.model.outputs(x))
+                settled.reading.class_scores(self.model.outputs(x))
+            except ModelError as error:
+                errors.append(error)
+            else:
+                self.model = settled
+                return x
+        if errors:
+            raise errors[0]
+        raise MediaError(self.failed[0] if self.failed else f"{self.pictures.name} holds no picture: name a folder.")
 
     def read(self, positions: range) -> dict[str, NDArray[Any]] | None:
         """The rows of a batch, kept or new; None where no picture of it can be used."""
         opened = list(self._opened(positions))
         if not opened:
             return None
+        try:
+            return self._rows(opened)
+        except ModelError:
+            if len(opened) == 1:
+                raise
+        return self._one_by_one(opened)
+
+    def _rows(self, opened: list[tuple[int, Picture | Clip]]) -> dict[str, NDArray[Any]]:
         digests = " ".join(p.sha256 for _, p in opened)
         rows = self.kept.rows(digests, _ROWS, lambda: self._run([p for _, p in opened]))
         return {"positions": np.array([i for i, _ in opened]), **rows}
+
+    def _one_by_one(self, opened: list[tuple[int, Picture | Clip]]) -> dict[str, NDArray[Any]] | None:
+        """The rows of those on which the model does not fail; the others are noted, and the rest goes on."""
+        found = []
+        for i, looked in opened:
+            try:
+                found.append(self._rows([(i, looked)]))
+            except ModelError as error:
+                self.failed.append(f"{source_in(self.pictures, i)}: {error}")
+        return {name: np.concatenate([rows[name] for rows in found]) for name in found[0]} if found else None
 
     def _opened(self, positions: range) -> Iterator[tuple[int, Picture | Clip]]:
         for i in positions:
@@ -271,7 +309,7 @@ def _pass(model: VisionModel, layer: Layer, x: Tensor) -> tuple[Tensor, Tensor, 
         read: list[Tensor] = []
 
         def top(output: Any, _watched: Any) -> list[Tensor]:
-            read.append(model.reading.class_scores(output))
+            read.append(model.reading.class_scores(model.sound(output)))
             return [read[0].amax(1)]
 
         _, chosen = capture.scored(x, top)

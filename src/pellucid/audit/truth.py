@@ -30,10 +30,14 @@ def class_numbers(model: VisionModel, pictures: Pictures, count: int) -> list[in
         return [int(name) for name in classes]
     if len(classes) != count:
         raise ModelError(
-            f"The folder's classes ({some(classes)}) are none of the model's: give the model's names with --labels, "
-            "in its order, and name the folders after them."
+            f"The folder's classes ({some(classes)}) are none of the model's ({_named(model, count)}): give the "
+            "model's names with --labels, in its order, and name the folders after them."
         )
     return list(range(count))
+
+
+def _named(model: VisionModel, count: int) -> str:
+    return some([str(label) for label in model.labels]) if model.labels else f"{counted(count, 'score')} without a name"
 
 
 def shortcomings(
@@ -70,8 +74,8 @@ def shortcomings(
     elif 0 < len(present) < len(labels):
         absent = next(label for k, label in enumerate(labels) if k not in present)
         notes.append(
-            f"{len(labels) - len(present)} of the model's {len(labels)} classes have no picture here, `{absent}` the "
-            "first: nothing is said of them."
+            f"No picture here is of {counted(len(labels) - len(present), 'class')} of the model's {len(labels)} "
+            f"(`{absent}` the first): nothing is said of them."
         )
     return [*notes, *unusable(failed)]
 

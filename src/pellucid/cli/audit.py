@@ -14,6 +14,7 @@ from pellucid.cli import console, options
 from pellucid.cli.console import say
 from pellucid.cli.of_batch import given_batch
 from pellucid.keep.journal import Journal
+from pellucid.language import counted
 
 if TYPE_CHECKING:
     from pellucid.media import Pictures
@@ -125,7 +126,8 @@ def audit(
         report["results"].append(_entry(found, [*saved, *exported]))
         report["failed"] += [{"error": sentence} for sentence in found.samples.failed]
         if not as_json:
-            console.tell(f"{found.name}: {len(found.samples)} pictures, layer {found.samples.layer}", found)
+            looked = counted(len(found.samples), "clip" if vision.takes_clips else "picture")
+            console.tell(f"{found.name}: {looked}, layer {found.samples.layer}", found)
             say(f"  page: {saved[-1]}")
     if beside.fails(found):
         raise typer.Exit(1)
@@ -174,7 +176,7 @@ def _beside_truth(
     entry = {"input": pictures, "pictures": len(found.sources), "lines": list(found.lines()), "slices": slices}
     report["results"].append(entry | {"notes": found.notes, "files": saved})
     if not quiet:
-        console.tell(f"{found.name}: {len(found.sources)} pictures", found)
+        console.tell(f"{found.name}: {counted(len(found.sources), 'picture')}", found)
         say(f"  page: {page}")
     return found
 

@@ -90,21 +90,34 @@ def report(wanted: bool, out: Path | None = None, *folders: str) -> Iterator[dic
         folders: of pictures that are read.
 
     Raises:
-        MediaError: there is no picture in a folder.
+        MediaError: there is no picture in a folder, and no clip or volume.
         StorageError: nothing can be written to `out`.
     """
     told: dict[str, Any] = {"format": "pellucid-report/1", "results": [], "failed": []}
     with document(told, wanted):
-        if folders:
-            from pellucid.media import read_folder
-
-            for folder in folders:
-                read_folder(folder, absent=True)
+        for folder in folders:
+            _check_folder(folder)
         if out is not None:
             from pellucid.keep.files import check_writable
 
             check_writable(out)
         yield told
+
+
+def _check_folder(folder: str) -> None:
+    """Whether there is anything in it that some model takes: which one is not known yet."""
+    from pellucid.errors import MediaError
+    from pellucid.media import CLIP, PICTURE, VOLUME, read_folder
+
+    errors = []
+    for medium in (PICTURE, CLIP, VOLUME):
+        try:
+            read_folder(folder, medium, absent=True)
+        except MediaError as error:
+            errors.append(error)
+        else:
+            return
+    raise errors[0]
 
 
 @contextmanager

@@ -208,16 +208,22 @@ def _held_in(folder: Path, medium: Medium) -> list[str]:
 def _from_table(table: Path, name: str, held: type[PictureSet], absent: bool) -> PictureSet:
     try:
         with table.open(newline="", encoding="utf-8-sig") as file:
-            rows = [row for row in csv.reader(file) if row]
+            rows = [row for row in csv.reader(file) if any(cell.strip() for cell in row)]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise MediaError(f"{table} can't be read as a table ({error}); save it as CSV in UTF-8.") from error
     header, *entries = rows or [[]]
     named = [header.index(c) for c in _LABEL_COLUMNS if c in header]
     if len(header) < 2 or not entries:
-        raise MediaError(f"{table} needs a header and rows of at least two columns: the file, and its class.")
+        raise MediaError(
+            f"{table} needs a header and rows of at least two columns, with a comma between: the file, and its class."
+        )
     column = named[0] if named else 1
-    if short := next((row for row in entries if len(row) <= column), None):
-        raise MediaError(f"The row {','.join(short)!r} of {table} has no class: complete it.")
+    if short := next(
+        (row for row in entries if not (row[0].strip() and "".join(row[column : column + 1]).strip())), None
+    ):
+        raise MediaError(
+            f"The row {','.join(short)!r} of {table} lacks a file or a class: complete it, or leave it out."
+        )
     files = [_beside(table, row[0]) for row in entries]
     if repeated := [f for f, count in Counter(files).items() if count > 1]:
         raise MediaError(f"{table} lists {repeated[0]} more than once: keep one row for each picture.")
