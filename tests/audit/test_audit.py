@@ -343,7 +343,9 @@ class Fussy(torch.nn.Module):
         return torch.where(bright[:, None], torch.nan, self.net(x))
 
 
-def test_pictures_on_which_the_model_fails_are_named_and_the_rest_goes_on(marked, tmp_path):
+@pytest.mark.parametrize("batch", [1, 16])
+def test_pictures_on_which_the_model_fails_are_named_and_the_rest_goes_on(marked, tmp_path, monkeypatch, batch):
+    monkeypatch.setattr(model_room, "default_batch", lambda *_: batch)
     data = world("mark", 40)
     data.pixels[[0, 17]] = 255
     folder = saved(data, tmp_path / "pictures")

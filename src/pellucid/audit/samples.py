@@ -188,9 +188,7 @@ class _Reader:
         try:
             return self._rows(opened)
         except ModelError:
-            if len(opened) == 1:
-                raise
-        return self._one_by_one(opened)
+            return self._one_by_one(opened)
 
     def _rows(self, opened: list[tuple[int, Picture | Clip]]) -> dict[str, NDArray[Any]]:
         digests = " ".join(p.sha256 for _, p in opened)
