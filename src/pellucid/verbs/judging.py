@@ -31,7 +31,7 @@ from pellucid.verbs.inputs import ModelLike, as_model
 from pellucid.verbs.records import opening, record, reloaded, reopened
 from pellucid.verbs.request import Again
 
-FEW = "With fewer than 100 objects, that no slice of them is found to be missed more often is no proof."
+FEW = "With fewer than 100 objects slices can hardly be told from chance: no slice found is no proof."
 _VERSION = 1
 _SIDE = ("unknown", "untold", "left_out")  # of a picture, besides its rows: see `JudgedView`
 
