@@ -15,6 +15,8 @@ from pellucid.audit.teaching import NetworkLesson, taught_further
 from pellucid.errors import ModelError
 from pellucid.models.model import VisionModel
 
+Marks = NDArray[np.bool_]
+
 
 @dataclass(frozen=True)
 class Way:
@@ -51,17 +53,20 @@ class KnownPictures:
     labels: Sequence[str]
     seed: int
 
-    def marks(self, models: Sequence[VisionModel]) -> Iterator[tuple[str, NDArray[np.bool_]]]:
-        """Of each form its name, and whether each answer of each model is right, `(models, N)`."""
-        rng = np.random.default_rng(self.seed)
-        for name, show in head.shown(self.opened, self.truth, self.every, self.labels, rng):
-            yield name, head.rights(models, show, self.truth)
+    def marks(self, models: Sequence[VisionModel], first: Marks | None = None) -> Iterator[tuple[str, Marks]]:
+        """Of each form its name, and whether each answer of each model is right, `(models, N)`.
 
-    def groups(self, before: VisionModel, now: VisionModel) -> list[ProvenGroup]:
-        """Each class in each form: whether each model is right."""
+        `first`: that of pictures as they are, where the models have looked at them before.
+        """
+        rng = np.random.default_rng(self.seed)
+        for k, (name, show) in enumerate(head.shown(self.opened, self.truth, self.every, self.labels, rng)):
+            yield name, first if k == 0 and first is not None else head.rights(models, show, self.truth)
+
+    def groups(self, models: tuple[VisionModel, VisionModel], first: Marks | None = None) -> list[ProvenGroup]:
+        """Each class in each form: whether the model as it was, and as it is, is right; `first`: see `marks`."""
         return [
             ProvenGroup(label, name, *(tuple(row[self.truth == k].tolist()) for row in marks))
-            for name, marks in self.marks((before, now))
+            for name, marks in self.marks(models, first)
             for k, label in enumerate(self.labels)
         ]
 

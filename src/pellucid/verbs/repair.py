@@ -109,7 +109,7 @@ def repair(
         strength=way.strength,
         reasons=[r.line for r in reasons],
         slices=[w.line for w in weak],
-        groups=proof.groups(settled, again),
+        groups=proof.groups((settled, again), ~np.stack([rest.wrong, compared.second.wrong])),
         comparison=compared,
         files=files,
         notes=[*unusable(samples.failed), *lacking, *compared.notes],
