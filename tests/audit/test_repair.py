@@ -138,6 +138,7 @@ def test_its_proof_stands_in_the_saved_comparison_and_leads_its_card(mended, tmp
     assert (card.verdict, card.trusted) == ("repaired", True)
     assert next(iter(again.lines())) == "Verdict: repaired."
     assert list(again.lines())[-4:] == list(found.comparison.paired.lines())[-4:]
+    assert next(iter(found.comparison.paired.lines())) not in list(again.lines())  # one verdict
     assert pl.read(replace(found.comparison, proof=None).save(tmp_path / "bare")[0]).proof is None
 
 

@@ -58,10 +58,14 @@ class Comparison(Brief, Result):
         return str(self.record.input.get("name") or "pictures")
 
     def lines(self) -> Iterator[str]:
-        """The summary, a sentence each; the verdict first; what a repair proves stands before it."""
-        if self.proof is not None:
+        """The summary, a sentence each; the verdict first. Of a repair that is what it proves, and no second one."""
+        verdict, *rest = self.paired.lines()
+        if self.proof is None:
+            yield verdict
+        else:
             yield from self.proof.lines()
-        yield from self.paired.lines()
+            yield "Both models on pictures as they are, where what a part tells counts as right:"
+        yield from rest
 
     def table(self) -> list[dict[str, Any]]:
         """One row a picture: its truth, both answers, how alike the maps are."""

@@ -115,6 +115,7 @@ def comparison_card(found: TwoTables, title: str, *, file: str = "") -> Card:
     if proof is not None:
         parts = [*map(paragraph, proof.lines()), section("Groups", rows_table(proof.table()), paragraph(_UNPROVEN))]
         parts.append("<h3>" + spoken("Both models on pictures as they are") + "</h3>")
+        lines = lines[1:]  # the verdict is the proof's
     parts += [paragraph(line) for line in lines] + [paragraph(note, warn=True) for note in found.notes]
     parts.append(paragraph(_LEGEND))
     lost = set(found.paired.lost)
