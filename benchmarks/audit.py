@@ -205,7 +205,9 @@ def _repair(size: Size, _device: str) -> Iterator[Section]:
         single(
             "worst group, repaired", 100 * means["now"], " %", at_least(round(100 * means["unmarked"] - 3, 1)), count
         ),
-        single("classes that fell with the parts of any picture (Holm)", float(sum(w.fallen for w in won)), "", at_most(0), count),
+        single(
+            "classes that fell with the parts of any picture (Holm)", sum(w.fallen for w in won), "", at_most(0), count
+        ),
         single("processor time of a repair", means["seconds"], " s", at_most(60), count),
     ]
     yield section
