@@ -1,5 +1,6 @@
 """Exchanges of parts against values by hand."""
 
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -13,6 +14,7 @@ from pellucid.audit.clusters import clusters, common_cells
 from pellucid.audit.evidence import PicturePart, beside, centred, common_parts, region_part, smooth, surroundings
 from pellucid.audit.marks import distinct, fixed_marks, moved_marks
 from pellucid.audit.reasons import _judged, _Tried, _tried
+from pellucid.language import speaking, translated
 
 PARTS = {p.kind: p for p in common_parts((24, 32))}
 
@@ -152,6 +154,19 @@ def test_a_mark_that_moves_by_a_pixel_or_two_is_found_with_its_room(reach):
     assert room.nonzero().amax(0).tolist() == [10 + reach, 24 + reach]
     assert moved_marks(region, noise(40, 2, size=(32, 32)), others) == []
     assert moved_marks(torch.ones(32, 32, dtype=torch.bool), x, others) == []
+
+
+@pytest.mark.parametrize("row", [(2, "top"), (12, "middle"), (22, "bottom")])
+@pytest.mark.parametrize("column", [(2, "left"), (12, "centre"), (22, "right")])
+def test_a_place_has_a_name_that_stands_in_the_catalogue(row, column):
+    """One word alone would be put into another language as what else it means: right, or top of a list."""
+    mask = torch.zeros(24, 24, dtype=torch.bool)
+    mask[row[0], column[0]] = True
+    place = centred(mask)
+    assert place == ("centre" if (row[1], column[1]) == ("middle", "centre") else f"{row[1]} {column[1]}")
+    with speaking("zh"):
+        assert not re.search("[a-z]", translated(f"a fixed mark at the {place}"))
+        assert "正确" not in translated(f"a fixed mark at the {place}")
 
 
 def test_what_differs_from_picture_to_picture_is_no_mark_that_moves():

@@ -133,6 +133,6 @@ def centred(mask: Tensor) -> str:
     rows, columns = mask.nonzero(as_tuple=True)
     height, width = mask.shape
     y, x = (float(rows.double().mean()) + 0.5) / height, (float(columns.double().mean()) + 0.5) / width
-    across = "left" if x < 1 / 3 else "right" if x > 2 / 3 else ""
-    down = "top" if y < 1 / 3 else "bottom" if y > 2 / 3 else ""
-    return " ".join(filter(None, (down, across))) or "middle"
+    across = "left" if x < 1 / 3 else "right" if x > 2 / 3 else "centre"
+    down = "top" if y < 1 / 3 else "bottom" if y > 2 / 3 else "middle"
+    return "centre" if (down, across) == ("middle", "centre") else f"{down} {across}"
