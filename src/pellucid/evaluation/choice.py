@@ -54,7 +54,7 @@ class TestedMap:
 
 
 def choose(candidates: Sequence[Sequence[E]]) -> list[E]:
-    """For each target the map that is shown, measured; the first is the usual one, shown where nothing better is.
+    """For each target the map that is shown, measured; the first with values is shown where nothing better is.
 
     Args:
         candidates: explanations of one picture by several methods, for each target a row, with their session.
@@ -91,7 +91,7 @@ def better_of(best: E, further: E) -> E:
     counted = replace(found, p_value=min(1.0, 2 * found.p_value))
     own = TestedMap(further.method, None, counted)
     if _believed(counted):
-        further.quality = judged(further, session, _sanity(further, [further], session), sound=True, agreement=counted)
+        further.quality = judged(further, session, _sanity(further, session), sound=True, agreement=counted)
     passes = tried["passes"] + session.passes - before
     if further.quality is None or _rank(further) <= _rank(best):
         best.record.run["chosen"] = {"among": [*tried["among"], own.as_dict()], "passes": passes}
@@ -110,17 +110,17 @@ def better_of(best: E, further: E) -> E:
 
 def _best(candidates: Sequence[E], sound: Sequence[E], session: Session) -> E:
     """The one that is shown of those for one target, of which the `sound` have values."""
-    usual, found = candidates[0], _agreements(sound, session)
+    usual, found = (sound or candidates)[0], _agreements(sound, session)
     ranked = sorted(sound, key=lambda e: _standing(found.get(id(e))))
     best = _first_faithful([e for e in ranked if _believed(found.get(id(e)))], found, session)
     if best is None or _rank(best) < TOP:
         # The usual map was not chosen by what was measured, so it may be held to its own p-value alone.
-        alone = judged(usual, session, _sanity(usual, sound, session), sound=any(e is usual for e in sound))
+        alone = judged(usual, session, _sanity(usual, session) if sound else None, sound=bool(sound))
         if best is None or ORDER.index(alone.verdict) > _rank(best):
             best, usual.quality = usual, alone
     if ranked and not _believed(found.get(id(ranked[0]))) and _rank(best) < LEAST:  # none: what agrees most is shown
         best = ranked[0]
-        best.quality = judged(best, session, _sanity(best, sound, session), sound=True, agreement=found.get(id(best)))
+        best.quality = judged(best, session, _sanity(best, session), sound=True, agreement=found.get(id(best)))
     best.chosen = True
     every = [*ranked, *(e for e in candidates if not any(e is s for s in sound))]
     tried = [TestedMap(e.method, e.record.run.get("layer"), found.get(id(e))) for e in every]
@@ -134,7 +134,7 @@ def _best(candidates: Sequence[E], sound: Sequence[E], session: Session) -> E:
 
 
 def _agreements(sound: Sequence[E], session: Session) -> dict[int, Agreement]:
-    """By the `id` of each map; the usual one, where it has values, comes first."""
+    """By the `id` of each map."""
     if not sound or (target := sound[0].explained) is None:
         return {}
     with session.borrowed():
@@ -146,15 +146,15 @@ def _first_faithful(believed: Sequence[E], found: dict[int, Agreement], session:
     """The first whose curves bear it out; else the one that comes nearest to it."""
     best: E | None = None
     for e in believed[:_FOLLOWED]:
-        e.quality = judged(e, session, _sanity(e, believed, session), sound=True, agreement=found[id(e)])
+        e.quality = judged(e, session, _sanity(e, session), sound=True, agreement=found[id(e)])
         best = e if best is None or _rank(e) > _rank(best) else best
         if _rank(best) == TOP:
             break
     return best
 
 
-def _sanity(e: E, sound: Sequence[E], session: Session) -> float | None:
-    return dependence(session, [e])[id(e)] if any(e is s for s in sound) else None
+def _sanity(e: Explained, session: Session) -> float | None:
+    return dependence(session, [e])[id(e)]
 
 
 def _believed(agreement: Agreement | None) -> bool:
