@@ -104,8 +104,8 @@ def leads(
 ) -> dict[str, PairedTest]:
     """By how many ranks each method lies before the anchor that comes nearest to it, over samples; best first.
 
-    A sample's rank is put together as `ranking` does it. The p-values are adjusted for the number of methods (Holm).
-    Without anchors there is nothing to be before.
+    A sample's rank is put together as `ranking` does it. The p-value is the largest beside any anchor, adjusted for the
+    number of methods (Holm). Without anchors there is nothing to be before.
     """
     counted = _counted(metrics)
     by_category: dict[str, list[Array]] = {}
@@ -118,8 +118,10 @@ def leads(
     entrants = [c for c in range(len(names)) if not blind[c] and np.isfinite(ranks[c]).any()]
     if not (anchors and entrants):
         return {}
-    nearest = [min((paired_test(ranks[a], ranks[c]) for a in anchors), key=_ahead) for c in entrants]
-    ps = adjusted([1.0 if math.isnan(t.p) else t.p for t in nearest]).tolist()
+    tests = [[paired_test(ranks[a], ranks[c]) for a in anchors] for c in entrants]
+    nearest = [min(own, key=_ahead) for own in tests]
+    # Who must be before all anchors has the largest of the p-values (intersection-union test).
+    ps = adjusted([max(1.0 if math.isnan(t.p) else t.p for t in own) for own in tests]).tolist()
     found = [(names[c], replace(t, p=p)) for c, t, p in zip(entrants, nearest, ps, strict=True)]
     return dict(sorted(found, key=lambda pair: -_ahead(pair[1])))
 
