@@ -2,6 +2,7 @@
 
 import csv
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ from pellucid.audit import repair as head
 from pellucid.audit.evidence import region_part
 from pellucid.audit.proof import NEUTRAL, Proof, ProvenGroup
 from pellucid.audit.reasons import Reliance
+from pellucid.audit.ways import Way, chosen
 from pellucid.cli import app
 
 LABELS = ["dark", "light"]
@@ -104,6 +106,24 @@ def test_of_both_ways_the_one_is_chosen_whose_worst_group_is_best(mended):
     assert [t.chosen for t in found.tries].count(True) == 1
     assert max(found.tries, key=lambda t: t.worst).worst == next(t.worst for t in found.tries if t.chosen)
     assert any(line.startswith("Chosen: the last layer, on frozen features; ") for line in found.lines())
+
+
+def test_of_ways_whose_worst_groups_are_alike_the_one_is_chosen_that_does_better_without_the_parts():
+    truth = np.repeat([0, 1], 10)
+
+    def right(first, second):
+        return np.r_[np.arange(10) < first, np.arange(10) < second]
+
+    shown = [("as they are", [right(10, 10), right(7, 7)]), ("exchanged", [right(0, 4), right(0, 8)])]
+    choosing = SimpleNamespace(
+        truth=truth, labels=("a", "b"), marks=lambda _models: iter((n, np.stack(m)) for n, m in shown)
+    )
+    rests, learned = Way(None, "rests on the part"), Way(None, "learned")
+    best, tries = chosen([rests, learned], choosing)
+    assert best is learned
+    assert [(t.worst, t.chosen) for t in tries] == [(0, False), (0, True)]
+    del shown[1]  # where nothing was exchanged, pictures as they are decide
+    assert chosen([rests, learned], choosing)[0] is rests
 
 
 def test_saved_weights_give_the_numbers_that_are_said(mended):
