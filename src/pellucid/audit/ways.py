@@ -114,14 +114,11 @@ def _whole(model: VisionModel, taught: KnownPictures, slices: Sequence[Sequence[
 
 
 def chosen(found: Sequence[Way], choosing: KnownPictures) -> tuple[Way, list[Try]]:
-    """The way whose worst group is best, of equal ones that with more right answers; and what each reached.
-
-    More right answers where parts were exchanged, if any were: as pictures are, who rests on the parts has more.
-    """
+    """The way whose worst group is best, of equal ones that whose next worst is (leximin); and what each reached."""
     of_class = [choosing.truth == k for k in range(len(choosing.labels))]
-    shares = np.stack(  # `(forms, classes, ways)`
-        [[marks[:, inside].mean(1) for inside in of_class] for _, marks in choosing.marks([way.model for way in found])]
-    )
-    worst, mean = shares.min((0, 1)), shares[min(1, len(shares) - 1) :].mean((0, 1))
-    best = max(range(len(found)), key=lambda k: (worst[k], mean[k]))
-    return found[best], [Try(way.name, float(worst[k]), k == best) for k, way in enumerate(found)]
+    shares = [  # of each form and class, `(ways,)`
+        marks[:, inside].mean(1) for _, marks in choosing.marks([way.model for way in found]) for inside in of_class
+    ]
+    ascending = np.sort(shares, 0).T.tolist()
+    best = max(range(len(found)), key=ascending.__getitem__)
+    return found[best], [Try(way.name, ascending[k][0], k == best) for k, way in enumerate(found)]
