@@ -48,7 +48,7 @@ def test_a_table_names_the_classes(tmp_path):
         ("file\na.png\n", "needs a header and rows"),
         ("file,class\na.png,x\na.png,y\n", "more than once"),
         ("file,class\nz.png,x\n", "is not there"),
-        ("file,class\na.png\n", "has no class"),
+        ("file,class\na.png\n", "lacks a file or a class"),
     ],
 )
 def test_a_bad_table_is_one_sentence(tmp_path, table, said):
