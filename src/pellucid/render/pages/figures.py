@@ -11,7 +11,7 @@ from pellucid.explanation import Prediction, Record
 from pellucid.render.pages import texts
 from pellucid.render.pages.card import Card
 from pellucid.render.pages.heatmaps import said
-from pellucid.render.pages.page import folded, paragraph, spoken
+from pellucid.render.pages.page import folded, paragraph, prose, spoken
 from pellucid.render.pages.provenance import drawer
 from pellucid.render.paper.colour import number
 from pellucid.render.save import figure_png
@@ -60,7 +60,7 @@ def rows_table(rows: Sequence[Mapping[str, Any]], most: int = _ROWS) -> str:
     """Plain rows as a table; the first ones where there are many."""
     names = list(rows[0])
     head = "".join(f'<th scope="col">{spoken(_HEADS.get(str(n), str(n)))}</th>' for n in names)
-    body = "".join(f"<tr>{''.join(f'<td>{spoken(_cell(row.get(n)))}</td>' for n in names)}</tr>" for row in rows[:most])
+    body = "".join(f"<tr>{''.join(f'<td>{prose(_cell(row.get(n)))}</td>' for n in names)}</tr>" for row in rows[:most])
     rest = paragraph(f"{len(rows) - most} further rows", kind="facts") if len(rows) > most else ""
     return f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>{rest}'
 
