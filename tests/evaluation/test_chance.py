@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from helpers.trials import agreement
-from pellucid.evaluation.chance import STEPS, Trial, mask_pairs, moved, steps_shown
+from helpers.trials import agreement, moved
+from pellucid.evaluation.chance import STEPS, Trial, mask_pairs, steps_shown
 
 
 def noise(*shape, seed=0):

@@ -1,6 +1,10 @@
-"""Maps beside one block of masks."""
+"""Maps that are moved, and maps beside one block of masks."""
 
-from pellucid.evaluation.chance import Trial
+from pellucid.evaluation.chance import Trial, moves
+
+
+def moved(values):
+    return values.flatten()[moves(values.shape)]
 
 
 def agreements(maps, masks, scores):

@@ -10,10 +10,10 @@ from torch import nn
 
 import pellucid as pl
 from helpers.cases import STRETCH, pixels, planted_net
-from helpers.trials import agreement, agreements
+from helpers.trials import agreement, agreements, moved
 from pellucid.errors import PellucidError
 from pellucid.evaluation import Perturbed, check
-from pellucid.evaluation.chance import mask_pairs, moved
+from pellucid.evaluation.chance import mask_pairs
 from pellucid.results import Heatmap
 from pellucid.verbs.auto import Auto
 from pellucid.verbs.request import CODECS

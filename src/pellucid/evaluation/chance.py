@@ -106,11 +106,6 @@ def moves(grid: Sequence[int]) -> Tensor:
     return images[chosen // cells].gather(1, place)
 
 
-def moved(values: Tensor) -> Tensor:
-    """A map `(*grid)` moved everywhere: `(moves, cells)`, see `moves`."""
-    return values.flatten()[moves(values.shape)]
-
-
 class Trial:
     """Maps of one picture and all their moves beside masks that come block by block.
 
@@ -122,7 +117,7 @@ class Trial:
     """
 
     def __init__(self, maps: Sequence[Tensor]) -> None:
-        flat = torch.stack([_of_size_one(m.double()).flatten() for m in maps])
+        flat = torch.stack([m.double().flatten() / _size(m.double()) for m in maps])
         self._maps = flat - flat.mean(1, keepdim=True)
         self._moves = moves(maps[0].shape)
         self._sums = torch.zeros(len(maps), len(self._moves), 4, dtype=torch.float64)  # of shares, beside `_known`
@@ -149,8 +144,8 @@ class Trial:
         out of both.
         """
         one, count, effect = self._known.T
-        scale = effect.abs().max() if len(effect) else effect.sum()
-        effect = _of_size_one(effect)
+        scale = _size(effect)
+        effect = effect / scale
         middle = count.mean()
         line = count - middle
         slope = 1 / line.norm() if line.norm() > _ROUNDING else 0.0  # masks that all show as much have no line
@@ -159,7 +154,7 @@ class Trial:
         shares, counts, effects, squares = self._sums.unbind(2)
         own = torch.stack([shares * level, (counts - middle * shares) * slope], 2)
         left = (effect - (along @ effect) @ along).norm()
-        together = (effects / scale if scale > 0 else effects) - own @ (along @ effect)
+        together = effects / scale - own @ (along @ effect)
         rest = squares - own.square().sum(2)
         size = torch.where(rest > _ROUNDING * squares, rest, 0.0).sqrt() * left
         return torch.where(size > _TINY, together / size.clamp(min=_TINY), 0.0)  # of NaN too: no proof
@@ -182,7 +177,7 @@ class Trial:
         ]
 
 
-def _of_size_one(values: Tensor) -> Tensor:
-    """Divided by its largest size: rare classes have probabilities whose squares are no numbers any more."""
-    largest = values.abs().max() if values.numel() else values.sum()
-    return values / largest if largest > 0 else values
+def _size(values: Tensor) -> float:
+    """The largest size, to divide by: rare classes have probabilities whose squares are no numbers any more."""
+    largest = float(values.abs().max()) if values.numel() else 0.0
+    return largest if largest > 0 else 1.0
