@@ -29,9 +29,14 @@ def distinct(marks: Iterable[Tensor], known: list[Tensor]) -> list[Tensor]:
     """
     found: list[Tensor] = []
     for mark in marks:
-        if not any(float((mark & k).sum()) > _SAME * float((mark | k).sum()) for k in (*known, *found)):
+        if not any(overlap(mark, k) > _SAME for k in (*known, *found)):
             found.append(mark)
     return found
+
+
+def overlap(first: Tensor, second: Tensor) -> float:
+    """Share of two regions `(H, W)`, taken together, that lies in both."""
+    return float((first & second).sum()) / max(1, int((first | second).sum()))
 
 
 def fixed_marks(region: Tensor, x: Tensor, others: Tensor, least: float = _FIXED) -> list[Tensor]:

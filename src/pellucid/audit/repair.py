@@ -21,6 +21,7 @@ from sklearn.model_selection import GroupKFold
 from torch import Tensor, nn
 
 from pellucid.audit.evidence import PicturePart, common_parts, region_part
+from pellucid.audit.marks import overlap
 from pellucid.audit.proof import NEUTRAL
 from pellucid.audit.reasons import Reliance
 from pellucid.engine import leave_no_trace, unwrap
@@ -32,6 +33,7 @@ from pellucid.models.model import VisionModel
 
 _STRENGTHS = (10.0, 1.0, 0.1, 0.01)  # inverse of the penalty on weights of standardised features
 _FOLDS = 4
+_ONE_PLACE = 0.5  # overlap of two marks from which on they lie at one place
 LEAST = 8  # pictures of each class, in each half
 
 Rows = NDArray[np.int64]
@@ -85,7 +87,7 @@ def forms(reasons: Sequence[Reliance], size: tuple[int, int]) -> list[Form]:
 def _one_part(first: PicturePart, second: PicturePart) -> bool:
     if first.kind != second.kind or first.region is None or second.region is None:
         return first.kind == second.kind
-    return bool((first.region & second.region).sum() * 2 >= (first.region | second.region).sum())
+    return overlap(first.region, second.region) >= _ONE_PLACE
 
 
 def _exchanged(part: PicturePart, labels: Sequence[str]) -> str:
