@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 import pellucid as pl
-from benchmarks.pointing import data_folder, zoo_of
+from benchmarks.pointing import cifar_network, data_folder
 from benchmarks.report import Section, at_least, at_most, single
 from pellucid.engine.baselines import blur
 from pellucid.evaluation import Perturbed, cell_ranking, judge
@@ -178,15 +178,8 @@ def embedded(count: int) -> Iterator[Subject]:
 
 def cifar(count: int) -> Iterator[Subject]:
     """A ResNet-20 on CIFAR-10's test pictures."""
-    folder = data_folder()
-    with zoo_of(folder) as zoo:
-        module, info = zoo.resnet20_cifar()
-    with np.load(folder / "images" / "cifar10_test_500.npz") as stored:
-        pictures = torch.as_tensor(stored["x"])
-    mean, std = (torch.tensor(info[name])[:, None, None] for name in ("mean", "std"))
-    for picture in pictures[:: max(1, len(pictures) // count)][:count]:
-        upright = picture if picture.shape[0] == 3 else picture.permute(2, 0, 1)
-        yield _of(module, ((upright.float() / 255 - mean) / std)[None])
+    module, _, x = cifar_network("resnet20_cifar")
+    yield from (_of(module, one[None]) for one in x[:: max(1, len(x) // count)][:count])
 
 
 def _of(module: nn.Module, x: Tensor) -> Subject:

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 import pellucid as pl
 from benchmarks.blind import AMONG, Subject, _hidden, planted
-from benchmarks.pointing import data_folder, zoo_of
+from benchmarks.pointing import cifar_network, data_folder
 from benchmarks.report import Section, at_least, at_most, single
 from pellucid.evaluation import randomised_copy
 from pellucid.evaluation.faithfulness import cell_grid, cell_values
@@ -149,15 +149,8 @@ def _case(here: Subject, there: Subject, sound: Method) -> Case:
 
 
 def _cifar(count: int, network: str = "resnet20_cifar") -> Iterator[Case]:
-    folder = data_folder()
-    with zoo_of(folder) as zoo:
-        module, info = getattr(zoo, network)()
-    with np.load(folder / "images" / "cifar10_test_500.npz") as stored:
-        pictures = torch.as_tensor(stored["x"])
-    mean, std = (torch.tensor(info[name])[:, None, None] for name in ("mean", "std"))
-    upright = pictures if pictures.shape[1] == 3 else pictures.permute(0, 3, 1, 2)
-    xs = ((upright[:: max(1, len(pictures) // (count + 1))].float() / 255 - mean) / std)[: count + 1]
-    yield from _trained(pl.wrap(module, scores="softmax"), xs)
+    module, _, x = cifar_network(network)
+    yield from _trained(pl.wrap(module, scores="softmax"), x[:: max(1, len(x) // (count + 1))][: count + 1])
 
 
 def _embedded(count: int) -> Iterator[Case]:

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from benchmarks.reliances import SIDE, World
+from benchmarks.reliances import SIDE, World, inputs, learned
 from pellucid.media.digits import load_digits
 
 CLASSES = tuple("0123456789")
@@ -102,27 +102,17 @@ def parted(seed):
     return order[:_TEACH], order[_TEACH:]
 
 
-def trained(marking, seed=0, epochs=15):
-    """Two convolutions that learned from such digits."""
-    import pellucid as pl
+def net():
+    """Two convolutions."""
+    return nn.Sequential(
+        nn.Conv2d(3, 16, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2),
+        nn.Conv2d(16, 32, 3, padding=1), nn.ReLU(), nn.AdaptiveAvgPool2d(8), nn.Flatten(), nn.Linear(2048, 10),
+    )  # fmt: skip
 
-    data = world(marking, parted(seed)[0], 1000 + seed)
-    x, y = torch.from_numpy(data.pixels).permute(0, 3, 1, 2).float() / 255 - 0.5, torch.from_numpy(data.labels)
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        model = nn.Sequential(
-            nn.Conv2d(3, 16, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2),
-            nn.Conv2d(16, 32, 3, padding=1), nn.ReLU(), nn.AdaptiveAvgPool2d(8), nn.Flatten(), nn.Linear(2048, 10),
-        )  # fmt: skip
-        steps = torch.optim.Adam(model.parameters(), 1e-3)
-        for _ in range(epochs):
-            for rows in torch.randperm(len(y)).split(64):
-                loss = nn.functional.cross_entropy(model(x[rows]), y[rows])
-                steps.zero_grad()
-                loss.backward()
-                steps.step()
-    look = pl.Preprocess(input_size=(SIDE, SIDE), mean=(0.5,) * 3, std=(1.0,) * 3)
-    return pl.wrap(model.eval(), transform=look, labels=list(CLASSES), scores="softmax")
+
+def trained(marking, seed=0, epochs=15):
+    """A network that learned from such digits."""
+    return learned(net, world(marking, parted(seed)[0], 1000 + seed), seed, epochs, 1e-3)
 
 
 @torch.no_grad()
@@ -138,8 +128,7 @@ def followed(model, marking, seed):
     def probabilities(cues):
         rows = enumerate(zip(rest, cues, strict=True))
         pixels = np.stack([drawn(marking, n, c, np.random.default_rng(i)) for i, (n, c) in rows])
-        x = torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / 255 - 0.5
-        return model.module(x).softmax(1).double().numpy()
+        return model.module(inputs(pixels)).softmax(1).double().numpy()
 
     own, lent = probabilities(labels), probabilities(others)
     rows = np.arange(len(labels))

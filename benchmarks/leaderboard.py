@@ -14,11 +14,10 @@ from math import isfinite
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 import pellucid as pl
-from benchmarks.pointing import boxed_pictures, data_folder, look_of, zoo_of
+from benchmarks.pointing import boxed_pictures, cifar_network, data_folder, look_of, zoo_of
 from pellucid.results.scoreboard import Scoreboard
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "leaderboard.md"
@@ -53,15 +52,8 @@ class Entrant:
 
 
 def _vit(count: int) -> tuple[Any, Any, dict[str, Any]]:
-    folder = data_folder()
-    with zoo_of(folder) as zoo:
-        module, info = zoo.vit_cifar()
-    with np.load(folder / "images" / "cifar10_test_500.npz") as stored:
-        pictures = torch.as_tensor(stored["x"])
-    upright = pictures if pictures.shape[1] == 3 else pictures.permute(0, 3, 1, 2)
-    mean, std = (torch.tensor(info[name])[:, None, None] for name in ("mean", "std"))
-    x = (upright[::25][:count].float() / 255 - mean) / std
-    return pl.wrap(module, labels=info["labels"], scores="softmax", name="CIFAR ViT"), x, {}
+    module, info, x = cifar_network("vit_cifar")
+    return pl.wrap(module, labels=info["labels"], scores="softmax", name="CIFAR ViT"), x[::25][:count], {}
 
 
 def _embedded(_count: int) -> tuple[Any, Any, dict[str, Any]]:

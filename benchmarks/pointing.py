@@ -15,6 +15,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 import pellucid as pl
@@ -48,6 +49,18 @@ def data_folder() -> Path:
     """Where real data would be."""
     root = Path(__file__).resolve().parent.parent
     return Path(os.environ.get("PELLUCID_DATA") or root.parent / "shared" / "data")
+
+
+def cifar_network(name: str) -> tuple[Any, dict[str, Any], torch.Tensor]:
+    """A network of CIFAR-10, what is known of it, and 500 test pictures as it takes them, `(500, 3, 32, 32)`."""
+    folder = data_folder()
+    with zoo_of(folder) as zoo:
+        module, info = getattr(zoo, name)()
+    with np.load(folder / "images" / "cifar10_test_500.npz") as stored:
+        pictures = torch.as_tensor(stored["x"])
+    upright = pictures if pictures.shape[1] == 3 else pictures.permute(0, 3, 1, 2)
+    mean, std = (torch.tensor(info[key])[:, None, None] for key in ("mean", "std"))
+    return module, info, (upright.float() / 255 - mean) / std
 
 
 def boxed_pictures(folder: Path, count: int) -> list[Labelled]:

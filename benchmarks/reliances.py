@@ -104,23 +104,30 @@ def net():
     )  # fmt: skip
 
 
-def trained(cause, seed=0, count=1200, epochs=12):
-    """A network that learned from such pictures; of a cause it learns mostly that, as it is easier."""
+def inputs(pixels):
+    """Pixels `(N, h, w, 3)` as such networks take them."""
+    return torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / 255 - 0.5
+
+
+def learned(make, data, seed, epochs, rate):
+    """The network that `make` makes, wrapped, after so many epochs of a `World`."""
     import pellucid as pl
 
-    data = world(cause, count, seed=1000 + seed)
-    x = torch.from_numpy(data.pixels).permute(0, 3, 1, 2).float() / 255 - 0.5
-    y = torch.from_numpy(data.labels)
+    x, y = inputs(data.pixels), torch.from_numpy(data.labels)
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        model = net()
-        steps = torch.optim.Adam(model.parameters(), 2e-3)
+        model = make()
+        steps = torch.optim.Adam(model.parameters(), rate)
         for _ in range(epochs):
-            order = torch.randperm(count)
-            for rows in order.split(64):
+            for rows in torch.randperm(len(y)).split(64):
                 loss = nn.functional.cross_entropy(model(x[rows]), y[rows])
                 steps.zero_grad()
                 loss.backward()
                 steps.step()
     look = pl.Preprocess(input_size=(SIDE, SIDE), mean=(0.5,) * 3, std=(1.0,) * 3)
-    return pl.wrap(model.eval(), transform=look, labels=list(CLASSES), scores="softmax")
+    return pl.wrap(model.eval(), transform=look, labels=list(data.classes), scores="softmax")
+
+
+def trained(cause, seed=0, count=1200, epochs=12):
+    """A network that learned from such pictures; of a cause it learns mostly that, as it is easier."""
+    return learned(net, world(cause, count, seed=1000 + seed), seed, epochs, 2e-3)
