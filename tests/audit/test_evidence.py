@@ -13,7 +13,7 @@ import pellucid as pl
 from pellucid.audit.clusters import clusters, common_cells
 from pellucid.audit.evidence import PicturePart, beside, centred, common_parts, region_part, smooth, surroundings
 from pellucid.audit.marks import distinct, fixed_marks, moved_marks
-from pellucid.audit.reasons import _judged, _Tried, _tried
+from pellucid.audit.reasons import _beside_marks, _judged, _Tried, _tried
 from pellucid.language import speaking, translated
 
 PARTS = {p.kind: p for p in common_parts((24, 32))}
@@ -83,6 +83,51 @@ def test_stripes_are_exchanged_and_a_strong_edge_stays():
     far = mixed[..., 20:23, 4:28]
     torch.testing.assert_close(far, b[..., 20:23, 4:28], atol=0.02, rtol=0)
     torch.testing.assert_close(mixed[..., 9, 13], torch.ones(1, 3))
+
+
+def test_texture_beside_a_mark_is_read_where_no_mark_lies():
+    """Repeated all over the picture, a mark in the corner would pass for texture."""
+    y, x = torch.meshgrid(torch.arange(24), torch.arange(32), indexing="ij")
+    a, b = ((0.4 + 0.1 * (v % 2 - 0.5)).float().expand(2, 3, -1, -1).clone() for v in (y, x))
+    marks = torch.zeros(24, 32, dtype=torch.bool)
+    marks[-6:-1, -6:-1] = True
+    marks[1:6, 1:6] = True
+    a[..., marks], b[..., marks] = 0.9, 0.0
+    mixed = beside(PARTS["texture"], marks).exchange(a, b)
+    assert torch.equal(mixed[..., marks], a[..., marks])
+    torch.testing.assert_close(mixed[..., 10:14, 13:20], b[..., 10:14, 13:20], atol=0.03, rtol=0)
+    marked = PARTS["texture"].exchange(a, b)
+    assert (marked - b)[..., 10:14, 13:20].abs().max() > 0.1
+
+
+class Spots(nn.Module):
+    """The first class's logit grows with the number of dark pixels that have a bright one below them."""
+
+    def forward(self, x):
+        grey = x.mean(1)
+        spots = ((grey[:, 1:] - grey[:, :-1]) > 0.5).flatten(1).float().sum(1)
+        return torch.stack([0.2 * spots - 2, torch.zeros_like(spots)], 1)
+
+
+def test_a_mark_in_the_corner_is_not_called_texture():
+    """Repeated all over the picture it does more than at its place, which would make texture of it."""
+    model = pl.wrap(
+        Spots(), transform=pl.Preprocess(input_size=(24, 32), mean=(0,) * 3, std=(1,) * 3), scores="softmax"
+    )
+    x, others = 0.3 * noise(40), 0.3 * noise(40, 1)
+    x[..., -6:-1:2, -8:-3], x[..., -5:-2:2, -8:-3] = 0.0, 1.0
+    place = torch.zeros(24, 32, dtype=torch.bool)
+    place[-6:-1, -8:-3] = True
+    both, rows = torch.cat([x, others]), (np.arange(40), np.arange(40, 80))
+    tried = [
+        replace(_tried(model, part, 0, (), x, others), pairs=rows)
+        for part in (region_part("mark", "a mark", place), PARTS["texture"])
+    ]
+    assert tried[1].moved * 0.7 > tried[0].moved
+    assert [r.kind for r in _judged(tried, [t.p for t in tried]) if r.relied] == ["texture"]
+    apart = _beside_marks(model, tried, lambda some: both[list(some)])
+    assert [r.kind for r in _judged(apart, [t.p for t in apart]) if r.relied] == ["mark"]
+    assert apart[1].moved < 0.02
 
 
 def test_smoothing_keeps_a_constant_and_the_mean_of_squares():

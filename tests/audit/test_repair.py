@@ -259,6 +259,18 @@ def test_what_several_classes_rest_on_is_one_form():
     assert (head.donors(truth, plain, ["a", "b", "c"], np.random.default_rng(0)) == np.arange(24)).all()
 
 
+def test_broader_parts_leave_the_marks_in_place():
+    here = np.zeros((8, 8), bool)
+    here[:3, :3] = True
+    _, border, mark = head.forms([a_reason("b", None, "border"), a_reason("a", here)], (8, 8))
+    a, b = torch.zeros(2, 3, 8, 8), torch.ones(2, 3, 8, 8)
+    assert (border.of(a, b)[..., torch.from_numpy(here)] == 0).all()
+    assert (border.of(a, b)[..., -1, :] == 1).all()
+    assert (mark.of(a, b)[..., torch.from_numpy(here)] == 1).all()
+    (_, alone) = head.forms([a_reason("b", None, "border")], (8, 8))
+    assert (alone.of(a, b)[..., 0, :] == 1).all()
+
+
 def test_a_few_pictures_of_a_slice_do_not_weigh_as_much_as_a_class(rooms):
     from pellucid.media import read_folder
 

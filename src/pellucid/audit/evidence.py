@@ -27,6 +27,8 @@ class PicturePart:
         exchange: see `Exchange`.
         region: `(H, W)`, where it lies; None where it has no place.
         given: whether the other pictures give it; else it is changed without them.
+        apart: marks `(H, W)` -> the exchange without them, where the part itself must be looked for elsewhere; None
+            where it is enough to hold them.
     """
 
     kind: str
@@ -34,6 +36,7 @@ class PicturePart:
     exchange: Exchange
     region: Tensor | None = None
     given: bool = True
+    apart: Callable[[Tensor], Exchange] | None = None
 
 
 def region_part(kind: str, name: str, region: Tensor) -> PicturePart:
@@ -46,7 +49,8 @@ def beside(part: PicturePart, marks: Tensor) -> PicturePart:
     if not part.given:
         return part
     name = f"{part.name} beside fixed marks"
-    return replace(part, name=name, exchange=lambda a, b: part.exchange(a, torch.where(marks.to(a.device), a, b)))
+    held: Exchange = part.apart(marks) if part.apart else part.exchange
+    return replace(part, name=name, exchange=lambda a, b: held(a, torch.where(marks.to(a.device), a, b)))
 
 
 def common_parts(size: tuple[int, int]) -> list[PicturePart]:
@@ -55,11 +59,16 @@ def common_parts(size: tuple[int, int]) -> list[PicturePart]:
     border = torch.ones(size, dtype=torch.bool)
     border[wide:-wide, wide:-wide] = False
     low = coarse(size)
+
+    def texture_apart(marks: Tensor) -> Exchange:
+        corner = _freest(marks)
+        return lambda a, b: torch.where(marks.to(a.device), a, _texture(a, b, low, corner))
+
     return [
         region_part("border", "the border", border),
         PicturePart("background", "the background", lambda a, b: a - surroundings(a) + surroundings(b)),
         PicturePart("colour", "colour", _colour),
-        PicturePart("texture", "fine texture", lambda a, b: _texture(a, b, low)),
+        PicturePart("texture", "fine texture", lambda a, b: _texture(a, b, low), apart=texture_apart),
     ]
 
 
@@ -101,26 +110,36 @@ def smooth(x: Tensor, size: int) -> Tensor:
     return x
 
 
-def _texture(a: Tensor, b: Tensor, size: int) -> Tensor:
-    """Pictures a with the fine texture that pictures b have in their corners, repeated; edges stronger than any texture
-    of a's own corners stay.
+def _texture(a: Tensor, b: Tensor, size: int, corner: tuple[bool, bool] = (True, True)) -> Tensor:
+    """Pictures a with the fine texture that pictures b have in a corner, repeated; edges stronger than any texture of
+    that corner of a stay. `corner`: whether it is at the bottom, and whether at the right.
     """
     blur = smooth(a, size)
-    own, *_ = _corner(a - blur)
+    own = _cut(a - blur, corner)
     limit = own.abs().amax(1, keepdim=True).flatten(1).quantile(0.98, 1)[:, None, None, None]
-    fine, reps = _corner(b - smooth(b, size))
+    fine = _cut(b - smooth(b, size), corner)
+    reps = [-(-whole // part) for whole, part in zip(a.shape[2:], fine.shape[2:], strict=True)]
     tiled = fine.repeat(1, 1, *reps)[..., : a.shape[2], : a.shape[3]]
     edges = smooth(((a - blur).abs().amax(1, keepdim=True) > 1.5 * limit).to(a.dtype), 3) > 0
     return torch.where(edges, a, blur + tiled)
 
 
-def _corner(x: Tensor) -> tuple[Tensor, tuple[int, int]]:
-    """A corner of pictures, a quarter of each side, even so that fine stripes go on; and how often it fits.
+def _cut(x: Tensor, corner: tuple[bool, bool]) -> Tensor:
+    """A corner of `x (..., H, W)`, a quarter of each side, even so that fine stripes go on.
 
     Two pixels at the very edge, where smoothing had to guess, are left out.
     """
-    sides = [max(2, n // 4 // 2 * 2) for n in x.shape[2:]]
-    return x[..., -sides[0] - 2 : -2, -sides[1] - 2 : -2], (-(-x.shape[2] // sides[0]), -(-x.shape[3] // sides[1]))
+    rows, columns = (
+        slice(n - side - 2, n - 2) if far else slice(2, side + 2)
+        for n, far, side in zip(x.shape[-2:], corner, (max(2, n // 4 // 2 * 2) for n in x.shape[-2:]), strict=True)
+    )
+    return x[..., rows, columns]
+
+
+def _freest(marks: Tensor) -> tuple[bool, bool]:
+    """The corner in which least of the marks `(H, W)` lies; of equals the one at the bottom right."""
+    corners = [(down, right) for down in (True, False) for right in (True, False)]
+    return min(corners, key=lambda corner: int(_cut(marks, corner).sum()))
 
 
 def _colour(a: Tensor, b: Tensor) -> Tensor:

@@ -210,7 +210,7 @@ def _beside_marks(model: VisionModel, tried: list[_Tried], opened: Opener) -> li
 
     Each that an answer follows is tested anew with all marks that answers follow left in place. Where classes have
     their marks at different places, an exchange of a broader part moves two of them, and that of one mark only one: the
-    part would seem to tell more, though all of it is the marks.
+    part would seem to tell more, though all of it is the marks. Texture that was read where a mark lies is none.
     """
     marks = [t.part.region for t in tried if t.part.kind == "mark" and t.part.region is not None and _moves(t, t.p)]
     if not marks:
@@ -222,7 +222,7 @@ def _beside_marks(model: VisionModel, tried: list[_Tried], opened: Opener) -> li
             return t
         x, others = (opened(rows.tolist()) for rows in t.pairs)
         left = _tried(model, beside(t.part, held), t.c, t.members, x, others)
-        return replace(left, pairs=t.pairs) if left.moved < _LEFT * t.moved else t
+        return replace(left, pairs=t.pairs) if t.part.apart or left.moved < _LEFT * t.moved else t
 
     return [again(t) for t in tried]
 

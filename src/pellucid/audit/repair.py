@@ -20,7 +20,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GroupKFold
 from torch import Tensor, nn
 
-from pellucid.audit.evidence import PicturePart, common_parts, region_part
+from pellucid.audit.evidence import PicturePart, beside, common_parts, region_part
 from pellucid.audit.marks import overlap
 from pellucid.audit.proof import NEUTRAL
 from pellucid.audit.reasons import Reliance
@@ -65,7 +65,8 @@ def forms(reasons: Sequence[Reliance], size: tuple[int, int]) -> list[Form]:
     """As they are, and with each part exchanged that classes rest on.
 
     What several classes rest on is one part: of parts that any picture has those of one kind; of marks those that lie
-    at one place (half of the pixels of both), exchanged where any of them lies.
+    at one place (half of the pixels of both), exchanged where any of them lies. Broader parts leave the marks in place,
+    which have their own form.
     """
     usual = {part.kind: part for part in common_parts(size)}
     parts: list[tuple[PicturePart, list[str]]] = []
@@ -81,6 +82,10 @@ def forms(reasons: Sequence[Reliance], size: tuple[int, int]) -> list[Form]:
         if part.region is not None and known.region is not None:
             known = region_part(known.kind, known.name, known.region | part.region)
         parts[k : k + 1] = [(known, [*labels, r.label])]
+    marks = [part.region for part, _ in parts if part.kind == "mark" and part.region is not None]
+    if marks:
+        held = torch.stack(marks).any(0)
+        parts = [(part if part.kind == "mark" else beside(part, held), labels) for part, labels in parts]
     return [Form("as they are"), *(Form(_exchanged(part, labels), part, tuple(labels)) for part, labels in parts)]
 
 
