@@ -1,4 +1,4 @@
-"""Progress bars on a terminal, silence elsewhere; JSON for programs."""
+"""Progress bars on a terminal, a line for what takes long elsewhere; JSON for programs."""
 
 from __future__ import annotations
 
@@ -40,14 +40,15 @@ def tell(head: str, found: Lines) -> None:
 
 @contextmanager
 def progress() -> Iterator[None]:
-    """Draw the progress of long work on stderr, if that is a terminal."""
+    """Draw the progress of long work on stderr, if that is a terminal; else say there how much is left."""
+    from pellucid.progress import Log, reporting
+
     if not sys.stderr.isatty():
-        yield
+        with reporting(Log(lambda line: say(line, aside=True))):
+            yield
         return
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
-
-    from pellucid.progress import reporting
 
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True) as bars:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -24,7 +24,7 @@ from pellucid.evaluation.banks.maps import TruthMask
 from pellucid.evaluation.banks.oracle import ORACLE
 from pellucid.evaluation.banks.parts import SceneOracle
 from pellucid.evaluation.competitors import Competitor, class_of, competitor
-from pellucid.evaluation.forecast import Forecast
+from pellucid.evaluation.forecast import forecast
 from pellucid.evaluation.measure import measure, read_across
 from pellucid.evaluation.metrics import METRICS, Metric, as_metrics
 from pellucid.evaluation.sample import Sample
@@ -123,12 +123,9 @@ def evaluate(
     weights = loaded.fingerprint()
     opened_inputs = _Opened(loaded, inputs, asked, truth, seed)
     saved = None if keep is None else SavedSamples(Path(keep), weights)
-    measured, count = [], counted(loaded, inputs)
-    forecast = None if say is None else Forecast(say, schedule, count, kept=saved is not None)
-    for found in measure(_told(iter(opened_inputs), forecast), schedule, saved, count):
-        measured.append(found)
-        if forecast is not None:
-            forecast.advance()
+    count = counted(loaded, inputs)
+    tell = None if say is None else partial(forecast, say, schedule, count=count, kept=saved is not None)
+    measured = list(measure(_told(iter(opened_inputs), tell), schedule, saved, count))
     if not measured:
         raise MediaError(f"None of the inputs could be used; the first: {opened_inputs.failed[0]}")
     read_across(measured, schedule.metrics)
@@ -151,11 +148,11 @@ def evaluate(
     return scoreboard(measured, schedule, provenance, notes, np.stack(opened_inputs.thumbs))
 
 
-def _told(samples: Iterator[Sample], forecast: Forecast | None) -> Iterator[Sample]:
+def _told(samples: Iterator[Sample], tell: Callable[[Sequence[int]], None] | None) -> Iterator[Sample]:
     """The samples; in front of the first it is said what each will cost."""
     for position, sample in enumerate(samples):
-        if not position and forecast is not None:
-            forecast.begin(sample.space)
+        if not position and tell is not None:
+            tell(sample.space)
         yield sample
 
 
