@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from helpers.cases import bright_model, pixels, save
+from pellucid.cli.options import load_model
 from pellucid.models.sources import is_entry
 
 MODULE = """
@@ -94,6 +95,20 @@ def test_a_bare_module_gets_weights_and_labels(run, nets):
     first = ran.json["results"][0]["prediction"][0]
     assert first["label"] == "yes"
     assert first["probability"] == pytest.approx(torch.tensor([0.0, 9.0]).softmax(0)[1].item(), abs=1e-6)
+
+
+def test_a_preprocessing_that_nobody_gave_is_said(run, nets, capsys):
+    """A network of 32 x 32 pixels would else be shown pictures of 224 in silence."""
+    said = (
+        "came without a preprocessing, so pictures are shown to it as most networks of ImageNet see them, at 224 x 224"
+    )
+    ran = run("explain", "p.png", "--model", "nets_of_mine:bare", "--method", "saliency", "--no-check", "--json")
+    assert ran.err.count(f"nets_of_mine:bare {said}") == 1
+    assert ran.json["results"][0]["prediction"]
+    ran = run("explain", "p.png", "--model", "nets_of_mine:ready", "--method", "saliency", "--no-check")
+    assert "preprocessing" not in ran.err
+    load_model("nets_of_mine:bare", None, False, None, None, per_frame="mean", frames="uniform:4")
+    assert said in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

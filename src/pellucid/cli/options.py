@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 import typer
 
+from pellucid.cli.console import say
+
 if TYPE_CHECKING:
     from pellucid.models.model import VisionModel
 
@@ -235,7 +237,7 @@ def load_model(
     from pellucid.models.sources import model_of
 
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    return model_of(
+    model = model_of(
         name,
         Path.cwd(),
         weights=weights,
@@ -244,3 +246,13 @@ def load_model(
         device=device,
         **meaning,
     )
+    each = getattr(model.preprocess, "spatial", model.preprocess)  # frame or slice
+    if getattr(each, "assumed", False):
+        height, width = each.input_size
+        say(
+            f"{name} came without a preprocessing, so pictures are shown to it as most networks of ImageNet see them, "
+            f"at {height} x {width} pixels: if it was trained otherwise, let the function return "
+            "pl.wrap(module, transform=...).",
+            aside=True,
+        )
+    return model

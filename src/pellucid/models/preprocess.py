@@ -6,7 +6,7 @@ import math
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
@@ -64,7 +64,8 @@ class Preprocess:
         aspect, fill it) or ``contain`` (stay within). crop: cut ``input_size`` from the centre, padding with
         ``fill`` where the picture is smaller. fill: the padding, 0 to 255, one number a channel; empty is
         black. interpolation: nearest, box, bilinear, hamming, bicubic or lanczos, antialiased as PIL does.
-        channels: 1 (the picture's luma) or 3 (RGB).
+        channels: 1 (the picture's luma) or 3 (RGB). assumed: nobody said that the model was trained with
+        these settings.
 
     Raises:
         ModelError: the settings contradict each other.
@@ -79,6 +80,7 @@ class Preprocess:
     fill: tuple[int, ...] = ()
     interpolation: str = "bilinear"
     channels: int = 3
+    assumed: bool = field(default=False, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         sizes = (self.resize,) if isinstance(self.resize, int) else self.resize or ()
@@ -129,7 +131,7 @@ class Preprocess:
 
     def as_dict(self) -> dict[str, Any]:
         """The settings as plain values, ready for JSON."""
-        return asdict(self)
+        return {key: value for key, value in asdict(self).items() if key != "assumed"}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Preprocess:

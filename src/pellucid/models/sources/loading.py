@@ -267,7 +267,9 @@ def _preprocess(module: nn.Module, transform: Any, *, clips: bool = False) -> An
 
             return Preprocess.from_timm(resolve_model_data_config(module))
         saved = processor_settings(getattr(configuration(module), "_name_or_path", None) or "")
-        return from_processor(saved) if saved and not clips else imagenet_preprocess((224, 224), 3)
+        return (
+            from_processor(saved) if saved and not clips else replace(imagenet_preprocess((224, 224), 3), assumed=True)
+        )
     if is_processor(transform):
         return from_processor(transform)
     if isinstance(transform, Preprocess | TransformPreprocess | ClipPreprocessing | VolumePreprocessing):
