@@ -12,7 +12,7 @@ import pellucid as pl
 from pellucid.audit import repair as head
 from pellucid.audit.evidence import region_part
 from pellucid.audit.samples import Reopened, reread
-from pellucid.audit.teaching import NetworkLesson, moved, taught_further
+from pellucid.audit.teaching import Emphasis, NetworkLesson, moved, taught_further
 from pellucid.media import read_folder
 
 LABELS = ["dark", "light"]
@@ -130,11 +130,16 @@ def test_the_steps_are_those_of_nesterov_by_hand():
     model = pl.wrap(net, transform=pl.Preprocess(input_size=(4, 4), mean=(0, 0, 0), std=(1, 1, 1)), labels=LABELS)
     again, steps = taught_further(model, found, 60, 7)
     assert steps == 7
+    heavy = np.ones(2)
     W, b = (p.detach().double().clone() for p in net.parameters())
     speed = [torch.zeros_like(W), torch.zeros_like(b)]
     for k, (pictures, some) in zip(range(7), found.batches(), strict=False):
         z, y = pictures.flatten(1).double(), torch.eye(2).double()[truth[some]]
-        error = (torch.softmax(z @ W.T + b, 1) - y) * torch.from_numpy(weights[some])[:, None] / len(some)
+        p = torch.softmax(z @ W.T + b, 1)
+        losses = -(p * y).sum(1).log().numpy()
+        heavy *= np.exp([0.1 * (losses[truth[some] == c].mean() - losses.mean()) for c in (0, 1)])
+        heavy *= 2 / heavy.sum()
+        error = (p - y) * torch.from_numpy(weights[some] * heavy[truth[some]])[:, None] / len(some)
         done = (k + 1) / 7
         rate = 0.01 * (1 + np.cos(np.pi * (done - 0.1) / 0.9)) / 2
         for i, (value, slope) in enumerate(((W, error.T @ z), (b, error.sum(0)))):
@@ -207,19 +212,35 @@ def test_parts_come_from_any_picture_each_class_alike():
     assert 0.3 < truth[given].mean() < 0.7
 
 
-def test_pictures_are_moved_by_an_eighth_at_most():
+def test_pictures_are_moved_one_by_one_by_an_eighth_at_most():
     x, seen = torch.rand(2, 3, 16, 24), set()
     for seed in range(200):
         y = moved(x, np.random.default_rng(seed))
-        inside = [
-            (dy, dx)
-            for dy in range(-2, 3)
-            for dx in range(-3, 4)
-            if torch.equal(y[..., 3:-3, 4:-4], x[..., 3 + dy : 13 + dy, 4 + dx : 20 + dx])
+        found = [
+            [
+                (dy, dx)
+                for dy in range(-2, 3)
+                for dx in range(-3, 4)
+                if torch.equal(y[i, :, 3:-3, 4:-4], x[i, :, 3 + dy : 13 + dy, 4 + dx : 20 + dx])
+            ]
+            for i in range(2)
         ]
-        assert len(inside) == 1
-        seen |= set(inside)
-    assert len(seen) == 5 * 7
+        assert [len(f) for f in found] == [1, 1]
+        seen.add((found[0][0], found[1][0]))
+    assert len({first for first, _ in seen}) == len({second for _, second in seen}) == 5 * 7
+    assert sum(first != second for first, second in seen) > 100
+
+
+def test_classes_that_are_learned_worst_weigh_more_up_to_thrice():
+    weigh, classes = Emphasis(4), torch.tensor([0, 0, 1, 2])
+    losses = torch.tensor([1.0, 3.0, 0.5, 0.0])
+    found, heavy = weigh(losses, classes), np.ones(4)
+    heavy[:3] *= np.exp(0.1 * (np.array([2.0, 0.5, 0.0]) - 4.5 / 4))
+    np.testing.assert_allclose(found, (heavy * 4 / heavy.sum())[classes.numpy()], rtol=1e-6)
+    for _ in range(400):
+        found = weigh(losses, classes)
+    assert found[0] == 3
+    assert found[3] == pytest.approx(1 / 3)
 
 
 def test_pictures_are_read_once_and_are_the_same(lit, monkeypatch):

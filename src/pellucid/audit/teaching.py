@@ -3,7 +3,8 @@
 Where a network has learned a wrong cue in place of the right one, its features do not hold what a new last layer would
 need. So a copy of it is taught further: in every batch each picture is given the wrong parts of pictures that are drawn
 over all classes alike, so that a part says no more of the class than chance. It is the "mask the found evidence" of
-Schramowski et al. 2020 (right for the right reasons) by exchange in the place of masks, which leaves no hole.
+Schramowski et al. 2020 (right for the right reasons) by exchange in the place of masks, which leaves no hole. Classes
+that are learned worst weigh more (Sagawa et al. 2020), since a model is repaired when its worst group is.
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ _BATCH = 64
 _RATE, _SCALED, _MOMENTUM, _DECAY = 0.1, 0.01, 0.9, 5e-4  # the second rate: without batch normalisation
 _RISE = 0.1  # share of the steps over which the rate rises; then it falls to nothing, along cosines
 _SHIFT = 1 / 8  # of a side, by which pictures are moved at most
+_PUSH, _MOST = 0.1, 3.0  # by which a class's weight follows its loss, and the most that it weighs
 
 Floats = NDArray[np.float64]
 
@@ -71,15 +73,35 @@ class NetworkLesson:
 
 
 def moved(x: Tensor, rng: np.random.Generator) -> Tensor:
-    """A batch `(n, C, H, W)` moved by up to an eighth of its sides, the rim mirrored: no class depends on that.
+    """Pictures `(n, C, H, W)`, each moved by up to an eighth of its sides, the rim mirrored: no class depends on that.
 
-    It is not turned over: a mirrored letter is another one.
+    They are not turned over: a mirrored letter is another one.
     """
     height, width = x.shape[-2:]
     down, right = (int(_SHIFT * side) for side in (height, width))
     wide = pad(x, (right, right, down, down), mode="reflect")
-    y, z = int(rng.integers(2 * down + 1)), int(rng.integers(2 * right + 1))
-    return wide[..., y : y + height, z : z + width]
+    starts = zip(rng.integers(2 * down + 1, size=len(x)), rng.integers(2 * right + 1, size=len(x)), strict=True)
+    return torch.stack([one[:, y : y + height, z : z + width] for one, (y, z) in zip(wide, starts, strict=True)])
+
+
+class Emphasis:
+    """What each class weighs in the loss: the more, the worse it is learned, up to `_MOST` (group DRO: Sagawa et al.
+    2020, arXiv:1911.08731, algorithm 1, with the loss beside the batch's mean, so that classes it lacks stay).
+    """
+
+    def __init__(self, classes: int) -> None:
+        self._weights = torch.ones(classes)
+
+    def __call__(self, losses: Tensor, classes: Tensor) -> Tensor:
+        """The weight of each row `(n,)`, after its batch's losses `(n,)`."""
+        own = losses.detach()
+        weights = self._weights = self._weights.to(own)
+        count = torch.bincount(classes, minlength=len(weights))
+        mean = torch.zeros_like(weights).index_add_(0, classes, own) / count.clamp(min=1)
+        weights *= (_PUSH * torch.where(count > 0, mean - own.mean(), 0)).exp()
+        weights *= len(weights) / weights.sum()
+        weights.clamp_(1 / _MOST, _MOST)
+        return weights[classes]
 
 
 def taught_further(
@@ -146,6 +168,7 @@ def _taught(
     rate = _RATE if any(isinstance(part, _BatchNorm) for part in modes) else _SCALED
     steering = torch.optim.SGD(learns, rate, momentum=_MOMENTUM, weight_decay=_DECAY, nesterov=True)
     weights, truth = (torch.from_numpy(v).to(model.device) for v in (lesson.weights, lesson.truth))
+    emphasis = Emphasis(int(lesson.truth.max()) + 1)
     module.train().to(memory_format=layout)
     steering.zero_grad()
     with task("steps", steps if told else 0) as advance:
@@ -154,7 +177,8 @@ def _taught(
                 group["lr"] = rate * _risen((k + 1) / steps)
             try:
                 scores = model.reading.class_scores(module(x.contiguous(memory_format=layout)))
-                loss = (weights[some] * cross_entropy(scores, truth[some], reduction="none")).mean()
+                losses = cross_entropy(scores, truth[some], reduction="none")
+                loss = (weights[some] * emphasis(losses, truth[some]) * losses).mean()
                 loss.backward()  # type: ignore[no-untyped-call]
             except Exception as error:
                 raise ModelError(f"The network cannot be taught further: {error}") from error

@@ -248,7 +248,7 @@ def load_model(
     )
     each = getattr(model.preprocess, "spatial", model.preprocess)  # frame or slice
     if getattr(each, "assumed", False):
-        height, width = each.input_size
+        *_, height, width = each.input_size
         say(
             f"{name} came without a preprocessing, so pictures are shown to it as most networks of ImageNet see them, "
             f"at {height} x {width} pixels: if it was trained otherwise, let the function return "
