@@ -15,9 +15,10 @@ from PIL import Image
 import pellucid as pl
 from helpers.audits import resumed, saved, table
 from pellucid.audit.review import duplicates, mislabelled, review, undoubted
-from pellucid.audit.samples import arrays, build
+from pellucid.audit.samples import arrays, build, properties
 from pellucid.audit.truth import class_numbers, shortcomings
 from pellucid.cli import main
+from pellucid.engine import Capture
 from pellucid.errors import DataError, MediaError, ModelError
 from pellucid.models import model as model_room
 
@@ -90,6 +91,35 @@ def test_a_run_that_was_cut_goes_on_and_finds_the_same(marked, tmp_path):
     for name, value in arrays(whole).items():
         np.testing.assert_array_equal(arrays(again)[name], value, err_msg=name)
     assert [f for f in kept if f.stat().st_mtime_ns != before[f]] == [kept[0]]
+
+
+def test_a_model_is_lent_once_for_all_batches_and_given_back(marked, monkeypatch):
+    monkeypatch.setattr(model_room, "default_batch", lambda *_: 8)
+    lent, usual = [], Capture.__enter__
+    monkeypatch.setattr(Capture, "__enter__", lambda self: (lent.append(self.layers), usual(self))[1])
+    model, found = build(marked, world("mark", 40))
+    assert len(lent) == 1 + (lent[0] != lent[-1])  # once, beside the search for a layer
+    assert len(found) == 40
+    assert not any(m._forward_hooks or m._forward_pre_hooks for m in model.module.modules())
+
+
+def test_what_pictures_are_like_does_not_depend_on_their_batch():
+    """By hand: brightness, contrast, sharpness, colourfulness, pixels, elongation, edge brightness."""
+    looked = [pl.read_image(p) for p in world("mark", 6).pixels]
+    whole = properties(looked)
+    np.testing.assert_array_equal(np.concatenate([properties([p]) for p in looked]), whole)
+    for picture, row in zip(looked, whole, strict=True):
+        x = np.asarray(picture.pil().resize((64, 64), Image.Resampling.BOX), float) / 255
+        grey, ring = x.mean(2), np.ones((64, 64))
+        bend = 4 * grey - sum(np.roll(grey, *how) for how in ((1, 0), (-1, 0), (1, 1), (-1, 1)))
+        ring[4:-4, 4:-4] = 0
+        ring[:4, :4] = ring[:4, -4:] = ring[-4:, :4] = ring[-4:, -4:] = 2  # corners lie on two sides
+        height, width = picture.size
+        expected = (
+            grey.mean(), grey.std(), bend[1:-1, 1:-1].std(), (x.max(2) - x.min(2)).mean(),
+            np.log2(height * width), np.log2(width / height), (grey * ring).sum() / ring.sum(),
+        )  # fmt: skip
+        np.testing.assert_allclose(row, expected, rtol=1e-5)
 
 
 def test_an_audit_that_was_cut_goes_on_and_finds_the_same(marked, tmp_path, monkeypatch):

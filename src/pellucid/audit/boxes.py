@@ -217,7 +217,7 @@ def _properties(picture: Picture, grey: Floats, part: JudgedPart, others: Sequen
     (height, width), box = grey.shape, part.box
     left, top, right, bottom = _pixels(box, width, height)
     pixels, inside = picture.pixels[top:bottom, left:right], grey[top:bottom, left:right]
-    own = dict(zip(PROPERTIES, properties(read_image(pixels)), strict=True))
+    own = dict(zip(PROPERTIES, properties([read_image(pixels)])[0], strict=True))
     area = (box[2] - box[0]) * (box[3] - box[1])
     region = np.ones(inside.shape, bool) if part.region is None else part.region
     if part.region is not None:

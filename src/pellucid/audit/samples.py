@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from functools import partial
 from itertools import islice
@@ -19,12 +20,11 @@ from torch.nn.functional import adaptive_avg_pool2d
 from pellucid.audit.kept import KeptRows
 from pellucid.audit.metadata import source_in
 from pellucid.audit.truth import class_numbers
-from pellucid.engine import Capture, leave_no_trace, unwrap
+from pellucid.engine import Capture
 from pellucid.errors import MediaError, ModelError, PellucidError
 from pellucid.heatmaps.activations import choose_layer
 from pellucid.keep.artefact import strict
 from pellucid.media import CLIP, Clip, Geometry, Picture, Pictures
-from pellucid.models.layers import Layer
 from pellucid.models.model import VisionModel
 from pellucid.models.targets import TopClass
 from pellucid.progress import task
@@ -134,7 +134,7 @@ def build(
     """
     reader = _Reader(model, pictures, layer, keep)
     batches: list[dict[str, NDArray[Any]]] = []
-    with leave_no_trace(unwrap(model.module)), task("pictures", len(pictures)) as advance:  # borrowed once for all
+    with reader.borrowed(), task("pictures", len(pictures)) as advance:
         for start in range(0, len(pictures), reader.batch):
             some = range(start, min(start + reader.batch, len(pictures)))
             found = reader.read(some)
@@ -157,6 +157,12 @@ class _Reader:
         self.layer = choose_layer(layer, prepare(self.model, x, [TopClass()]), True)
         about = [_VERSION, model.fingerprint(), strict(model.preprocess.as_dict()), self.layer.name, model.declared]
         self.kept = KeptRows(keep, about)
+
+    @contextmanager
+    def borrowed(self) -> Iterator[None]:
+        """Inside, the model is lent once for all batches: to look through its modules for each takes as long as one."""
+        with Capture(self.model.module, [self.layer.name], runs={self.layer.name: self.layer.runs}) as self._capture:
+            yield
 
     def _first(self) -> Tensor:
         """An input on which the model does not fail, of the first few pictures that can be opened; it is settled.
@@ -214,7 +220,7 @@ class _Reader:
 
     def _run(self, pictures: list[Picture | Clip]) -> dict[str, NDArray[Any]]:
         x, geometries = zip(*(_ready(self.model, p) for p in pictures), strict=True)
-        scores, A, G = _pass(self.model, self.layer, torch.stack(x).to(self.model.device, self.model.dtype))
+        scores, A, G = self._pass(torch.stack(x).to(self.model.device, self.model.dtype))
         evidence = (A * G).sum(1)
         if evidence.ndim == 4:  # clips: over time
             evidence = evidence.mean(1)
@@ -226,9 +232,23 @@ class _Reader:
             "embedding": A.flatten(2).mean(2).cpu().numpy(),
             "maps": maps.cpu().numpy(),
             "boxes": np.stack([_box(geometry) for geometry in geometries]),
-            "properties": np.stack([properties(p, image) for p, image in zip(pictures, images, strict=True)]),
+            "properties": properties(pictures, images),
             "thumbs": np.stack([_thumb(image) for image in images]),
         }
+
+    def _pass(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Class scores `(N, K)`, and activation and gradient of the top one `(N, C, h, w)` at the layer."""
+        read: list[Tensor] = []
+
+        def top(output: Any, _watched: Any) -> list[Tensor]:
+            read.append(self.model.reading.class_scores(self.model.sound(output)))
+            return [read[-1].amax(1)]
+
+        name, layout = self.layer.name, self.layer.layout
+        _, chosen = self._capture.scored(x, top)
+        (found,) = self._capture.gradients(chosen)
+        A = layout.to_map(self._capture.activations[name].detach()).float()
+        return read[-1].detach(), A, layout.to_map(found[name]).float()
 
 
 def _box(geometry: Geometry) -> Array:
@@ -301,37 +321,34 @@ class Reopened:
         return self._kept[torch.from_numpy(asked)]
 
 
-def _pass(model: VisionModel, layer: Layer, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Class scores `(N, K)`, and activation and gradient of the top one `(N, C, h, w)` at the layer."""
-    with Capture(model.module, [layer.name], runs={layer.name: layer.runs}) as capture:
-        read: list[Tensor] = []
+def properties(looked: Sequence[Picture | Clip], images: Sequence[Image.Image] | None = None) -> Array:
+    """What pictures are like by themselves, `(n, len(PROPERTIES))`; of clips their middle frames, then `MOVING`.
 
-        def top(output: Any, _watched: Any) -> list[Tensor]:
-            read.append(model.reading.class_scores(model.sound(output)))
-            return [read[0].amax(1)]
-
-        _, chosen = capture.scored(x, top)
-        (found,) = capture.gradients(chosen)
-        A = layer.layout.to_map(capture.activations[layer.name].detach()).float()
-        return read[0].detach(), A, layer.layout.to_map(found[layer.name]).float()
-
-
-def properties(looked: Picture | Clip, image: Image.Image | None = None) -> Array:
-    """What a picture is like, by itself: see `PROPERTIES`; of a clip that of its middle frame, then `MOVING`.
-
-    `image`: what is shown of it (`still`), where that is at hand.
+    `images`: what is shown of each (`still`), where that is at hand.
     """
-    image = image or still(looked).pil()
-    red, green, blue = np.asarray(image.resize((64, 64), Image.Resampling.BOX), np.float32).transpose(2, 0, 1) / 255
-    grey = (red + green + blue) / 3
+    images = images or [still(one).pil() for one in looked]
+    pixels = np.stack([np.asarray(image.resize((64, 64), Image.Resampling.BOX)) for image in images])
+    red, green, blue = np.ascontiguousarray(pixels.transpose(3, 0, 1, 2))  # whole numbers are quicker than shares
+    grey = (red.astype(np.uint16) + green + blue) / np.float32(3 * 255)
     colour = np.maximum(np.maximum(red, green), blue) - np.minimum(np.minimum(red, green), blue)
-    bend = 4 * grey[1:-1, 1:-1] - grey[:-2, 1:-1] - grey[2:, 1:-1] - grey[1:-1, :-2] - grey[1:-1, 2:]
-    edge = np.concatenate([grey[:4].ravel(), grey[-4:].ravel(), grey[:, :4].ravel(), grey[:, -4:].ravel()])
-    values = (
-        grey.mean(), grey.std(), bend.std(), colour.mean(), np.log2(image.width * image.height),
-        np.log2(image.width / image.height), edge.mean(),
-    )  # fmt: skip
-    return np.array((*values, *(_motion(looked) if isinstance(looked, Clip) else ())), np.float32)
+    inner = np.s_[:, 1:-1, 1:-1]
+    bend = 4 * grey[inner] - grey[:, :-2, 1:-1] - grey[:, 2:, 1:-1] - grey[:, 1:-1, :-2] - grey[:, 1:-1, 2:]
+    edges = (grey[:, :4], grey[:, -4:], grey[:, :, :4], grey[:, :, -4:])
+    rows = [
+        _flat(grey).mean(1),
+        _flat(grey).std(1),
+        _flat(bend).std(1),
+        _flat(colour).mean(1) / 255,
+        np.log2([image.width * image.height for image in images]),
+        np.log2([image.width / image.height for image in images]),
+        np.concatenate([_flat(edge) for edge in edges], 1).mean(1),
+    ]
+    rows += zip(*(_motion(one) for one in looked if isinstance(one, Clip)), strict=True)
+    return np.stack(rows, 1).astype(np.float32)
+
+
+def _flat(values: NDArray[Any]) -> NDArray[Any]:
+    return values.reshape(len(values), -1)
 
 
 def _motion(clip: Clip) -> tuple[float, float]:
