@@ -58,7 +58,7 @@ def main() -> int:
     parser.add_argument("--threads", type=int, default=1, help="of torch, in every process (default 1)")
     parser.add_argument("--json", metavar="FILE", help="write all figures here")
     parser.add_argument("--markdown", metavar="FILE", help="put the tables into this page, in place of older ones")
-    parser.add_argument("--rows", metavar="FILE", help="of coverage: keep each model's row here and go on from there")
+    parser.add_argument("--rows", metavar="FILE", help="of coverage and trust: keep rows here and go on from there")
     options = parser.parse_args()
     suite = _SUITES[options.suite]
     if unknown := [name for name in options.sections if name not in suite.SECTIONS]:
@@ -70,8 +70,8 @@ def main() -> int:
     command = " ".join(["python -m benchmarks", options.suite, *options.sections, *["--quick"] * options.quick])
     size = suite.QUICK if options.quick else suite.FULL
     if options.rows:
-        if suite is not coverage:
-            parser.error("--rows is for coverage")
+        if suite not in (coverage, trust):
+            parser.error("--rows is for coverage and trust")
         size = replace(size, rows=options.rows)
     for name in options.sections or suite.SECTIONS:
         for section in suite.SECTIONS[name](size, options.device):

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import ctypes
-import json
 import multiprocessing
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from multiprocessing.connection import Connection
-from pathlib import Path
 from typing import Any
 
-from benchmarks.timing import source_digest
+from benchmarks.rows import kept
 
 Work = Callable[[str], dict[str, Any]]
 """What is found out about the network of a name."""
@@ -59,13 +58,6 @@ def alone(work: Work, name: str, seconds: int) -> dict[str, Any]:
     return found
 
 
-def _known(path: str, library: str) -> dict[str, dict[str, Any]]:
-    """What a file of rows holds of a library, by model; the latest row of a model counts."""
-    file = Path(path)
-    lines = file.read_text(encoding="utf-8").splitlines() if path and file.is_file() else []
-    return {row["model"]: row for row in map(json.loads, lines) if row["library"] == library}
-
-
 def each(library: str, work: Work, names: Sequence[str], size: Size) -> Iterator[dict[str, Any]]:
     """What `work` finds out about each model, with its name under `model`; `failed` says why there is nothing else.
 
@@ -75,21 +67,5 @@ def each(library: str, work: Work, names: Sequence[str], size: Size) -> Iterator
         names: of models.
         size: how many of them, for how long, and the file.
     """
-    known, source = _known(size.rows, library), source_digest()
     for name in names if size.models is None else names[: size.models]:
-        found = known.get(name)
-        if found is None:
-            found = {"library": library, "model": name, "source": source, **alone(work, name, size.seconds)}
-            line = json.dumps(found)
-            print(line, flush=True)
-            if size.rows:
-                with Path(size.rows).open("a", encoding="utf-8") as file:
-                    file.write(f"{line}\n")
-        yield found
-
-
-def older(found: Sequence[dict[str, Any]]) -> str:
-    """A sentence on rows that were measured before the source was what it is."""
-    count, source = 0, source_digest()
-    count = sum(f["source"] != source for f in found)
-    return f" {count} rows are of an earlier state of the source." if count else ""
+        yield kept(size.rows, {"library": library, "model": name}, partial(alone, work, name, size.seconds))

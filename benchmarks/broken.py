@@ -12,6 +12,7 @@ import itertools
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property, partial
 from typing import Any, ClassVar
 
 import numpy as np
@@ -22,8 +23,12 @@ import pellucid as pl
 from benchmarks.blind import AMONG, Subject, _hidden, planted
 from benchmarks.pointing import cifar_network, data_folder
 from benchmarks.report import Section, at_least, at_most, single
+from benchmarks.rows import Row, kept, older
 from pellucid.evaluation import randomised_copy
+from pellucid.evaluation.check import check
 from pellucid.evaluation.faithfulness import cell_grid, cell_values
+from pellucid.evaluation.sanity import shuffled_once
+from pellucid.evaluation.verdict import SIGNIFICANT
 from pellucid.heatmaps import GradCAM, IntegratedGradients, Method, get_method
 from pellucid.heatmaps.base import Attribution, explain_all
 from pellucid.models.targets import Class
@@ -31,12 +36,16 @@ from pellucid.scoring.job import Job
 
 SOUND, CHOSEN = "sound", "the map that auto chose"
 _FEW, _MANY = 8, 2000  # masks of RISE
+_STRIDE = 37  # from one picture of CIFAR-10 to the next; prime to their number
 _SAME = 0.95  # correlation from which on a fault has left the map what it was, so that nothing is broken
 
 
 @dataclass(frozen=True, eq=False)
 class Case:
-    """A picture, what is asked of it, a sound method, and what the broken ones take in place of the right thing."""
+    """A picture, what is asked of it, a sound method, and what the broken ones take in place of the right thing.
+
+    Where there is no `early` layer, the network was made by hand.
+    """
 
     model: Any
     x: Tensor
@@ -45,8 +54,14 @@ class Case:
     other_x: Tensor
     other_model: nn.Module
     early: str | None = None
-    chosen: Method | None = None
-    kept: dict[nn.Module, Tensor] = field(default_factory=dict)
+    kept: dict[nn.Module, tuple[Tensor, Tensor]] = field(default_factory=dict)
+
+    @cached_property
+    def chosen(self) -> Method:
+        """The method whose map `auto` shows."""
+        chosen = pl.explain(self.model, self.x[0], "auto", self.target).ran
+        assert chosen is not None
+        return chosen
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,23 +89,28 @@ class Broken(Method):
         return {"how": self.how}
 
 
+def _maps(method: Method, module: nn.Module, x: Tensor, targets: Sequence[Any]) -> list[Tensor]:
+    """One for each target, of the same passes."""
+    found = [a.values.detach() for a in explain_all([method], module, x, targets)[0]]
+    return [v if v.ndim < x.ndim else v.amax(1) if method.channels == "max" else v.sum(1) for v in found]
+
+
 def _map(method: Method, module: nn.Module, x: Tensor, target: Any) -> Tensor:
-    found = explain_all([method], module, x, [target])[0][0].values.detach()
-    return found if found.ndim < x.ndim else found.amax(1) if method.channels == "max" else found.sum(1)
+    return _maps(method, module, x, [target])[0]
+
+
+def _right_and_wrong(case: Case, job: Job, target: Any) -> tuple[Tensor, Tensor]:
+    """The maps of the target and of the class that is believed in least; once for all faults that bend them."""
+    if job.module not in case.kept:
+        with torch.no_grad():
+            least = Class(int(job.module(job.inputs).argmin()))
+        right, wrong = _maps(case.sound, job.module, job.inputs, [target, least])
+        case.kept[job.module] = right, wrong
+    return case.kept[job.module]
 
 
 def _right(case: Case, job: Job, target: Any) -> Tensor:
-    """Once for all faults that bend it."""
-    known = case.kept.get(job.module)
-    if known is None:
-        known = case.kept[job.module] = _map(case.sound, job.module, job.inputs, target)
-    return known
-
-
-def _unlikely(case: Case, job: Job, _target: Any) -> Tensor:
-    with torch.no_grad():
-        scores = job.module(job.inputs)
-    return _map(case.sound, job.module, job.inputs, Class(int(scores.argmin())))
+    return _right_and_wrong(case, job, target)[0]
 
 
 def _shuffled(case: Case, job: Job, target: Any) -> Tensor:
@@ -121,7 +141,7 @@ _FAULTS: dict[str, Callable[[Case, Job, Any], Tensor]] = {
     CHOSEN: lambda c, j, t: _map(c.chosen, j.module, j.inputs, t),
     "shuffled weights": _shuffled,
     "wrong layer": lambda c, j, t: _map(GradCAM(layer=c.early), j.module, j.inputs, t),
-    "wrong target": _unlikely,
+    "wrong target": lambda c, j, t: _right_and_wrong(c, j, t)[1],
     "sign flipped": lambda c, j, t: -_right(c, j, t),
     "moved by a fifth": _moved,
     "transposed": lambda c, j, t: _right(c, j, t).mT,
@@ -150,7 +170,8 @@ def _case(here: Subject, there: Subject, sound: Method) -> Case:
 
 def _cifar(count: int, network: str = "resnet20_cifar") -> Iterator[Case]:
     module, _, x = cifar_network(network)
-    yield from _trained(pl.wrap(module, scores="softmax"), x[:: max(1, len(x) // (count + 1))][: count + 1])
+    order = torch.arange(count + 1) * _STRIDE % len(x)  # the same pictures first, however many there are
+    yield from _trained(pl.wrap(module, scores="softmax"), x[order])
 
 
 def _embedded(count: int) -> Iterator[Case]:
@@ -167,10 +188,7 @@ def _trained(model: Any, xs: Tensor) -> Iterator[Case]:
     for here, there in itertools.pairwise(xs):
         with torch.no_grad():
             top = int(model.module(here[None]).argmax())
-        chosen = pl.explain(model, here, "auto", top).ran
-        assert chosen is not None
-        sound = get_method("rise", samples=_MANY)
-        yield Case(model, here[None], top, sound, there[None], other, early, chosen)
+        yield Case(model, here[None], top, get_method("rise", samples=_MANY), there[None], other, early)
 
 
 NETWORKS: dict[str, Callable[[int], Iterator[Case]]] = {
@@ -181,6 +199,32 @@ NETWORKS: dict[str, Callable[[int], Iterator[Case]]] = {
 }
 
 # ---------------------------------------------------------------- rates
+
+
+def measured(case: Case) -> Row:
+    """What `check()` says of all faults of one picture, on the same masks: a row of `Flagged`.
+
+    A map that agrees no better than a blind one is not believed, whatever else is measured of it; so shuffled weights
+    are asked only about the others.
+    """
+    faults = [how for how in _FAULTS if case.early is not None or how not in ("wrong layer", CHOSEN)]
+    explained = list(pl.explain(case.model, case.x, [Broken(case, how) for how in faults], case.target))
+    first = explained[faults.index(SOUND)]
+    session, target = first.session, first.explained
+    assert session is not None
+    assert target is not None
+    perturbed, maps = session.perturbed(target), [e.map()[0] for e in explained]
+    with session.borrowed():
+        p = [perturbed.agreement(values).p_value for values in maps]
+    check(e for e, chance in zip(explained, p, strict=True) if chance <= SIGNIFICANT)
+    flagged = [e.quality is None or e.quality.verdict != "faithful" for e in explained]
+    cells = torch.stack([cell_values(values, cell_grid(case.x.shape[2:])).cpu().flatten() for values in maps])
+    alike = torch.corrcoef(cells.double())[faults.index(SOUND)].nan_to_num().tolist()  # a flat map is like none
+    sound = first.map()
+    return {
+        "faults": {how: list(row) for how, *row in zip(faults, flagged, alike, p, strict=True)},
+        "against": float(sound.clamp(max=0).abs().sum() / sound.abs().sum()),
+    }
 
 
 @dataclass
@@ -197,20 +241,12 @@ class Flagged:
     alike: dict[str, list[float]] = field(default_factory=dict)
     against: list[float] = field(default_factory=list)
 
-    def add(self, case: Case) -> None:
-        """All faults of one picture, on the same masks."""
-        lacking = {"wrong layer": case.early is None, CHOSEN: case.chosen is None}
-        faults = [how for how in _FAULTS if not lacking.get(how)]
-        methods = [Broken(case, how) for how in faults]
-        explained = pl.explain(case.model, case.x, methods, case.target)
-        grid = cell_grid(case.x.shape[2:])
-        cells = torch.stack([cell_values(e.map()[0], grid).cpu().flatten() for e in explained])
-        alike = torch.corrcoef(cells.double())[faults.index(SOUND)].nan_to_num()  # of a flat map nothing is known
-        for how, quality, r in zip(faults, explained.check(), alike.tolist(), strict=True):
-            self.found.setdefault(how, []).append(quality.verdict != "faithful")
+    def add(self, row: Row) -> None:
+        """One picture (see `measured`)."""
+        for how, (flag, r, _p) in row["faults"].items():
+            self.found.setdefault(how, []).append(flag)
             self.alike.setdefault(how, []).append(r)
-        sound = explained[faults.index(SOUND)].map()
-        self.against.append(float(sound.clamp(max=0).abs().sum() / sound.abs().sum()))
+        self.against.append(row["against"])
 
     def same(self, how: str) -> int:
         """Of how many pictures the fault leaves the sound map."""
@@ -241,20 +277,23 @@ class Flagged:
         return f"{among}{alike}{believed}" + (f"; the same map in {same} of {len(self.alike[how])}" if same else "")
 
 
-def section(network: str, count: int) -> Section:
-    """A table of one network."""
+def section(network: str, count: int, path: str = "") -> Section:
+    """A table of one network; rows of pictures are kept in the file `path`."""
     title = f"Flagged: {network}"
     if network in ("ResNet-20", "CIFAR ViT") and not (data_folder() / "code" / "zoo.py").is_file():
         return Section(title, "", skipped="no folder of pictures and weights: set PELLUCID_DATA to one.")
-    flagged = Flagged()
-    for case in NETWORKS[network](count):
-        flagged.add(case)
+    flagged, rows = Flagged(), []
+    with shuffled_once():
+        for k, case in enumerate(NETWORKS[network](count)):
+            rows.append(kept(path, {"broken": network, "picture": k}, partial(measured, case)))
+            flagged.add(rows[-1])
     known = network == "planted patterns"
     made = Section(
         title,
         f"{count} pictures. The sound map is "
         + ("known to be true" if known else f"that of RISE with {_MANY} masks")
-        + ". A fault that leaves the same map (correlation above 0.95, median shown) does not count.",
+        + ". A fault that leaves the same map (correlation above 0.95, median shown) does not count."
+        + older(rows),
     )
     for how in flagged.found:
         every = flagged.same(how) == len(flagged.found[how])
@@ -263,6 +302,6 @@ def section(network: str, count: int) -> Section:
     return made
 
 
-def sections(counts: dict[str, int]) -> Iterator[Section]:
+def sections(counts: dict[str, int], path: str = "") -> Iterator[Section]:
     """A table for each network that has pictures."""
-    yield from (section(name, count) for name, count in counts.items() if count)
+    yield from (section(name, count, path) for name, count in counts.items() if count)

@@ -17,9 +17,10 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks import method_coverage
-from benchmarks.apart import Size, each, older
+from benchmarks.apart import Size, each
 from benchmarks.memory import growth
 from benchmarks.report import Row, Section, at_least, at_most, single
+from benchmarks.rows import older
 from pellucid.engine.leaves import first_tensor
 from pellucid.heatmaps import GradCAM, HiResCAM
 from pellucid.models.layers import Layer

@@ -11,16 +11,24 @@ from benchmarks.report import Section
 
 @dataclass(frozen=True)
 class Size:
-    """How much work to spend."""
+    """How much work to spend.
+
+    Attributes:
+        pictures: with a pattern. draws: of blind maps of each kind, for a picture. seeds: sets of masks.
+        photographs: of the embedded network; twice as many of ResNet-20.
+        broken: pictures of each network of `broken`.
+        rows: a file to which each broken picture's row goes; what it holds is not measured again.
+    """
 
     pictures: int
     draws: int
     seeds: int
     photographs: int
     broken: tuple[int, int, int, int]
+    rows: str = ""
 
 
-FULL = Size(pictures=20, draws=10, seeds=20, photographs=8, broken=(20, 20, 20, 8))
+FULL = Size(pictures=20, draws=10, seeds=20, photographs=8, broken=(20, 60, 20, 8))
 QUICK = Size(pictures=8, draws=2, seeds=4, photographs=5, broken=(6, 6, 6, 2))
 
 
@@ -37,7 +45,7 @@ def _embedded(size: Size, _device: str) -> Iterator[Section]:
 
 
 def _broken(size: Size, _device: str) -> Iterator[Section]:
-    yield from broken.sections(dict(zip(broken.NETWORKS, size.broken, strict=True)))
+    yield from broken.sections(dict(zip(broken.NETWORKS, size.broken, strict=True)), size.rows)
 
 
 def _sequential(size: Size, _device: str) -> Iterator[Section]:

@@ -6,7 +6,7 @@ pytest.importorskip("torch")
 
 import torch
 from benchmarks.blind import PLANTED, Rates, blind_maps, planted
-from benchmarks.broken import NETWORKS, SOUND, Flagged
+from benchmarks.broken import NETWORKS, SOUND, Flagged, measured
 
 pytestmark = pytest.mark.slow
 
@@ -43,7 +43,7 @@ SEEN = (
 def test_broken_explanations_are_flagged_and_sound_ones_are_not():
     flagged = Flagged()
     for case in NETWORKS["planted patterns"](4):
-        flagged.add(case)
+        flagged.add(measured(case))
     assert not any(flagged.found[SOUND])
     for how in SEEN:
         assert sum(flagged.found[how]) == 4, how
