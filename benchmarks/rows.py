@@ -35,4 +35,4 @@ def older(found: Sequence[Row]) -> str:
     """A sentence on rows that were measured before the source was what it is."""
     source = source_digest()
     count = sum(row["source"] != source for row in found)
-    return f" {count} rows are of an earlier state of the source." if count else ""
+    return f" Rows of an earlier state of the source: {count}." if count else ""
