@@ -33,7 +33,7 @@ python -m benchmarks perturbation cams samples --quick            # some section
 python -m benchmarks features --markdown docs/benchmarks.md         # about a quarter of an hour
 python -m benchmarks video --markdown docs/benchmarks.md            # about ten minutes
 python -m benchmarks interpretable --markdown docs/benchmarks.md    # about ten minutes
-python -m benchmarks trust --markdown docs/benchmarks.md            # about a quarter of an hour
+python -m benchmarks trust --rows rows.jsonl --markdown docs/benchmarks.md      # about an hour; goes on from the file
 python -m benchmarks audit --markdown docs/benchmarks.md            # about ten minutes
 python -m benchmarks batch --markdown docs/benchmarks.md            # about twenty minutes
 python -m benchmarks runtime --markdown docs/benchmarks.md          # about an hour; PELLUCID_BEFORE as it says
