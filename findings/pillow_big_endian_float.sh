@@ -1,6 +1,6 @@
 #!/bin/sh
 # Pillow 13.0.0: a grey float32 TIFF in big-endian order ("MM") is read with its bytes exchanged twice when it is compressed
-# (LZW, Deflate, PackBits): 1.0 becomes 4.6e-41, a map of 0 to 1 spans 1e38. No word, right shape and mode.
+# (LZW, Deflate, PackBits): 1.0 becomes 4.6e-41, a map of 0 to 1 reaches 3e38 and NaN. No word, right shape and mode.
 # The same file without compression is right, so is little-endian order, and so are 16-bit integers in both orders;
 # SimpleITK and tifffile read all of them rightly.
 # Prints the versions and the first values each library reads; fails if the behaviour changes.
