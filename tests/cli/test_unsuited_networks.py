@@ -7,8 +7,12 @@ import pytest
 from helpers.cases import save, tree
 
 NETS = """
+import pellucid as pl
 import torch
 from torch import nn
+
+def seen(net):
+    return pl.wrap(net.eval(), transform=pl.Preprocess(input_size=(64, 64), mean=(0.0,) * 3, std=(1.0,) * 3))
 
 class Net(nn.Module):
     def __init__(self, bend):
@@ -20,27 +24,30 @@ class Net(nn.Module):
         return self.fc(self.bend(self.conv(x)).mean((2, 3)))
 
 def plain():
-    return Net(torch.relu).eval()
+    return seen(Net(torch.relu))
 
 def own_function():
-    return Net(torch.special.erfcx).eval()
+    return seen(Net(torch.special.erfcx))
 
 def rounded():
-    return Net(lambda x: (8 * x).round() / 8).eval()
+    return seen(Net(lambda x: (8 * x).round() / 8))
 
 class Cut(Net):
     def forward(self, x):
         return super().forward(x).detach()
 
 def cut():
-    return Cut(torch.relu).eval()
+    return seen(Cut(torch.relu))
 
-def placeless():
+def rows():
     torch.manual_seed(0)
     return nn.Sequential(nn.Flatten(), nn.AdaptiveAvgPool1d(192), nn.Linear(192, 8), nn.ReLU(), nn.Linear(8, 3)).eval()
 
+def placeless():
+    return seen(rows())
+
 def quantised():
-    return torch.ao.quantization.quantize_dynamic(placeless(), {nn.Linear}, dtype=torch.qint8)
+    return seen(torch.ao.quantization.quantize_dynamic(rows(), {nn.Linear}, dtype=torch.qint8))
 """
 
 
