@@ -80,7 +80,7 @@ FIGURES = {
     "a hierarchy": "4 classes:\n  2 classes:\n    x\n    y",
     "a question": "brightness > 0.31?",
     "an evaluation": "grad-cam has the best mean rank, for 1 forwards and 1 backwards a map, 0.25 s of processor time; "
-    "that it beats random order (p = 1) and edges (p = 0.5) is not sure: evaluate more inputs.",
+    "that it beats random order (p = 1) and edges (p = 0.5) by srg is not sure: evaluate more inputs.",
     "an unknown name": "There is no method 'x-cam': did you mean 'is-cam' or 'y-cam'? `pellucid methods` lists them.",
     "a note": "    note: The standard error is 94% of the map's spread: much of this map is noise, raise samples.",
     "an error of the system": "a.csv can't be read (No such file or directory): write a header, then a row for each "

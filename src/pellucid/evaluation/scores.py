@@ -200,7 +200,10 @@ def _recommended(found: Recommendation, samples: Sequence[str]) -> Iterator[str]
     unsure = [(anchor, t.p) for anchor, t in found.anchors.items() if not t.p <= SURE]
     if unsure:
         doubted = " and ".join(f"{anchor} (p = {p:.2g})" for anchor, p in unsure)
-        yield f"{name} has the best mean rank, for {price}; that it beats {doubted} is not sure: evaluate more inputs."
+        yield (
+            f"{name} has the best mean rank, for {price}; that it beats {doubted} by {found.metric} is not sure: "
+            "evaluate more inputs."
+        )
     else:
         yield f"Take {name}: the best mean rank, for {price}."
     if found.margin is not None:
